@@ -1,1 +1,38 @@
-"""callback-core"""
+"""Training callbacks for PyTorch and any other loop: events, state, control and the handler that calls them."""
+
+from __future__ import annotations
+
+from callback_core.arguments import CallbackArguments, IntervalStrategy, best_metric_key
+from callback_core.callback import TrainerCallback
+from callback_core.control import Request, TrainerControl
+from callback_core.default_flow import DefaultFlowCallback
+from callback_core.early_stopping import EarlyStoppingCallback
+from callback_core.events import COMMON_KEYWORDS, EVENTS, Event
+from callback_core.handler import CallbackHandler
+from callback_core.integrations import (
+    get_available_reporting_integrations,
+    get_reporting_integration_callbacks,
+)
+from callback_core.printer import PrinterCallback
+from callback_core.progress import ProgressCallback
+from callback_core.state import TrainerState
+
+__all__ = [
+    "COMMON_KEYWORDS",
+    "EVENTS",
+    "CallbackArguments",
+    "CallbackHandler",
+    "DefaultFlowCallback",
+    "EarlyStoppingCallback",
+    "Event",
+    "IntervalStrategy",
+    "PrinterCallback",
+    "ProgressCallback",
+    "Request",
+    "TrainerCallback",
+    "TrainerControl",
+    "TrainerState",
+    "best_metric_key",
+    "get_available_reporting_integrations",
+    "get_reporting_integration_callbacks",
+]

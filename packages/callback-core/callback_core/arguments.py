@@ -1,0 +1,69 @@
+"""What a callback may read from `args`, whichever trainer made them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Protocol
+
+
+class IntervalStrategy(str, Enum):
+    """How often the loop logs, evaluates or saves. Equal to its plain string and to transformers' member."""
+
+    NO = "no"
+    STEPS = "steps"
+    EPOCH = "epoch"
+
+
+class CallbackArguments(Protocol):
+    """The arguments that callbacks rely on, under the names of transformers' `TrainingArguments`."""
+
+    @property
+    def output_dir(self) -> str | None:
+        """The directory that the run writes to."""
+
+    @property
+    def run_name(self) -> str | None:
+        """The name of the run, for trackers."""
+
+    @property
+    def logging_strategy(self) -> str:
+        """When the loop logs: an `IntervalStrategy` or its string."""
+
+    @property
+    def logging_first_step(self) -> bool:
+        """Whether the first update step is logged whatever the strategy."""
+
+    @property
+    def eval_strategy(self) -> str:
+        """When the loop evaluates: an `IntervalStrategy` or its string."""
+
+    @property
+    def eval_delay(self) -> float:
+        """Steps or epochs, as `eval_strategy` counts, before the first evaluation."""
+
+    @property
+    def save_strategy(self) -> str:
+        """When the loop saves: an `IntervalStrategy` or its string."""
+
+    @property
+    def load_best_model_at_end(self) -> bool:
+        """Whether the best checkpoint is loaded when training ends."""
+
+    @property
+    def metric_for_best_model(self) -> str | None:
+        """The metric that tells which model is best, with or without its `eval_` prefix."""
+
+    @property
+    def greater_is_better(self) -> bool | None:
+        """Whether a greater value of that metric is the better one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all arguments as plain values."""
+
+    def to_json_string(self) -> str:
+        """Return all arguments as indented JSON."""
+
+
+def best_metric_key(metric_for_best_model: str) -> str:
+    """Return the key under which an evaluation reports `metric_for_best_model`: with its `eval_` prefix."""
+    return metric_for_best_model if metric_for_best_model.startswith("eval_") else f"eval_{metric_for_best_model}"

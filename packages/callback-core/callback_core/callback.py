@@ -1,0 +1,134 @@
+"""`TrainerCallback`: the class that users and trackers subclass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from callback_core.arguments import CallbackArguments
+from callback_core.control import TrainerControl
+from callback_core.state import TrainerState
+
+
+class TrainerCallback:
+    """An object that watches a training and may steer it through `TrainerControl`.
+
+    Override the events you need; one that you do not override costs nothing. Each gets `args`, `state` and
+    `control` by position and everything else by keyword, so take the keywords you use and end the signature
+    with `**kwargs`: newer loops may pass more. Every event passes `model`, `processing_class` (and the same
+    object as `tokenizer`), `optimizer`, `lr_scheduler`, `train_dataloader` and `eval_dataloader`; what an
+    event passes on top of that stands with it below and in `callback_core.EVENTS`.
+
+    `control` is the only thing that a callback changes. Return it, or nothing.
+
+    Example:
+        >>> class StopAtLoss(TrainerCallback):
+        ...     def on_log(self, args, state, control, logs=None, **kwargs):
+        ...         if logs.get("loss", 1.0) < 0.1:
+        ...             control.request_stop("the loss is low enough")
+    """
+
+    def on_init_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """The trainer has been built."""
+
+    def on_train_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """Training begins."""
+
+    def on_epoch_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """An epoch begins."""
+
+    def on_step_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """An update step begins, before the first of its batches."""
+
+    def on_substep_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """A batch has been accumulated, and more follow in the same update step.
+
+        Passes `loss`: the batch's loss, detached and on its device, before it is shared out over the step.
+        """
+
+    def on_pre_optimizer_step(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """Gradients are complete and clipped, the optimizer has not stepped yet."""
+
+    def on_optimizer_step(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """The optimizer has stepped, gradients are still there."""
+
+    def on_step_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """An update step is complete.
+
+        Passes `loss`: the mean loss of the step's batches, detached and on its device.
+        """
+
+    def on_log(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """Values have been logged.
+
+        Passes `logs`: the values by name, a copy for each callback.
+        """
+
+    def on_prediction_step(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """One batch has been evaluated or predicted."""
+
+    def on_evaluate(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """An evaluation is complete.
+
+        Passes `metrics`: its metrics by name, a copy for each callback.
+        """
+
+    def on_predict(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """A prediction is complete.
+
+        Passes `metrics`: its metrics by name, a copy for each callback.
+        """
+
+    def on_save(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """A checkpoint has been written.
+
+        Passes `checkpoint_dir`: the directory that it was written to.
+        """
+
+    def on_epoch_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """An epoch ends, whether run through or cut short."""
+
+    def on_push_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """The model is about to be pushed to a hub."""
+
+    def on_exception(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """Training ends by an error, an interrupt or a signal; `on_train_end` still follows.
+
+        Passes `exception`: what ended it.
+        """
+
+    def on_train_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl | None:
+        """Training has ended, however it ended."""

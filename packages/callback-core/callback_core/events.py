@@ -1,0 +1,77 @@
+"""The one table of events: every event a training loop fires, in the order a run meets them.
+
+`TrainerCallback` declares a method per row, `CallbackHandler` derives its methods from the rows, and the
+guides quote them, so that what an event is called, carries and resets is said here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of the training loop.
+
+    Attributes:
+        name: The callback method that is called.
+        when: When it happens, as one sentence.
+        passes: Keywords that this event carries on top of `COMMON_KEYWORDS`.
+        resets: Flags of `TrainerControl` that are switched off before the callbacks are asked.
+    """
+
+    name: str
+    when: str
+    passes: tuple[str, ...] = ()
+    resets: tuple[str, ...] = ()
+
+
+COMMON_KEYWORDS: Final = (
+    "model",
+    "processing_class",
+    "tokenizer",
+    "optimizer",
+    "lr_scheduler",
+    "train_dataloader",
+    "eval_dataloader",
+)
+"""What every event passes. `tokenizer` and `processing_class` are the same object under both names."""
+
+PER_CALLBACK_COPIES: Final = ("logs", "metrics")
+"""Keywords of which every callback gets a copy of its own."""
+
+_TABLE: Final = (
+    Event("on_init_end", "The trainer has been built."),
+    Event("on_train_begin", "Training begins.", resets=("should_training_stop",)),
+    Event("on_epoch_begin", "An epoch begins.", resets=("should_epoch_stop",)),
+    Event(
+        "on_step_begin",
+        "An update step begins, before the first of its batches.",
+        resets=("should_log", "should_evaluate", "should_save"),
+    ),
+    Event(
+        "on_substep_end",
+        "A batch has been accumulated, and more follow in the same update step.",
+        passes=("loss",),
+    ),
+    Event("on_pre_optimizer_step", "Gradients are complete and clipped, the optimizer has not stepped yet."),
+    Event("on_optimizer_step", "The optimizer has stepped, gradients are still there."),
+    Event("on_step_end", "An update step is complete.", passes=("loss",)),
+    Event("on_log", "Values have been logged.", passes=("logs",), resets=("should_log",)),
+    Event("on_prediction_step", "One batch has been evaluated or predicted."),
+    Event("on_evaluate", "An evaluation is complete.", passes=("metrics",), resets=("should_evaluate",)),
+    Event("on_predict", "A prediction is complete.", passes=("metrics",)),
+    Event("on_save", "A checkpoint has been written.", passes=("checkpoint_dir",), resets=("should_save",)),
+    Event("on_epoch_end", "An epoch ends, whether run through or cut short."),
+    Event("on_push_begin", "The model is about to be pushed to a hub."),
+    Event(
+        "on_exception",
+        "Training ends by an error, an interrupt or a signal; `on_train_end` still follows.",
+        passes=("exception",),
+    ),
+    Event("on_train_end", "Training has ended, however it ended."),
+)
+
+EVENTS: Final = {event.name: event for event in _TABLE}
+"""All events by name, in the order in which a run first meets them."""

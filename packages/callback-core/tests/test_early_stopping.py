@@ -1,0 +1,98 @@
+"""When training is asked to stop, and what must be there for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import pytest
+from arguments_for_tests import Arguments
+
+from callback_core import EarlyStoppingCallback, TrainerControl, TrainerState
+
+
+def arguments(**changed: Any) -> Arguments:
+    return Arguments(
+        **{
+            "eval_strategy": "steps",
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "loss",
+            "greater_is_better": False,
+            **changed,
+        }
+    )
+
+
+def stops_at(values: list[float], callback: EarlyStoppingCallback, **changed: Any) -> int | None:
+    """Return after how many evaluations with these values the callback asks to stop."""
+    args, state, control = arguments(**changed), TrainerState(), TrainerControl()
+    callback.on_train_begin(args, state, control)
+    for number, value in enumerate(values, start=1):
+        callback.on_evaluate(args, state, control, metrics={"eval_loss": value})
+        if control.should_training_stop:
+            return number
+        better = state.best_metric is None or (
+            value > state.best_metric if args.greater_is_better else value < state.best_metric
+        )
+        state.best_metric = value if better else state.best_metric
+    return None
+
+
+def test_the_defaults_are_the_page_s() -> None:
+    callback = EarlyStoppingCallback()
+    assert (callback.early_stopping_patience, callback.early_stopping_threshold) == (1, 0.0)
+
+
+@pytest.mark.parametrize(("patience", "stop"), [(1, 3), (2, 6), (3, 7)])
+def test_it_stops_after_patience_evaluations_in_a_row_without_improvement(patience: int, stop: int) -> None:
+    values = [1.0, 0.5, 0.6, 0.4, 0.4, 0.7, 0.8]
+    assert stops_at(values, EarlyStoppingCallback(early_stopping_patience=patience)) == stop
+
+
+def test_an_improvement_within_the_threshold_does_not_count() -> None:
+    assert stops_at([1.0, 0.95], EarlyStoppingCallback(early_stopping_threshold=0.1)) == 2
+    assert stops_at([1.0, 0.85], EarlyStoppingCallback(early_stopping_threshold=0.1)) is None
+
+
+def test_greater_is_better_turns_the_comparison_round() -> None:
+    assert stops_at([0.5, 0.6, 0.5], EarlyStoppingCallback(), greater_is_better=True) == 3
+
+
+def test_nan_is_no_improvement() -> None:
+    assert stops_at([1.0, math.nan], EarlyStoppingCallback()) == 2
+
+
+def test_the_reason_says_which_metric_and_for_how_long() -> None:
+    control = TrainerControl()
+    callback = EarlyStoppingCallback()
+    callback.on_evaluate(arguments(), TrainerState(best_metric=0.25), control, metrics={"eval_loss": 0.5})
+    assert control.requests[0].reason == "eval_loss has not improved on 0.25 for 1 evaluations"
+
+
+def test_another_evaluation_s_metrics_are_not_counted() -> None:
+    control = TrainerControl()
+    EarlyStoppingCallback().on_evaluate(arguments(), TrainerState(best_metric=0.1), control, metrics={"eval_b_loss": 9.0})
+    assert not control.should_training_stop
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"metric_for_best_model": None}, "set metric_for_best_model"), ({"eval_strategy": "no"}, "eval_strategy is 'no'")],
+)
+def test_training_without_a_metric_to_look_at_is_an_error_when_it_begins(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EarlyStoppingCallback().on_train_begin(arguments(**changed), TrainerState(), TrainerControl())
+
+
+def test_training_without_loading_the_best_model_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        args = arguments(load_best_model_at_end=False)
+        EarlyStoppingCallback().on_train_begin(args, TrainerState(), TrainerControl())
+    assert "the model will be the last one" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [{"early_stopping_patience": 0}, {"early_stopping_threshold": -0.1}])
+def test_a_wrong_argument_is_an_error_at_construction(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        EarlyStoppingCallback(**wrong)

@@ -1,0 +1,190 @@
+"""Who is called, in which order, with what, and what becomes of the answer."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from arguments_for_tests import Arguments
+
+from callback_core import (
+    COMMON_KEYWORDS,
+    EVENTS,
+    CallbackHandler,
+    DefaultFlowCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
+
+
+class Recorder(TrainerCallback):
+    """Keeps what it is passed at each event."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+
+def _recording(name: str) -> Any:
+    def method(self: Recorder, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.calls.append((name, kwargs))
+
+    return method
+
+
+for _name in EVENTS:
+    setattr(Recorder, _name, _recording(_name))
+
+
+def handler_of(*callbacks: Any) -> CallbackHandler:
+    return CallbackHandler([DefaultFlowCallback, *callbacks], "model", "tokenizer", "optimizer", "schedule")
+
+
+def fire(handler: CallbackHandler, event: str, control: TrainerControl | None = None, **kwargs: Any) -> TrainerControl:
+    return getattr(handler, event)(Arguments(), TrainerState(max_steps=9), control or TrainerControl(), **kwargs)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_event_reaches_the_callback_with_the_common_keywords_and_its_own(event: str) -> None:
+    recorder = Recorder()
+    own = {name: {"loss": 1.0} for name in EVENTS[event].passes}
+    fire(handler_of(recorder), event, **own)
+    [(called, passed)] = recorder.calls
+    assert called == event
+    assert set(passed) == {*COMMON_KEYWORDS, *own}
+    assert (passed["model"], passed["processing_class"], passed["tokenizer"]) == ("model", "tokenizer", "tokenizer")
+    assert (passed["optimizer"], passed["lr_scheduler"]) == ("optimizer", "schedule")
+
+
+@pytest.mark.parametrize("event", ["on_log", "on_evaluate", "on_predict"])
+def test_what_an_event_passes_may_be_given_by_position_as_in_transformers(event: str) -> None:
+    recorder = Recorder()
+    getattr(handler_of(recorder), event)(Arguments(), TrainerState(), TrainerControl(), {"loss": 0.5})
+    assert recorder.calls[0][1][EVENTS[event].passes[0]] == {"loss": 0.5}
+
+
+def test_callbacks_are_called_in_the_order_in_which_they_were_added() -> None:
+    order: list[str] = []
+
+    class First(TrainerCallback):
+        def on_log(self, *args: Any, **kwargs: Any) -> None:
+            order.append("first")
+
+    class Second(TrainerCallback):
+        def on_log(self, *args: Any, **kwargs: Any) -> None:
+            order.append("second")
+
+    handler = handler_of(First)
+    handler.add_callback(Second())
+    fire(handler, "on_log", logs={})
+    assert order == ["first", "second"]
+    assert handler.callback_list == "DefaultFlowCallback\nFirst\nSecond"
+
+
+def test_a_callback_s_changes_to_logs_are_seen_by_no_other() -> None:
+    class Greedy(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            logs.clear()
+
+    recorder, logs = Recorder(), {"loss": 1.0}
+    fire(handler_of(Greedy, recorder), "on_log", logs=logs)
+    assert recorder.calls[0][1]["logs"] == logs == {"loss": 1.0}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_event_switches_off_the_flags_that_the_table_names_and_no_other(event: str) -> None:
+    control = TrainerControl(True, True, True, True, True)
+    own = {name: {} for name in EVENTS[event].passes}
+    CallbackHandler([TrainerCallback()], *[None] * 4)  # the empty base class is a callback too
+    getattr(CallbackHandler([], *[None] * 4), event)(Arguments(), TrainerState(), control, **own)
+    assert {flag for flag in vars(TrainerControl()) if flag.startswith("should") and not getattr(control, flag)} == set(
+        EVENTS[event].resets
+    )
+
+
+def test_a_returned_control_replaces_the_one_that_was_passed() -> None:
+    replacement = TrainerControl(should_log=True)
+
+    class Replacing(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> TrainerControl:
+            return replacement
+
+    assert fire(handler_of(Replacing), "on_step_end") is replacement
+
+
+def test_returning_something_else_is_an_error_that_names_the_method() -> None:
+    class Confused(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> Any:
+            return True
+
+    with pytest.raises(TypeError, match=r"Confused\.on_step_end returned True"):
+        fire(handler_of(Confused), "on_step_end")
+
+
+def test_a_callback_may_be_any_object_with_some_of_the_methods() -> None:
+    class Duck:
+        def __init__(self) -> None:
+            self.logs: list[Any] = []
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            self.logs.append(logs)
+
+    duck = Duck()
+    handler = handler_of(duck)
+    fire(handler, "on_train_begin")
+    fire(handler, "on_log", logs={"loss": 1.0})
+    assert duck.logs == [{"loss": 1.0}]
+
+
+@pytest.mark.parametrize("wrong", [object(), int, "TensorBoard", lambda: None])
+def test_what_has_no_event_method_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="is not a callback: it has none of the event methods"):
+        handler_of(wrong)
+
+
+def test_a_method_without_keywords_is_refused_when_it_is_added() -> None:
+    class Narrow(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any) -> None:  # type: ignore[override]
+            raise AssertionError("never called")
+
+    with pytest.raises(TypeError, match=r"Narrow\.on_log .* End its signature with \*\*kwargs"):
+        handler_of(Narrow)
+
+
+def test_a_second_callback_of_a_class_is_added_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    handler = handler_of(Recorder, Recorder)
+    assert [type(callback).__name__ for callback in handler.callbacks].count("Recorder") == 2
+    assert "A Recorder is added although there is one already" in caplog.text
+
+
+def test_a_missing_default_flow_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        CallbackHandler([Recorder], None, None, None, None)
+    assert "There is no DefaultFlowCallback" in caplog.text
+
+
+def test_pop_returns_the_callback_by_class_or_by_instance_and_it_is_called_no_more() -> None:
+    one, other = Recorder(), Recorder()
+    handler = handler_of(one, other)
+    assert handler.pop_callback(other) is other
+    assert handler.pop_callback(Recorder) is one
+    assert handler.pop_callback(Recorder) is None
+    fire(handler, "on_log", logs={})
+    assert one.calls == other.calls == []
+
+
+def test_remove_is_silent_about_an_absent_class_but_not_about_an_absent_instance() -> None:
+    handler = handler_of()
+    handler.remove_callback(Recorder)
+    with pytest.raises(ValueError, match="it is not among the callbacks"):
+        handler.remove_callback(Recorder())
+
+
+def test_an_error_in_a_callback_ends_the_event() -> None:
+    class Failing(TrainerCallback):
+        def on_log(self, *args: Any, **kwargs: Any) -> None:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fire(handler_of(Failing), "on_log", logs={})

@@ -1,0 +1,50 @@
+"""Finding trackers through their entry points, as an installed package declares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from callback_core import get_available_reporting_integrations, get_reporting_integration_callbacks
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two packages, `callback-one` and `callback-two`, on the path as pip would put them there."""
+    for name in ("one", "two"):
+        (tmp_path / f"callback_{name}.py").write_text(f"class {name.title()}Callback:\n    pass\n")
+        metadata = tmp_path / f"callback_{name}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: callback-{name}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(
+            f"[callback_core.integrations]\n{name} = callback_{name}:{name.title()}Callback\n"
+        )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def names(report_to: str | list[str] | None) -> list[str]:
+    return [callback.__name__ for callback in get_reporting_integration_callbacks(report_to)]
+
+
+def test_installed_integrations_are_found_by_their_names() -> None:
+    assert {"one", "two"} <= set(get_available_reporting_integrations())
+
+
+def test_one_several_and_repeated_names_give_their_callbacks_in_order() -> None:
+    assert names("two") == ["TwoCallback"]
+    assert names(["two", "one", "two"]) == ["TwoCallback", "OneCallback"]
+
+
+def test_all_gives_every_installed_integration() -> None:
+    assert {"OneCallback", "TwoCallback"} <= set(names("all"))
+
+
+@pytest.mark.parametrize("nobody", ["none", ["none"], [], None])
+def test_none_gives_no_integration(nobody: str | list[str] | None) -> None:
+    assert names(nobody) == []
+
+
+def test_an_unknown_name_is_an_error_that_says_what_there_is_and_how_to_install_it() -> None:
+    with pytest.raises(ValueError, match=r"'three', which is not installed.*one, .*two.*pip install callback-three"):
+        names(["one", "three"])
