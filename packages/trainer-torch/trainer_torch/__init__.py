@@ -1,1 +1,9 @@
-"""trainer-torch"""
+"""A PyTorch trainer that fires the events of `callback_core`."""
+
+from __future__ import annotations
+
+from trainer_torch.arguments import TrainingArguments
+from trainer_torch.evaluation import EvalPrediction, PredictionOutput
+from trainer_torch.trainer import Trainer, TrainOutput
+
+__all__ = ["EvalPrediction", "PredictionOutput", "TrainOutput", "Trainer", "TrainingArguments"]

@@ -1,0 +1,155 @@
+"""The training data: its order, its batches, and how many steps they make."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+
+if TYPE_CHECKING:
+    from trainer_torch.arguments import TrainingArguments
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a training is.
+
+    Attributes:
+        max_steps: Update steps in all.
+        num_train_epochs: Epochs that are begun, at most.
+        batches_per_epoch: Batches in an epoch.
+    """
+
+    max_steps: int
+    num_train_epochs: int
+    batches_per_epoch: int
+
+    def position(self, epoch: float) -> tuple[int, int]:
+        """Return the epoch, counted from 0, in which `epoch` lies, and the batches of it that are done."""
+        fraction, whole = math.modf(epoch)
+        return int(whole), round(fraction * self.batches_per_epoch)
+
+
+def plan_training(args: TrainingArguments, dataloader: DataLoader[Any]) -> Plan:
+    """Return how long a training over `dataloader` is.
+
+    Raises:
+        ValueError: The data is empty, or has no length where `args.max_steps` does not say how long to train.
+    """
+    accumulation = args.gradient_accumulation_steps
+    if isinstance(dataloader.dataset, IterableDataset) and not isinstance(dataloader.dataset, Sized):
+        if args.max_steps < 0:
+            raise ValueError("train_dataset has no length, so num_train_epochs says nothing: set max_steps.")
+        # As in transformers: without a length, all of the training counts as one epoch.
+        return Plan(args.max_steps, sys.maxsize, args.max_steps * accumulation)
+    batches = len(dataloader)
+    if batches == 0:
+        raise ValueError(
+            "There is no batch to train on: train_dataset is empty, or dataloader_drop_last leaves out its only, "
+            f"short batch (per_device_train_batch_size is {args.per_device_train_batch_size})."
+        )
+    steps = math.ceil(batches / accumulation)
+    if args.max_steps > 0:
+        return Plan(args.max_steps, math.ceil(args.max_steps / steps), batches)
+    return Plan(math.ceil(args.num_train_epochs * steps), math.ceil(args.num_train_epochs), batches)
+
+
+class EpochSampler(Sampler[int]):
+    """A shuffled order that only the seed and the epoch decide, and that can begin in its middle.
+
+    Args:
+        data: What is sampled from, of a known length.
+        seed: Epoch e is shuffled by a generator seeded with `seed + e`.
+    """
+
+    def __init__(self, data: Any, seed: int) -> None:
+        self.data = data
+        self.seed = seed
+        self.epoch = 0
+        self.skip = 0
+
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Make the next iteration that of `epoch`, without its first `skip` samples."""
+        self.epoch, self.skip = epoch, skip
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the indices of the epoch."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        yield from torch.randperm(len(self.data), generator=generator).tolist()[self.skip :]
+
+    def __len__(self) -> int:
+        """Return the number of samples of a whole epoch."""
+        return len(self.data)
+
+
+def train_dataloader(
+    dataset: Dataset[Any], collate: Callable[..., Any] | None, args: TrainingArguments
+) -> DataLoader[Any]:
+    """Return a loader of shuffled batches of training; an iterable dataset keeps its own order."""
+    sampler = None if isinstance(dataset, IterableDataset) else EpochSampler(dataset, _data_seed(args))
+    return DataLoader(
+        dataset,
+        batch_size=args.per_device_train_batch_size,
+        sampler=sampler,
+        collate_fn=collate,
+        drop_last=args.dataloader_drop_last,
+        generator=torch.Generator(),  # its own, so that beginning an epoch draws nothing from the global one
+        **_loading(args),
+    )
+
+
+def eval_dataloader(
+    dataset: Dataset[Any], collate: Callable[..., Any] | None, args: TrainingArguments
+) -> DataLoader[Any]:
+    """Return a loader of batches of evaluation, in the order of `dataset`."""
+    return DataLoader(
+        dataset,
+        batch_size=args.per_device_eval_batch_size,
+        collate_fn=collate,
+        generator=torch.Generator().manual_seed(_data_seed(args)),
+        **_loading(args),
+    )
+
+
+def update_batches(
+    dataloader: DataLoader[Any], args: TrainingArguments, epoch: int, skip: int
+) -> Iterator[list[Any]]:
+    """Yield the batches of each update step of `epoch`: `gradient_accumulation_steps`, and what is left at the end.
+
+    Args:
+        dataloader: Where the batches come from. Its generator is seeded anew for each epoch, so that an epoch is
+            the same whether or not the training was resumed before it.
+        args: The arguments of the training.
+        epoch: The epoch, from 0; decides the order, where the loader has a generator or its sampler a `set_epoch`.
+        skip: Leave out so many batches of the beginning, without loading them where the sampler can.
+    """
+    sampler = dataloader.sampler
+    if isinstance(sampler, EpochSampler):
+        sampler.set_epoch(epoch, skip * (dataloader.batch_size or 1))
+        skip = 0
+    elif hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)
+    if dataloader.generator is not None:
+        dataloader.generator.manual_seed(_data_seed(args) + epoch)
+    batches = iter(dataloader)
+    for _ in islice(batches, skip):
+        pass
+    while group := list(islice(batches, args.gradient_accumulation_steps)):
+        yield group
+
+
+def _data_seed(args: TrainingArguments) -> int:
+    return args.seed if args.data_seed is None else args.data_seed
+
+
+def _loading(args: TrainingArguments) -> dict[str, Any]:
+    return {
+        "num_workers": args.dataloader_num_workers,
+        "pin_memory": args.dataloader_pin_memory and args.device.type == "cuda",
+    }

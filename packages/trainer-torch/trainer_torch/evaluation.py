@@ -1,0 +1,125 @@
+"""Running a model over data without training it: the batches, the predictions and the metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from trainer_torch.outputs import batch_size_of, labels_of, map_tensors
+
+if TYPE_CHECKING:
+    from trainer_torch.trainer import Trainer
+
+
+class EvalPrediction(NamedTuple):
+    """What `compute_metrics` is given.
+
+    Attributes:
+        predictions: The model's predictions of all samples, as numpy arrays of shape (samples, ...).
+        label_ids: The labels of all samples likewise, `None` where the data has none.
+    """
+
+    predictions: Any
+    label_ids: Any
+
+
+class PredictionOutput(NamedTuple):
+    """What `Trainer.predict` returns: predictions and labels as in `EvalPrediction`, and the metrics by name."""
+
+    predictions: Any
+    label_ids: Any
+    metrics: dict[str, float]
+
+
+ComputeMetrics = Callable[[EvalPrediction], Mapping[str, float]]
+
+
+def run_evaluation(
+    trainer: Trainer, dataloader: DataLoader[Any], prefix: str, keep_predictions: bool
+) -> PredictionOutput:
+    """Run the trainer's model over `dataloader`, firing `on_prediction_step` after each batch.
+
+    Args:
+        trainer: Its model, loss, metrics and callbacks are used.
+        dataloader: The batches.
+        prefix: Put before each metric's name, with an underscore.
+        keep_predictions: Whether predictions and labels are kept and returned; they are where there is a
+            `compute_metrics`.
+
+    Returns:
+        The predictions and labels, and the metrics: the mean loss over the samples as `loss`, what
+        `compute_metrics` returns, `runtime` in seconds, `samples_per_second` and `steps_per_second`.
+    """
+    keep_predictions = keep_predictions or trainer.compute_metrics is not None
+    begun, samples, steps = time.perf_counter(), 0, 0
+    losses: list[Tensor] = []
+    predictions: list[Any] = []
+    labels: list[Any] = []
+    with evaluating(trainer.model):
+        for batch in dataloader:
+            loss, predicted, label = trainer.prediction_step(batch)
+            size = batch_size_of(batch)
+            samples, steps = samples + size, steps + 1
+            if loss is not None:
+                losses.append(loss.detach() * size)
+            if keep_predictions:
+                predictions.append(map_tensors(_to_cpu, predicted))
+                labels.append(map_tensors(_to_cpu, label))
+            trainer.fire(trainer.callback_handler.on_prediction_step)
+    if steps == 0:
+        raise ValueError("There is nothing to evaluate: the dataset is empty.")
+    evaluated = EvalPrediction(_concatenated(predictions), _concatenated(labels))
+    metrics: dict[str, float] = {}
+    if losses:
+        metrics["loss"] = (torch.stack(losses).sum() / samples).item()
+    if trainer.compute_metrics is not None:
+        metrics.update(trainer.compute_metrics(evaluated))
+    metrics.update(speed(begun, samples, steps))
+    return PredictionOutput(*evaluated, {f"{prefix}_{name}": value for name, value in metrics.items()})
+
+
+def speed(begun: float, samples: float, steps: int) -> dict[str, float]:
+    """Return the seconds since `begun`, of `time.perf_counter`, and the samples and steps done in each of them."""
+    runtime = time.perf_counter() - begun
+    return {
+        "runtime": round(runtime, 4),
+        "samples_per_second": round(samples / runtime, 3),
+        "steps_per_second": round(steps / runtime, 3),
+    }
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put `model` into evaluation mode, without gradients, and each of its modules back into its own mode."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _to_cpu(tensor: Tensor) -> Tensor:
+    # numpy has no bfloat16
+    return tensor.detach().to("cpu", torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype)
+
+
+def _concatenated(batches: list[Any]) -> Any:
+    """Return one structure of numpy arrays in which those of `batches`, all of one structure, are joined."""
+    first = batches[0] if batches else None
+    if isinstance(first, Tensor):
+        return np.concatenate([np.atleast_1d(batch.numpy()) for batch in batches])
+    if isinstance(first, Mapping):
+        return {name: _concatenated([batch[name] for batch in batches]) for name in first}
+    if isinstance(first, (tuple, list)):
+        return tuple(_concatenated(list(parts)) for parts in zip(*batches))
+    return first

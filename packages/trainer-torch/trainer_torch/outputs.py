@@ -1,0 +1,78 @@
+"""What goes into a model and comes out of it: the batch, the loss and the predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ComputeLoss = Callable[[nn.Module, Any], Any]
+"""Takes the model and a batch on its device; returns the loss, or the loss and the predictions."""
+
+
+def forward(model: nn.Module, batch: Any) -> Any:
+    """Call `model` with `batch`: a mapping by keyword, a tuple or list by position, anything else as it is."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    if isinstance(batch, (tuple, list)):
+        return model(*batch)
+    return model(batch)
+
+
+def split_output(output: Any) -> tuple[Tensor | None, Any]:
+    """Return the loss and the predictions in what a model or a `compute_loss` function returned.
+
+    The loss is the output itself, the first of a tuple, `output["loss"]` or `output.loss`, where that is a
+    tensor of one element. The predictions are what is left, `None` where nothing is.
+    """
+    if isinstance(output, Tensor):
+        return (output, None) if output.ndim == 0 else (None, output)
+    if isinstance(output, Mapping):
+        named = {name: value for name, value in output.items() if name != "loss"}
+        return _loss(output.get("loss")), next(iter(named.values())) if len(named) == 1 else named or None
+    if isinstance(output, (tuple, list)):
+        loss = _loss(output[0]) if output else None
+        rest = tuple(output if loss is None else output[1:])
+        return loss, rest[0] if len(rest) == 1 else rest or None
+    return _loss(getattr(output, "loss", None)), getattr(output, "logits", None)
+
+
+def labels_of(batch: Any) -> Any:
+    """Return the labels in `batch`: `batch["labels"]`, or the last of a tuple of two or more."""
+    if isinstance(batch, Mapping):
+        return batch.get("labels")
+    if isinstance(batch, (tuple, list)) and len(batch) > 1:
+        return batch[-1]
+    return None
+
+
+def batch_size_of(batch: Any) -> int:
+    """Return the length of the first dimension of the first tensor in `batch`; 1 where it has none."""
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.ndim else 1
+    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else ()
+    return next((batch_size_of(value) for value in values if isinstance(value, (Tensor, Mapping, tuple, list))), 1)
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """Return `value` with each tensor in its mappings, tuples and lists replaced by `function` of it."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {name: map_tensors(function, item) for name, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(function, item) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_tensors(function, item) for item in value)
+    return value
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Return `batch` with its tensors on `device`, copied without waiting where the memory is pinned."""
+    return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
+
+
+def _loss(value: Any) -> Tensor | None:
+    return value.reshape(()) if isinstance(value, Tensor) and value.numel() == 1 else None
