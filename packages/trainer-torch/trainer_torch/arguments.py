@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from callback_core import IntervalStrategy
 
+from callback_core import IntervalStrategy
 from trainer_torch.optimizers import SCHEDULES
 
 
@@ -24,10 +24,12 @@ class TrainingArguments:
         per_device_train_batch_size: Samples in a batch of training.
         per_device_eval_batch_size: Samples in a batch of evaluation and prediction.
         gradient_accumulation_steps: Batches that make one update step.
-        num_train_epochs: How often to go through the training data; a fraction ends within an epoch.
+        num_train_epochs: How often to go through the training data; a fraction ends within an
+            epoch.
         max_steps: Update steps to do; overrides `num_train_epochs` when it is not -1.
         learning_rate: The highest learning rate of the schedule.
-        weight_decay: AdamW's decay of matrices and higher; biases and norms, being vectors, are not decayed.
+        weight_decay: AdamW's decay of matrices and higher; biases and norms, being vectors, are not
+            decayed.
         adam_beta1: AdamW's first beta.
         adam_beta2: AdamW's second beta.
         adam_epsilon: AdamW's epsilon.
@@ -43,11 +45,13 @@ class TrainingArguments:
         logging_steps: Update steps between logs.
         save_strategy: Save a checkpoint `no`, each `save_steps` `steps`, or each `epoch`.
         save_steps: Update steps between checkpoints.
-        save_total_limit: Keep so many checkpoints: the newest and the best one, older ones are deleted.
+        save_total_limit: Keep so many checkpoints: the newest and the best one, older ones are
+            deleted.
         load_best_model_at_end: Load the best saved weights when training ends.
-        metric_for_best_model: The metric that tells which is best, with or without its `eval_` prefix; `loss`
-            where it is not given and the best model is to be loaded.
-        greater_is_better: Whether a greater metric is better; where it is not given, unless its name ends in `loss`.
+        metric_for_best_model: The metric that tells which is best, with or without its `eval_`
+            prefix; `loss` where it is not given and the best model is to be loaded.
+        greater_is_better: Whether a greater metric is better; where it is not given, unless its
+            name ends in `loss`.
         seed: Seeds weights made later, dropout and the order of the data.
         data_seed: Seeds the order of the data instead of `seed`.
         use_cpu: Stay on the CPU although there is a GPU.
@@ -55,11 +59,13 @@ class TrainingArguments:
         dataloader_num_workers: Processes that load data; 0 loads in the training process.
         dataloader_pin_memory: Load into pinned memory, from which a GPU copies faster.
         disable_tqdm: Print the logs instead of showing a progress bar.
-        report_to: Trackers to report to, by name; `all` is every tracker package that is installed, `none` no one.
+        report_to: Trackers to report to, by name; `all` is every tracker package that is installed,
+            `none` no one.
         run_name: The name of the run in trackers.
 
     Raises:
-        ValueError: A value that cannot be; the message names the argument, the value and what it may be.
+        ValueError: A value that cannot be; the message names the argument, the value and what it
+            may be.
     """
 
     output_dir: str = "trainer_output"
@@ -120,7 +126,11 @@ class TrainingArguments:
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Return how many of `num_training_steps` update steps are warm-up."""
-        return math.ceil(num_training_steps * self.warmup_steps) if self.warmup_steps < 1 else int(self.warmup_steps)
+        return (
+            math.ceil(num_training_steps * self.warmup_steps)
+            if self.warmup_steps < 1
+            else int(self.warmup_steps)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return all arguments as values that JSON knows."""
@@ -131,35 +141,59 @@ class TrainingArguments:
         return json.dumps(self.to_dict(), indent=2)
 
     def _check_numbers(self) -> None:
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        for name in (
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1.")
         for name in ("logging_steps", "eval_steps", "save_steps"):
             steps = getattr(self, name)
             if steps is not None and (steps <= 0 or (steps > 1 and steps != int(steps))):
-                raise ValueError(f"{name} is {steps}, it must be a whole number of steps or a fraction below 1.")
-        for name in ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "eval_delay"):
+                raise ValueError(
+                    f"{name} is {steps}, it must be a whole number of steps or a fraction below 1."
+                )
+        for name in (
+            "learning_rate",
+            "weight_decay",
+            "max_grad_norm",
+            "warmup_steps",
+            "eval_delay",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must not be negative.")
         if self.max_steps != -1 and self.max_steps < 1:
-            raise ValueError(f"max_steps is {self.max_steps}, it must be at least 1, or -1 for num_train_epochs.")
+            raise ValueError(
+                f"max_steps is {self.max_steps}, it must be at least 1, or -1 for num_train_epochs."
+            )
         if self.max_steps == -1 and not 0 < self.num_train_epochs < math.inf:
-            raise ValueError(f"num_train_epochs is {self.num_train_epochs}, it must be greater than 0.")
+            raise ValueError(
+                f"num_train_epochs is {self.num_train_epochs}, it must be greater than 0."
+            )
         if self.save_total_limit is not None and self.save_total_limit < 1:
-            raise ValueError(f"save_total_limit is {self.save_total_limit}, it must be at least 1, or None for all.")
+            raise ValueError(
+                f"save_total_limit is {self.save_total_limit}, it must be at least 1, or None for "
+                "all."
+            )
 
     def _check_best_model(self) -> None:
         if self.eval_strategy == IntervalStrategy.NO:
             raise ValueError(
-                "load_best_model_at_end needs evaluations to tell which model is best, but eval_strategy is 'no'. "
+                "load_best_model_at_end needs evaluations to tell which model is best, but "
+                "eval_strategy is 'no'. "
                 "Set it to 'steps' or 'epoch', and save_strategy likewise."
             )
         if self.save_strategy != self.eval_strategy:
             raise ValueError(
-                "load_best_model_at_end needs a checkpoint wherever the best model may be, but eval_strategy is "
-                f"{self.eval_strategy!r} and save_strategy {self.save_strategy!r}. Make them the same."
+                "load_best_model_at_end needs a checkpoint wherever the best model may be, but "
+                "eval_strategy is "
+                f"{self.eval_strategy!r} and save_strategy {self.save_strategy!r}. Make them the "
+                "same."
             )
-        if self.save_strategy == IntervalStrategy.STEPS and not _is_multiple(self.save_steps, self.eval_steps or 0):
+        if self.save_strategy == IntervalStrategy.STEPS and not _is_multiple(
+            self.save_steps, self.eval_steps or 0
+        ):
             raise ValueError(
                 "load_best_model_at_end needs every checkpoint to be evaluated, but save_steps "
                 f"({self.save_steps}) is not a multiple of eval_steps ({self.eval_steps})."
@@ -167,11 +201,13 @@ class TrainingArguments:
 
 
 def _strategy(name: str, value: str) -> str:
-    """Return the plain string of the strategy `value`, which may be a member of transformers' enum too."""
+    """Return the string of the strategy `value`, which may be transformers' member too."""
     try:
         return IntervalStrategy(value).value
     except ValueError:
-        raise ValueError(_one_of(name, value, [strategy.value for strategy in IntervalStrategy])) from None
+        raise ValueError(
+            _one_of(name, value, [strategy.value for strategy in IntervalStrategy])
+        ) from None
 
 
 def _one_of(name: str, value: object, choices: Any) -> str:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def deciding_metric(args: TrainingArguments, metrics: Mapping[str, float]) -> float | None:
-    """Return the value of `args.metric_for_best_model` in the `metrics` of an evaluation; `None` where none decides.
+    """Return the metric that decides which model is best; `None` where none does.
+
+    Args:
+        args: Names the metric.
+        metrics: What an evaluation reports.
 
     Raises:
         KeyError: The evaluation does not report that metric; the message names those that it does.
@@ -24,8 +28,10 @@ def deciding_metric(args: TrainingArguments, metrics: Mapping[str, float]) -> fl
     key = best_metric_key(args.metric_for_best_model)
     if key not in metrics:
         raise KeyError(
-            f"metric_for_best_model is {args.metric_for_best_model!r}, but the evaluation reports no {key!r}. "
-            f"It reports: {', '.join(metrics)}. Choose one of them, or return {key!r} from compute_metrics."
+            f"metric_for_best_model is {args.metric_for_best_model!r}, but the evaluation reports "
+            f"no {key!r}. "
+            f"It reports: {', '.join(metrics)}. Choose one of them, or return {key!r} from "
+            "compute_metrics."
         )
     return metrics[key]
 
@@ -37,10 +43,10 @@ def note_evaluation(args: TrainingArguments, state: TrainerState, value: float) 
 
 
 def note_checkpoint(args: TrainingArguments, state: TrainerState, checkpoint: Path) -> None:
-    """Keep the checkpoint that is about to be saved in `state` where it is the best of those that are saved.
+    """Keep the checkpoint that is about to be saved in `state` where it is the best one.
 
-    The best evaluation may fall between two checkpoints. transformers then has no best checkpoint at all; here
-    the best of the evaluated checkpoints is taken.
+    The best evaluation may fall between two checkpoints. transformers then has no best checkpoint
+    at all; here the best of the evaluated checkpoints is taken.
     """
     if args.metric_for_best_model is None:
         return

@@ -1,4 +1,4 @@
-"""Checkpoints: written beside their name, published in one rename, verified before they are loaded."""
+"""Checkpoints: written beside their name, published in one rename, verified when found."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from callback_core import TrainerState
 from safetensors.torch import load_model as load_safetensors
 from safetensors.torch import save_model as save_safetensors
 from torch import nn
 
+from callback_core import TrainerState
 from trainer_torch.seeding import rng_state
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ MODEL: Final = "model.safetensors"
 OPTIMIZER: Final = "optimizer.pt"
 SCHEDULER: Final = "scheduler.pt"
 RNG: Final = "rng_state.pth"
+RUNNING_LOSS: Final = "running_loss.pt"
 STATE: Final = "trainer_state.json"
 MANIFEST: Final = "manifest.json"
 
@@ -57,7 +58,7 @@ def load_model(model: nn.Module, checkpoint: Path) -> None:
 
 
 def save_checkpoint(trainer: Trainer) -> Path:
-    """Write all that resuming needs and return the checkpoint, which is there as a whole or not at all."""
+    """Write all that resuming needs; the checkpoint is there as a whole or not at all."""
     final = checkpoint_path(trainer.args.output_dir, trainer.state.global_step)
     beside = final.with_name(f".{final.name}.part")
     if beside.exists():
@@ -66,6 +67,7 @@ def save_checkpoint(trainer: Trainer) -> Path:
     torch.save(trainer.optimizer.state_dict(), beside / OPTIMIZER)
     torch.save(trainer.lr_scheduler.state_dict(), beside / SCHEDULER)
     torch.save(rng_state(), beside / RNG)
+    torch.save(trainer.running_loss.state_dict(), beside / RUNNING_LOSS)
     trainer.state.save_to_json(beside / STATE)
     _write_manifest(beside)
     replaced = final.with_name(f".{final.name}.replaced")
@@ -77,10 +79,11 @@ def save_checkpoint(trainer: Trainer) -> Path:
 
 
 def load_checkpoint(trainer: Trainer, checkpoint: Path) -> None:
-    """Load weights, optimizer and schedule from `checkpoint` into those of `trainer`."""
+    """Load weights, optimizer, schedule and running loss from `checkpoint` into `trainer`'s."""
     load_model(trainer.model, checkpoint)
     trainer.optimizer.load_state_dict(_load(checkpoint / OPTIMIZER, trainer.args.device))
     trainer.lr_scheduler.load_state_dict(_load(checkpoint / SCHEDULER, trainer.args.device))
+    trainer.running_loss.load_state_dict(_load(checkpoint / RUNNING_LOSS, trainer.args.device))
 
 
 def load_state(checkpoint: Path) -> TrainerState:
@@ -119,7 +122,7 @@ def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> P
 
 
 def find_fault(checkpoint: Path) -> str | None:
-    """Return what keeps `checkpoint` from being complete, by its manifest of sizes and hashes; `None` if nothing."""
+    """Return what keeps `checkpoint` from being complete, by its manifest; `None` if nothing."""
     if not checkpoint.is_dir():
         return "there is no such directory"
     if not (checkpoint / MANIFEST).is_file():
@@ -168,6 +171,6 @@ def _entry(path: Path) -> dict[str, Any]:
 
 
 def _to_disk(path: Path) -> None:
-    """Make the content of `path` survive a power cut, so that the rename never publishes what is not there."""
+    """Make `path` survive a power cut: the rename must not publish what is not there."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

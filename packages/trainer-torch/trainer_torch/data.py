@@ -31,7 +31,7 @@ class Plan:
     batches_per_epoch: int
 
     def position(self, epoch: float) -> tuple[int, int]:
-        """Return the epoch, counted from 0, in which `epoch` lies, and the batches of it that are done."""
+        """Return the epoch, from 0, in which `epoch` lies, and how many of its batches are done."""
         fraction, whole = math.modf(epoch)
         return int(whole), round(fraction * self.batches_per_epoch)
 
@@ -40,18 +40,24 @@ def plan_training(args: TrainingArguments, dataloader: DataLoader[Any]) -> Plan:
     """Return how long a training over `dataloader` is.
 
     Raises:
-        ValueError: The data is empty, or has no length where `args.max_steps` does not say how long to train.
+        ValueError: The data is empty, or has no length where `args.max_steps` does not say how long
+            to train.
     """
     accumulation = args.gradient_accumulation_steps
-    if isinstance(dataloader.dataset, IterableDataset) and not isinstance(dataloader.dataset, Sized):
+    if isinstance(dataloader.dataset, IterableDataset) and not isinstance(
+        dataloader.dataset, Sized
+    ):
         if args.max_steps < 0:
-            raise ValueError("train_dataset has no length, so num_train_epochs says nothing: set max_steps.")
+            raise ValueError(
+                "train_dataset has no length, so num_train_epochs says nothing: set max_steps."
+            )
         # As in transformers: without a length, all of the training counts as one epoch.
         return Plan(args.max_steps, sys.maxsize, args.max_steps * accumulation)
     batches = len(dataloader)
     if batches == 0:
         raise ValueError(
-            "There is no batch to train on: train_dataset is empty, or dataloader_drop_last leaves out its only, "
+            "There is no batch to train on: train_dataset is empty, or dataloader_drop_last "
+            "leaves out its only, "
             f"short batch (per_device_train_batch_size is {args.per_device_train_batch_size})."
         )
     steps = math.ceil(batches / accumulation)
@@ -92,14 +98,16 @@ def train_dataloader(
     dataset: Dataset[Any], collate: Callable[..., Any] | None, args: TrainingArguments
 ) -> DataLoader[Any]:
     """Return a loader of shuffled batches of training; an iterable dataset keeps its own order."""
-    sampler = None if isinstance(dataset, IterableDataset) else EpochSampler(dataset, _data_seed(args))
+    sampler = (
+        None if isinstance(dataset, IterableDataset) else EpochSampler(dataset, _data_seed(args))
+    )
     return DataLoader(
         dataset,
         batch_size=args.per_device_train_batch_size,
         sampler=sampler,
         collate_fn=collate,
         drop_last=args.dataloader_drop_last,
-        generator=torch.Generator(),  # its own, so that beginning an epoch draws nothing from the global one
+        generator=torch.Generator(),  # its own: beginning an epoch draws nothing from torch's
         **_loading(args),
     )
 
@@ -117,17 +125,19 @@ def eval_dataloader(
     )
 
 
-def update_batches(
+def begin_epoch(
     dataloader: DataLoader[Any], args: TrainingArguments, epoch: int, skip: int
-) -> Iterator[list[Any]]:
-    """Yield the batches of each update step of `epoch`: `gradient_accumulation_steps`, and what is left at the end.
+) -> Iterator[Any]:
+    """Return the batches of `epoch` that follow the first `skip`.
 
     Args:
-        dataloader: Where the batches come from. Its generator is seeded anew for each epoch, so that an epoch is
-            the same whether or not the training was resumed before it.
+        dataloader: Where the batches come from. Its generator is seeded anew for each epoch, so
+            that an epoch is the same whether or not the training was resumed before it.
         args: The arguments of the training.
-        epoch: The epoch, from 0; decides the order, where the loader has a generator or its sampler a `set_epoch`.
-        skip: Leave out so many batches of the beginning, without loading them where the sampler can.
+        epoch: The epoch, from 0; decides the order, where the loader has a generator or its sampler
+            a `set_epoch`.
+        skip: Leave out so many batches of the beginning, without loading them where the sampler
+            can.
     """
     sampler = dataloader.sampler
     if isinstance(sampler, EpochSampler):
@@ -140,8 +150,7 @@ def update_batches(
     batches = iter(dataloader)
     for _ in islice(batches, skip):
         pass
-    while group := list(islice(batches, args.gradient_accumulation_steps)):
-        yield group
+    return batches
 
 
 def _data_seed(args: TrainingArguments) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from trainer_torch.outputs import batch_size_of, labels_of, map_tensors
+from trainer_torch.outputs import batch_size_of, map_tensors
 
 if TYPE_CHECKING:
     from trainer_torch.trainer import Trainer
@@ -22,7 +22,8 @@ class EvalPrediction(NamedTuple):
     """What `compute_metrics` is given.
 
     Attributes:
-        predictions: The model's predictions of all samples, as numpy arrays of shape (samples, ...).
+        predictions: The model's predictions of all samples, as numpy arrays of shape (samples,
+            ...).
         label_ids: The labels of all samples likewise, `None` where the data has none.
     """
 
@@ -31,7 +32,7 @@ class EvalPrediction(NamedTuple):
 
 
 class PredictionOutput(NamedTuple):
-    """What `Trainer.predict` returns: predictions and labels as in `EvalPrediction`, and the metrics by name."""
+    """What `Trainer.predict` returns: what `EvalPrediction` holds, and the metrics by name."""
 
     predictions: Any
     label_ids: Any
@@ -50,12 +51,13 @@ def run_evaluation(
         trainer: Its model, loss, metrics and callbacks are used.
         dataloader: The batches.
         prefix: Put before each metric's name, with an underscore.
-        keep_predictions: Whether predictions and labels are kept and returned; they are where there is a
-            `compute_metrics`.
+        keep_predictions: Whether predictions and labels are kept and returned; they are where there
+            is a `compute_metrics`.
 
     Returns:
         The predictions and labels, and the metrics: the mean loss over the samples as `loss`, what
-        `compute_metrics` returns, `runtime` in seconds, `samples_per_second` and `steps_per_second`.
+        `compute_metrics` returns, `runtime` in seconds, `samples_per_second` and
+        `steps_per_second`.
     """
     keep_predictions = keep_predictions or trainer.compute_metrics is not None
     begun, samples, steps = time.perf_counter(), 0, 0
@@ -82,11 +84,13 @@ def run_evaluation(
     if trainer.compute_metrics is not None:
         metrics.update(trainer.compute_metrics(evaluated))
     metrics.update(speed(begun, samples, steps))
-    return PredictionOutput(*evaluated, {f"{prefix}_{name}": value for name, value in metrics.items()})
+    return PredictionOutput(
+        *evaluated, {f"{prefix}_{name}": value for name, value in metrics.items()}
+    )
 
 
 def speed(begun: float, samples: float, steps: int) -> dict[str, float]:
-    """Return the seconds since `begun`, of `time.perf_counter`, and the samples and steps done in each of them."""
+    """Return the seconds since `begun`, and the samples and steps done in each of them."""
     runtime = time.perf_counter() - begun
     return {
         "runtime": round(runtime, 4),
@@ -97,7 +101,7 @@ def speed(begun: float, samples: float, steps: int) -> dict[str, float]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` into evaluation mode, without gradients, and each of its modules back into its own mode."""
+    """Put `model` into evaluation mode without gradients, and each module back afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -110,16 +114,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def _to_cpu(tensor: Tensor) -> Tensor:
     # numpy has no bfloat16
-    return tensor.detach().to("cpu", torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype)
+    return tensor.detach().to(
+        "cpu", torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype
+    )
 
 
 def _concatenated(batches: list[Any]) -> Any:
-    """Return one structure of numpy arrays in which those of `batches`, all of one structure, are joined."""
+    """Return the structure of `batches`, which all have the same, with their tensors joined."""
     first = batches[0] if batches else None
     if isinstance(first, Tensor):
         return np.concatenate([np.atleast_1d(batch.numpy()) for batch in batches])
     if isinstance(first, Mapping):
         return {name: _concatenated([batch[name] for batch in batches]) for name in first}
     if isinstance(first, (tuple, list)):
-        return tuple(_concatenated(list(parts)) for parts in zip(*batches))
+        return tuple(_concatenated(list(parts)) for parts in zip(*batches, strict=True))
     return first

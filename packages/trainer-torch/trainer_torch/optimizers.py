@@ -23,7 +23,9 @@ def create_optimizer(model: nn.Module, args: TrainingArguments) -> AdamW:
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ValueError("The model has no parameter that requires a gradient, so there is nothing to train.")
+        raise ValueError(
+            "The model has no parameter that requires a gradient, so there is nothing to train."
+        )
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": args.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -36,15 +38,22 @@ def create_optimizer(model: nn.Module, args: TrainingArguments) -> AdamW:
     )
 
 
-def create_scheduler(optimizer: Optimizer, args: TrainingArguments, num_training_steps: int) -> LambdaLR:
+def create_scheduler(
+    optimizer: Optimizer, args: TrainingArguments, num_training_steps: int
+) -> LambdaLR:
     """Return the schedule `args.lr_scheduler_type` over `num_training_steps` update steps."""
     warmup = args.get_warmup_steps(num_training_steps)
-    return LambdaLR(optimizer, partial(SCHEDULES[args.lr_scheduler_type], warmup=warmup, total=num_training_steps))
+    return LambdaLR(
+        optimizer,
+        partial(SCHEDULES[args.lr_scheduler_type], warmup=warmup, total=num_training_steps),
+    )
 
 
 def _linear(step: int, *, warmup: int, total: int) -> float:
     """Rise from 0 over the warm-up, then fall to 0 at the end."""
-    return _rise(step, warmup) if step < warmup else max(0.0, (total - step) / max(1, total - warmup))
+    return (
+        _rise(step, warmup) if step < warmup else max(0.0, (total - step) / max(1, total - warmup))
+    )
 
 
 def _cosine(step: int, *, warmup: int, total: int) -> float:
@@ -74,4 +83,4 @@ SCHEDULES: Final[dict[str, Callable[..., float]]] = {
     "constant": _constant,
     "constant_with_warmup": _constant_with_warmup,
 }
-"""What `lr_scheduler_type` may be, and the factor of the learning rate at a step, each as in transformers."""
+"""What `lr_scheduler_type` may be, and its factor at a step, each as in transformers."""

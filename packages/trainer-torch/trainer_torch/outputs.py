@@ -13,7 +13,7 @@ ComputeLoss = Callable[[nn.Module, Any], Any]
 
 
 def forward(model: nn.Module, batch: Any) -> Any:
-    """Call `model` with `batch`: a mapping by keyword, a tuple or list by position, anything else as it is."""
+    """Call `model` with `batch`: a mapping by keyword, a tuple or list by position."""
     if isinstance(batch, Mapping):
         return model(**batch)
     if isinstance(batch, (tuple, list)):
@@ -24,14 +24,16 @@ def forward(model: nn.Module, batch: Any) -> Any:
 def split_output(output: Any) -> tuple[Tensor | None, Any]:
     """Return the loss and the predictions in what a model or a `compute_loss` function returned.
 
-    The loss is the output itself, the first of a tuple, `output["loss"]` or `output.loss`, where that is a
-    tensor of one element. The predictions are what is left, `None` where nothing is.
+    The loss is the output itself, the first of a tuple, `output["loss"]` or `output.loss`, where
+    that is a tensor of one element. The predictions are what is left, `None` where nothing is.
     """
     if isinstance(output, Tensor):
         return (output, None) if output.ndim == 0 else (None, output)
     if isinstance(output, Mapping):
         named = {name: value for name, value in output.items() if name != "loss"}
-        return _loss(output.get("loss")), next(iter(named.values())) if len(named) == 1 else named or None
+        return _loss(output.get("loss")), next(iter(named.values())) if len(
+            named
+        ) == 1 else named or None
     if isinstance(output, (tuple, list)):
         loss = _loss(output[0]) if output else None
         rest = tuple(output if loss is None else output[1:])
@@ -49,15 +51,28 @@ def labels_of(batch: Any) -> Any:
 
 
 def batch_size_of(batch: Any) -> int:
-    """Return the length of the first dimension of the first tensor in `batch`; 1 where it has none."""
+    """Return the length of the first tensor in `batch`; 1 where there is none."""
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.ndim else 1
-    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else ()
-    return next((batch_size_of(value) for value in values if isinstance(value, (Tensor, Mapping, tuple, list))), 1)
+    values = (
+        batch.values()
+        if isinstance(batch, Mapping)
+        else batch
+        if isinstance(batch, (tuple, list))
+        else ()
+    )
+    return next(
+        (
+            batch_size_of(value)
+            for value in values
+            if isinstance(value, (Tensor, Mapping, tuple, list))
+        ),
+        1,
+    )
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Return `value` with each tensor in its mappings, tuples and lists replaced by `function` of it."""
+    """Return `value` with `function` applied to each tensor in its mappings, tuples and lists."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Mapping):
@@ -70,7 +85,7 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Return `batch` with its tensors on `device`, copied without waiting where the memory is pinned."""
+    """Return `batch` on `device`, copied without waiting where the memory is pinned."""
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
 
 

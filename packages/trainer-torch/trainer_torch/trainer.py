@@ -1,4 +1,7 @@
-"""`Trainer`: the public face. It holds what a training needs and leaves the work to the other modules."""
+"""`Trainer`: the public face.
+
+It holds what a training needs and leaves the work to the other modules.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset
+
 from callback_core import (
     CallbackHandler,
     DefaultFlowCallback,
@@ -19,16 +25,12 @@ from callback_core import (
     TrainerState,
     get_reporting_integration_callbacks,
 )
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset
-
 from trainer_torch import checkpoint as checkpoints
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.best_model import note_checkpoint
 from trainer_torch.data import Plan, eval_dataloader, plan_training, train_dataloader
 from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation, speed
-from trainer_torch.loop import run_training
+from trainer_torch.loop import RunningLoss, run_training
 from trainer_torch.optimizers import create_optimizer, create_scheduler
 from trainer_torch.outputs import ComputeLoss, forward, labels_of, split_output, to_device
 from trainer_torch.preflight import check_processes, check_trainer
@@ -38,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainOutput(NamedTuple):
-    """What `Trainer.train` returns: the steps done in all, the mean loss of this call's, and its final metrics."""
+    """What `Trainer.train` returns: the steps done in all, the mean loss, and the metrics."""
 
     global_step: int
     training_loss: float
@@ -48,21 +50,25 @@ class TrainOutput(NamedTuple):
 class Trainer:
     """Trains, evaluates and predicts with a PyTorch model, and tells callbacks about it.
 
-    Subclass it and override `compute_loss`, `training_step`, `prediction_step`, `log` or the `get_*_dataloader`
-    methods to change what it does; write a callback to watch it or to steer it.
+    Subclass it and override `compute_loss`, `training_step`, `prediction_step`, `log` or the
+    `get_*_dataloader` methods to change what it does; write a callback to watch it or to steer it.
 
     Args:
-        model: Returns its loss from `forward`, as the first of a tuple, as `["loss"]` or as `.loss`; or any model,
-            with a `compute_loss`. It is moved to the device.
+        model: Returns its loss from `forward`, as the first of a tuple, as `["loss"]` or as
+            `.loss`; or any model, with a `compute_loss`. It is moved to the device.
         args: The settings; the defaults where not given.
-        data_collator: Makes a batch of a list of samples; torch's `default_collate` where not given.
+        data_collator: Makes a batch of a list of samples; torch's `default_collate` where not
+            given.
         train_dataset: What `train` goes through.
-        eval_dataset: What `evaluate` goes through; a mapping evaluates each of its datasets under its name.
+        eval_dataset: What `evaluate` goes through; a mapping evaluates each of its datasets under
+            its name.
         processing_class: A tokenizer or the like, passed to the callbacks.
-        compute_loss: Called with the model and a batch; returns the loss, or the loss and the predictions.
+        compute_loss: Called with the model and a batch; returns the loss, or the loss and the
+            predictions.
         compute_metrics: Called with an `EvalPrediction` of all samples; returns metrics by name.
         callbacks: Callbacks, or classes of them, called between the trackers and the progress bar.
-        optimizers: An optimizer and a schedule to use instead of those that `args` describes; either may be `None`.
+        optimizers: An optimizer and a schedule to use instead of those that `args` describes;
+            either may be `None`.
 
     Raises:
         TypeError: What is given as a callback is none.
@@ -86,7 +92,8 @@ class Trainer:
         self.args = args or TrainingArguments()
         if self.args.eval_strategy != IntervalStrategy.NO and eval_dataset is None:
             raise ValueError(
-                f"eval_strategy is '{self.args.eval_strategy}' but there is nothing to evaluate on: "
+                f"eval_strategy is '{self.args.eval_strategy}' but there is nothing to evaluate "
+                "on: "
                 "give the Trainer an eval_dataset, or set eval_strategy to 'no'."
             )
         self.model = model.to(self.args.device)
@@ -99,6 +106,7 @@ class Trainer:
         self.optimizer: Any = optimizers[0]
         self.lr_scheduler: Any = optimizers[1]
         self.train_dataloader: Any = None
+        self.running_loss = RunningLoss(self.args.device)
         self.state = TrainerState()
         self.control = TrainerControl()
         self.callback_handler = CallbackHandler(
@@ -116,7 +124,7 @@ class Trainer:
         self.fire(self.callback_handler.on_init_end)
 
     def fire(self, event: Callable[..., TrainerControl], **kwargs: Any) -> None:
-        """Fire an event, given as the handler's method for it, and go on with the control that comes back."""
+        """Fire an event, given as the handler's method for it, and keep the control it returns."""
         self.control = event(self.args, self.state, self.control, **kwargs)
 
     def add_callback(self, callback: Any) -> None:
@@ -124,7 +132,7 @@ class Trainer:
         self.callback_handler.add_callback(callback)
 
     def pop_callback(self, callback: Any) -> Any:
-        """Remove and return the first callback that is `callback` or of that class; `None` where none is."""
+        """Remove and return the first callback that is `callback` or of that class, or `None`."""
         return self.callback_handler.pop_callback(callback)
 
     def remove_callback(self, callback: Any) -> None:
@@ -135,7 +143,8 @@ class Trainer:
         """Train, and return what came of it.
 
         Args:
-            resume_from_checkpoint: Go on from this checkpoint; `True` for the newest complete one in `output_dir`.
+            resume_from_checkpoint: Go on from this checkpoint; `True` for the newest complete one
+                in `output_dir`.
 
         Raises:
             FileNotFoundError: That checkpoint does not exist or is not complete.
@@ -152,11 +161,17 @@ class Trainer:
         begun, first_step = time.perf_counter(), self.state.global_step
         try:
             rng_state = None if checkpoint is None else checkpoints.load_rng_state(checkpoint)
-            losses = run_training(self, plan, rng_state)
+            run_training(self, plan, rng_state)
             steps = self.state.global_step - first_step
-            samples = steps * self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-            metrics = {f"train_{name}": value for name, value in speed(begun, samples, steps).items()}
-            metrics["train_loss"] = losses.mean(self.state.global_step)
+            samples = (
+                steps
+                * self.args.per_device_train_batch_size
+                * self.args.gradient_accumulation_steps
+            )
+            metrics = {
+                f"train_{name}": value for name, value in speed(begun, samples, steps).items()
+            }
+            metrics["train_loss"] = self.running_loss.mean(self.state.global_step)
             self.log(metrics)
             self._choose_best_model()
         except BaseException as exception:
@@ -174,8 +189,8 @@ class Trainer:
         """Evaluate, log the metrics and return them.
 
         Args:
-            eval_dataset: Evaluate on this instead of the trainer's own; a mapping evaluates each of its datasets,
-                with its name in front of the metrics' names.
+            eval_dataset: Evaluate on this instead of the trainer's own; a mapping evaluates each of
+                its datasets, with its name in front of the metrics' names.
             metric_key_prefix: Put before each metric's name, with an underscore.
 
         Raises:
@@ -183,7 +198,9 @@ class Trainer:
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if dataset is None:
-            raise ValueError("There is nothing to evaluate on: give evaluate or the Trainer an eval_dataset.")
+            raise ValueError(
+                "There is nothing to evaluate on: give evaluate or the Trainer an eval_dataset."
+            )
         if isinstance(dataset, Mapping):
             metrics: dict[str, float] = {}
             for name, part in dataset.items():
@@ -194,20 +211,27 @@ class Trainer:
         self.fire(self.callback_handler.on_evaluate, metrics=metrics)
         return metrics
 
-    def predict(self, test_dataset: Dataset[Any], metric_key_prefix: str = "test") -> PredictionOutput:
-        """Return predictions, labels and, where there are labels, metrics of `test_dataset`. Nothing is logged."""
+    def predict(
+        self, test_dataset: Dataset[Any], metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Return predictions, labels and, where there are labels, metrics of `test_dataset`.
+
+        Nothing is logged.
+        """
         output = self._run_evaluation(test_dataset, metric_key_prefix, keep_predictions=True)
         self.fire(self.callback_handler.on_predict, metrics=output.metrics)
         return output
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
-        """Write the model's weights as `model.safetensors` to `output_dir`, or to that of the arguments."""
+        """Write the weights as `model.safetensors` to `output_dir`, or to that of the arguments."""
         checkpoints.save_model(self.model, Path(output_dir or self.args.output_dir))
 
     def save_checkpoint(self) -> None:
-        """Save all that resuming needs, tell the callbacks, and delete checkpoints over `save_total_limit`."""
+        """Save what resuming needs, delete what is over `save_total_limit`, tell the callbacks."""
         args, state = self.args, self.state
-        note_checkpoint(args, state, checkpoints.checkpoint_path(args.output_dir, state.global_step))
+        note_checkpoint(
+            args, state, checkpoints.checkpoint_path(args.output_dir, state.global_step)
+        )
         saved = checkpoints.save_checkpoint(self)
         self._rotate(saved)
         self.fire(self.callback_handler.on_save, checkpoint_dir=str(saved))
@@ -220,11 +244,15 @@ class Trainer:
         self.fire(self.callback_handler.on_log, logs=logs)
 
     def compute_loss(self, model: nn.Module, batch: Any) -> tuple[Tensor | None, Any]:
-        """Return the loss of `batch`, which is on the device, and the predictions; `None` for what there is not."""
-        return split_output(forward(model, batch) if self._compute_loss is None else self._compute_loss(model, batch))
+        """Return loss and predictions of a batch on the device, `None` for what is missing."""
+        return split_output(
+            forward(model, batch)
+            if self._compute_loss is None
+            else self._compute_loss(model, batch)
+        )
 
     def training_step(self, batch: Any, batches_in_step: int) -> Tensor:
-        """Add the gradient of a batch to the model's, as its share of an update step of so many batches.
+        """Add the gradient of a batch to the model's, as its share of the update step.
 
         Returns:
             The loss of the batch, detached.
@@ -232,12 +260,15 @@ class Trainer:
         self.model.train()
         loss, _ = self.compute_loss(self.model, to_device(batch, self.args.device))
         if loss is None:
-            raise ValueError(f"{type(self.model).__name__} returned no loss at step {self.state.global_step + 1}.")
+            raise ValueError(
+                f"{type(self.model).__name__} returned no loss at step "
+                f"{self.state.global_step + 1}."
+            )
         (loss / batches_in_step).backward()
         return loss.detach()
 
     def prediction_step(self, batch: Any) -> tuple[Tensor | None, Any, Any]:
-        """Return loss, predictions and labels of a batch of evaluation; `None` for what there is not."""
+        """Return loss, predictions and labels of a batch, `None` for what is missing."""
         batch = to_device(batch, self.args.device)
         loss, predictions = self.compute_loss(self.model, batch)
         return loss, predictions, labels_of(batch)
@@ -256,12 +287,20 @@ class Trainer:
         """Make optimizer, schedule and state anew, or as they were in `checkpoint`."""
         self.optimizer, self.lr_scheduler = self._given_optimizers
         self.optimizer = self.optimizer or create_optimizer(self.model, self.args)
-        self.lr_scheduler = self.lr_scheduler or create_scheduler(self.optimizer, self.args, plan.max_steps)
+        self.lr_scheduler = self.lr_scheduler or create_scheduler(
+            self.optimizer, self.args, plan.max_steps
+        )
+        self.running_loss = RunningLoss(self.args.device)
         self.state = TrainerState(epoch=0)
         if checkpoint is not None:
             checkpoints.load_checkpoint(self, checkpoint)
             self.state = checkpoints.load_state(checkpoint)
-            logger.info("Resuming from %s, at step %d of %d.", checkpoint, self.state.global_step, plan.max_steps)
+            logger.info(
+                "Resuming from %s, at step %d of %d.",
+                checkpoint,
+                self.state.global_step,
+                plan.max_steps,
+            )
         self.state.max_steps, self.state.num_train_epochs = plan.max_steps, plan.num_train_epochs
         self.state.train_batch_size = self.args.per_device_train_batch_size
         self.state.compute_steps(self.args, plan.max_steps)
@@ -269,13 +308,15 @@ class Trainer:
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
         handler.train_dataloader = self.train_dataloader
 
-    def _run_evaluation(self, dataset: Dataset[Any], prefix: str, keep_predictions: bool) -> PredictionOutput:
+    def _run_evaluation(
+        self, dataset: Dataset[Any], prefix: str, keep_predictions: bool
+    ) -> PredictionOutput:
         dataloader = self.get_eval_dataloader(dataset)
         self.callback_handler.eval_dataloader = dataloader
         return run_evaluation(self, dataloader, prefix, keep_predictions)
 
     def _choose_best_model(self) -> None:
-        """Load the weights of the best checkpoint where that is wanted, now that the newest may go."""
+        """Load the best weights where that is wanted, now that the newest may go."""
         best = self.state.best_model_checkpoint
         if best is not None and self.args.load_best_model_at_end:
             logger.info("Loading the best model, that of %s.", best)
@@ -286,4 +327,6 @@ class Trainer:
         """Delete checkpoints over `save_total_limit`, but neither the best nor those of `keep`."""
         best, limit = self.state.best_model_checkpoint, self.args.save_total_limit
         if limit is not None:
-            checkpoints.rotate_checkpoints(self.args.output_dir, limit, [*keep, *([Path(best)] if best else [])])
+            checkpoints.rotate_checkpoints(
+                self.args.output_dir, limit, [*keep, *([Path(best)] if best else [])]
+            )

@@ -1,0 +1,106 @@
+"""What the arguments accept, refuse and work out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from trainer_torch import TrainingArguments
+
+BEST = {"load_best_model_at_end": True}
+
+
+def test_the_defaults_are_transformers() -> None:
+    args = TrainingArguments()
+    assert (args.per_device_train_batch_size, args.num_train_epochs, args.max_steps) == (8, 3.0, -1)
+    assert (args.learning_rate, args.max_grad_norm, args.lr_scheduler_type) == (5e-5, 1.0, "linear")
+    assert (args.logging_strategy, args.eval_strategy, args.save_strategy) == (
+        "steps",
+        "no",
+        "steps",
+    )
+    assert (args.logging_steps, args.save_steps, args.seed) == (500, 500, 42)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"eval_strategy": "daily"},
+            "eval_strategy is 'daily', it must be one of: no, steps, epoch",
+        ),
+        ({"logging_strategy": "always"}, "logging_strategy is 'always'"),
+        ({"save_strategy": ""}, "save_strategy is ''"),
+        (
+            {"lr_scheduler_type": "exponential"},
+            "one of: linear, cosine, constant, constant_with_warmup",
+        ),
+        ({"logging_steps": -1}, "logging_steps is -1"),
+        ({"logging_steps": 0}, "logging_steps is 0"),
+        (
+            {"eval_steps": 2.5},
+            "eval_steps is 2.5, it must be a whole number of steps or a fraction",
+        ),
+        ({"save_steps": -500}, "save_steps is -500"),
+        ({"max_steps": 0}, "max_steps is 0"),
+        ({"max_steps": -5}, "max_steps is -5"),
+        ({"num_train_epochs": -1}, "num_train_epochs is -1"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size is 0"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0"),
+        ({"learning_rate": -0.1}, "learning_rate is -0.1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"warmup_steps": -1}, "warmup_steps is -1"),
+        ({"save_total_limit": 0}, "save_total_limit is 0"),
+        ({**BEST}, "eval_strategy is 'no'"),
+        ({**BEST, "eval_strategy": "epoch"}, "eval_strategy is 'epoch' and save_strategy 'steps'"),
+        (
+            {**BEST, "eval_strategy": "steps", "eval_steps": 3, "save_steps": 4},
+            "save_steps .4. is not a multiple",
+        ),
+        (
+            {**BEST, "eval_strategy": "steps", "eval_steps": 0.1, "save_steps": 4},
+            "is not a multiple",
+        ),
+    ],
+)
+def test_a_wrong_value_is_an_error_that_names_it_and_what_it_may_be(
+    wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingArguments(**wrong)
+
+
+def test_evaluation_steps_follow_the_logging_steps() -> None:
+    assert TrainingArguments(eval_strategy="steps", logging_steps=7).eval_steps == 7
+
+
+@pytest.mark.parametrize("eval_steps", [0.1, 0.05, 0.3])
+def test_a_fraction_may_be_a_multiple_of_a_fraction(eval_steps: float) -> None:
+    TrainingArguments(**BEST, eval_strategy="steps", eval_steps=eval_steps, save_steps=0.3)
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [(None, False), ("loss", False), ("eval_loss", False), ("accuracy", True)],
+)
+def test_greater_is_better_but_for_a_loss(metric: str | None, greater: bool) -> None:
+    args = TrainingArguments(
+        **BEST, eval_strategy="epoch", save_strategy="epoch", metric_for_best_model=metric
+    )
+    assert args.greater_is_better is greater
+
+
+@pytest.mark.parametrize(
+    ("warmup_steps", "steps"), [(0, 0), (0.1, 10), (0.101, 11), (1, 1), (20, 20)]
+)
+def test_warmup_is_a_number_of_steps_or_a_share_of_all(warmup_steps: float, steps: int) -> None:
+    assert TrainingArguments(warmup_steps=warmup_steps).get_warmup_steps(100) == steps
+
+
+def test_arguments_are_json_and_strategies_are_plain_strings() -> None:
+    args = TrainingArguments(eval_strategy="epoch")
+    assert json.loads(args.to_json_string()) == args.to_dict()
+    assert args.to_dict()["eval_strategy"] == "epoch"
+    assert str(args.eval_strategy) == "epoch"

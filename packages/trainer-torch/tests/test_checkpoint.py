@@ -1,0 +1,265 @@
+"""Checkpoints: resuming from one goes on exactly, and one that is not whole is never used."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import Net, data, logged, net, trainer
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from callback_core import TrainerCallback, TrainerControl
+from trainer_torch import Trainer
+from trainer_torch.checkpoint import MANIFEST, MODEL, OPTIMIZER, find_fault, list_checkpoints
+
+EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}
+
+
+class StopAt(TrainerCallback):
+    """Ends the training after a step, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_training_stop |= state.global_step >= self.step
+
+
+class Noisy(Dataset[Any]):
+    """Samples with noise from every generator that people draw from."""
+
+    def __init__(self) -> None:
+        self.clean = data()
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        features, label = self.clean[index]
+        return features + 0.1 * torch.randn(
+            4
+        ) + 0.1 * random.random() + 0.1 * np.random.rand(), label
+
+
+def steps_of(output_dir: Path) -> list[int]:
+    return [int(checkpoint.name.rpartition("-")[2]) for checkpoint in list_checkpoints(output_dir)]
+
+
+def weights(trained: Trainer) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in trained.model.parameters()]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_training_equals_an_undisturbed_one_to_the_bit(
+    tmp_path: Path, step: int, accumulate: int
+) -> None:
+    usual = {"gradient_accumulation_steps": accumulate, "logging_steps": 3, **EVERY_STEP}
+    whole = trainer(tmp_path / "whole", given={"train_dataset": Noisy()}, **usual)
+    whole.train()
+    trainer(tmp_path, StopAt(step), given={"train_dataset": Noisy()}, **usual).train()
+    torch.rand(5)
+    resumed = trainer(tmp_path, given={"model": Net(), "train_dataset": Noisy()}, **usual)
+    resumed.train(resume_from_checkpoint=True)
+    assert all(
+        torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True)
+    )
+    for name in ("loss", "grad_norm", "learning_rate", "train_loss", "epoch"):
+        assert logged(resumed, name) == logged(whole, name)
+
+
+def test_a_checkpoint_can_be_named(tmp_path: Path) -> None:
+    trainer(tmp_path, **EVERY_STEP).train()
+    resumed = trainer(tmp_path)
+    assert resumed.train(resume_from_checkpoint=tmp_path / "checkpoint-4").global_step == 10
+    assert logged(resumed, "learning_rate") == pytest.approx(
+        [0.05 * (10 - step) / 10 for step in range(10)]
+    )
+
+
+@pytest.mark.parametrize("changed", [{}, {"max_steps": 3}])
+def test_resuming_a_training_that_is_done_trains_no_more(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    trainer(tmp_path, **EVERY_STEP, **changed).train()
+    resumed = trainer(tmp_path, given={"model": Net()}, **EVERY_STEP, **changed)
+    before = load_file(list_checkpoints(tmp_path)[-1] / MODEL)
+    output = resumed.train(resume_from_checkpoint=True)
+    assert output.global_step == changed.get("max_steps", 10)
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in resumed.model.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda path: (path / MANIFEST).unlink(), "it was not written to its end"),
+        (lambda path: (path / OPTIMIZER).unlink(), "optimizer.pt is missing"),
+        (
+            lambda path: (path / MODEL).write_bytes(b"torn"),
+            "model.safetensors is not what was written",
+        ),
+        (lambda path: _flip_a_bit(path / OPTIMIZER), "optimizer.pt is not what was written"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Any, fault: str
+) -> None:
+    trainer(tmp_path, max_steps=4, **EVERY_STEP).train()
+    damage(tmp_path / "checkpoint-4")
+    resumed = trainer(tmp_path, max_steps=4)
+    resumed.train(resume_from_checkpoint=True)
+    assert fault in caplog.text
+    assert "checkpoint-4: " in caplog.text
+    assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry] == [1, 2, 3, 4]
+    with pytest.raises(FileNotFoundError, match=fault):
+        trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+
+
+def _flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_a_checkpoint_that_was_never_finished_is_not_seen(tmp_path: Path) -> None:
+    class Unwritable(Net):
+        def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        trainer(tmp_path, given={"model": Unwritable()}, **EVERY_STEP).train()
+    assert list_checkpoints(tmp_path) == []
+
+
+def test_training_anew_replaces_the_checkpoints_of_an_older_run(tmp_path: Path) -> None:
+    trainer(tmp_path, max_steps=2, **EVERY_STEP).train()
+    trainer(tmp_path, max_steps=2, seed=1, **EVERY_STEP).train()
+    assert steps_of(tmp_path) == [1, 2]
+    assert all(find_fault(checkpoint) is None for checkpoint in list_checkpoints(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_only_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
+    trainer(tmp_path, save_total_limit=2, **EVERY_STEP).train()
+    assert steps_of(tmp_path) == [9, 10]
+
+
+class Scores(TrainerCallback):
+    """Notes the weights at each evaluation."""
+
+    def __init__(self) -> None:
+        self.weights: dict[int, Tensor] = {}
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
+        self.weights[state.global_step] = model.layers[0].weight.detach().clone()
+
+
+def best_trainer(output_dir: Path, values: list[float], *callbacks: Any, **changed: Any) -> Trainer:
+    """Return a trainer whose evaluations, one a step, give these values as their score."""
+    scores = iter(values)
+    return trainer(
+        output_dir,
+        *callbacks,
+        given={"compute_metrics": lambda evaluated: {"score": next(scores)}},
+        max_steps=len(values),
+        eval_strategy="steps",
+        eval_steps=1,
+        metric_for_best_model="score",
+        load_best_model_at_end=True,
+        **{**EVERY_STEP, **changed},
+    )
+
+
+def test_the_best_model_is_loaded_at_the_end(tmp_path: Path) -> None:
+    seen = Scores()
+    trained = best_trainer(tmp_path, [0.1, 0.9, 0.2, 0.3], seen)
+    trained.train()
+    assert (trained.state.best_metric, trained.state.best_global_step) == (0.9, 2)
+    assert trained.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    assert torch.equal(trained.model.layers[0].weight, seen.weights[2])
+
+
+def test_the_best_of_the_saved_models_is_loaded_when_the_best_was_not_saved(tmp_path: Path) -> None:
+    seen = Scores()
+    trained = best_trainer(tmp_path, [0.9, 0.5, 0.8, 0.3], seen, save_steps=2)
+    trained.train()
+    assert trained.state.best_global_step == 1
+    assert torch.equal(trained.model.layers[0].weight, seen.weights[2])
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest_and_alone_at_the_end_of_a_limit_of_one(
+    tmp_path: Path,
+) -> None:
+    best_trainer(tmp_path / "two", [0.1, 0.9, 0.2, 0.3], save_total_limit=2).train()
+    assert steps_of(tmp_path / "two") == [2, 4]
+    best_trainer(tmp_path / "one", [0.1, 0.9, 0.2, 0.3], save_total_limit=1).train()
+    assert steps_of(tmp_path / "one") == [2]
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
+    trained = best_trainer(tmp_path, [float("nan"), 0.2, float("nan")])
+    trained.train()
+    assert (trained.state.best_metric, trained.state.best_global_step) == (0.2, 2)
+
+
+def test_saved_weights_are_safetensors_that_anyone_reads_also_where_they_are_tied(
+    tmp_path: Path,
+) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.second.weight = self.first.weight
+
+        def forward(self, features: Tensor) -> Tensor:
+            return self.second(self.first(features))
+
+    saved = trainer(tmp_path, given={"model": Tied()}, **EVERY_STEP)
+    saved.save_model(tmp_path / "weights")
+    [kept] = {"first.weight", "second.weight"} & set(load_file(tmp_path / "weights" / MODEL))
+    assert torch.equal(load_file(tmp_path / "weights" / MODEL)[kept], saved.model.first.weight)
+    saved.train()
+    resumed = trainer(tmp_path, given={"model": Tied()})
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.model.second.weight is resumed.model.first.weight
+    assert torch.equal(resumed.model.first.weight, saved.model.first.weight)
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, max_steps=1, **EVERY_STEP).train()
+    with pytest.raises(RuntimeError, match="Missing key"):
+        trainer(tmp_path, given={"model": nn.Sequential(nn.Linear(4, 3))}).train(
+            resume_from_checkpoint=True
+        )
+
+
+def test_callbacks_are_told_where_the_checkpoint_is_when_it_is_whole(tmp_path: Path) -> None:
+    class Sees(TrainerCallback):
+        def on_save(
+            self, args: Any, state: Any, control: Any, checkpoint_dir: str = "", **kwargs: Any
+        ) -> None:
+            faults.append((Path(checkpoint_dir).name, find_fault(Path(checkpoint_dir))))
+
+    faults: list[Any] = []
+    trainer(tmp_path, Sees, max_steps=2, **EVERY_STEP).train()
+    assert faults == [("checkpoint-1", None), ("checkpoint-2", None)]
+
+
+def test_a_checkpoint_holds_the_model_and_not_the_network_it_began_with(tmp_path: Path) -> None:
+    trained = trainer(tmp_path, max_steps=1, **EVERY_STEP)
+    trained.train()
+    saved = load_file(tmp_path / "checkpoint-1" / MODEL)
+    assert all(
+        torch.equal(saved[name], tensor) for name, tensor in trained.model.state_dict().items()
+    )
+    assert not torch.equal(saved["layers.0.weight"], net().layers[0].weight)
