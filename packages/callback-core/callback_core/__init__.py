@@ -1,4 +1,4 @@
-"""Training callbacks for PyTorch and any other loop: events, state, control and the handler that calls them."""
+"""Training callbacks for any loop: events, state, control and the handler that calls them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,10 @@ from typing import Any, Protocol
 
 
 class IntervalStrategy(str, Enum):
-    """How often the loop logs, evaluates or saves. Equal to its plain string and to transformers' member."""
+    """How often the loop logs, evaluates or saves.
+
+    Equal to its plain string and to transformers' member.
+    """
 
     NO = "no"
     STEPS = "steps"
@@ -15,7 +18,7 @@ class IntervalStrategy(str, Enum):
 
 
 class CallbackArguments(Protocol):
-    """The arguments that callbacks rely on, under the names of transformers' `TrainingArguments`."""
+    """The arguments that callbacks rely on, under transformers' names."""
 
     @property
     def output_dir(self) -> str | None:
@@ -65,5 +68,9 @@ class CallbackArguments(Protocol):
 
 
 def best_metric_key(metric_for_best_model: str) -> str:
-    """Return the key under which an evaluation reports `metric_for_best_model`: with its `eval_` prefix."""
-    return metric_for_best_model if metric_for_best_model.startswith("eval_") else f"eval_{metric_for_best_model}"
+    """Return the key under which an evaluation reports `metric_for_best_model`."""
+    return (
+        metric_for_best_model
+        if metric_for_best_model.startswith("eval_")
+        else f"eval_{metric_for_best_model}"
+    )

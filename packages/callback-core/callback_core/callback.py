@@ -12,11 +12,12 @@ from callback_core.state import TrainerState
 class TrainerCallback:
     """An object that watches a training and may steer it through `TrainerControl`.
 
-    Override the events you need; one that you do not override costs nothing. Each gets `args`, `state` and
-    `control` by position and everything else by keyword, so take the keywords you use and end the signature
-    with `**kwargs`: newer loops may pass more. Every event passes `model`, `processing_class` (and the same
-    object as `tokenizer`), `optimizer`, `lr_scheduler`, `train_dataloader` and `eval_dataloader`; what an
-    event passes on top of that stands with it below and in `callback_core.EVENTS`.
+    Override the events you need; one that you do not override costs nothing. Each gets `args`,
+    `state` and `control` by position and everything else by keyword, so take the keywords you use
+    and end the signature with `**kwargs`: newer loops may pass more. Every event passes `model`,
+    `processing_class` (and the same object as `tokenizer`), `optimizer`, `lr_scheduler`,
+    `train_dataloader` and `eval_dataloader`; what an event passes on top of that stands with it
+    below and in `callback_core.EVENTS`.
 
     `control` is the only thing that a callback changes. Return it, or nothing.
 
@@ -52,7 +53,8 @@ class TrainerCallback:
     ) -> TrainerControl | None:
         """A batch has been accumulated, and more follow in the same update step.
 
-        Passes `loss`: the batch's loss, detached and on its device, before it is shared out over the step.
+        Passes `loss`: the batch's loss, detached and on its device, before it is shared out over
+        the step.
         """
 
     def on_pre_optimizer_step(

@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-FLAGS: Final = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")
+FLAGS: Final = (
+    "should_training_stop",
+    "should_epoch_stop",
+    "should_save",
+    "should_evaluate",
+    "should_log",
+)
 
 
 @dataclass(frozen=True)
@@ -50,14 +56,16 @@ class _Flag:
 
 
 class TrainerControl:
-    """The switches that callbacks turn on to act on the loop, read by the loop at the points named below.
+    """The switches that callbacks turn on to act on the loop.
 
-    A callback changes the control that it is given; it may also return one, which then replaces it. Setting a
-    flag is attributed: `requests` tells which callback asked for it and at which step.
+    A callback changes the control that it is given; it may also return one, which then replaces it.
+    Setting a flag is attributed: `requests` tells which callback asked for it and at which step.
 
     Args:
-        should_training_stop: Stop training after the current batch. Stays on until the next training begins.
-        should_epoch_stop: Leave the current epoch after the current batch. Off again when the next one begins.
+        should_training_stop: Stop training after the current batch. Stays on until the next
+            training begins.
+        should_epoch_stop: Leave the current epoch after the current batch. Off again when the next
+            one begins.
         should_save: Save a checkpoint at this step. Off again once saved, and at the next step.
         should_evaluate: Evaluate at this step. Off again once evaluated, and at the next step.
         should_log: Log at this step. Off again once logged, and at the next step.
@@ -91,7 +99,10 @@ class TrainerControl:
         return tuple(self._requests)
 
     def request_stop(self, reason: str) -> None:
-        """Ask that training stop, and say why. `should_training_stop = True` does the same without a reason."""
+        """Ask that training stop, and say why.
+
+        `should_training_stop = True` does the same without a reason.
+        """
         self._request("should_training_stop", reason)
 
     def __eq__(self, other: object) -> bool:

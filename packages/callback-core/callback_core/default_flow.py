@@ -1,4 +1,4 @@
-"""`DefaultFlowCallback`: turns the strategies of the arguments into requests to log, evaluate, save and stop."""
+"""`DefaultFlowCallback`: asks for what the strategies of the arguments say is due."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from callback_core.state import TrainerState
 class DefaultFlowCallback(TrainerCallback):
     """Asks for logs, evaluations and checkpoints as the arguments' strategies say, and for the end.
 
-    With steps as the strategy, the last step is evaluated and saved too, whether or not it is due. It follows
-    transformers 5.23's `DefaultFlowCallback` in all of this.
+    With steps as the strategy, the last step is evaluated and saved too, whether or not it is due.
+    It follows transformers 5.23's `DefaultFlowCallback` in all of this.
     """
 
     def on_step_end(
@@ -27,12 +27,12 @@ class DefaultFlowCallback(TrainerCallback):
             control.should_log = True
         if args.logging_strategy == IntervalStrategy.STEPS and step % state.logging_steps == 0:
             control.should_log = True
-        if args.eval_strategy == IntervalStrategy.STEPS and args.eval_delay <= step:
-            if last or step % state.eval_steps == 0:
-                control.should_evaluate = True
-        if args.save_strategy == IntervalStrategy.STEPS:
-            if last or (state.save_steps > 0 and step % state.save_steps == 0):
-                control.should_save = True
+        eval_due = last or step % state.eval_steps == 0
+        if args.eval_strategy == IntervalStrategy.STEPS and args.eval_delay <= step and eval_due:
+            control.should_evaluate = True
+        save_due = last or (state.save_steps > 0 and step % state.save_steps == 0)
+        if args.save_strategy == IntervalStrategy.STEPS and save_due:
+            control.should_save = True
         if last:
             control.should_training_stop = True
         return control

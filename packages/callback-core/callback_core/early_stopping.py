@@ -16,23 +16,30 @@ logger = logging.getLogger(__name__)
 class EarlyStoppingCallback(TrainerCallback):
     """Stops training when `metric_for_best_model` has not improved for some evaluations in a row.
 
-    An evaluation improves the metric when it is better than the best so far by more than the threshold. NaN is
-    never an improvement.
+    An evaluation improves the metric when it is better than the best so far by more than the
+    threshold. NaN is never an improvement.
 
     Args:
         early_stopping_patience: Stop after so many evaluations in a row without an improvement.
-        early_stopping_threshold: By how much, in the metric's own unit, it must get better to count.
+        early_stopping_threshold: By how much, in the metric's own unit, it must get better to
+            count.
 
     Raises:
-        ValueError: At construction for a patience below 1 or a negative threshold; when training begins without
-            `metric_for_best_model` or without evaluations.
+        ValueError: At construction for a patience below 1 or a negative threshold; when training
+            begins without `metric_for_best_model` or without evaluations.
     """
 
-    def __init__(self, early_stopping_patience: int = 1, early_stopping_threshold: float | None = 0.0) -> None:
+    def __init__(
+        self, early_stopping_patience: int = 1, early_stopping_threshold: float | None = 0.0
+    ) -> None:
         if early_stopping_patience < 1:
-            raise ValueError(f"early_stopping_patience is {early_stopping_patience}, it must be at least 1.")
+            raise ValueError(
+                f"early_stopping_patience is {early_stopping_patience}, it must be at least 1."
+            )
         if early_stopping_threshold is not None and early_stopping_threshold < 0:
-            raise ValueError(f"early_stopping_threshold is {early_stopping_threshold}, it must not be negative.")
+            raise ValueError(
+                f"early_stopping_threshold is {early_stopping_threshold}, it must not be negative."
+            )
         self.early_stopping_patience = early_stopping_patience
         self.early_stopping_threshold = early_stopping_threshold or 0.0
         self.early_stopping_patience_counter = 0
@@ -43,15 +50,18 @@ class EarlyStoppingCallback(TrainerCallback):
         """Check that there will be a metric to look at."""
         if args.metric_for_best_model is None:
             raise ValueError(
-                "EarlyStoppingCallback has no metric to look at: set metric_for_best_model, for example to 'loss'."
+                "EarlyStoppingCallback has no metric to look at: set metric_for_best_model, for "
+                "example to 'loss'."
             )
         if args.eval_strategy == IntervalStrategy.NO:
             raise ValueError(
-                "EarlyStoppingCallback never sees a metric: eval_strategy is 'no'. Set it to 'steps' or 'epoch'."
+                "EarlyStoppingCallback never sees a metric: eval_strategy is 'no'. Set it to "
+                "'steps' or 'epoch'."
             )
         if not args.load_best_model_at_end:
             logger.warning(
-                "EarlyStoppingCallback without load_best_model_at_end=True: the model will be the last one, "
+                "EarlyStoppingCallback without load_best_model_at_end=True: the model will be "
+                "the last one, "
                 "which is not the best one."
             )
 

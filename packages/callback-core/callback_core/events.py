@@ -1,7 +1,8 @@
 """The one table of events: every event a training loop fires, in the order a run meets them.
 
-`TrainerCallback` declares a method per row, `CallbackHandler` derives its methods from the rows, and the
-guides quote them, so that what an event is called, carries and resets is said here and nowhere else.
+`TrainerCallback` declares a method per row, `CallbackHandler` derives its methods from the rows,
+and the guides quote them, so that what an event is called, carries and resets is said here and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ COMMON_KEYWORDS: Final = (
     "train_dataloader",
     "eval_dataloader",
 )
-"""What every event passes. `tokenizer` and `processing_class` are the same object under both names."""
+"""What every event passes.
+
+`tokenizer` and `processing_class` are the same object under both names.
+"""
 
 PER_CALLBACK_COPIES: Final = ("logs", "metrics")
 """Keywords of which every callback gets a copy of its own."""
@@ -55,14 +59,27 @@ _TABLE: Final = (
         "A batch has been accumulated, and more follow in the same update step.",
         passes=("loss",),
     ),
-    Event("on_pre_optimizer_step", "Gradients are complete and clipped, the optimizer has not stepped yet."),
+    Event(
+        "on_pre_optimizer_step",
+        "Gradients are complete and clipped, the optimizer has not stepped yet.",
+    ),
     Event("on_optimizer_step", "The optimizer has stepped, gradients are still there."),
     Event("on_step_end", "An update step is complete.", passes=("loss",)),
     Event("on_log", "Values have been logged.", passes=("logs",), resets=("should_log",)),
     Event("on_prediction_step", "One batch has been evaluated or predicted."),
-    Event("on_evaluate", "An evaluation is complete.", passes=("metrics",), resets=("should_evaluate",)),
+    Event(
+        "on_evaluate",
+        "An evaluation is complete.",
+        passes=("metrics",),
+        resets=("should_evaluate",),
+    ),
     Event("on_predict", "A prediction is complete.", passes=("metrics",)),
-    Event("on_save", "A checkpoint has been written.", passes=("checkpoint_dir",), resets=("should_save",)),
+    Event(
+        "on_save",
+        "A checkpoint has been written.",
+        passes=("checkpoint_dir",),
+        resets=("should_save",),
+    ),
     Event("on_epoch_end", "An epoch ends, whether run through or cut short."),
     Event("on_push_begin", "The model is about to be pushed to a hub."),
     Event(

@@ -15,11 +15,13 @@ from callback_core.state import TrainerState
 
 logger = logging.getLogger(__name__)
 
-_TAKES_ANY_KEYWORD: Final = 0x08  # inspect.CO_VARKEYWORDS, without the 10 ms that importing inspect takes
+_TAKES_ANY_KEYWORD: Final = (
+    0x08  # inspect.CO_VARKEYWORDS, without the 10 ms that importing inspect takes
+)
 
 
 def _method_of(name: str) -> Callable[..., TrainerControl]:
-    """Return the handler's method for the event `name`: reset its flags, then call whoever overrides it."""
+    """Return the handler's method for `name`: reset its flags, then call whoever overrides it."""
     event = EVENTS[name]
     resets = event.resets
 
@@ -35,17 +37,24 @@ def _method_of(name: str) -> Callable[..., TrainerControl]:
             control._reset(resets)
         if not self._overridden[name]:
             return control
-        return self.call_event(name, args, state, control, **dict(zip(event.passes, passed)), **kwargs)
+        return self.call_event(
+            name, args, state, control, **dict(zip(event.passes, passed, strict=False)), **kwargs
+        )
 
-    method.__name__, method.__qualname__, method.__doc__ = name, f"CallbackHandler.{name}", event.when
+    method.__name__, method.__qualname__, method.__doc__ = (
+        name,
+        f"CallbackHandler.{name}",
+        event.when,
+    )
     return method
 
 
 class CallbackHandler(TrainerCallback):
     """Calls the callbacks in the order in which they were added.
 
-    It has one method per event, `on_train_begin(args, state, control, **kwargs)` and so on, and each returns
-    the control that the loop goes on with. What a callback does not override is not called.
+    It has one method per event, `on_train_begin(args, state, control, **kwargs)` and so on, and
+    each returns the control that the loop goes on with. What a callback does not override is not
+    called.
 
     Args:
         callbacks: Callbacks, or classes of them, which are made without arguments.
@@ -73,13 +82,17 @@ class CallbackHandler(TrainerCallback):
         self.train_dataloader: Any = None
         self.eval_dataloader: Any = None
         self._callbacks: list[Any] = []
-        self._overridden: dict[str, list[tuple[Any, Callable[..., Any]]]] = {name: [] for name in EVENTS}
+        self._overridden: dict[str, list[tuple[Any, Callable[..., Any]]]] = {
+            name: [] for name in EVENTS
+        }
         for callback in callbacks:
             self.add_callback(callback)
         if not any(isinstance(callback, DefaultFlowCallback) for callback in self._callbacks):
             logger.warning(
-                "There is no DefaultFlowCallback among the callbacks, so nothing tells the loop when to log, "
-                "evaluate, save and stop. Add one before training, unless a callback of yours does. "
+                "There is no DefaultFlowCallback among the callbacks, so nothing tells the loop "
+                "when to log, "
+                "evaluate, save and stop. Add one before training, unless a callback of yours "
+                "does. "
                 "The callbacks are:\n%s",
                 self.callback_list,
             )
@@ -118,7 +131,8 @@ class CallbackHandler(TrainerCallback):
         _check(added)
         if type(added) in map(type, self._callbacks):
             logger.warning(
-                "A %s is added although there is one already; both will be called. The callbacks are:\n%s",
+                "A %s is added although there is one already; both will be called. The callbacks "
+                "are:\n%s",
                 type(added).__name__,
                 self.callback_list,
             )
@@ -126,7 +140,7 @@ class CallbackHandler(TrainerCallback):
         self._find_overridden()
 
     def pop_callback(self, callback: Any) -> Any:
-        """Remove and return the first callback that is `callback` or of that class; `None` where none is."""
+        """Remove and return the first callback that is `callback` or of that class, or `None`."""
         found = self._find(callback)
         if found is not None:
             self._callbacks = [kept for kept in self._callbacks if kept is not found]
@@ -137,13 +151,22 @@ class CallbackHandler(TrainerCallback):
         """Remove the first callback that is `callback` or of that class.
 
         Raises:
-            ValueError: `callback` is an instance that was never added. A class that is absent is no error.
+            ValueError: `callback` is an instance that was never added. A class that is absent is no
+                error.
         """
         if self.pop_callback(callback) is None and not isinstance(callback, type):
-            raise ValueError(f"{callback!r} cannot be removed: it is not among the callbacks:\n{self.callback_list}")
+            raise ValueError(
+                f"{callback!r} cannot be removed: it is not among the "
+                f"callbacks:\n{self.callback_list}"
+            )
 
     def call_event(
-        self, event: str, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        event: str,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
     ) -> TrainerControl:
         """Call `event` of every callback that overrides it and return the control to go on with.
 
@@ -174,21 +197,31 @@ class CallbackHandler(TrainerCallback):
 
     def _find(self, callback: Any) -> Any:
         for candidate in self._callbacks:
-            if isinstance(candidate, callback) if isinstance(callback, type) else candidate == callback:
+            if (
+                isinstance(candidate, callback)
+                if isinstance(callback, type)
+                else candidate == callback
+            ):
                 return candidate
         return None
 
     def _find_overridden(self) -> None:
         self._overridden = {
-            name: [(callback, getattr(callback, name)) for callback in self._callbacks if _overrides(callback, name)]
+            name: [
+                (callback, getattr(callback, name))
+                for callback in self._callbacks
+                if _overrides(callback, name)
+            ]
             for name in EVENTS
         }
 
 
 def _overrides(callback: Any, event: str) -> bool:
-    """Return whether `callback` has a method for `event` that is not `TrainerCallback`'s empty one."""
+    """Return whether `callback` has a method for `event` other than the empty one."""
     method = getattr(callback, event, None)
-    return method is not None and getattr(method, "__func__", None) is not getattr(TrainerCallback, event)
+    return method is not None and getattr(method, "__func__", None) is not getattr(
+        TrainerCallback, event
+    )
 
 
 def _check(callback: Any) -> None:
@@ -196,14 +229,16 @@ def _check(callback: Any) -> None:
     methods = {name: getattr(callback, name, None) for name in EVENTS}
     if not any(callable(method) for method in methods.values()):
         raise TypeError(
-            f"{callback!r} is not a callback: it has none of the event methods (on_train_begin, on_log, …). "
+            f"{callback!r} is not a callback: it has none of the event methods (on_train_begin, "
+            "on_log, …). "
             "Pass a subclass of TrainerCallback or an instance of one."
         )
     for name, method in methods.items():
         code = getattr(method, "__code__", None)
         if code is not None and not code.co_flags & _TAKES_ANY_KEYWORD:
             raise TypeError(
-                f"{type(callback).__name__}.{name} would fail when it is called: events pass keywords such as "
+                f"{type(callback).__name__}.{name} would fail when it is called: events pass "
+                "keywords such as "
                 "model and optimizer. End its signature with **kwargs."
             )
 
@@ -211,5 +246,8 @@ def _check(callback: Any) -> None:
 def _replacement(answer: Any, method: str) -> TrainerControl:
     """Return `answer`, the control that `method` returned in place of the one it was given."""
     if not isinstance(answer, TrainerControl):
-        raise TypeError(f"{method} returned {answer!r}. Return the TrainerControl that it was given, or nothing.")
+        raise TypeError(
+            f"{method} returned {answer!r}. Return the TrainerControl that it was given, or "
+            "nothing."
+        )
     return answer

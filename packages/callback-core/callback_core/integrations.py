@@ -21,7 +21,8 @@ def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -
     """Return the callback classes of the integrations that `report_to` names, in its order.
 
     Args:
-        report_to: A name or several; `"all"` is every integration that is installed, `"none"` and `None` no one.
+        report_to: A name or several; `"all"` is every integration that is installed, `"none"` and
+            `None` no one.
 
     Raises:
         ValueError: A name that no installed package offers.
@@ -35,13 +36,16 @@ def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -
     for name in names:
         if name not in found:
             raise ValueError(
-                f"report_to names {name!r}, which is not installed. Installed: {', '.join(sorted(found)) or 'none'}. "
+                f"report_to names {name!r}, which is not installed. Installed: "
+                f"{', '.join(sorted(found)) or 'none'}. "
                 f"Install it with: pip install callback-{name}"
             )
     return [found[name].load() for name in dict.fromkeys(names)]
 
 
 def _entry_points() -> dict[str, EntryPoint]:
-    from importlib.metadata import entry_points  # here, because it takes as long as all of callback_core to import
+    from importlib.metadata import (
+        entry_points,
+    )  # here, because it takes as long as all of callback_core to import
 
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}

@@ -11,7 +11,10 @@ from callback_core.state import TrainerState
 
 
 class PrinterCallback(TrainerCallback):
-    """Prints the logs to standard output, in the main process of each machine. For where no progress bar is wanted."""
+    """Prints the logs to standard output, in the main process of each machine.
+
+    For where no progress bar is wanted.
+    """
 
     def on_log(
         self,
@@ -33,7 +36,9 @@ def readable_logs(logs: dict[str, Any], max_str_len: int | None = None) -> dict[
         logs: The logged values by name.
         max_str_len: Replace strings that have more characters than this by a note of their length.
     """
-    return {name: _readable(value, max_str_len) for name, value in logs.items() if name != "total_flos"}
+    return {
+        name: _readable(value, max_str_len) for name, value in logs.items() if name != "total_flos"
+    }
 
 
 def _readable(value: Any, max_str_len: int | None) -> Any:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ProgressCallback(TrainerCallback):
     """Shows the progress of training, evaluation and prediction, and writes the logs above the bar.
 
-    One process of all shows it. A bar is drawn in a terminal and in a notebook; where standard error is a pipe
-    or a file, only the logs are written, as plain lines.
+    One process of all shows it. A bar is drawn in a terminal and in a notebook; where standard
+    error is a pipe or a file, only the logs are written, as plain lines.
 
     Args:
         max_str_len: Logged strings with more characters than this are not written out.
@@ -38,7 +38,9 @@ class ProgressCallback(TrainerCallback):
         if state.is_world_process_zero:
             self.training_bar = _bar(total=state.max_steps, initial=state.global_step)
 
-    def on_step_end(self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Move the training bar to this step."""
         if self.training_bar is not None:
             self.training_bar.update(state.global_step - self.training_bar.n)
@@ -59,11 +61,15 @@ class ProgressCallback(TrainerCallback):
             self.prediction_bar = _bar(total=total, leave=self.training_bar is None)
         self.prediction_bar.update(1)
 
-    def on_evaluate(self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Close the prediction bar."""
         self._close_prediction_bar()
 
-    def on_predict(self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_predict(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Close the prediction bar."""
         self._close_prediction_bar()
 
@@ -102,5 +108,9 @@ def _bar(total: int | None, initial: int = 0, leave: bool = True) -> tqdm[Any]:
 
     in_notebook = "ipykernel" in sys.modules
     return tqdm(
-        total=total, initial=initial, leave=leave, dynamic_ncols=True, disable=False if in_notebook else None
+        total=total,
+        initial=initial,
+        leave=leave,
+        dynamic_ncols=True,
+        disable=False if in_notebook else None,
     )

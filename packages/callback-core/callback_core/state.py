@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class StepArguments(Protocol):
-    """The arguments that `TrainerState.compute_steps` reads: steps, or fractions below 1 of all steps."""
+    """What `TrainerState.compute_steps` reads: steps, or fractions below 1 of all steps."""
 
     @property
     def logging_steps(self) -> float | None:
@@ -76,7 +76,7 @@ class TrainerState:
     stateful_callbacks: dict[str, Any] = field(default_factory=dict)
 
     def compute_steps(self, args: StepArguments, max_steps: int) -> None:
-        """Take the logging, evaluation and saving steps from `args`; a fraction below 1 is of `max_steps`."""
+        """Take the steps from `args`; a fraction below 1 is of `max_steps`."""
         for name in ("logging_steps", "eval_steps", "save_steps"):
             steps = getattr(args, name)
             if steps is not None:
@@ -84,7 +84,9 @@ class TrainerState:
 
     def save_to_json(self, json_path: str | Path) -> None:
         """Write the state to the file `json_path`, one field a line and one log a line."""
-        lines = [f"{json.dumps(name)}: {_encoded(value)}" for name, value in sorted(vars(self).items())]
+        lines = [
+            f"{json.dumps(name)}: {_encoded(value)}" for name, value in sorted(vars(self).items())
+        ]
         Path(json_path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
     @classmethod
@@ -94,7 +96,8 @@ class TrainerState:
 
 
 def _encoded(value: Any) -> str:
-    """Return `value` as JSON, a list with one element a line: json's own indentation is 20 times slower."""
+    """Return `value` as JSON, a list with one element a line."""
+    # By hand, because json's own indentation is written in Python and slow.
     if isinstance(value, list) and value:
         return "[\n" + ",\n".join(json.dumps(element) for element in value) + "\n]"
     return json.dumps(value)

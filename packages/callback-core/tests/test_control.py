@@ -26,7 +26,9 @@ class Asking(TrainerCallback):
 
 def step_end(control: TrainerControl, *callbacks: Any) -> CallbackHandler:
     handler = CallbackHandler([DefaultFlowCallback, *callbacks], None, None, None, None)
-    handler.on_step_end(Arguments(logging_strategy="no"), TrainerState(global_step=7, max_steps=9), control)
+    handler.on_step_end(
+        Arguments(logging_strategy="no"), TrainerState(global_step=7, max_steps=9), control
+    )
     return handler
 
 
@@ -73,4 +75,7 @@ def test_everyone_who_asked_is_kept() -> None:
 
     control = TrainerControl()
     step_end(control, Asking, AlsoAsking)
-    assert [request.by for request in control.requests if request.flag == "should_log"] == ["Asking", "AlsoAsking"]
+    assert [request.by for request in control.requests if request.flag == "should_log"] == [
+        "Asking",
+        "AlsoAsking",
+    ]

@@ -15,12 +15,16 @@ NOTHING = {"logging_strategy": "no", "eval_strategy": "no", "save_strategy": "no
 
 
 def asked_at_step(step: int, **args: Any) -> TrainerControl:
-    state = TrainerState(global_step=step, max_steps=11, logging_steps=2, eval_steps=4, save_steps=8)
+    state = TrainerState(
+        global_step=step, max_steps=11, logging_steps=2, eval_steps=4, save_steps=8
+    )
     return DefaultFlowCallback().on_step_end(Arguments(**args), state, TrainerControl())
 
 
 def asked_at_epoch(epoch: float, **args: Any) -> TrainerControl:
-    return DefaultFlowCallback().on_epoch_end(Arguments(**args), TrainerState(epoch=epoch), TrainerControl())
+    return DefaultFlowCallback().on_epoch_end(
+        Arguments(**args), TrainerState(epoch=epoch), TrainerControl()
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,9 @@ def test_evaluation_waits_for_its_delay_counted_as_the_strategy_counts() -> None
 
 
 def test_with_epochs_all_is_due_at_the_end_of_one_and_nothing_at_a_step() -> None:
-    assert asked_at_epoch(1.0, **EPOCHS) == TrainerControl(should_log=True, should_evaluate=True, should_save=True)
+    assert asked_at_epoch(1.0, **EPOCHS) == TrainerControl(
+        should_log=True, should_evaluate=True, should_save=True
+    )
     assert asked_at_step(8, **EPOCHS) == TrainerControl()
 
 

@@ -45,7 +45,9 @@ def test_the_defaults_are_the_page_s() -> None:
 
 
 @pytest.mark.parametrize(("patience", "stop"), [(1, 3), (2, 6), (3, 7)])
-def test_it_stops_after_patience_evaluations_in_a_row_without_improvement(patience: int, stop: int) -> None:
+def test_it_stops_after_patience_evaluations_in_a_row_without_improvement(
+    patience: int, stop: int
+) -> None:
     values = [1.0, 0.5, 0.6, 0.4, 0.4, 0.7, 0.8]
     assert stops_at(values, EarlyStoppingCallback(early_stopping_patience=patience)) == stop
 
@@ -66,33 +68,48 @@ def test_nan_is_no_improvement() -> None:
 def test_the_reason_says_which_metric_and_for_how_long() -> None:
     control = TrainerControl()
     callback = EarlyStoppingCallback()
-    callback.on_evaluate(arguments(), TrainerState(best_metric=0.25), control, metrics={"eval_loss": 0.5})
+    callback.on_evaluate(
+        arguments(), TrainerState(best_metric=0.25), control, metrics={"eval_loss": 0.5}
+    )
     assert control.requests[0].reason == "eval_loss has not improved on 0.25 for 1 evaluations"
 
 
 def test_another_evaluation_s_metrics_are_not_counted() -> None:
     control = TrainerControl()
-    EarlyStoppingCallback().on_evaluate(arguments(), TrainerState(best_metric=0.1), control, metrics={"eval_b_loss": 9.0})
+    EarlyStoppingCallback().on_evaluate(
+        arguments(), TrainerState(best_metric=0.1), control, metrics={"eval_b_loss": 9.0}
+    )
     assert not control.should_training_stop
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
-    [({"metric_for_best_model": None}, "set metric_for_best_model"), ({"eval_strategy": "no"}, "eval_strategy is 'no'")],
+    [
+        ({"metric_for_best_model": None}, "set metric_for_best_model"),
+        ({"eval_strategy": "no"}, "eval_strategy is 'no'"),
+    ],
 )
-def test_training_without_a_metric_to_look_at_is_an_error_when_it_begins(changed: dict[str, Any], message: str) -> None:
+def test_training_without_a_metric_to_look_at_is_an_error_when_it_begins(
+    changed: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        EarlyStoppingCallback().on_train_begin(arguments(**changed), TrainerState(), TrainerControl())
+        EarlyStoppingCallback().on_train_begin(
+            arguments(**changed), TrainerState(), TrainerControl()
+        )
 
 
-def test_training_without_loading_the_best_model_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+def test_training_without_loading_the_best_model_is_warned_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level(logging.WARNING):
         args = arguments(load_best_model_at_end=False)
         EarlyStoppingCallback().on_train_begin(args, TrainerState(), TrainerControl())
     assert "the model will be the last one" in caplog.text
 
 
-@pytest.mark.parametrize("wrong", [{"early_stopping_patience": 0}, {"early_stopping_threshold": -0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"early_stopping_patience": 0}, {"early_stopping_threshold": -0.1}]
+)
 def test_a_wrong_argument_is_an_error_at_construction(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EarlyStoppingCallback(**wrong)

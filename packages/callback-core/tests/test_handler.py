@@ -38,11 +38,17 @@ for _name in EVENTS:
 
 
 def handler_of(*callbacks: Any) -> CallbackHandler:
-    return CallbackHandler([DefaultFlowCallback, *callbacks], "model", "tokenizer", "optimizer", "schedule")
+    return CallbackHandler(
+        [DefaultFlowCallback, *callbacks], "model", "tokenizer", "optimizer", "schedule"
+    )
 
 
-def fire(handler: CallbackHandler, event: str, control: TrainerControl | None = None, **kwargs: Any) -> TrainerControl:
-    return getattr(handler, event)(Arguments(), TrainerState(max_steps=9), control or TrainerControl(), **kwargs)  # type: ignore[no-any-return]
+def fire(
+    handler: CallbackHandler, event: str, control: TrainerControl | None = None, **kwargs: Any
+) -> TrainerControl:
+    return getattr(handler, event)(
+        Arguments(), TrainerState(max_steps=9), control or TrainerControl(), **kwargs
+    )  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -53,14 +59,20 @@ def test_an_event_reaches_the_callback_with_the_common_keywords_and_its_own(even
     [(called, passed)] = recorder.calls
     assert called == event
     assert set(passed) == {*COMMON_KEYWORDS, *own}
-    assert (passed["model"], passed["processing_class"], passed["tokenizer"]) == ("model", "tokenizer", "tokenizer")
+    assert (passed["model"], passed["processing_class"], passed["tokenizer"]) == (
+        "model",
+        "tokenizer",
+        "tokenizer",
+    )
     assert (passed["optimizer"], passed["lr_scheduler"]) == ("optimizer", "schedule")
 
 
 @pytest.mark.parametrize("event", ["on_log", "on_evaluate", "on_predict"])
 def test_what_an_event_passes_may_be_given_by_position_as_in_transformers(event: str) -> None:
     recorder = Recorder()
-    getattr(handler_of(recorder), event)(Arguments(), TrainerState(), TrainerControl(), {"loss": 0.5})
+    getattr(handler_of(recorder), event)(
+        Arguments(), TrainerState(), TrainerControl(), {"loss": 0.5}
+    )
     assert recorder.calls[0][1][EVENTS[event].passes[0]] == {"loss": 0.5}
 
 
@@ -84,7 +96,9 @@ def test_callbacks_are_called_in_the_order_in_which_they_were_added() -> None:
 
 def test_a_callback_s_changes_to_logs_are_seen_by_no_other() -> None:
     class Greedy(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
+        ) -> None:
             logs.clear()
 
     recorder, logs = Recorder(), {"loss": 1.0}
@@ -98,9 +112,11 @@ def test_an_event_switches_off_the_flags_that_the_table_names_and_no_other(event
     own = {name: {} for name in EVENTS[event].passes}
     CallbackHandler([TrainerCallback()], *[None] * 4)  # the empty base class is a callback too
     getattr(CallbackHandler([], *[None] * 4), event)(Arguments(), TrainerState(), control, **own)
-    assert {flag for flag in vars(TrainerControl()) if flag.startswith("should") and not getattr(control, flag)} == set(
-        EVENTS[event].resets
-    )
+    assert {
+        flag
+        for flag in vars(TrainerControl())
+        if flag.startswith("should") and not getattr(control, flag)
+    } == set(EVENTS[event].resets)
 
 
 def test_a_returned_control_replaces_the_one_that_was_passed() -> None:
@@ -127,7 +143,9 @@ def test_a_callback_may_be_any_object_with_some_of_the_methods() -> None:
         def __init__(self) -> None:
             self.logs: list[Any] = []
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
+        ) -> None:
             self.logs.append(logs)
 
     duck = Duck()
@@ -152,7 +170,9 @@ def test_a_method_without_keywords_is_refused_when_it_is_added() -> None:
         handler_of(Narrow)
 
 
-def test_a_second_callback_of_a_class_is_added_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_callback_of_a_class_is_added_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     handler = handler_of(Recorder, Recorder)
     assert [type(callback).__name__ for callback in handler.callbacks].count("Recorder") == 2
     assert "A Recorder is added although there is one already" in caplog.text

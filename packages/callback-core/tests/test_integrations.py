@@ -16,7 +16,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / f"callback_{name}.py").write_text(f"class {name.title()}Callback:\n    pass\n")
         metadata = tmp_path / f"callback_{name}-1.0.dist-info"
         metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: callback-{name}\nVersion: 1.0\n")
+        (metadata / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: callback-{name}\nVersion: 1.0\n"
+        )
         (metadata / "entry_points.txt").write_text(
             f"[callback_core.integrations]\n{name} = callback_{name}:{name.title()}Callback\n"
         )
@@ -46,5 +48,7 @@ def test_none_gives_no_integration(nobody: str | list[str] | None) -> None:
 
 
 def test_an_unknown_name_is_an_error_that_says_what_there_is_and_how_to_install_it() -> None:
-    with pytest.raises(ValueError, match=r"'three', which is not installed.*one, .*two.*pip install callback-three"):
+    with pytest.raises(
+        ValueError, match=r"'three', which is not installed.*one, .*two.*pip install callback-three"
+    ):
         names(["one", "three"])

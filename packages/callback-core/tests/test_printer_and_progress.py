@@ -63,13 +63,23 @@ def in_a_terminal(begin: int = 0) -> str:
 
 
 def test_floats_are_read_with_four_digits_and_long_strings_by_their_length() -> None:
-    logs = {"loss": 1 / 3, "lr": 5e-05, "nan": math.nan, "step": 3, "note": "x" * 11, "total_flos": 1e20}
+    logs = {
+        "loss": 1 / 3,
+        "lr": 5e-05,
+        "nan": math.nan,
+        "step": 3,
+        "note": "x" * 11,
+        "total_flos": 1e20,
+    }
     assert str(readable_logs(logs, max_str_len=10)) == (
-        "{'loss': 0.3333, 'lr': 5e-05, 'nan': nan, 'step': 3, 'note': '[11 characters, more than max_str_len=10]'}"
+        "{'loss': 0.3333, 'lr': 5e-05, 'nan': nan, 'step': 3, 'note': '[11 characters, more than "
+        "max_str_len=10]'}"
     )
 
 
-def test_the_printer_prints_a_line_and_leaves_the_logs_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printer_prints_a_line_and_leaves_the_logs_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     logs = {"loss": 1 / 3, "total_flos": 1.0}
     PrinterCallback().on_log(Arguments(), TrainerState(), TrainerControl(), logs=logs)
     assert capsys.readouterr().out == "{'loss': 0.3333}\n"

@@ -16,14 +16,15 @@ logger = logging.getLogger(__name__)
 
 
 class TensorBoardCallback(TrainerCallback):
-    """Writes arguments, model configuration and logs of a training for TensorBoard, in the main process.
+    """Writes a training's arguments, model configuration and logs, in the main process.
 
-    Numbers become curves over the update steps, `eval_loss` as `eval/loss` and `loss` as `train/loss`; strings
-    become text. Each training gets a directory of its own, and an evaluation after it goes on in the same one.
+    Numbers become curves over the update steps, `eval_loss` as `eval/loss` and `loss` as
+    `train/loss`; strings become text. Each training gets a directory of its own, and an evaluation
+    after it goes on in the same one.
 
     Args:
-        tb_writer: The `SummaryWriter` to use; it stays open. Where it is not given, one is opened when training
-            begins and closed when it ends, in `TENSORBOARD_LOGGING_DIR`, or else in
+        tb_writer: The `SummaryWriter` to use; it stays open. Where it is not given, one is opened
+            when training begins and closed when it ends, in `TENSORBOARD_LOGGING_DIR`, or else in
             `<output_dir>/runs/<date>_<host>`.
 
     Raises:
@@ -38,7 +39,12 @@ class TensorBoardCallback(TrainerCallback):
         self._refused: set[str] = set()
 
     def on_train_begin(
-        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Open the writer and write the arguments and the model's configuration."""
         if not state.is_world_process_zero:
@@ -89,15 +95,19 @@ class TensorBoardCallback(TrainerCallback):
     def _write(self, writer: Any, name: str, value: Any, step: int) -> None:
         if isinstance(value, str):
             writer.add_text(_rewritten(name), value, step)
-        elif isinstance(value, Real) or getattr(value, "shape", None) == ():  # a numpy or torch scalar
+        elif (
+            isinstance(value, Real) or getattr(value, "shape", None) == ()
+        ):  # a numpy or torch scalar
             writer.add_scalar(_rewritten(name), float(value), step)
         elif name not in self._refused:
             self._refused.add(name)
-            logger.warning("TensorBoard shows numbers and text, so %r is left out: it is %r.", name, value)
+            logger.warning(
+                "TensorBoard shows numbers and text, so %r is left out: it is %r.", name, value
+            )
 
 
 def _rewritten(name: str) -> str:
-    """Return `name` with its split in front of a slash, by which TensorBoard groups: `eval_loss` → `eval/loss`."""
+    """Return `name` with its split in front of a slash, by which TensorBoard groups."""
     for split in ("eval", "test"):
         if name.startswith(f"{split}_"):
             return f"{split}/{name[len(split) + 1 :]}"
@@ -105,12 +115,12 @@ def _rewritten(name: str) -> str:
 
 
 def _as_code(text: str) -> str:
-    """Return `text` as Markdown, which is what TensorBoard takes text for, that shows it unchanged."""
+    """Return the Markdown that shows `text` unchanged."""
     return "".join(f"    {line}\n" for line in text.splitlines())
 
 
 def _new_logging_dir(args: CallbackArguments, state: TrainerState) -> Path:
-    """Return the directory of a training that begins now, one for each trial of a hyperparameter search."""
+    """Return the directory of a training that begins now; each trial of a search has its own."""
     given = os.environ.get("TENSORBOARD_LOGGING_DIR")
     if given:
         directory = Path(given).expanduser()
@@ -121,7 +131,11 @@ def _new_logging_dir(args: CallbackArguments, state: TrainerState) -> Path:
             if not directory.exists():
                 break
             directory = directory.with_name(f"{name}_{number}")
-    return directory / state.trial_name if state.is_hyper_param_search and state.trial_name else directory
+    return (
+        directory / state.trial_name
+        if state.is_hyper_param_search and state.trial_name
+        else directory
+    )
 
 
 def _summary_writer() -> type[Any]:
@@ -133,7 +147,8 @@ def _summary_writer() -> type[Any]:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise RuntimeError(
-                "TensorBoardCallback finds no SummaryWriter. Beside torch: pip install tensorboard. "
+                "TensorBoardCallback finds no SummaryWriter. Beside torch: pip install "
+                "tensorboard. "
                 "Without torch: pip install 'callback-tensorboard[tensorboardx]'."
             ) from None
     return SummaryWriter  # type: ignore[no-any-return]

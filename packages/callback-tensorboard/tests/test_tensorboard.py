@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import tensorboardX
 import torch
-from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 from callback_tensorboard import TensorBoardCallback
 
 
@@ -37,7 +37,11 @@ class Run:
     """A training of a callback by hand: begin, log at steps, end."""
 
     def __init__(self, callback: TensorBoardCallback, output_dir: Path, **state: Any) -> None:
-        self.args, self.state, self.control = Arguments(str(output_dir)), TrainerState(**state), TrainerControl()
+        self.args, self.state, self.control = (
+            Arguments(str(output_dir)),
+            TrainerState(**state),
+            TrainerControl(),
+        )
         self.handler = CallbackHandler([DefaultFlowCallback, callback], None, None, None, None)
 
     def begin(self) -> None:
@@ -68,7 +72,10 @@ def points(directory: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def texts(directory: Path, tag: str) -> list[str]:
-    return [event.tensor_proto.string_val[0].decode() for event in read(directory).Tensors(f"{tag}/text_summary")]
+    return [
+        event.tensor_proto.string_val[0].decode()
+        for event in read(directory).Tensors(f"{tag}/text_summary")
+    ]
 
 
 def runs(output_dir: Path) -> list[Path]:
@@ -120,7 +127,9 @@ def test_what_is_neither_number_nor_text_is_named_once_and_left_out(
 
 def test_arguments_and_model_configuration_are_written_as_text(tmp_path: Path) -> None:
     run = Run(TensorBoardCallback(), tmp_path)
-    run.handler.model = SimpleNamespace(config=SimpleNamespace(to_json_string=lambda: '{"layers": 2}'))
+    run.handler.model = SimpleNamespace(
+        config=SimpleNamespace(to_json_string=lambda: '{"layers": 2}')
+    )
     run.begin()
     run.end()
     [directory] = runs(tmp_path)
@@ -128,7 +137,9 @@ def test_arguments_and_model_configuration_are_written_as_text(tmp_path: Path) -
     assert texts(directory, "model_config") == ['    {"layers": 2}\n']
 
 
-@pytest.mark.parametrize("make_writer", [SummaryWriter, tensorboardX.SummaryWriter], ids=["torch", "tensorboardX"])
+@pytest.mark.parametrize(
+    "make_writer", [SummaryWriter, tensorboardX.SummaryWriter], ids=["torch", "tensorboardX"]
+)
 def test_a_given_writer_is_used_and_stays_open(tmp_path: Path, make_writer: Any) -> None:
     writer = make_writer(str(tmp_path / "mine"))
     run = Run(TensorBoardCallback(writer), tmp_path)
@@ -142,7 +153,9 @@ def test_a_given_writer_is_used_and_stays_open(tmp_path: Path, make_writer: Any)
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_environment_names_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "curves"))
     run = Run(TensorBoardCallback(), tmp_path)
     run.begin()
@@ -157,7 +170,10 @@ def test_a_second_training_gets_a_directory_of_its_own(tmp_path: Path) -> None:
         run.begin()
         run.log(1, loss=value)
         run.end()
-    assert sorted(points(directory, "train/loss")[0][1] for directory in runs(tmp_path)) == [0.25, 0.5]
+    assert sorted(points(directory, "train/loss")[0][1] for directory in runs(tmp_path)) == [
+        0.25,
+        0.5,
+    ]
 
 
 def test_an_evaluation_after_training_goes_on_in_its_directory(tmp_path: Path) -> None:
@@ -176,7 +192,9 @@ def test_an_evaluation_before_training_writes_into_the_output_directory(tmp_path
     assert points(runs(tmp_path)[0], "eval/loss") == [(0, 0.25)]
 
 
-def test_a_trial_of_a_search_gets_a_directory_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_of_a_search_gets_a_directory_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "search"))
     run = Run(TensorBoardCallback(), tmp_path, is_hyper_param_search=True, trial_name="trial-7")
     run.begin()
@@ -194,7 +212,10 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_imports_no_writer() -> None:
-    code = "import sys, callback_tensorboard; print({'torch', 'tensorboard', 'tensorboardX'} & set(sys.modules))"
+    writers = {"torch", "tensorboard", "tensorboardX"}
+    code = f"import sys, callback_tensorboard; print({writers} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert answer.stdout.strip() == "set()"
