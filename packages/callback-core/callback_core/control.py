@@ -130,3 +130,11 @@ class TrainerControl:
             self.__dict__[flag] = False
         if self._requests:
             self._requests = [request for request in self._requests if request.flag not in flags]
+
+
+def request_stop(control: Any, reason: str) -> None:
+    """Ask that training stop, with the reason where `control` keeps one: transformers' does not."""
+    if isinstance(control, TrainerControl):
+        control.request_stop(reason)
+    else:
+        control.should_training_stop = True

@@ -7,7 +7,7 @@ from typing import Any
 
 from callback_core.arguments import CallbackArguments, IntervalStrategy, best_metric_key
 from callback_core.callback import TrainerCallback
-from callback_core.control import TrainerControl
+from callback_core.control import TrainerControl, request_stop
 from callback_core.state import TrainerState
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,7 @@ class EarlyStoppingCallback(TrainerCallback):
         if not args.load_best_model_at_end:
             logger.warning(
                 "EarlyStoppingCallback without load_best_model_at_end=True: the model will be "
-                "the last one, "
-                "which is not the best one."
+                "the last one, which is not the best one."
             )
 
     def on_evaluate(
@@ -84,9 +83,10 @@ class EarlyStoppingCallback(TrainerCallback):
         else:
             self.early_stopping_patience_counter += 1
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            control.request_stop(
+            request_stop(
+                control,
                 f"{key} has not improved on {state.best_metric:.4g} for "
-                f"{self.early_stopping_patience_counter} evaluations"
+                f"{self.early_stopping_patience_counter} evaluations",
             )
 
     def _improves(self, value: float, best: float | None, greater_is_better: bool) -> bool:

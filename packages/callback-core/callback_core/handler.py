@@ -15,9 +15,8 @@ from callback_core.state import TrainerState
 
 logger = logging.getLogger(__name__)
 
-_TAKES_ANY_KEYWORD: Final = (
-    0x08  # inspect.CO_VARKEYWORDS, without the 10 ms that importing inspect takes
-)
+# inspect.CO_VARKEYWORDS, without the 10 ms that importing inspect takes
+_TAKES_ANY_KEYWORD: Final = 0x08
 
 
 def _method_of(name: str) -> Callable[..., TrainerControl]:
@@ -90,10 +89,8 @@ class CallbackHandler(TrainerCallback):
         if not any(isinstance(callback, DefaultFlowCallback) for callback in self._callbacks):
             logger.warning(
                 "There is no DefaultFlowCallback among the callbacks, so nothing tells the loop "
-                "when to log, "
-                "evaluate, save and stop. Add one before training, unless a callback of yours "
-                "does. "
-                "The callbacks are:\n%s",
+                "when to log, evaluate, save and stop. Add one before training, unless a "
+                "callback of yours does. The callbacks are:\n%s",
                 self.callback_list,
             )
 
@@ -196,14 +193,9 @@ class CallbackHandler(TrainerCallback):
         return control
 
     def _find(self, callback: Any) -> Any:
-        for candidate in self._callbacks:
-            if (
-                isinstance(candidate, callback)
-                if isinstance(callback, type)
-                else candidate == callback
-            ):
-                return candidate
-        return None
+        if isinstance(callback, type):
+            return next((found for found in self._callbacks if isinstance(found, callback)), None)
+        return next((found for found in self._callbacks if found == callback), None)
 
     def _find_overridden(self) -> None:
         self._overridden = {
@@ -230,16 +222,14 @@ def _check(callback: Any) -> None:
     if not any(callable(method) for method in methods.values()):
         raise TypeError(
             f"{callback!r} is not a callback: it has none of the event methods (on_train_begin, "
-            "on_log, …). "
-            "Pass a subclass of TrainerCallback or an instance of one."
+            "on_log, …). Pass a subclass of TrainerCallback or an instance of one."
         )
     for name, method in methods.items():
         code = getattr(method, "__code__", None)
         if code is not None and not code.co_flags & _TAKES_ANY_KEYWORD:
             raise TypeError(
                 f"{type(callback).__name__}.{name} would fail when it is called: events pass "
-                "keywords such as "
-                "model and optimizer. End its signature with **kwargs."
+                "keywords such as model and optimizer. End its signature with **kwargs."
             )
 
 

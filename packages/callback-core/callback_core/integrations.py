@@ -37,8 +37,8 @@ def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -
         if name not in found:
             raise ValueError(
                 f"report_to names {name!r}, which is not installed. Installed: "
-                f"{', '.join(sorted(found)) or 'none'}. "
-                f"Install it with: pip install callback-{name}"
+                f"{', '.join(sorted(found)) or 'none'}. Install it with: pip install "
+                f"callback-{name}"
             )
     return [found[name].load() for name in dict.fromkeys(names)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,6 +81,13 @@ def test_another_evaluation_s_metrics_are_not_counted() -> None:
         arguments(), TrainerState(best_metric=0.1), control, metrics={"eval_b_loss": 9.0}
     )
     assert not control.should_training_stop
+
+
+def test_it_stops_a_trainer_whose_control_keeps_no_reasons() -> None:
+    control = SimpleNamespace(should_training_stop=False)  # as transformers' is
+    state = TrainerState(best_metric=0.25)
+    EarlyStoppingCallback().on_evaluate(arguments(), state, control, metrics={"eval_loss": 0.5})
+    assert control.should_training_stop
 
 
 @pytest.mark.parametrize(

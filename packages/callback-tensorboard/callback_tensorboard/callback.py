@@ -148,7 +148,6 @@ def _summary_writer() -> type[Any]:
         except ImportError:
             raise RuntimeError(
                 "TensorBoardCallback finds no SummaryWriter. Beside torch: pip install "
-                "tensorboard. "
-                "Without torch: pip install 'callback-tensorboard[tensorboardx]'."
+                "tensorboard. Without torch: pip install 'callback-tensorboard[tensorboardx]'."
             ) from None
     return SummaryWriter  # type: ignore[no-any-return]

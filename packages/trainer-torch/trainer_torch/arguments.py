@@ -181,15 +181,13 @@ class TrainingArguments:
         if self.eval_strategy == IntervalStrategy.NO:
             raise ValueError(
                 "load_best_model_at_end needs evaluations to tell which model is best, but "
-                "eval_strategy is 'no'. "
-                "Set it to 'steps' or 'epoch', and save_strategy likewise."
+                "eval_strategy is 'no'. Set it to 'steps' or 'epoch', and save_strategy likewise."
             )
         if self.save_strategy != self.eval_strategy:
             raise ValueError(
                 "load_best_model_at_end needs a checkpoint wherever the best model may be, but "
-                "eval_strategy is "
-                f"{self.eval_strategy!r} and save_strategy {self.save_strategy!r}. Make them the "
-                "same."
+                f"eval_strategy is {self.eval_strategy!r} and save_strategy "
+                f"{self.save_strategy!r}. Make them the same."
             )
         if self.save_strategy == IntervalStrategy.STEPS and not _is_multiple(
             self.save_steps, self.eval_steps or 0

@@ -29,9 +29,8 @@ def deciding_metric(args: TrainingArguments, metrics: Mapping[str, float]) -> fl
     if key not in metrics:
         raise KeyError(
             f"metric_for_best_model is {args.metric_for_best_model!r}, but the evaluation reports "
-            f"no {key!r}. "
-            f"It reports: {', '.join(metrics)}. Choose one of them, or return {key!r} from "
-            "compute_metrics."
+            f"no {key!r}. It reports: {', '.join(metrics)}. Choose one of them, or return {key!r} "
+            "from compute_metrics."
         )
     return metrics[key]
 

@@ -116,8 +116,8 @@ def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> P
             return checkpoint
         logger.warning("Passed over the checkpoint %s: %s.", checkpoint, fault)
     raise FileNotFoundError(
-        f"Cannot resume: there is no complete checkpoint in {Path(output_dir).absolute()}. "
-        "Train without resume_from_checkpoint to begin anew."
+        f"Cannot resume: there is no complete checkpoint in {Path(output_dir).absolute()}. Train "
+        "without resume_from_checkpoint to begin anew."
     )
 
 

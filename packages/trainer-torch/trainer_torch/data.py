@@ -57,8 +57,8 @@ def plan_training(args: TrainingArguments, dataloader: DataLoader[Any]) -> Plan:
     if batches == 0:
         raise ValueError(
             "There is no batch to train on: train_dataset is empty, or dataloader_drop_last "
-            "leaves out its only, "
-            f"short batch (per_device_train_batch_size is {args.per_device_train_batch_size})."
+            "leaves out its only, short batch (per_device_train_batch_size is "
+            f"{args.per_device_train_batch_size})."
         )
     steps = math.ceil(batches / accumulation)
     if args.max_steps > 0:

@@ -25,8 +25,8 @@ def check_processes() -> None:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size > 1:
         raise RuntimeError(
-            f"WORLD_SIZE is {world_size}, but this version of trainer-torch trains in one process. "
-            "Start it without torchrun."
+            f"WORLD_SIZE is {world_size}, but this version of trainer-torch trains in one "
+            "process. Start it without torchrun."
         )
 
 
@@ -62,10 +62,9 @@ def check_trainer(trainer: Trainer) -> None:
     if loss is None:
         raise ValueError(
             f"{type(trainer.model).__name__} returned no loss for a batch of training. Return the "
-            "loss from its "
-            "forward (as the first of a tuple, as ['loss'] or as .loss; one number), or give the "
-            "Trainer a "
-            "compute_loss function that takes the model and a batch."
+            "loss from its forward (as the first of a tuple, as ['loss'] or as .loss; one "
+            "number), or give the Trainer a compute_loss function that takes the model and a "
+            "batch."
         )
     if not loss.requires_grad:
         raise ValueError(
@@ -74,8 +73,7 @@ def check_trainer(trainer: Trainer) -> None:
     if trainer.compute_metrics is not None and predictions is None:
         raise ValueError(
             "compute_metrics needs predictions, but only a loss was returned. Return them beside "
-            "the loss: "
-            "(loss, predictions)."
+            "the loss: (loss, predictions)."
         )
 
 

@@ -93,8 +93,7 @@ class Trainer:
         if self.args.eval_strategy != IntervalStrategy.NO and eval_dataset is None:
             raise ValueError(
                 f"eval_strategy is '{self.args.eval_strategy}' but there is nothing to evaluate "
-                "on: "
-                "give the Trainer an eval_dataset, or set eval_strategy to 'no'."
+                "on: give the Trainer an eval_dataset, or set eval_strategy to 'no'."
             )
         self.model = model.to(self.args.device)
         self.data_collator = data_collator
