@@ -83,13 +83,15 @@ class EarlyStoppingCallback(TrainerCallback):
         else:
             self.early_stopping_patience_counter += 1
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            best = "none" if state.best_metric is None else f"{state.best_metric:.4g}"
+            evaluations = self.early_stopping_patience_counter
             request_stop(
-                control,
-                f"{key} has not improved on {state.best_metric:.4g} for "
-                f"{self.early_stopping_patience_counter} evaluations",
+                control, f"{key} has not improved for {evaluations} evaluations (best: {best})"
             )
 
     def _improves(self, value: float, best: float | None, greater_is_better: bool) -> bool:
+        if value != value:  # NaN, also where there is no best yet
+            return False
         if best is None:
             return True
         gain = value - best if greater_is_better else best - value

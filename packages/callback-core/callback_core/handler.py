@@ -140,7 +140,7 @@ class CallbackHandler(TrainerCallback):
         """Remove and return the first callback that is `callback` or of that class, or `None`."""
         found = self._find(callback)
         if found is not None:
-            self._callbacks = [kept for kept in self._callbacks if kept is not found]
+            self._callbacks.pop([kept is found for kept in self._callbacks].index(True))
             self._find_overridden()
         return found
 

@@ -64,6 +64,7 @@ def test_greater_is_better_turns_the_comparison_round() -> None:
 
 def test_nan_is_no_improvement() -> None:
     assert stops_at([1.0, math.nan], EarlyStoppingCallback()) == 2
+    assert stops_at([math.nan, math.nan], EarlyStoppingCallback(early_stopping_patience=2)) == 2
 
 
 def test_the_reason_says_which_metric_and_for_how_long() -> None:
@@ -72,7 +73,7 @@ def test_the_reason_says_which_metric_and_for_how_long() -> None:
     callback.on_evaluate(
         arguments(), TrainerState(best_metric=0.25), control, metrics={"eval_loss": 0.5}
     )
-    assert control.requests[0].reason == "eval_loss has not improved on 0.25 for 1 evaluations"
+    assert control.requests[0].reason == "eval_loss has not improved for 1 evaluations (best: 0.25)"
 
 
 def test_another_evaluation_s_metrics_are_not_counted() -> None:

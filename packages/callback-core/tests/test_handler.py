@@ -110,7 +110,6 @@ def test_a_callback_s_changes_to_logs_are_seen_by_no_other() -> None:
 def test_an_event_switches_off_the_flags_that_the_table_names_and_no_other(event: str) -> None:
     control = TrainerControl(True, True, True, True, True)
     own = {name: {} for name in EVENTS[event].passes}
-    CallbackHandler([TrainerCallback()], *[None] * 4)  # the empty base class is a callback too
     getattr(CallbackHandler([], *[None] * 4), event)(Arguments(), TrainerState(), control, **own)
     assert {
         flag
@@ -208,3 +207,15 @@ def test_an_error_in_a_callback_ends_the_event() -> None:
 
     with pytest.raises(OSError, match="disk full"):
         fire(handler_of(Failing), "on_log", logs={})
+
+
+def test_the_empty_base_class_is_a_callback() -> None:
+    assert fire(handler_of(TrainerCallback), "on_log", logs={}) == TrainerControl()
+
+
+def test_a_callback_that_was_added_twice_is_popped_once() -> None:
+    recorder = Recorder()
+    handler = handler_of(recorder, recorder)
+    handler.pop_callback(recorder)
+    fire(handler, "on_log", logs={})
+    assert len(recorder.calls) == 1

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from datetime import datetime
+from importlib import import_module
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -138,16 +139,16 @@ def _new_logging_dir(args: CallbackArguments, state: TrainerState) -> Path:
     )
 
 
-def _summary_writer() -> type[Any]:
+def _summary_writer() -> Any:
     """Return torch's `SummaryWriter`, or tensorboardX's where torch or tensorboard is missing."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise RuntimeError(
-                "TensorBoardCallback finds no SummaryWriter. Beside torch: pip install "
-                "tensorboard. Without torch: pip install 'callback-tensorboard[tensorboardx]'."
-            ) from None
-    return SummaryWriter  # type: ignore[no-any-return]
+        pass
+    try:
+        return import_module("tensorboardX").SummaryWriter
+    except ImportError:
+        raise RuntimeError(
+            "TensorBoardCallback finds no SummaryWriter. Beside torch: pip install tensorboard. "
+            "Without torch: pip install 'callback-tensorboard[tensorboardx]'."
+        ) from None

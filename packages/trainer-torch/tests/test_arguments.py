@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trainer_torch import TrainingArguments
@@ -41,7 +43,7 @@ def test_the_defaults_are_transformers() -> None:
         ({"logging_steps": 0}, "logging_steps is 0"),
         (
             {"eval_steps": 2.5},
-            "eval_steps is 2.5, it must be a whole number of steps or a fraction",
+            "eval_steps is 2.5, it must be a whole number of steps or a share",
         ),
         ({"save_steps": -500}, "save_steps is -500"),
         ({"max_steps": 0}, "max_steps is 0"),
@@ -53,6 +55,16 @@ def test_the_defaults_are_transformers() -> None:
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"warmup_steps": -1}, "warmup_steps is -1"),
         ({"save_total_limit": 0}, "save_total_limit is 0"),
+        ({"save_total_limit": 1.5}, "save_total_limit is 1.5, it must be a whole number"),
+        ({"per_device_train_batch_size": "8"}, "per_device_train_batch_size is '8'"),
+        ({"seed": None}, "seed is None"),
+        ({"logging_steps": float("nan")}, "logging_steps is nan"),
+        ({"logging_steps": float("inf")}, "logging_steps is inf"),
+        ({"max_steps": 2.5}, "max_steps is 2.5"),
+        ({"max_grad_norm": None}, "max_grad_norm is None"),
+        ({"adam_beta1": 1.0}, "adam_beta1 is 1.0, it must be a number, at least 0.0 and less than"),
+        ({"num_train_epochs": 0}, "num_train_epochs is 0"),
+        ({"output_dir": ""}, "output_dir is ''"),
         ({**BEST}, "eval_strategy is 'no'"),
         ({**BEST, "eval_strategy": "epoch"}, "eval_strategy is 'epoch' and save_strategy 'steps'"),
         (
@@ -104,3 +116,11 @@ def test_arguments_are_json_and_strategies_are_plain_strings() -> None:
     assert json.loads(args.to_json_string()) == args.to_dict()
     assert args.to_dict()["eval_strategy"] == "epoch"
     assert str(args.eval_strategy) == "epoch"
+
+
+def test_numbers_of_numpy_and_paths_become_plain_values() -> None:
+    args = TrainingArguments(
+        output_dir=Path("run"), learning_rate=np.float64(0.1), seed=np.int64(3)
+    )  # type: ignore[arg-type]
+    assert json.loads(args.to_json_string())["output_dir"] == "run"
+    assert (type(args.learning_rate), type(args.seed)) == (float, int)

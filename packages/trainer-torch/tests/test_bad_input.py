@@ -10,7 +10,7 @@ import torch
 from small import Net, data, net, trainer
 from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from callback_core import TrainerCallback
 
@@ -47,28 +47,29 @@ def test_a_model_that_returns_no_loss(tmp_path: Path) -> None:
         trainer(tmp_path, Started, given={"model": Silent(), "compute_loss": None}).train()
 
 
-def test_a_loss_that_is_not_reduced_to_one_number(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"returned no loss .* one number"):
-        trainer(
-            tmp_path, Started, given={"compute_loss": lambda model, batch: (model(batch[0]), 1)}
-        ).train()
+class Returns(nn.Module):
+    """Returns what a function makes of its scores."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.layer, self.function = nn.Linear(4, 3), function
+
+    def forward(self, features: Any, labels: Any) -> Any:
+        return self.function(self.layer(features))
 
 
-def test_a_loss_without_a_gradient(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="The loss has no gradient"):
-        trainer(
-            tmp_path,
-            Started,
-            given={"compute_loss": lambda model, batch: model(batch[0]).sum().detach()},
-        ).train()
-
-
-def test_metrics_without_predictions(tmp_path: Path) -> None:
-    given = {
-        "compute_loss": lambda model, batch: model(batch[0]).sum(),
-        "compute_metrics": lambda evaluated: {},
-    }
-    with pytest.raises(ValueError, match="compute_metrics needs predictions"):
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda scores: (scores, 1), "returned no loss .* Return one number"),
+        (lambda scores: scores.sum().detach(), "has no gradient"),
+        (lambda scores: scores.sum(), "compute_metrics needs predictions"),
+    ],
+    ids=["not one number", "detached", "no predictions"],
+)
+def test_a_model_whose_output_cannot_be_used(tmp_path: Path, function: Any, message: str) -> None:
+    given = {"model": Returns(function), "compute_loss": None, "compute_metrics": lambda _: {}}
+    with pytest.raises(ValueError, match=message):
         trainer(tmp_path, Started, given=given).train()
 
 
@@ -82,11 +83,52 @@ def test_no_dataset(tmp_path: Path) -> None:
         trainer(tmp_path, Started, given={"train_dataset": None}).train()
 
 
-def test_evaluation_without_a_dataset(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match="eval_strategy is 'epoch' but there is nothing to evaluate on"
-    ):
-        trainer(tmp_path, Started, given={"eval_dataset": None}, eval_strategy="epoch")
+@pytest.mark.parametrize("wanted", [{"eval_strategy": "epoch"}, {"eval_on_start": True}])
+@pytest.mark.parametrize("dataset", [None, {}, data(0), {"a": data(3), "b": data(0)}])
+def test_evaluation_without_data(tmp_path: Path, wanted: dict[str, Any], dataset: Any) -> None:
+    with pytest.raises(ValueError, match="there is nothing to evaluate on"):
+        trainer(tmp_path, Started, given={"eval_dataset": dataset}, **wanted)
+
+
+def test_a_metric_of_several_datasets_that_names_none_of_them(tmp_path: Path) -> None:
+    given = {"eval_dataset": {"near": data(3), "far": data(3)}}
+    with pytest.raises(ValueError, match="begins with the name of one: near_loss, far_loss"):
+        trainer(tmp_path, Started, given=given, eval_strategy="epoch", metric_for_best_model="loss")
+
+
+def test_a_schedule_of_another_optimizer(tmp_path: Path) -> None:
+    model = net()
+    schedule = StepLR(SGD(model.parameters(), lr=0.1), 1)
+    for optimizer in (None, SGD(model.parameters(), lr=0.1)):
+        with pytest.raises(ValueError, match="belongs to another optimizer"):
+            trainer(tmp_path, Started, given={"model": model, "optimizers": (optimizer, schedule)})
+
+
+def test_an_output_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ValueError, match="output_dir cannot be made"):
+        trainer(tmp_path / "taken", Started, save_strategy="epoch").train()
+
+
+def test_a_model_whose_state_cannot_be_saved(tmp_path: Path) -> None:
+    class Extra(Net):
+        def get_extra_state(self) -> Any:
+            return "text"
+
+    with pytest.raises(ValueError, match="'_extra_state', which is no tensor"):
+        trainer(tmp_path, Started, given={"model": Extra()}, save_strategy="epoch").train()
+
+
+def test_shares_of_all_steps_that_leave_a_checkpoint_unevaluated(tmp_path: Path) -> None:
+    steps = {"max_steps": 11, "eval_steps": 0.3, "save_steps": 0.6}
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
+    with pytest.raises(ValueError, match="save_steps is 7 and eval_steps 4"):
+        trainer(tmp_path, Started, **best, **steps).train()
+
+
+def test_saving_before_there_is_a_training(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="save_model saves the weights"):
+        trainer(tmp_path, Started).save_checkpoint()
 
 
 def test_a_missing_checkpoint(tmp_path: Path) -> None:
@@ -126,24 +168,34 @@ def test_one_of_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         trainer(tmp_path, Started)
 
 
-def test_looking_at_the_model_beforehand_leaves_no_trace(tmp_path: Path) -> None:
-    class Counting(Net):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm = nn.BatchNorm1d(4)
+class LeavesTraces(nn.Module):
+    """Changes running statistics and a moving average of its weights, and draws random numbers."""
 
-        def forward(self, features: Any) -> Any:
-            return self.layers(self.norm(features))
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.layer, self.drop = nn.BatchNorm1d(4), nn.Linear(4, 3), nn.Dropout(0.5)
+        self.average = nn.Parameter(torch.zeros(3, 4), requires_grad=False)
 
+    def forward(self, features: Any, labels: Any) -> Any:
+        with torch.no_grad():
+            self.average.lerp_(self.layer.weight, 0.5)
+        return nn.functional.cross_entropy(self.drop(self.layer(self.norm(features))), labels)
+
+
+def test_looking_at_the_model_beforehand_leaves_its_tensors_and_the_generators_alone(
+    tmp_path: Path,
+) -> None:
     class Looks(TrainerCallback):
         def on_train_begin(
             self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
         ) -> None:
             assert torch.equal(model.norm.running_mean, torch.zeros(4))
+            assert torch.equal(model.average, torch.zeros(3, 4))
             assert all(parameter.grad is None for parameter in model.parameters())
             states.append(torch.get_rng_state())
 
     states: list[Any] = []
-    trainer(tmp_path, Looks, given={"model": Counting()}).train()
+    given = {"model": LeavesTraces(), "compute_loss": None}
+    trainer(tmp_path, Looks, given=given).train()
     torch.manual_seed(42)
     assert torch.equal(states[0], torch.get_rng_state())

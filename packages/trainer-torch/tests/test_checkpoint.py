@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import Net, data, logged, net, trainer
+from small import Net, compute_loss, data, logged, net, trainer
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from callback_core import TrainerCallback, TrainerControl
 from trainer_torch import Trainer
@@ -263,3 +264,121 @@ def test_a_checkpoint_holds_the_model_and_not_the_network_it_began_with(tmp_path
         torch.equal(saved[name], tensor) for name, tensor in trained.model.state_dict().items()
     )
     assert not torch.equal(saved["layers.0.weight"], net().layers[0].weight)
+
+
+def test_the_newest_checkpoint_is_that_of_the_newest_run_and_not_of_the_longest(
+    tmp_path: Path,
+) -> None:
+    trainer(tmp_path, max_steps=6, **EVERY_STEP).train()
+    trainer(tmp_path, max_steps=3, save_total_limit=2, seed=1, **EVERY_STEP).train()
+    assert steps_of(tmp_path) == [2, 3]
+    resumed = trainer(tmp_path, max_steps=3, seed=1)
+    assert resumed.train(resume_from_checkpoint=True).global_step == 3
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"files": 3}'])
+def test_a_torn_manifest_is_a_fault_and_no_error(tmp_path: Path, content: str) -> None:
+    trainer(tmp_path, max_steps=2, **EVERY_STEP).train()
+    (tmp_path / "checkpoint-2" / MANIFEST).write_text(content)
+    assert "was not written to its end" in str(find_fault(tmp_path / "checkpoint-2"))
+    assert trainer(tmp_path, max_steps=2).train(resume_from_checkpoint=True).global_step == 2
+
+
+def test_what_a_killed_save_left_behind_is_no_obstacle(tmp_path: Path) -> None:
+    for kind in ("part", "replaced"):
+        leftover = tmp_path / f".checkpoint-1.{kind}"
+        leftover.mkdir()
+        (leftover / "torn").write_text("")
+    trainer(tmp_path, max_steps=1, **EVERY_STEP).train()
+    trainer(tmp_path, max_steps=1, **EVERY_STEP).train()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+def test_a_moved_run_finds_its_best_checkpoint(tmp_path: Path) -> None:
+    best_trainer(tmp_path / "old", [0.9, 0.1]).train()
+    (tmp_path / "old").rename(tmp_path / "new")
+    resumed = best_trainer(tmp_path / "new", [0.9, 0.1])
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.best_model_checkpoint == str(tmp_path / "new" / "checkpoint-1")
+
+
+def test_a_best_checkpoint_that_is_gone_is_named_and_forgotten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    best_trainer(tmp_path, [0.9, 0.1]).train()
+    shutil.rmtree(tmp_path / "checkpoint-1")
+    resumed = best_trainer(tmp_path, [0.9, 0.1])
+    resumed.train(resume_from_checkpoint=True)
+    assert "checkpoint-1, is gone" in caplog.text
+    assert resumed.state.best_model_checkpoint is None
+
+
+def test_having_no_best_model_to_load_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    best_trainer(tmp_path, [float("nan")] * 2).train()
+    assert "no checkpoint was saved at an evaluation that reported 'score'" in caplog.text
+
+
+class StopEpochAt(TrainerCallback):
+    """Cuts the epoch short after a step."""
+
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_epoch_stop |= state.global_step == 2
+
+
+class EpochEnds(TrainerCallback):
+    """Notes the steps at which epochs end."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps.append(state.global_step)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_an_epoch_that_was_cut_short_is_not_gone_on_with(tmp_path: Path, step: int) -> None:
+    whole = trainer(tmp_path / "whole", StopEpochAt, save_strategy="epoch")
+    whole.train()
+    trainer(tmp_path, StopEpochAt, StopAt(step), save_strategy="epoch").train()
+    resumed = trainer(tmp_path, StopEpochAt, given={"model": Net()}, save_strategy="epoch")
+    resumed.train(resume_from_checkpoint=True)
+    assert logged(resumed, "loss") == logged(whole, "loss")
+    assert resumed.state.global_step == whole.state.global_step == 7
+
+
+def test_the_end_of_an_epoch_that_a_kill_prevented_is_made_up_for(tmp_path: Path) -> None:
+    trainer(tmp_path, **EVERY_STEP).train()
+    ends = EpochEnds()
+    trainer(tmp_path, ends).train(resume_from_checkpoint=tmp_path / "checkpoint-5")
+    assert ends.steps == [5, 10]
+
+
+def test_an_evaluation_on_start_is_not_repeated_when_resuming(tmp_path: Path) -> None:
+    usual = {"eval_on_start": True, **EVERY_STEP}
+    trainer(tmp_path, StopAt(2), **usual).train()
+    resumed = trainer(tmp_path, **usual)
+    resumed.train(resume_from_checkpoint=True)
+    assert [entry["step"] for entry in resumed.state.log_history if "eval_loss" in entry] == [0]
+
+
+def test_data_without_a_length_goes_on_where_it_was_also_with_more_steps(tmp_path: Path) -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            yield from data()
+
+    def seen(resume: bool, **changed: Any) -> list[Any]:
+        batches: list[Any] = []
+
+        def loss_of(model: nn.Module, batch: Any) -> Any:
+            batches.append(batch[1].tolist())
+            return compute_loss(model, batch)
+
+        given = {"train_dataset": Stream(), "compute_loss": loss_of}
+        trainer(tmp_path, given=given, **EVERY_STEP, **changed).train(resume)
+        return batches
+
+    expected = [data()[:][1].tolist()[index : index + 4] for index in (0, 4, 8, 12, 16)]
+    assert seen(False, max_steps=3) == expected[:3]
+    assert seen(True, max_steps=5) == expected[3:]

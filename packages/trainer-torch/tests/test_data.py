@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 import torch
 from small import arguments, data
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
 from trainer_torch.data import EpochSampler, Plan, begin_epoch, plan_training, train_dataloader
 
@@ -49,7 +55,7 @@ def test_an_epoch_can_begin_in_its_middle(tmp_path: Path) -> None:
 def test_skipping_reads_none_of_the_skipped_samples() -> None:
     sampler = EpochSampler(range(10), seed=0)
     whole = list(sampler)
-    sampler.set_epoch(0, skip=7)
+    sampler.skip = 7
     assert list(sampler) == whole[7:]
     assert len(sampler) == 10
 
@@ -98,10 +104,24 @@ def test_no_batch_to_train_on_is_an_error(tmp_path: Path, changed: dict[str, Any
         plan_training(args, train_dataloader(data(3 if changed else 0), None, args))
 
 
-@pytest.mark.parametrize(
-    ("epoch", "position"), [(0.0, (0, 0)), (1.0, (1, 0)), (2.4, (2, 2)), (1000 + 1 / 5, (1000, 1))]
-)
-def test_a_position_is_found_in_a_fraction_of_epochs(
-    epoch: float, position: tuple[int, int]
+@pytest.mark.parametrize("options", [{"shuffle": True}, {"sampler": RandomSampler(range(10))}])
+def test_a_loader_of_the_user_s_own_without_a_seed_is_seeded_for_each_epoch(
+    tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    assert Plan(10, 2, batches_per_epoch=5).position(epoch) == position
+    loader = DataLoader(range(10), batch_size=2, **options)  # type: ignore[arg-type]
+    args = arguments(tmp_path)
+    first = [batch.tolist() for batch in begin_epoch(loader, args, epoch=0, skip=0)]
+    torch.rand(3)
+    assert [batch.tolist() for batch in begin_epoch(loader, args, epoch=0, skip=2)] == first[2:]
+    assert [batch.tolist() for batch in begin_epoch(loader, args, epoch=1, skip=0)] != first
+
+
+def test_everything_that_counts_epochs_is_told(tmp_path: Path) -> None:
+    class Counts(SequentialSampler):
+        def set_epoch(self, epoch: int) -> None:
+            told.append(epoch)
+
+    told: list[int] = []
+    batches = BatchSampler(Counts(range(10)), 2, drop_last=False)
+    begin_epoch(DataLoader(range(10), batch_sampler=batches), arguments(tmp_path), epoch=3, skip=0)  # type: ignore[arg-type]
+    assert told == [3]

@@ -158,3 +158,53 @@ def test_callbacks_see_the_loader_that_is_evaluated(tmp_path: Path) -> None:
     lengths: list[int] = []
     trainer(tmp_path, Sees, per_device_eval_batch_size=4).evaluate()
     assert lengths == [3, 3, 3]
+
+
+def test_leaves_that_are_no_tensors_are_joined_too(tmp_path: Path) -> None:
+    samples = [{"features": torch.ones(4), "labels": name} for name in "abcde"]
+    given = {"compute_loss": lambda model, batch: (model(batch["features"]).sum(), None)}
+    output = trainer(tmp_path, given=given, per_device_eval_batch_size=2).predict(samples)  # type: ignore[arg-type]
+    assert output.label_ids == ["a", "b", "c", "d", "e"]
+    assert output.predictions is None
+
+
+def test_batches_that_do_not_fit_together_are_an_error_that_names_their_shapes(
+    tmp_path: Path,
+) -> None:
+    def ragged(model: nn.Module, batch: Any) -> Any:
+        return model(batch[0]).sum(), torch.zeros(len(batch[0]), len(batch[0]))
+
+    made = trainer(tmp_path, given={"compute_loss": ragged}, per_device_eval_batch_size=4)
+    with pytest.raises(ValueError, match=r"\(1, 1\), \(4, 4\).*data_collator"):
+        made.predict(data(9))
+
+
+@pytest.mark.parametrize("score", [np.float32(0.5), np.array([0.5]), torch.tensor(0.5)])
+def test_metrics_of_numpy_and_torch_become_python_s_and_can_be_saved(
+    tmp_path: Path, score: Any
+) -> None:
+    made = trainer(
+        tmp_path,
+        given={"compute_metrics": lambda evaluated: {"score": score}},
+        eval_strategy="epoch",
+        save_strategy="epoch",
+    )
+    made.train()
+    assert [type(value) for value in logged(made, "eval_score")] == [float, float]
+
+
+def test_a_metric_of_several_numbers_is_refused_by_name(tmp_path: Path) -> None:
+    given = {"compute_metrics": lambda evaluated: {"scores": np.zeros(3)}}
+    with pytest.raises(TypeError, match=r"scores is an array of shape \(3,\)"):
+        trainer(tmp_path, given=given).evaluate()
+
+
+def test_predicting_without_labels_computes_no_metrics_and_no_loss(tmp_path: Path) -> None:
+    given = {
+        "model": nn.Linear(4, 1),
+        "compute_loss": lambda model, batch: (model(batch[0]),),
+        "compute_metrics": accuracy,
+    }
+    output = trainer(tmp_path, given=given).predict(TensorDataset(torch.ones(1, 4)))
+    assert output.predictions.shape == (1, 1)
+    assert not {"test_loss", "test_accuracy"} & set(output.metrics)

@@ -199,3 +199,52 @@ def test_data_that_comes_to_its_end_stops_the_training_and_says_so(
     assert trained.train().global_step == 5
     assert "yielded nothing in epoch 1" in caplog.text
     assert trained.control.requests[0].reason == "the training data has come to its end"
+
+
+def test_without_clipping_a_norm_that_overflows_does_no_harm(tmp_path: Path) -> None:
+    def steep(model: nn.Module, batch: list[Tensor]) -> Tensor:
+        return compute_loss(model, batch)[0] * 1e30
+
+    trained = trainer(tmp_path, given={"compute_loss": steep}, max_grad_norm=0)
+    trained.train()
+    assert max(logged(trained, "grad_norm")) == math.inf
+    assert all(parameter.isfinite().all() for parameter in trained.model.parameters())
+
+
+def test_gradients_of_an_optimizer_s_own_parameters_are_dropped_after_a_step(
+    tmp_path: Path,
+) -> None:
+    model, weight = net(), nn.Parameter(torch.ones(()))
+    optimizer = SGD([*model.parameters(), weight], lr=0.0)
+
+    class Looks(TrainerCallback):
+        def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            gradients.append(weight.grad.item())
+
+    gradients: list[float] = []
+    given = {
+        "model": model,
+        "optimizers": (optimizer, None),
+        "compute_loss": lambda model, batch: model(batch[0]).sum() * 0 + weight,
+    }
+    trainer(tmp_path, Looks, given=given).train()
+    assert gradients == [1.0] * 10
+
+
+def test_the_samples_per_second_count_the_samples_that_there_were(tmp_path: Path) -> None:
+    metrics = (
+        trainer(tmp_path, given={"train_dataset": data(9)}, num_train_epochs=1).train().metrics
+    )
+    samples = metrics["train_samples_per_second"] / metrics["train_steps_per_second"] * 3
+    assert samples == pytest.approx(9, rel=0.01)
+
+
+def test_a_learning_rate_that_is_a_tensor_is_logged_as_the_step_was_made_with(
+    tmp_path: Path,
+) -> None:
+    model = net()
+    optimizer = AdamW(model.parameters(), lr=torch.tensor(0.5))
+    given = {"model": model, "optimizers": (optimizer, StepLR(optimizer, 1, gamma=0.5))}
+    trained = trainer(tmp_path, given=given)
+    trained.train()
+    assert logged(trained, "learning_rate")[:3] == pytest.approx([0.5, 0.25, 0.125])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import data, trainer
+from small import compute_loss, data, logged, net, trainer
 
 from callback_core import (
     DefaultFlowCallback,
@@ -15,6 +15,7 @@ from callback_core import (
     ProgressCallback,
     TrainerCallback,
 )
+from trainer_torch import Trainer
 
 
 class Witness(TrainerCallback):
@@ -136,3 +137,35 @@ def test_two_trainings_with_the_same_seed_are_the_same_whatever_happens_between(
     first, second = trainer(tmp_path), trainer(tmp_path)
     second.evaluate(data(3))
     assert first.train().training_loss == second.train().training_loss
+
+
+class Weighted(Trainer):
+    """Doubles the loss."""
+
+    def compute_loss(self, model: Any, batch: Any) -> Any:
+        loss, scores = super().compute_loss(model, batch)
+        return (loss * 2, scores) if self.with_scores else loss * 2
+
+    with_scores = True
+
+
+@pytest.mark.parametrize("with_scores", [True, False])
+def test_a_subclass_may_compute_the_loss_and_return_it_with_or_without_predictions(
+    tmp_path: Path, with_scores: bool
+) -> None:
+    usual = trainer(tmp_path)
+    usual.train()
+    Weighted.with_scores = with_scores
+    doubled = Weighted(
+        net(), usual.args, train_dataset=data(), eval_dataset=data(9), compute_loss=compute_loss
+    )
+    doubled.train()
+    assert logged(doubled, "loss")[0] == pytest.approx(2 * logged(usual, "loss")[0])
+
+
+def test_a_user_s_own_loss_without_a_gradient_is_an_error_at_the_first_step(tmp_path: Path) -> None:
+    def detached(model: Any, batch: Any) -> Any:
+        return model(batch[0]).sum().detach()
+
+    with pytest.raises(ValueError, match="The loss that compute_loss returned has no gradient"):
+        trainer(tmp_path, given={"compute_loss": detached}).train()

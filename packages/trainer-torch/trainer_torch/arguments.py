@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, fields
-from typing import Any
+from numbers import Real
+from typing import Any, Final
 
 import torch
 
@@ -16,6 +18,8 @@ from trainer_torch.optimizers import SCHEDULES
 @dataclass
 class TrainingArguments:
     """The settings of a training, under the names and with the defaults of transformers 5.23.
+
+    Only `report_to` differs: it is `all`, and means the tracker packages that are installed.
 
     Where a number of steps is a fraction below 1, it is that fraction of all update steps.
 
@@ -106,6 +110,9 @@ class TrainingArguments:
     run_name: str | None = None
 
     def __post_init__(self) -> None:
+        if not self.output_dir:
+            raise ValueError(f"output_dir is {self.output_dir!r}, it must name a directory.")
+        self.output_dir = os.fspath(self.output_dir)
         for name in ("eval_strategy", "logging_strategy", "save_strategy"):
             setattr(self, name, _strategy(name, getattr(self, name)))
         if self.lr_scheduler_type not in SCHEDULES:
@@ -141,41 +148,37 @@ class TrainingArguments:
         return json.dumps(self.to_dict(), indent=2)
 
     def _check_numbers(self) -> None:
-        for name in (
-            "per_device_train_batch_size",
-            "per_device_eval_batch_size",
-            "gradient_accumulation_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1.")
+        """Refuse numbers that cannot be, and make numpy's Python's, which checkpoints can hold."""
+        for name, least in _WHOLE_NUMBERS.items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            if not _is_number(value) or value != int(value) or value < least:
+                raise ValueError(
+                    f"{name} is {value!r}, it must be a whole number, at least {least}."
+                )
+            setattr(self, name, int(value))
+        for name, (lowest, most) in _NUMBERS.items():
+            value = getattr(self, name)
+            if not _is_number(value) or not lowest <= value < most:
+                until = "" if most == math.inf else f" and less than {most}"
+                raise ValueError(
+                    f"{name} is {value!r}, it must be a number, at least {lowest}{until}."
+                )
+            setattr(self, name, float(value))
         for name in ("logging_steps", "eval_steps", "save_steps"):
             steps = getattr(self, name)
-            if steps is not None and (steps <= 0 or (steps > 1 and steps != int(steps))):
+            if steps is None and name in _OPTIONAL:
+                continue
+            if not _is_number(steps) or steps <= 0 or (steps > 1 and steps != int(steps)):
                 raise ValueError(
-                    f"{name} is {steps}, it must be a whole number of steps or a fraction below 1."
+                    f"{name} is {steps!r}, it must be a whole number of steps or a share below 1."
                 )
-        for name in (
-            "learning_rate",
-            "weight_decay",
-            "max_grad_norm",
-            "warmup_steps",
-            "eval_delay",
-        ):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must not be negative.")
-        if self.max_steps != -1 and self.max_steps < 1:
-            raise ValueError(
-                f"max_steps is {self.max_steps}, it must be at least 1, or -1 for num_train_epochs."
-            )
-        if self.max_steps == -1 and not 0 < self.num_train_epochs < math.inf:
-            raise ValueError(
-                f"num_train_epochs is {self.num_train_epochs}, it must be greater than 0."
-            )
-        if self.save_total_limit is not None and self.save_total_limit < 1:
-            raise ValueError(
-                f"save_total_limit is {self.save_total_limit}, it must be at least 1, or None for "
-                "all."
-            )
+            setattr(self, name, float(steps) if steps < 1 else int(steps))
+        if self.max_steps == 0:
+            raise ValueError("max_steps is 0, it must be at least 1, or -1 for num_train_epochs.")
+        if self.max_steps == -1 and self.num_train_epochs == 0:
+            raise ValueError("num_train_epochs is 0, it must be greater.")
 
     def _check_best_model(self) -> None:
         if self.eval_strategy == IntervalStrategy.NO:
@@ -190,12 +193,44 @@ class TrainingArguments:
                 f"{self.save_strategy!r}. Make them the same."
             )
         if self.save_strategy == IntervalStrategy.STEPS and not _is_multiple(
-            self.save_steps, self.eval_steps or 0
+            self.save_steps, self.eval_steps
         ):
             raise ValueError(
                 "load_best_model_at_end needs every checkpoint to be evaluated, but save_steps "
                 f"({self.save_steps}) is not a multiple of eval_steps ({self.eval_steps})."
             )
+
+
+_WHOLE_NUMBERS: Final = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_steps": -1,
+    "save_total_limit": 1,
+    "seed": 0,
+    "data_seed": 0,
+    "dataloader_num_workers": 0,
+}
+"""Arguments that are whole numbers, and the least that each may be."""
+
+_NUMBERS: Final = {
+    "num_train_epochs": (0.0, math.inf),
+    "learning_rate": (0.0, math.inf),
+    "weight_decay": (0.0, math.inf),
+    "adam_beta1": (0.0, 1.0),
+    "adam_beta2": (0.0, 1.0),
+    "adam_epsilon": (0.0, math.inf),
+    "max_grad_norm": (0.0, math.inf),
+    "warmup_steps": (0.0, math.inf),
+    "eval_delay": (0.0, math.inf),
+}
+"""Arguments that are numbers, the least that each may be and what it must be below."""
+
+_OPTIONAL: Final = ("save_total_limit", "data_seed", "eval_steps")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _strategy(name: str, value: str) -> str:
@@ -212,7 +247,9 @@ def _one_of(name: str, value: object, choices: Any) -> str:
     return f"{name} is {value!r}, it must be one of: {', '.join(choices)}."
 
 
-def _is_multiple(steps: float, of: float) -> bool:
+def _is_multiple(steps: float, of: float | None) -> bool:
     """Return whether `steps` is a multiple, also where both are fractions and neither is exact."""
+    if of is None:
+        return False
     ratio = steps / of
     return (steps < 1) == (of < 1) and math.isclose(ratio, round(ratio)) and round(ratio) >= 1

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +30,7 @@ MODEL: Final = "model.safetensors"
 OPTIMIZER: Final = "optimizer.pt"
 SCHEDULER: Final = "scheduler.pt"
 RNG: Final = "rng_state.pth"
-RUNNING_LOSS: Final = "running_loss.pt"
+PROGRESS: Final = "progress.json"
 STATE: Final = "trainer_state.json"
 MANIFEST: Final = "manifest.json"
 
@@ -60,35 +61,44 @@ def load_model(model: nn.Module, checkpoint: Path) -> None:
 def save_checkpoint(trainer: Trainer) -> Path:
     """Write all that resuming needs; the checkpoint is there as a whole or not at all."""
     final = checkpoint_path(trainer.args.output_dir, trainer.state.global_step)
-    beside = final.with_name(f".{final.name}.part")
-    if beside.exists():
-        shutil.rmtree(beside)
+    beside, replaced = (final.with_name(f".{final.name}.{kind}") for kind in ("part", "replaced"))
+    for leftover in (beside, replaced):
+        if leftover.exists():
+            shutil.rmtree(leftover)
     save_model(trainer.model, beside)
     torch.save(trainer.optimizer.state_dict(), beside / OPTIMIZER)
     torch.save(trainer.lr_scheduler.state_dict(), beside / SCHEDULER)
     torch.save(rng_state(), beside / RNG)
-    torch.save(trainer.running_loss.state_dict(), beside / RUNNING_LOSS)
+    _write_json(beside / PROGRESS, trainer.progress.state_dict())
     trainer.state.save_to_json(beside / STATE)
     _write_manifest(beside)
-    replaced = final.with_name(f".{final.name}.replaced")
     if final.exists():
         final.rename(replaced)
     beside.rename(final)
-    shutil.rmtree(replaced, ignore_errors=True)
+    if replaced.exists():
+        shutil.rmtree(replaced)
     return final
 
 
 def load_checkpoint(trainer: Trainer, checkpoint: Path) -> None:
-    """Load weights, optimizer, schedule and running loss from `checkpoint` into `trainer`'s."""
+    """Load weights, optimizer, schedule and progress from `checkpoint` into `trainer`'s."""
     load_model(trainer.model, checkpoint)
     trainer.optimizer.load_state_dict(_load(checkpoint / OPTIMIZER, trainer.args.device))
     trainer.lr_scheduler.load_state_dict(_load(checkpoint / SCHEDULER, trainer.args.device))
-    trainer.running_loss.load_state_dict(_load(checkpoint / RUNNING_LOSS, trainer.args.device))
+    trainer.progress.load_state_dict(_read_json(checkpoint / PROGRESS))
 
 
 def load_state(checkpoint: Path) -> TrainerState:
-    """Return the state of the training in `checkpoint`."""
-    return TrainerState.load_from_json(checkpoint / STATE)
+    """Return the state of the training in `checkpoint`, its best checkpoint where it is now."""
+    state = TrainerState.load_from_json(checkpoint / STATE)
+    if state.best_model_checkpoint is not None:
+        best = checkpoint.parent / Path(state.best_model_checkpoint).name
+        if find_fault(best):
+            logger.warning(
+                "The best checkpoint so far, %s, is gone: it is no longer the best.", best
+            )
+        state.best_model_checkpoint = None if find_fault(best) else str(best)
+    return state
 
 
 def load_rng_state(checkpoint: Path) -> dict[str, Any]:
@@ -125,20 +135,26 @@ def find_fault(checkpoint: Path) -> str | None:
     """Return what keeps `checkpoint` from being complete, by its manifest; `None` if nothing."""
     if not checkpoint.is_dir():
         return "there is no such directory"
-    if not (checkpoint / MANIFEST).is_file():
-        return f"it has no {MANIFEST}, so it was not written to its end"
-    for name, listed in json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")).items():
+    try:
+        listed = dict(_read_json(checkpoint / MANIFEST)["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"it has no whole {MANIFEST}, so it was not written to its end"
+    for name, entry in listed.items():
         if not (checkpoint / name).is_file():
             return f"{name} is missing"
-        if _entry(checkpoint / name) != listed:
+        if _entry(checkpoint / name) != entry:
             return f"{name} is not what was written"
     return None
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Return the checkpoints in `output_dir`, complete or not, by their step."""
+    """Return the checkpoints in `output_dir`, complete or not, in the order they were written in.
+
+    That is not the order of their steps where a run was started anew in the directory of a longer
+    one.
+    """
     found = [path for path in Path(output_dir).glob("checkpoint-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    return sorted(found, key=lambda path: (_written(path), int(path.name.rpartition("-")[2])))
 
 
 def rotate_checkpoints(output_dir: str | Path, limit: int, keep: Iterable[Path]) -> None:
@@ -156,10 +172,25 @@ def _load(path: Path, device: torch.device) -> Any:
 
 def _write_manifest(directory: Path) -> None:
     entries = {path.name: _entry(path) for path in sorted(directory.iterdir())}
-    for name in entries:
-        _to_disk(directory / name)
-    (directory / MANIFEST).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-    _to_disk(directory / MANIFEST)
+    _write_json(directory / MANIFEST, {"written": time.time(), "files": entries})
+    for path in directory.iterdir():
+        _to_disk(path)
+
+
+def _written(checkpoint: Path) -> float:
+    """Return when `checkpoint` was written, in seconds since 1970."""
+    try:
+        return float(_read_json(checkpoint / MANIFEST)["written"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return checkpoint.stat().st_mtime
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _entry(path: Path) -> dict[str, Any]:

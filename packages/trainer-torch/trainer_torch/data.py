@@ -30,11 +30,6 @@ class Plan:
     num_train_epochs: int
     batches_per_epoch: int
 
-    def position(self, epoch: float) -> tuple[int, int]:
-        """Return the epoch, from 0, in which `epoch` lies, and how many of its batches are done."""
-        fraction, whole = math.modf(epoch)
-        return int(whole), round(fraction * self.batches_per_epoch)
-
 
 def plan_training(args: TrainingArguments, dataloader: DataLoader[Any]) -> Plan:
     """Return how long a training over `dataloader` is.
@@ -80,12 +75,12 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
         self.skip = 0
 
-    def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Make the next iteration that of `epoch`, without its first `skip` samples."""
-        self.epoch, self.skip = epoch, skip
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration that of `epoch`."""
+        self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the indices of the epoch."""
+        """Yield the indices of the epoch, without the first `skip`."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         yield from torch.randperm(len(self.data), generator=generator).tolist()[self.skip :]
 
@@ -130,23 +125,28 @@ def begin_epoch(
 ) -> Iterator[Any]:
     """Return the batches of `epoch` that follow the first `skip`.
 
+    The loader's generators, and those of its samplers, are seeded anew for each epoch, so that an
+    epoch is the same whether or not the training was resumed before it.
+
     Args:
-        dataloader: Where the batches come from. Its generator is seeded anew for each epoch, so
-            that an epoch is the same whether or not the training was resumed before it.
+        dataloader: Where the batches come from.
         args: The arguments of the training.
-        epoch: The epoch, from 0; decides the order, where the loader has a generator or its sampler
-            a `set_epoch`.
-        skip: Leave out so many batches of the beginning, without loading them where the sampler
-            can.
+        epoch: The epoch, from 0. Whatever has a `set_epoch` is told.
+        skip: Leave out so many batches, without loading them where the sampler can.
     """
-    sampler = dataloader.sampler
-    if isinstance(sampler, EpochSampler):
-        sampler.set_epoch(epoch, skip * (dataloader.batch_size or 1))
+    batch_sampler: Any = dataloader.batch_sampler
+    wrapped = getattr(batch_sampler, "sampler", None)
+    parts: list[Any] = [dataloader, dataloader.sampler, batch_sampler, wrapped]
+    for part in parts:
+        if hasattr(part, "generator"):
+            part.generator = part.generator or torch.Generator()
+            part.generator.manual_seed(_data_seed(args) + epoch)
+    for part in [dataloader.dataset, *parts]:
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
+    if isinstance(dataloader.sampler, EpochSampler):
+        dataloader.sampler.skip = skip * args.per_device_train_batch_size
         skip = 0
-    elif hasattr(sampler, "set_epoch"):
-        sampler.set_epoch(epoch)
-    if dataloader.generator is not None:
-        dataloader.generator.manual_seed(_data_seed(args) + epoch)
     batches = iter(dataloader)
     for _ in islice(batches, skip):
         pass

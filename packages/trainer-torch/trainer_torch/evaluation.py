@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from trainer_torch.outputs import batch_size_of, map_tensors
+from trainer_torch.outputs import batch_size_of, map_tensors, plain_number
 
 if TYPE_CHECKING:
     from trainer_torch.trainer import Trainer
@@ -55,9 +55,9 @@ def run_evaluation(
             is a `compute_metrics`.
 
     Returns:
-        The predictions and labels, and the metrics: the mean loss over the samples as `loss`, what
-        `compute_metrics` returns, `runtime` in seconds, `samples_per_second` and
-        `steps_per_second`.
+        The predictions and labels, and the metrics: the mean loss over the samples as `loss`; where
+        there are labels, what `compute_metrics` returns; `runtime` in seconds, `samples_per_second`
+        and `steps_per_second`.
     """
     keep_predictions = keep_predictions or trainer.compute_metrics is not None
     begun, samples, steps = time.perf_counter(), 0, 0
@@ -81,12 +81,11 @@ def run_evaluation(
     metrics: dict[str, float] = {}
     if losses:
         metrics["loss"] = (torch.stack(losses).sum() / samples).item()
-    if trainer.compute_metrics is not None:
+    if trainer.compute_metrics is not None and evaluated.label_ids is not None:
         metrics.update(trainer.compute_metrics(evaluated))
     metrics.update(speed(begun, samples, steps))
-    return PredictionOutput(
-        *evaluated, {f"{prefix}_{name}": value for name, value in metrics.items()}
-    )
+    named = {f"{prefix}_{name}": plain_number(name, value) for name, value in metrics.items()}
+    return PredictionOutput(*evaluated, named)
 
 
 def speed(begun: float, samples: float, steps: int) -> dict[str, float]:
@@ -120,12 +119,23 @@ def _to_cpu(tensor: Tensor) -> Tensor:
 
 
 def _concatenated(batches: list[Any]) -> Any:
-    """Return the structure of `batches`, which all have the same, with their tensors joined."""
+    """Return the structure of `batches`, which all have the same, with its leaves joined.
+
+    Tensors become arrays, other leaves lists.
+    """
     first = batches[0] if batches else None
     if isinstance(first, Tensor):
+        if len({batch.shape[1:] for batch in batches}) > 1:
+            shapes = sorted({tuple(batch.shape) for batch in batches})
+            raise ValueError(
+                f"Predictions or labels cannot be joined, their batches have the shapes {shapes}. "
+                "Let data_collator pad all of them to one length."
+            )
         return np.concatenate([np.atleast_1d(batch.numpy()) for batch in batches])
     if isinstance(first, Mapping):
         return {name: _concatenated([batch[name] for batch in batches]) for name in first}
     if isinstance(first, (tuple, list)):
-        return tuple(_concatenated(list(parts)) for parts in zip(*batches, strict=True))
-    return first
+        if first and isinstance(first[0], (Tensor, Mapping, tuple, list)):
+            return tuple(_concatenated(list(parts)) for parts in zip(*batches, strict=True))
+        return [leaf for batch in batches for leaf in batch]
+    return None if first is None else batches

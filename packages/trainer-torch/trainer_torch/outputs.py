@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,23 +23,21 @@ def forward(model: nn.Module, batch: Any) -> Any:
 
 
 def split_output(output: Any) -> tuple[Tensor | None, Any]:
-    """Return the loss and the predictions in what a model or a `compute_loss` function returned.
+    """Return the loss and the predictions in what a model or a `compute_loss` returned.
 
     The loss is the output itself, the first of a tuple, `output["loss"]` or `output.loss`, where
-    that is a tensor of one element. The predictions are what is left, `None` where nothing is.
+    that is a tensor of no dimensions. The predictions are what is left, `None` where nothing is.
     """
-    if isinstance(output, Tensor):
-        return (output, None) if output.ndim == 0 else (None, output)
     if isinstance(output, Mapping):
         named = {name: value for name, value in output.items() if name != "loss"}
-        return _loss(output.get("loss")), next(iter(named.values())) if len(
-            named
-        ) == 1 else named or None
-    if isinstance(output, (tuple, list)):
-        loss = _loss(output[0]) if output else None
-        rest = tuple(output if loss is None else output[1:])
-        return loss, rest[0] if len(rest) == 1 else rest or None
-    return _loss(getattr(output, "loss", None)), getattr(output, "logits", None)
+        only = next(iter(named.values())) if len(named) == 1 else named or None
+        return _loss(output.get("loss")), only
+    if hasattr(output, "loss"):
+        return _loss(output.loss), getattr(output, "logits", None)
+    parts = tuple(output) if isinstance(output, (tuple, list)) else (output,)
+    loss = _loss(parts[0]) if parts else None
+    rest = parts if loss is None else parts[1:]
+    return loss, rest[0] if len(rest) == 1 else rest or None
 
 
 def labels_of(batch: Any) -> Any:
@@ -89,5 +88,39 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
 
 
+def require_loss(loss: Tensor | None, returned_by: str) -> Tensor:
+    """Return `loss`, which a model or function named `returned_by` returned.
+
+    Raises:
+        ValueError: It is none, or none that can be trained on.
+    """
+    if loss is None:
+        raise ValueError(
+            f"{returned_by} returned no loss for a batch of training. Return one number as a "
+            "tensor: as the first of a tuple, as ['loss'] or as .loss; or give the Trainer a "
+            "compute_loss function that takes the model and a batch."
+        )
+    if not loss.requires_grad:
+        raise ValueError(
+            f"The loss that {returned_by} returned has no gradient: it was detached, or computed "
+            "under torch.no_grad()."
+        )
+    return loss
+
+
+def plain_number(name: str, value: Any) -> Any:
+    """Return `value`, logged as `name`, as a Python number where it is a numpy or torch one.
+
+    Raises:
+        TypeError: It is an array of several numbers, which is no metric.
+    """
+    if not hasattr(value, "item"):
+        return value
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1:
+        raise TypeError(f"{name} is an array of shape {shape}, but a logged value is one number.")
+    return value.item()
+
+
 def _loss(value: Any) -> Tensor | None:
-    return value.reshape(()) if isinstance(value, Tensor) and value.numel() == 1 else None
+    return value if isinstance(value, Tensor) and value.ndim == 0 else None

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 from callback_core import (
     CallbackHandler,
     DefaultFlowCallback,
-    IntervalStrategy,
     PrinterCallback,
     ProgressCallback,
     TrainerControl,
@@ -30,10 +29,19 @@ from trainer_torch.arguments import TrainingArguments
 from trainer_torch.best_model import note_checkpoint
 from trainer_torch.data import Plan, eval_dataloader, plan_training, train_dataloader
 from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation, speed
-from trainer_torch.loop import RunningLoss, run_training
+from trainer_torch.loop import run_training
 from trainer_torch.optimizers import create_optimizer, create_scheduler
-from trainer_torch.outputs import ComputeLoss, forward, labels_of, split_output, to_device
-from trainer_torch.preflight import check_processes, check_trainer
+from trainer_torch.outputs import (
+    ComputeLoss,
+    forward,
+    labels_of,
+    plain_number,
+    require_loss,
+    split_output,
+    to_device,
+)
+from trainer_torch.preflight import check_model, check_parts, check_processes, check_training
+from trainer_torch.progress import Progress
 from trainer_torch.seeding import set_seed
 
 logger = logging.getLogger(__name__)
@@ -90,11 +98,6 @@ class Trainer:
     ) -> None:
         check_processes()
         self.args = args or TrainingArguments()
-        if self.args.eval_strategy != IntervalStrategy.NO and eval_dataset is None:
-            raise ValueError(
-                f"eval_strategy is '{self.args.eval_strategy}' but there is nothing to evaluate "
-                "on: give the Trainer an eval_dataset, or set eval_strategy to 'no'."
-            )
         self.model = model.to(self.args.device)
         self.data_collator = data_collator
         self.train_dataset = train_dataset
@@ -105,7 +108,8 @@ class Trainer:
         self.optimizer: Any = optimizers[0]
         self.lr_scheduler: Any = optimizers[1]
         self.train_dataloader: Any = None
-        self.running_loss = RunningLoss(self.args.device)
+        check_parts(self)
+        self.progress = Progress(self.args.device)
         self.state = TrainerState()
         self.control = TrainerControl()
         self.callback_handler = CallbackHandler(
@@ -156,21 +160,18 @@ class Trainer:
         plan = plan_training(self.args, self.train_dataloader)
         set_seed(self.args.seed)
         self._prepare(plan, checkpoint)
-        check_trainer(self)
+        check_training(self)
+        if self._model_returns_the_loss():
+            check_model(self)
         begun, first_step = time.perf_counter(), self.state.global_step
         try:
             rng_state = None if checkpoint is None else checkpoints.load_rng_state(checkpoint)
-            run_training(self, plan, rng_state)
+            samples = run_training(self, plan, rng_state)
             steps = self.state.global_step - first_step
-            samples = (
-                steps
-                * self.args.per_device_train_batch_size
-                * self.args.gradient_accumulation_steps
-            )
             metrics = {
                 f"train_{name}": value for name, value in speed(begun, samples, steps).items()
             }
-            metrics["train_loss"] = self.running_loss.mean(self.state.global_step)
+            metrics["train_loss"] = self.progress.mean_loss(self.state.global_step)
             self.log(metrics)
             self._choose_best_model()
         except BaseException as exception:
@@ -226,8 +227,16 @@ class Trainer:
         checkpoints.save_model(self.model, Path(output_dir or self.args.output_dir))
 
     def save_checkpoint(self) -> None:
-        """Save what resuming needs, delete what is over `save_total_limit`, tell the callbacks."""
+        """Save what resuming needs, delete what is over `save_total_limit`, tell the callbacks.
+
+        Raises:
+            RuntimeError: There has been no training, so there is nothing to resume.
+        """
         args, state = self.args, self.state
+        if self.optimizer is None or self.lr_scheduler is None:
+            raise RuntimeError(
+                "There is no training to save before train(); save_model saves the weights."
+            )
         note_checkpoint(
             args, state, checkpoints.checkpoint_path(args.output_dir, state.global_step)
         )
@@ -235,20 +244,24 @@ class Trainer:
         self._rotate(saved)
         self.fire(self.callback_handler.on_save, checkpoint_dir=str(saved))
 
-    def log(self, logs: dict[str, float]) -> None:
-        """Add `logs`, with the epoch, to the state's history and pass them to the callbacks."""
+    def log(self, logs: dict[str, Any]) -> None:
+        """Add `logs` to the state's history and pass them to the callbacks.
+
+        The epoch is added to `logs` itself, as in transformers, and numbers of numpy and torch
+        become Python's.
+        """
+        for name, value in logs.items():
+            logs[name] = plain_number(name, value)
         if self.state.epoch is not None:
             logs["epoch"] = self.state.epoch
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self.fire(self.callback_handler.on_log, logs=logs)
 
-    def compute_loss(self, model: nn.Module, batch: Any) -> tuple[Tensor | None, Any]:
-        """Return loss and predictions of a batch on the device, `None` for what is missing."""
-        return split_output(
-            forward(model, batch)
-            if self._compute_loss is None
-            else self._compute_loss(model, batch)
-        )
+    def compute_loss(self, model: nn.Module, batch: Any) -> Any:
+        """Return the loss of a batch on the device, or the loss and the predictions."""
+        if self._compute_loss is not None:
+            return self._compute_loss(model, batch)
+        return forward(model, batch)
 
     def training_step(self, batch: Any, batches_in_step: int) -> Tensor:
         """Add the gradient of a batch to the model's, as its share of the update step.
@@ -256,20 +269,18 @@ class Trainer:
         Returns:
             The loss of the batch, detached.
         """
-        self.model.train()
-        loss, _ = self.compute_loss(self.model, to_device(batch, self.args.device))
-        if loss is None:
-            raise ValueError(
-                f"{type(self.model).__name__} returned no loss at step "
-                f"{self.state.global_step + 1}."
-            )
+        output = self.compute_loss(self.model, to_device(batch, self.args.device))
+        returned_by = (
+            type(self.model).__name__ if self._model_returns_the_loss() else "compute_loss"
+        )
+        loss = require_loss(split_output(output)[0], returned_by)
         (loss / batches_in_step).backward()
         return loss.detach()
 
     def prediction_step(self, batch: Any) -> tuple[Tensor | None, Any, Any]:
         """Return loss, predictions and labels of a batch, `None` for what is missing."""
         batch = to_device(batch, self.args.device)
-        loss, predictions = self.compute_loss(self.model, batch)
+        loss, predictions = split_output(self.compute_loss(self.model, batch))
         return loss, predictions, labels_of(batch)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -282,6 +293,14 @@ class Trainer:
         """Return the loader of batches of evaluation or prediction over `dataset`."""
         return eval_dataloader(dataset, self.data_collator, self.args)
 
+    def _model_returns_the_loss(self) -> bool:
+        """Return whether the loss is what `forward` returns, and not of the user's own making."""
+        return (
+            self._compute_loss is None
+            and type(self).compute_loss is Trainer.compute_loss
+            and type(self).training_step is Trainer.training_step
+        )
+
     def _prepare(self, plan: Plan, checkpoint: Path | None) -> None:
         """Make optimizer, schedule and state anew, or as they were in `checkpoint`."""
         self.optimizer, self.lr_scheduler = self._given_optimizers
@@ -289,7 +308,7 @@ class Trainer:
         self.lr_scheduler = self.lr_scheduler or create_scheduler(
             self.optimizer, self.args, plan.max_steps
         )
-        self.running_loss = RunningLoss(self.args.device)
+        self.progress = Progress(self.args.device)
         self.state = TrainerState(epoch=0)
         if checkpoint is not None:
             checkpoints.load_checkpoint(self, checkpoint)
@@ -317,7 +336,15 @@ class Trainer:
     def _choose_best_model(self) -> None:
         """Load the best weights where that is wanted, now that the newest may go."""
         best = self.state.best_model_checkpoint
-        if best is not None and self.args.load_best_model_at_end:
+        if not self.args.load_best_model_at_end:
+            return
+        if best is None:
+            logger.warning(
+                "load_best_model_at_end: no checkpoint was saved at an evaluation that reported "
+                "%r as a number, so the model stays as training left it.",
+                self.args.metric_for_best_model,
+            )
+        else:
             logger.info("Loading the best model, that of %s.", best)
             checkpoints.load_model(self.model, Path(best))
             self._rotate()
