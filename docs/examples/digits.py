@@ -10,6 +10,7 @@ downloaded.
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,9 @@ def main() -> None:
     _, _, test = digits()
     metrics = trainer.predict(test).metrics
     print(f"Test accuracy: {metrics['test_accuracy']:.1%} of {len(test)} images")
-    print(f"Show the curves: tensorboard --logdir {options.output_dir / 'runs'}")
+    runs = options.output_dir / "runs"
+    if runs.is_dir():
+        print(f"Show the curves: tensorboard --logdir {shlex.quote(str(runs))}")
 
 
 if __name__ == "__main__":

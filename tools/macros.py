@@ -1,0 +1,79 @@
+# What BUILD files share. Not a module: Pants reads it before every BUILD file, and it cannot import.
+
+# The resolves that tests run in; callback-core can be used in each. `core` comes first: it is what all have in common.
+RESOLVES = ("core", "torch")
+
+
+def everything_in(resolve):
+    """All requirements of a resolve. With them its tests share one environment, not one per set of imports."""
+    own = () if resolve == "core" else (f"3rdparty/python:{resolve}",)
+    return [f"3rdparty/python:core@resolve={resolve}", *own]
+
+
+# What may be imported from another package: what its __init__.py exports. Whole packages (:lib) are for BUILD files.
+PUBLIC_CORE = (
+    "//packages/callback-core/callback_core/__init__.py",
+    "//packages/callback-core/callback_core/tracking/__init__.py",
+)
+PUBLIC = ("!//packages/*/tests/**", "//packages/*/*/__init__.py", "//packages/*:lib", *PUBLIC_CORE)
+THIRD_PARTY = ("//3rdparty/**",)
+
+
+def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY)):
+    """The targets of packages/<dist>: its sources, its metadata, its wheel and sdist, and its tests.
+
+    resolves: where its sources can be used. Its tests run in the first.
+    may_import: what its sources may import beside each other, as rules of Pants' visibility backend.
+    """
+    module = dist.replace("-", "_")
+    home = resolves[0]
+    many = len(resolves) > 1
+    lib = f":lib@resolve={home}" if many else ":lib"
+
+    python_sources(
+        name="lib",
+        sources=[f"{module}/**/*.py"],
+        resolve=parametrize(*resolves) if many else home,
+        dependencies=[":metadata", ":py_typed"],
+    )
+    resource(name="py_typed", source=f"{module}/py.typed")
+
+    # Code that Pants runs is not installed, so importlib.metadata would know neither its version nor its entry
+    # points. This writes beside the module what an installer would write, from pyproject.toml.
+    adhoc_tool(
+        name="metadata",
+        runnable="tools/dist_info.py",
+        workdir="/",
+        args=[f"packages/{dist}/pyproject.toml"],
+        execution_dependencies=[":project"],
+        output_directories=[f"packages/{dist}/{module}.dist-info"],
+    )
+
+    files(name="project", sources=["pyproject.toml", "README.md", "CHANGELOG.md"])
+    python_distribution(
+        name="dist",
+        dependencies=[lib, ":project"],
+        provides=python_artifact(name=dist),
+        generate_setup=False,
+    )
+
+    # Not only what a test imports: some run the package in a process of its own.
+    tests("tests", resolve=home, dependencies=[lib])
+
+    own = f"//packages/{dist}"
+    __dependencies_rules__(
+        (f"{own}/tests/**", f"{own}/**", *PUBLIC, *THIRD_PARTY, "!*"),
+        (f"{own}/{module}/**", f"!{own}/tests/**", f"{own}/**", *may_import, "!*"),
+        ("*", "*"),  # wheels, metadata, files
+    )
+
+
+def tests(folder="", *, resolve, dependencies=()):
+    """The tests in a folder: test_*.py, what they import (conftest.py, helpers), and files that they read."""
+    at = f"{folder}/" if folder else ""
+    shared = dict(
+        resolve=resolve, dependencies=[":test_data", *everything_in(resolve), *dependencies]
+    )
+    python_tests(name="tests", sources=[f"{at}**/test_*.py"], **shared)
+    python_test_utils(name="test_utils", sources=[f"{at}**/*.py", f"!{at}**/test_*.py"], **shared)
+    files(name="test_data", sources=[f"{at}**/*", f"!{at}**/*.py", f"!{at}**/BUILD"])

@@ -1,0 +1,125 @@
+"""Two things that Pants 2.17 lacks and this repository wants of `lint`.
+
+Ruff: Pants 2.17 calls `ruff FILES`, which ruff no longer takes. Here it is `ruff check`, and
+`ruff check --fix` under `fix`. Layers: the rules in BUILD files hold whenever dependencies are
+computed, which `lint` does not do by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pants.backend.python.lint.ruff import skip_field, subsystem
+from pants.backend.python.lint.ruff.subsystem import Ruff, RuffFieldSet
+from pants.backend.python.util_rules import pex
+from pants.backend.python.util_rules.pex import PexRequest, VenvPex, VenvPexProcess
+from pants.core.goals.fix import FixResult, FixTargetsRequest
+from pants.core.goals.lint import LintResult, LintTargetsRequest
+from pants.core.util_rules.config_files import ConfigFiles, ConfigFilesRequest
+from pants.core.util_rules.partitions import PartitionerType
+from pants.core.util_rules.source_files import SourceFiles, SourceFilesRequest
+from pants.engine.addresses import Addresses
+from pants.engine.fs import Digest, MergeDigests, Snapshot
+from pants.engine.process import FallibleProcessResult
+from pants.engine.rules import Get, MultiGet, collect_rules, rule
+from pants.engine.target import Dependencies, DependenciesRequest, FieldSet
+from pants.option.option_types import SkipOption
+from pants.option.subsystem import Subsystem
+from pants.util.meta import classproperty
+
+
+class RuffCheckRequest(LintTargetsRequest):
+    field_set_type = RuffFieldSet
+    tool_subsystem = Ruff
+    partitioner_type = PartitionerType.DEFAULT_SINGLE_PARTITION
+
+
+class RuffFixRequest(FixTargetsRequest):
+    field_set_type = RuffFieldSet
+    tool_subsystem = Ruff
+    partitioner_type = PartitionerType.DEFAULT_SINGLE_PARTITION
+
+    @classproperty
+    def tool_name(cls) -> str:
+        return "ruff --fix"
+
+
+@dataclass(frozen=True)
+class RuffRun:
+    command: tuple[str, ...]
+    snapshot: Snapshot
+
+
+@rule
+async def run_ruff(run: RuffRun, ruff: Ruff) -> FallibleProcessResult:
+    ruff_pex, config = await MultiGet(
+        Get(VenvPex, PexRequest, ruff.to_pex_request()),
+        Get(ConfigFiles, ConfigFilesRequest, ruff.config_request(run.snapshot.dirs)),
+    )
+    inputs = await Get(Digest, MergeDigests((run.snapshot.digest, config.snapshot.digest)))
+    return await Get(
+        FallibleProcessResult,
+        VenvPexProcess(
+            ruff_pex,
+            argv=(*run.command, "--quiet", "--force-exclude", *ruff.args, *run.snapshot.files),
+            input_digest=inputs,
+            output_files=run.snapshot.files,
+            description=f"Run ruff {' '.join(run.command)}",
+        ),
+    )
+
+
+@rule(desc="Lint with ruff")
+async def ruff_check(request: RuffCheckRequest.Batch[RuffFieldSet, Any]) -> LintResult:
+    sources = await Get(SourceFiles, SourceFilesRequest(fs.source for fs in request.elements))
+    result = await Get(FallibleProcessResult, RuffRun(("check",), sources.snapshot))
+    return LintResult.create(request, result, strip_chroot_path=True)
+
+
+@rule(desc="Fix with ruff")
+async def ruff_fix(request: RuffFixRequest.Batch) -> FixResult:
+    command = ("check", "--fix", "--exit-zero")
+    result = await Get(FallibleProcessResult, RuffRun(command, request.snapshot))
+    if result.exit_code:
+        raise RuntimeError(f"ruff {' '.join(command)} failed:\n{result.stderr.decode()}")
+    return await FixResult.create(request, result, strip_chroot_path=True)
+
+
+class Layers(Subsystem):
+    options_scope = "layers"
+    name = "Layers"
+    help = "Who may import whom: the __dependencies_rules__ of BUILD files."
+    skip = SkipOption("lint")
+
+
+@dataclass(frozen=True)
+class LayersFieldSet(FieldSet):
+    required_fields = (Dependencies,)
+
+    dependencies: Dependencies
+
+
+class LayersRequest(LintTargetsRequest):
+    field_set_type = LayersFieldSet
+    tool_subsystem = Layers
+    partitioner_type = PartitionerType.DEFAULT_SINGLE_PARTITION
+
+
+@rule(desc="Check the layers")
+async def check_layers(request: LayersRequest.Batch[LayersFieldSet, Any]) -> LintResult:
+    # A dependency that breaks a rule is an error here, which names both ends and the rule.
+    await MultiGet(Get(Addresses, DependenciesRequest(fs.dependencies)) for fs in request.elements)
+    return LintResult(0, "", "", linter_name="layers", partition_description=None)
+
+
+def rules():
+    return [
+        *collect_rules(),
+        *RuffCheckRequest.rules(),
+        *RuffFixRequest.rules(),
+        *LayersRequest.rules(),
+        *skip_field.rules(),
+        *subsystem.rules(),
+        *pex.rules(),
+    ]

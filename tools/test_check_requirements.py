@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+from check_requirements import problems, range_problem
+
+
+def found(tmp_path: Path, code: str, project: dict, **tool: list[str]) -> list[str]:
+    source = tmp_path / "some_tracker"
+    source.mkdir()
+    (source / "a.py").write_text(code)
+    pyproject = {"project": project, "tool": {"check_requirements": tool}}
+    return list(problems(pyproject, source, {"callback-core": "0.2.0"}))
+
+
+def test_all_in_order(tmp_path):
+    code = "import os, callback_core\nfrom .b import c\ndef f():\n    import sklearn.datasets\n"
+    project = {
+        "dependencies": ["callback-core>=0.1,<1"],
+        "optional-dependencies": {"x": ["scikit_learn[y] >=1; python_version>'3'"]},
+    }
+    assert found(tmp_path, code, project) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import wandb.sdk",
+        "from wandb import init",
+        "def f():\n    return importlib.import_module('wandb')",
+        "if TYPE_CHECKING:\n    import wandb",
+    ],
+)
+def test_an_import_that_is_not_declared(tmp_path, code):
+    assert found(tmp_path, code, {}) == ["a.py imports wandb, which is not declared"]
+
+
+def test_a_requirement_that_nothing_imports(tmp_path):
+    project = {"dependencies": ["wandb>=0.16"]}
+    assert found(tmp_path, "", project) == ["wandb is declared, and nothing imports it"]
+
+
+def test_exceptions_that_the_package_names(tmp_path):
+    project = {"dependencies": ["wandb>=0.16"]}
+    tool = {"used_without_import": ["wandb"], "imported_if_present": ["IPython"]}
+    assert found(tmp_path, "import IPython", project, **tool) == []
+
+
+@pytest.mark.parametrize(
+    ("requirement", "problem"),
+    [
+        ("callback-core>=0.1,<1", None),
+        ("callback-core>=0.2,<0.3", None),
+        ("callback-core>=0.10,<1", "does not admit"),
+        ("callback-core>=0.1,<0.2", "does not admit"),
+        ("callback-core>=0.1", "no floor and cap"),
+        ("callback-core", "no floor and cap"),
+    ],
+)
+def test_ranges_between_our_own_packages(requirement, problem):
+    answer = range_problem(requirement, "0.2.0")
+    assert answer is None if problem is None else problem in answer
