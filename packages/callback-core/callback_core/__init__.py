@@ -13,6 +13,7 @@ from callback_core.integrations import (
     get_available_reporting_integrations,
     get_reporting_integration_callbacks,
 )
+from callback_core.persistence import ExportableState, export_states, restore_states
 from callback_core.printer import PrinterCallback
 from callback_core.progress import ProgressCallback
 from callback_core.state import TrainerState
@@ -25,6 +26,7 @@ __all__ = [
     "DefaultFlowCallback",
     "EarlyStoppingCallback",
     "Event",
+    "ExportableState",
     "IntervalStrategy",
     "PrinterCallback",
     "ProgressCallback",
@@ -33,6 +35,8 @@ __all__ = [
     "TrainerControl",
     "TrainerState",
     "best_metric_key",
+    "export_states",
     "get_available_reporting_integrations",
     "get_reporting_integration_callbacks",
+    "restore_states",
 ]

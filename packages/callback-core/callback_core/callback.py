@@ -6,6 +6,7 @@ from typing import Any
 
 from callback_core.arguments import CallbackArguments
 from callback_core.control import TrainerControl
+from callback_core.failures import OnError
 from callback_core.state import TrainerState
 
 
@@ -21,12 +22,22 @@ class TrainerCallback:
 
     `control` is the only thing that a callback changes. Return it, or nothing.
 
+    A callback with something to keep in a checkpoint has `state_dict()`, which returns it as values
+    that JSON knows, and `load_state_dict(state)`.
+
+    Attributes:
+        on_error: What an error in a callback does. `raise`, the default of a callback that steers
+            or that a user wrote, ends the training; `isolate`, the default of trackers, is logged,
+            and after three in a row the callback is switched off for the rest of the training.
+
     Example:
         >>> class StopAtLoss(TrainerCallback):
         ...     def on_log(self, args, state, control, logs=None, **kwargs):
         ...         if logs.get("loss", 1.0) < 0.1:
         ...             control.request_stop("the loss is low enough")
     """
+
+    on_error: OnError = "raise"
 
     def on_init_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -97,7 +108,12 @@ class TrainerCallback:
         """
 
     def on_predict(
-        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
     ) -> TrainerControl | None:
         """A prediction is complete.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
+
+from callback_core.persistence import ExportableState
 
 FLAGS: Final = (
     "should_training_stop",
@@ -52,10 +54,10 @@ class _Flag:
         if value:
             control._request(self.name, None)
         else:
-            control._reset((self.name,))
+            control._reset({self.name: False})
 
 
-class TrainerControl:
+class TrainerControl(ExportableState):
     """The switches that callbacks turn on to act on the loop.
 
     A callback changes the control that it is given; it may also return one, which then replaces it.
@@ -86,7 +88,8 @@ class TrainerControl:
         should_log: bool = False,
     ) -> None:
         self._requests: list[Request] = []
-        self._asking: tuple[object, int] | None = None
+        self._asking: object = None  # the callback that is being called
+        self._state: Any = None  # the state that it is called with
         self.should_training_stop = should_training_stop
         self.should_epoch_stop = should_epoch_stop
         self.should_save = should_save
@@ -98,12 +101,25 @@ class TrainerControl:
         """The requests behind the flags that are on, oldest first."""
         return tuple(self._requests)
 
+    @requests.setter
+    def requests(self, requests: Iterable[Request | dict[str, Any]]) -> None:
+        self._requests = [
+            request if isinstance(request, Request) else Request(**request) for request in requests
+        ]
+
     def request_stop(self, reason: str) -> None:
         """Ask that training stop, and say why.
 
         `should_training_stop = True` does the same without a reason.
         """
         self._request("should_training_stop", reason)
+
+    def state(self) -> dict[str, Any]:
+        """Return the flags and the requests behind them, as a checkpoint keeps them."""
+        return {
+            "args": {flag: getattr(self, flag) for flag in FLAGS},
+            "attributes": {"requests": [asdict(request) for request in self._requests]},
+        }
 
     def __eq__(self, other: object) -> bool:
         """Two controls are equal when their flags are; who asked does not count."""
@@ -120,16 +136,25 @@ class TrainerControl:
     def _request(self, flag: str, reason: str | None) -> None:
         """Switch `flag` on in the name of the callback that is being called."""
         self.__dict__[flag] = True
-        callback, step = self._asking or (None, None)
-        by = None if callback is None else type(callback).__name__
+        by = step = None
+        if self._asking is not None:
+            by, step = type(self._asking).__name__, self._state.global_step
         self._requests.append(Request(flag, by, step, reason))
 
-    def _reset(self, flags: Iterable[str]) -> None:
-        """Switch `flags` off and forget who had asked for them."""
-        for flag in flags:
-            self.__dict__[flag] = False
+    def _new_training(self) -> None:
+        self._reset({"should_training_stop": False})
+
+    def _new_epoch(self) -> None:
+        self._reset({"should_epoch_stop": False})
+
+    def _new_step(self) -> None:
+        self._reset({"should_save": False, "should_evaluate": False, "should_log": False})
+
+    def _reset(self, off: dict[str, bool]) -> None:
+        """Take over the flags in `off`, which are off, and forget who had asked for them."""
+        self.__dict__.update(off)
         if self._requests:
-            self._requests = [request for request in self._requests if request.flag not in flags]
+            self._requests = [request for request in self._requests if request.flag not in off]
 
 
 def request_stop(control: Any, reason: str) -> None:

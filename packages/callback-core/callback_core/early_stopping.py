@@ -8,12 +8,14 @@ from typing import Any
 from callback_core.arguments import CallbackArguments, IntervalStrategy, best_metric_key
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl, request_stop
+from callback_core.persistence import ExportableState
+from callback_core.printer import readable_number
 from callback_core.state import TrainerState
 
 logger = logging.getLogger(__name__)
 
 
-class EarlyStoppingCallback(TrainerCallback):
+class EarlyStoppingCallback(TrainerCallback, ExportableState):
     """Stops training when `metric_for_best_model` has not improved for some evaluations in a row.
 
     An evaluation improves the metric when it is better than the best so far by more than the
@@ -26,7 +28,8 @@ class EarlyStoppingCallback(TrainerCallback):
 
     Raises:
         ValueError: At construction for a patience below 1 or a negative threshold; when training
-            begins without `metric_for_best_model` or without evaluations.
+            begins without `metric_for_best_model` or without evaluations; when an evaluation of
+            that training shows that the metric never comes.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class EarlyStoppingCallback(TrainerCallback):
         self.early_stopping_patience = early_stopping_patience
         self.early_stopping_threshold = early_stopping_threshold or 0.0
         self.early_stopping_patience_counter = 0
+        # The names of each evaluation of this training, as long as the metric was in none of them.
+        self._without_metric: list[frozenset[str]] | None = None
 
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -63,6 +68,7 @@ class EarlyStoppingCallback(TrainerCallback):
                 "EarlyStoppingCallback without load_best_model_at_end=True: the model will be "
                 "the last one, which is not the best one."
             )
+        self._without_metric = []
 
     def on_evaluate(
         self,
@@ -73,21 +79,69 @@ class EarlyStoppingCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Count this evaluation, and ask to stop when patience is at its end."""
-        if args.metric_for_best_model is None:
+        if args.metric_for_best_model is None or metrics is None:
             return
         key = best_metric_key(args.metric_for_best_model)
-        if metrics is None or key not in metrics:
+        if key not in metrics:
+            self._check_that_it_can_come(key, metrics)
             return
-        if self._improves(metrics[key], state.best_metric, bool(args.greater_is_better)):
+        self._without_metric = None
+        self.check_metric_value(args, state, control, metrics[key])
+        evaluations = self.early_stopping_patience_counter
+        if evaluations >= self.early_stopping_patience:
+            best = "none" if state.best_metric is None else readable_number(state.best_metric)
+            plural = "s" if evaluations > 1 else ""
+            request_stop(
+                control,
+                f"{key} has not improved for {evaluations} evaluation{plural} (best: {best})",
+            )
+
+    def on_train_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let later evaluations report what they like."""
+        self._without_metric = None
+
+    def check_metric_value(
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metric_value: float,
+    ) -> None:
+        """Count an evaluation with this value: from 0 where it is an improvement."""
+        if self._improves(metric_value, state.best_metric, bool(args.greater_is_better)):
             self.early_stopping_patience_counter = 0
         else:
             self.early_stopping_patience_counter += 1
-        if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            best = "none" if state.best_metric is None else f"{state.best_metric:.4g}"
-            evaluations = self.early_stopping_patience_counter
-            request_stop(
-                control, f"{key} has not improved for {evaluations} evaluations (best: {best})"
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Return how it was made, as `args`, and where it stands, as `attributes`."""
+        return {
+            "args": {
+                "early_stopping_patience": self.early_stopping_patience,
+                "early_stopping_threshold": self.early_stopping_threshold,
+            },
+            "attributes": {"early_stopping_patience_counter": self.early_stopping_patience_counter},
+        }
+
+    def _check_that_it_can_come(self, key: str, metrics: dict[str, float]) -> None:
+        """Raise an error where this evaluation shows that no other reports `key` either.
+
+        With several datasets there is an evaluation for each, with its name in those of the
+        metrics, and only one of them reports `key`. All of them have been when one comes again.
+        """
+        names = frozenset(metrics)
+        if self._without_metric is None or not any(name.startswith("eval_") for name in names):
+            return
+        if names in self._without_metric or not names.isdisjoint(("eval_loss", "eval_runtime")):
+            reported = sorted(names.union(*self._without_metric))
+            raise ValueError(
+                f"EarlyStoppingCallback never sees its metric: no evaluation reports {key!r}. "
+                f"Reported are: {', '.join(reported)}. Set metric_for_best_model to one of them, "
+                f"or return {key.removeprefix('eval_')!r} from compute_metrics."
             )
+        self._without_metric.append(names)
 
     def _improves(self, value: float, best: float | None, greater_is_better: bool) -> bool:
         if value != value:  # NaN, also where there is no best yet

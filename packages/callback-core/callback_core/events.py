@@ -20,12 +20,14 @@ class Event:
         when: When it happens, as one sentence.
         passes: Keywords that this event carries on top of `COMMON_KEYWORDS`.
         resets: Flags of `TrainerControl` that are switched off before the callbacks are asked.
+        closes: Whether every callback is called, whatever another one raises.
     """
 
     name: str
     when: str
     passes: tuple[str, ...] = ()
     resets: tuple[str, ...] = ()
+    closes: bool = False
 
 
 COMMON_KEYWORDS: Final = (
@@ -86,8 +88,9 @@ _TABLE: Final = (
         "on_exception",
         "Training ends by an error, an interrupt or a signal; `on_train_end` still follows.",
         passes=("exception",),
+        closes=True,
     ),
-    Event("on_train_end", "Training has ended, however it ended."),
+    Event("on_train_end", "Training has ended, however it ended.", closes=True),
 )
 
 EVENTS: Final = {event.name: event for event in _TABLE}

@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
+from callback_core.callback_list import CallbackList
 from callback_core.control import TrainerControl
 from callback_core.default_flow import DefaultFlowCallback
-from callback_core.events import EVENTS, PER_CALLBACK_COPIES
+from callback_core.events import COMMON_KEYWORDS, EVENTS, PER_CALLBACK_COPIES
+from callback_core.failures import Failures, policy
 from callback_core.state import TrainerState
 
 logger = logging.getLogger(__name__)
@@ -18,11 +20,13 @@ logger = logging.getLogger(__name__)
 # inspect.CO_VARKEYWORDS, without the 10 ms that importing inspect takes
 _TAKES_ANY_KEYWORD: Final = 0x08
 
+_HOMES_OF_THE_BASE_CLASS: Final = (TrainerCallback.__module__, "transformers.trainer_callback")
+
 
 def _method_of(name: str) -> Callable[..., TrainerControl]:
     """Return the handler's method for `name`: reset its flags, then call whoever overrides it."""
     event = EVENTS[name]
-    resets = event.resets
+    off = dict.fromkeys(event.resets, False)
 
     def method(
         self: CallbackHandler,
@@ -32,13 +36,13 @@ def _method_of(name: str) -> Callable[..., TrainerControl]:
         *passed: Any,
         **kwargs: Any,
     ) -> TrainerControl:
-        if resets:
-            control._reset(resets)
-        if not self._overridden[name]:
+        if off and control._requests:  # without a request no flag is on
+            control._reset(off)
+        if not self._calls[name]:
             return control
-        return self.call_event(
-            name, args, state, control, **dict(zip(event.passes, passed, strict=False)), **kwargs
-        )
+        if passed:
+            kwargs.update(zip(event.passes, passed, strict=False))
+        return self.call_event(name, args, state, control, **kwargs)
 
     method.__name__, method.__qualname__, method.__doc__ = (
         name,
@@ -80,13 +84,13 @@ class CallbackHandler(TrainerCallback):
         self.lr_scheduler = lr_scheduler
         self.train_dataloader: Any = None
         self.eval_dataloader: Any = None
-        self._callbacks: list[Any] = []
-        self._overridden: dict[str, list[tuple[Any, Callable[..., Any]]]] = {
-            name: [] for name in EVENTS
-        }
+        self._training = False
+        self._failures = Failures()
+        self._calls: dict[str, list[tuple[Any, Callable[..., Any]]]] = {name: [] for name in EVENTS}
+        self.callbacks = []
         for callback in callbacks:
             self.add_callback(callback)
-        if not any(isinstance(callback, DefaultFlowCallback) for callback in self._callbacks):
+        if not any(isinstance(callback, DefaultFlowCallback) for callback in self.callbacks):
             logger.warning(
                 "There is no DefaultFlowCallback among the callbacks, so nothing tells the loop "
                 "when to log, evaluate, save and stop. Add one before training, unless a "
@@ -95,7 +99,6 @@ class CallbackHandler(TrainerCallback):
             )
 
     on_init_end = _method_of("on_init_end")
-    on_train_begin = _method_of("on_train_begin")
     on_epoch_begin = _method_of("on_epoch_begin")
     on_step_begin = _method_of("on_step_begin")
     on_substep_end = _method_of("on_substep_end")
@@ -110,39 +113,80 @@ class CallbackHandler(TrainerCallback):
     on_epoch_end = _method_of("on_epoch_end")
     on_push_begin = _method_of("on_push_begin")
     on_exception = _method_of("on_exception")
-    on_train_end = _method_of("on_train_end")
+    _begin = _method_of("on_train_begin")
+    _end = _method_of("on_train_end")
+
+    def on_train_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Training begins.
+
+        Raises:
+            RuntimeError: It has begun before and not ended.
+        """
+        if self._training:
+            raise RuntimeError(
+                "on_train_begin was fired in the middle of a training. Fire on_train_end first, "
+                "also when the training before ended by an error."
+            )
+        self._training = True
+        self._failures = Failures()
+        self._find_calls()
+        return self._begin(args, state, control, **kwargs)
+
+    def on_train_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Training has ended, however it ended.
+
+        Says in one line which isolated callbacks failed.
+        """
+        try:
+            return self._end(args, state, control, **kwargs)
+        finally:
+            self._training = False
+            if self._failures.records:
+                logger.warning("Training was not affected, but %s.", self._failures.report())
 
     @property
-    def callbacks(self) -> tuple[Any, ...]:
-        """The callbacks in the order in which they are called."""
-        return tuple(self._callbacks)
+    def callbacks(self) -> list[Any]:
+        """The callbacks in the order in which they are called; the list may be changed."""
+        return self._callbacks
+
+    @callbacks.setter
+    def callbacks(self, callbacks: Iterable[Any]) -> None:
+        self._callbacks = CallbackList(callbacks, self._find_calls)
+        self._find_calls()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processing class, under its older name."""
+        return self.processing_class
 
     @property
     def callback_list(self) -> str:
         """The class names of the callbacks, one a line."""
-        return "\n".join(type(callback).__name__ for callback in self._callbacks)
+        return "\n".join(type(callback).__name__ for callback in self.callbacks)
 
     def add_callback(self, callback: Any) -> None:
         """Add `callback`, or an instance of it where it is a class, behind the others."""
         added = callback() if isinstance(callback, type) else callback
-        _check(added)
-        if type(added) in map(type, self._callbacks):
+        if type(added) in map(type, self.callbacks):
             logger.warning(
                 "A %s is added although there is one already; both will be called. The callbacks "
                 "are:\n%s",
                 type(added).__name__,
                 self.callback_list,
             )
-        self._callbacks.append(added)
-        self._find_overridden()
+        check_callback(added)
+        self.callbacks.append(added)
 
     def pop_callback(self, callback: Any) -> Any:
         """Remove and return the first callback that is `callback` or of that class, or `None`."""
-        found = self._find(callback)
-        if found is not None:
-            self._callbacks.pop([kept is found for kept in self._callbacks].index(True))
-            self._find_overridden()
-        return found
+        for index, found in enumerate(self.callbacks):
+            if isinstance(found, callback) if isinstance(callback, type) else found == callback:
+                return self.callbacks.pop(index)
+        return None
 
     def remove_callback(self, callback: Any) -> None:
         """Remove the first callback that is `callback` or of that class.
@@ -153,8 +197,8 @@ class CallbackHandler(TrainerCallback):
         """
         if self.pop_callback(callback) is None and not isinstance(callback, type):
             raise ValueError(
-                f"{callback!r} cannot be removed: it is not among the "
-                f"callbacks:\n{self.callback_list}"
+                f"{callback!r} cannot be removed: it is not among the callbacks:\n"
+                f"{self.callback_list}"
             )
 
     def call_event(
@@ -167,57 +211,94 @@ class CallbackHandler(TrainerCallback):
     ) -> TrainerControl:
         """Call `event` of every callback that overrides it and return the control to go on with.
 
-        `logs` and `metrics` are handed out as copies, one per callback.
+        `logs` and `metrics` are handed out as copies, one per callback. An error of a callback is
+        raised at once; at an event that closes, after the others have been called. One of an
+        isolated callback is not raised. `event` may be a method that is not in `EVENTS`.
         """
-        keywords = {
-            "model": self.model,
-            "processing_class": self.processing_class,
-            "tokenizer": self.processing_class,
-            "optimizer": self.optimizer,
-            "lr_scheduler": self.lr_scheduler,
-            "train_dataloader": self.train_dataloader,
-            "eval_dataloader": self.eval_dataloader,
-            **kwargs,
-        }
+        # This is in the loop's every step. Keywords written out in the call cost two thirds of what
+        # they cost in a dictionary, which is used only where an event passes something of its own.
+        model, processing_class = self.model, self.processing_class
+        optimizer, lr_scheduler = self.optimizer, self.lr_scheduler
+        train_dataloader, eval_dataloader = self.train_dataloader, self.eval_dataloader
+        keywords: dict[str, Any] = {}
+        if kwargs:
+            keywords = {name: getattr(self, name) for name in COMMON_KEYWORDS} | kwargs
         copied = [name for name in PER_CALLBACK_COPIES if kwargs.get(name) is not None]
+        calls = self._calls.get(event)
+        if calls is None:  # an event of somebody's own
+            calls = [(one, getattr(one, event)) for one in self.callbacks if hasattr(one, event)]
+        raised: Exception | None = None
+        asked_before, control._state = control._asking, state
         try:
-            for callback, method in self._overridden[event]:
-                for name in copied:
-                    keywords[name] = dict(kwargs[name])
-                control._asking = callback, state.global_step
-                answer = method(args, state, control, **keywords)
-                if answer is not None and answer is not control:
-                    control = _replacement(answer, f"{type(callback).__name__}.{event}")
+            for callback, method in calls:
+                control._asking = callback
+                try:
+                    if keywords:
+                        for name in copied:
+                            keywords[name] = dict(kwargs[name])
+                        answer = method(args, state, control, **keywords)
+                    else:
+                        answer = method(
+                            args,
+                            state,
+                            control,
+                            model=model,
+                            processing_class=processing_class,
+                            tokenizer=processing_class,
+                            optimizer=optimizer,
+                            lr_scheduler=lr_scheduler,
+                            train_dataloader=train_dataloader,
+                            eval_dataloader=eval_dataloader,
+                        )
+                    if answer is not None and answer is not control:
+                        control = _replacement(answer, f"{type(callback).__name__}.{event}")
+                except Exception as error:
+                    if policy(callback) == "isolate":
+                        self._failures.add(callback, event, state.global_step, error)
+                        self._find_calls()
+                    elif event not in EVENTS or not EVENTS[event].closes:
+                        raise
+                    elif raised is None:
+                        raised = error
+                    else:
+                        logger.error("%s.%s failed too.", callback, event, exc_info=error)
         finally:
-            control._asking = None
+            control._asking = asked_before
+        if raised is not None:
+            raise raised
         return control
 
-    def _find(self, callback: Any) -> Any:
-        if isinstance(callback, type):
-            return next((found for found in self._callbacks if isinstance(found, callback)), None)
-        return next((found for found in self._callbacks if found == callback), None)
-
-    def _find_overridden(self) -> None:
-        self._overridden = {
+    def _find_calls(self) -> None:
+        """Find, for each event, the methods to call. One that is switched off is still closed."""
+        self._calls = {
             name: [
-                (callback, getattr(callback, name))
+                (callback, self._failures.watched(callback, getattr(callback, name)))
                 for callback in self._callbacks
                 if _overrides(callback, name)
+                and (event.closes or not self._failures.is_off(callback))
             ]
-            for name in EVENTS
+            for name, event in EVENTS.items()
         }
 
 
 def _overrides(callback: Any, event: str) -> bool:
-    """Return whether `callback` has a method for `event` other than the empty one."""
+    """Return whether `callback` has a method for `event` other than the empty one.
+
+    The empty one of transformers' base class counts as such.
+    """
     method = getattr(callback, event, None)
-    return method is not None and getattr(method, "__func__", None) is not getattr(
-        TrainerCallback, event
-    )
+    at_home = getattr(method, "__module__", None) in _HOMES_OF_THE_BASE_CLASS
+    empty = at_home and getattr(method, "__qualname__", "") == f"TrainerCallback.{event}"
+    return method is not None and not empty
 
 
-def _check(callback: Any) -> None:
-    """Refuse what the loop could not call, before it is called."""
+def check_callback(callback: Any) -> None:
+    """Refuse what the loop could not call, before it is called.
+
+    Raises:
+        TypeError: `callback` has no event method, or one that refuses unknown keywords.
+        ValueError: Its `on_error` does not exist.
+    """
     methods = {name: getattr(callback, name, None) for name in EVENTS}
     if not any(callable(method) for method in methods.values()):
         raise TypeError(
@@ -231,6 +312,7 @@ def _check(callback: Any) -> None:
                 f"{type(callback).__name__}.{name} would fail when it is called: events pass "
                 "keywords such as model and optimizer. End its signature with **kwargs."
             )
+    policy(callback)
 
 
 def _replacement(answer: Any, method: str) -> TrainerControl:

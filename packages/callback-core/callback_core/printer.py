@@ -1,19 +1,24 @@
-"""`PrinterCallback`: prints the logs, one line each."""
+"""`PrinterCallback`: prints the logs, one line each. And what makes them readable."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
 
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl
 from callback_core.state import TrainerState
 
+_MOST_ELEMENTS: Final = 100  # of an array or tensor that is written out
+
 
 class PrinterCallback(TrainerCallback):
     """Prints the logs to standard output, in the main process of each machine.
 
-    For where no progress bar is wanted.
+    For where no progress bar is wanted. Where a training is asked to end early, it says by whom.
     """
 
     def on_log(
@@ -26,14 +31,44 @@ class PrinterCallback(TrainerCallback):
     ) -> None:
         """Print `logs`."""
         if state.is_local_process_zero and logs is not None:
-            print(readable_logs(logs), flush=True)
+            print(printable(str(readable_logs(logs))), flush=True)
+
+    def on_train_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Print who asked for the end, where it came early."""
+        if state.is_local_process_zero and (line := why_stopped(state, control)):
+            print(printable(line), flush=True)
 
 
-def readable_logs(logs: dict[str, Any], max_str_len: int | None = None) -> dict[str, Any]:
-    """Return `logs` as a person reads them: floats to four digits, and `total_flos` left out.
+def why_stopped(state: TrainerState, control: Any) -> str | None:
+    """Return a line that names who asked for the end of training before its last step.
 
     Args:
-        logs: The logged values by name.
+        state: The state at the end of training.
+        control: The control at the end of training. transformers' does not know who asked.
+
+    Returns:
+        The line; `None` where all steps were done, or where nobody is known to have asked.
+    """
+    if 0 < state.max_steps <= state.global_step:
+        return None
+    asked = [
+        (request.by or "the program") + (f": {request.reason}" if request.reason else "")
+        for request in getattr(control, "requests", ())
+        if request.flag == "should_training_stop"
+    ]
+    if not asked:
+        return None
+    of_all = f" of {state.max_steps}" if state.max_steps > 0 else ""
+    return f"Stopped at step {state.global_step}{of_all}: {'; '.join(dict.fromkeys(asked))}"
+
+
+def readable_logs(logs: Mapping[str, Any], max_str_len: int | None = None) -> dict[str, Any]:
+    """Return `logs` as a person reads them: numbers by `readable_number`, and no `total_flos`.
+
+    Args:
+        logs: The logged values by name. Arrays and tensors become numbers, also in nested values.
         max_str_len: Replace strings that have more characters than this by a note of their length.
     """
     return {
@@ -41,9 +76,34 @@ def readable_logs(logs: dict[str, Any], max_str_len: int | None = None) -> dict[
     }
 
 
+def readable_number(value: float) -> float:
+    """Return `value` to four digits, but none of those before the point is lost."""
+    value = float(value)  # numpy's float64 is a float that shows its type
+    if value.is_integer():
+        return value
+    return float(f"{value:.4g}") if abs(value) < 1000 else round(value, 1)
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with characters that standard output cannot write as escapes like `\u4e2d`."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def _readable(value: Any, max_str_len: int | None) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.4g}")
-    if isinstance(value, str) and max_str_len is not None and len(value) > max_str_len:
-        return f"[{len(value)} characters, more than max_str_len={max_str_len}]"
+        return readable_number(value)
+    if isinstance(value, str):
+        if max_str_len is not None and len(value) > max_str_len:
+            return f"[{len(value)} characters, more than max_str_len={max_str_len}]"
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: _readable(part, max_str_len) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        parts = [_readable(part, max_str_len) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
+    if hasattr(value, "tolist") and hasattr(value, "shape"):  # of numpy, torch, jax
+        if math.prod(value.shape) > _MOST_ELEMENTS:
+            return f"[{type(value).__name__} of shape {tuple(value.shape)}]"
+        return _readable(value.tolist(), max_str_len)
     return value

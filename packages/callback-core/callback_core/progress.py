@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl
-from callback_core.printer import readable_logs
+from callback_core.printer import printable, readable_logs, why_stopped
 from callback_core.state import TrainerState
 
 if TYPE_CHECKING:
@@ -20,7 +19,8 @@ class ProgressCallback(TrainerCallback):
     """Shows the progress of training, evaluation and prediction, and writes the logs above the bar.
 
     One process of all shows it. A bar is drawn in a terminal and in a notebook; where standard
-    error is a pipe or a file, only the logs are written, as plain lines.
+    error is a pipe or a file, only the logs are written, as plain lines. Where a training is asked
+    to end early, it says by whom.
 
     Args:
         max_str_len: Logged strings with more characters than this are not written out.
@@ -30,13 +30,16 @@ class ProgressCallback(TrainerCallback):
         self.max_str_len = max_str_len
         self.training_bar: tqdm[Any] | None = None
         self.prediction_bar: tqdm[Any] | None = None
+        self._predicted: Any = None  # the dataloader of the prediction bar
 
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the training bar, at the step from which training goes on."""
+        self._close_bars()  # which an error has left open
         if state.is_world_process_zero:
-            self.training_bar = _bar(total=state.max_steps, initial=state.global_step)
+            total = state.max_steps if state.max_steps > 0 else None
+            self.training_bar = _bar(total=total, initial=state.global_step)
 
     def on_step_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -56,10 +59,14 @@ class ProgressCallback(TrainerCallback):
         """Move the prediction bar by a batch, opening it at the first."""
         if not state.is_world_process_zero:
             return
-        if self.prediction_bar is None:
-            total = len(eval_dataloader) if isinstance(eval_dataloader, Sized) else None
-            self.prediction_bar = _bar(total=total, leave=self.training_bar is None)
-        self.prediction_bar.update(1)
+        bar = self.prediction_bar
+        # An evaluation that fails outside of training ends without an event, so its bar is found
+        # here: by its dataloader or, where that is used again, by being full.
+        if bar is None or self._predicted is not eval_dataloader or _is_full(bar):
+            self._close_prediction_bar()
+            bar = _bar(total=_length(eval_dataloader), below=self.training_bar)
+            self.prediction_bar, self._predicted = bar, eval_dataloader
+        bar.update(1)
 
     def on_evaluate(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -68,7 +75,12 @@ class ProgressCallback(TrainerCallback):
         self._close_prediction_bar()
 
     def on_predict(
-        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Close the prediction bar."""
         self._close_prediction_bar()
@@ -83,14 +95,23 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         """Write `logs` above the bars."""
         if state.is_world_process_zero and logs is not None:
-            from tqdm.auto import tqdm
+            from tqdm import tqdm
 
-            tqdm.write(str(readable_logs(logs, self.max_str_len)))
+            tqdm.write(printable(str(readable_logs(logs, self.max_str_len))))
+            sys.stdout.flush()  # a pipe or a file would keep it back
 
     def on_train_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Close the bars, also one of an evaluation that an error cut short."""
+        bar, line = self.training_bar, why_stopped(state, control)
+        self._close_bars()
+        if state.is_world_process_zero and line is not None:
+            if bar is not None:
+                bar.colour = "orange"  # in a notebook, where it is red now, as after an error
+            print(printable(line), flush=True)
+
+    def _close_bars(self) -> None:
         self._close_prediction_bar()
         if self.training_bar is not None:
             self.training_bar.close()
@@ -99,18 +120,53 @@ class ProgressCallback(TrainerCallback):
     def _close_prediction_bar(self) -> None:
         if self.prediction_bar is not None:
             self.prediction_bar.close()
-            self.prediction_bar = None
+        self.prediction_bar = self._predicted = None
 
 
-def _bar(total: int | None, initial: int = 0, leave: bool = True) -> tqdm[Any]:
-    """Return a bar, silent where neither a terminal nor a notebook would draw it."""
-    from tqdm.auto import tqdm  # here, because it takes longer than all of callback_core to import
+def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) -> tqdm[Any]:
+    """Return a bar, silent where neither a terminal nor a notebook would draw it.
 
-    in_notebook = "ipykernel" in sys.modules
+    Args:
+        total: Where the bar ends, if that is known.
+        initial: Where it begins.
+        below: The bar under which it is shown, until it is closed.
+    """
+    # Imported here, because it takes longer than all of callback_core to import.
+    if not _in_notebook():
+        from tqdm import tqdm as terminal_bar
+
+        return terminal_bar(
+            total=total, initial=initial, leave=below is None, dynamic_ncols=True, disable=None
+        )
+    from tqdm.auto import tqdm  # a widget where there is ipywidgets, else text
+
     return tqdm(
         total=total,
         initial=initial,
-        leave=leave,
+        leave=below is None,
         dynamic_ncols=True,
-        disable=False if in_notebook else None,
+        file=sys.stdout,  # where the logs go, so that they stay in order
+        # A notebook cannot go up a line, so that a second bar of text would go down the page.
+        disable=below is not None and not hasattr(below, "container"),
     )
+
+
+def _in_notebook() -> bool:
+    """Return whether this program is a notebook's kernel.
+
+    That a notebook's modules are imported does not tell: other programs import them too.
+    """
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+def _is_full(bar: tqdm[Any]) -> bool:
+    return bar.total is not None and bar.n >= bar.total
+
+
+def _length(dataloader: Any) -> int | None:
+    """Return the number of batches; `None` where the dataloader does not know it."""
+    try:
+        return len(dataloader)
+    except (TypeError, NotImplementedError):  # torch's has a __len__ that raises
+        return None

@@ -73,7 +73,18 @@ def test_the_reason_says_which_metric_and_for_how_long() -> None:
     callback.on_evaluate(
         arguments(), TrainerState(best_metric=0.25), control, metrics={"eval_loss": 0.5}
     )
-    assert control.requests[0].reason == "eval_loss has not improved for 1 evaluations (best: 0.25)"
+    assert control.requests[0].reason == "eval_loss has not improved for 1 evaluation (best: 0.25)"
+
+
+def test_the_reason_shows_a_great_best_value_in_full() -> None:
+    control = TrainerControl()
+    callback = EarlyStoppingCallback(early_stopping_patience=2)
+    for value in (24100.5, 24200.0):
+        state = TrainerState(best_metric=24100.25)
+        callback.on_evaluate(arguments(), state, control, metrics={"eval_loss": value})
+    assert control.requests[0].reason == (
+        "eval_loss has not improved for 2 evaluations (best: 24100.2)"
+    )
 
 
 def test_another_evaluation_s_metrics_are_not_counted() -> None:
@@ -81,6 +92,71 @@ def test_another_evaluation_s_metrics_are_not_counted() -> None:
     EarlyStoppingCallback().on_evaluate(
         arguments(), TrainerState(best_metric=0.1), control, metrics={"eval_b_loss": 9.0}
     )
+    assert not control.should_training_stop
+
+
+def evaluate(*evaluations: list[str], begin: bool = True, **changed: Any) -> None:
+    """Begin a training and evaluate, each time with metrics of these names."""
+    args, state, control = arguments(**changed), TrainerState(), TrainerControl()
+    callback = EarlyStoppingCallback()
+    if begin:
+        callback.on_train_begin(args, state, control)
+    for names in evaluations:
+        callback.on_evaluate(args, state, control, metrics=dict.fromkeys(names, 0.5))
+
+
+A, B = ["eval_a_loss", "eval_a_runtime"], ["eval_b_loss", "eval_b_runtime"]
+
+
+@pytest.mark.parametrize("always_there", ["eval_loss", "eval_runtime"])
+def test_a_metric_that_never_comes_is_an_error_at_the_first_evaluation(always_there: str) -> None:
+    with pytest.raises(ValueError) as error:
+        evaluate(["eval_f1", always_there], metric_for_best_model="accuracy")
+    assert str(error.value) == (
+        "EarlyStoppingCallback never sees its metric: no evaluation reports 'eval_accuracy'. "
+        f"Reported are: {', '.join(sorted(['eval_f1', always_there]))}. Set metric_for_best_model "
+        "to one of them, or return 'accuracy' from compute_metrics."
+    )
+
+
+def test_a_metric_that_none_of_several_datasets_has_is_an_error_when_the_first_comes_again() -> (
+    None
+):
+    evaluate(A, B, metric_for_best_model="loss")
+    with pytest.raises(ValueError, match="eval_a_loss, eval_a_runtime, eval_b_loss"):
+        evaluate(A, B, A, metric_for_best_model="loss")
+
+
+def test_the_metric_may_be_that_of_any_of_several_datasets() -> None:
+    evaluate(A, B, A, B, A, metric_for_best_model="eval_a_loss")
+    evaluate(A, B, A, B, A, metric_for_best_model="b_loss")
+
+
+def test_evaluations_that_are_no_part_of_the_training_need_not_have_the_metric() -> None:
+    evaluate(["eval_loss"], begin=False, metric_for_best_model="accuracy")
+    evaluate(["test_loss"], ["test_loss"], metric_for_best_model="accuracy")
+    evaluate(["eval_loss"], ["eval_other_loss"], ["eval_other_loss"])
+
+
+def test_after_training_an_evaluation_may_report_what_it_likes() -> None:
+    args, state, control = arguments(), TrainerState(), TrainerControl()
+    callback = EarlyStoppingCallback()
+    callback.on_train_begin(args, state, control)
+    callback.on_train_end(args, state, control)
+    callback.on_evaluate(args, state, control, metrics={"eval_runtime": 0.5})
+
+
+def test_its_value_check_and_its_state_are_transformers_own() -> None:
+    callback = EarlyStoppingCallback(early_stopping_patience=3, early_stopping_threshold=0.1)
+    state, control = TrainerState(best_metric=0.5), TrainerControl()
+    for value in (0.5, 0.45):
+        callback.check_metric_value(arguments(), state, control, value)
+    assert callback.state() == {
+        "args": {"early_stopping_patience": 3, "early_stopping_threshold": 0.1},
+        "attributes": {"early_stopping_patience_counter": 2},
+    }
+    callback.check_metric_value(arguments(), state, control, 0.35)
+    assert callback.early_stopping_patience_counter == 0
     assert not control.should_training_stop
 
 

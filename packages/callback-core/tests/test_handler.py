@@ -219,3 +219,43 @@ def test_a_callback_that_was_added_twice_is_popped_once() -> None:
     handler.pop_callback(recorder)
     fire(handler, "on_log", logs={})
     assert len(recorder.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda callbacks, added: callbacks.append(added),
+        lambda callbacks, added: callbacks.insert(0, added),
+        lambda callbacks, added: callbacks.extend([added]),
+        lambda callbacks, added: callbacks.__setitem__(0, added),
+        lambda callbacks, added: callbacks.__iadd__([added]),
+    ],
+    ids=["append", "insert", "extend", "set", "+="],
+)
+def test_the_list_of_callbacks_may_be_changed_in_place(change: Any) -> None:
+    recorder, handler = Recorder(), handler_of()
+    change(handler.callbacks, recorder)
+    fire(handler, "on_log", logs={})
+    assert len(recorder.calls) == 1
+    handler.callbacks.remove(recorder)
+    fire(handler, "on_log", logs={})
+    assert len(recorder.calls) == 1
+
+
+def test_the_list_of_callbacks_may_be_replaced_and_added_to_another() -> None:
+    recorder, handler = Recorder(), handler_of()
+    handler.callbacks = [*handler.callbacks, recorder]
+    fire(handler, "on_log", logs={})
+    assert len(recorder.calls) == 1
+    assert handler.callbacks + ["more"] == [*handler.callbacks, "more"]  # noqa: RUF005
+
+
+def test_a_flag_set_after_a_nested_event_is_still_the_callback_s_own() -> None:
+    class Nests(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            handler.on_log(args, state, control, logs={})
+            control.should_save = True
+
+    handler = handler_of(Nests)
+    control = fire(handler, "on_step_end")
+    assert control.requests[-1].by == "Nests"

@@ -1,0 +1,125 @@
+"""The states of callbacks in a checkpoint: each goes back to the callback that it came from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from callback_core import (
+    EarlyStoppingCallback,
+    ExportableState,
+    TrainerCallback,
+    TrainerControl,
+    export_states,
+    restore_states,
+)
+
+
+class Counter(TrainerCallback):
+    """Keeps a number by `state_dict`."""
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+
+
+class Exported(TrainerCallback, ExportableState):
+    """Keeps a number as transformers' callbacks do."""
+
+    def __init__(self, limit: int = 1) -> None:
+        self.limit, self.count = limit, 0
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"limit": self.limit}, "attributes": {"count": self.count}}
+
+
+class Plain(TrainerCallback):
+    """Has no state to keep, though it calls something its state."""
+
+    def __init__(self) -> None:
+        self.state = "not to be kept"
+
+
+def through_a_file(owners: list[Any], kept: dict[str, Any] | None = None) -> dict[str, Any]:
+    states: dict[str, Any] = json.loads(json.dumps(export_states(owners, kept or {})))
+    return states
+
+
+def test_states_have_transformers_shape() -> None:
+    exported = Exported(limit=3)
+    exported.count = 2
+    assert export_states([Counter(5), exported, Plain()], {}) == {
+        "Counter": {"args": {}, "attributes": {"count": 5}},
+        "Exported": {"args": {"limit": 3}, "attributes": {"count": 2}},
+    }
+
+
+def test_any_number_of_one_class_is_restored_in_place_and_in_order() -> None:
+    states = through_a_file([Counter(1), Exported(), Counter(2), Counter(3)])
+    counters = [Counter(), Counter(), Counter()]
+    restore_states(counters, states)
+    assert [counter.count for counter in counters] == [1, 2, 3]
+
+
+def test_saving_again_and_again_does_not_grow() -> None:
+    counters = [Counter(1), Counter(2)]
+    states: dict[str, Any] = {}
+    for _ in range(3):
+        states = through_a_file(counters, states)
+    assert states == through_a_file(counters)
+
+
+def test_early_stopping_goes_on_counting() -> None:
+    saved, restored = EarlyStoppingCallback(5), EarlyStoppingCallback(5)
+    saved.early_stopping_patience_counter = 3
+    restore_states([restored], through_a_file([saved]))
+    assert restored.early_stopping_patience_counter == 3
+
+
+def test_new_arguments_of_a_callback_count_and_not_those_of_the_checkpoint() -> None:
+    saved, restored = Exported(limit=3), Exported(limit=7)
+    saved.count = 2
+    restore_states([restored], through_a_file([saved]))
+    assert (restored.limit, restored.count) == (7, 2)
+
+
+def test_a_state_without_its_callback_is_named_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+    states = through_a_file([Counter(1), Exported()])
+    restore_states([Exported()], states)
+    assert "not there now; they are kept in the checkpoints to come: Counter." in caplog.text
+    assert through_a_file([Exported()], states)["Counter"] == states["Counter"]
+
+
+def test_a_callback_without_its_state_is_named_and_begins_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counters = [Counter(7), Counter(8)]
+    restore_states(counters, through_a_file([Counter(1)]))
+    assert [counter.count for counter in counters] == [1, 8]
+    assert "no state of these callbacks, which begin anew: Counter." in caplog.text
+
+
+def test_the_control_keeps_who_asked_for_what() -> None:
+    control = TrainerControl()
+    control.request_stop("enough")
+    states = through_a_file([control])
+    made = TrainerControl.from_state(states["TrainerControl"])
+    assert made == control
+    assert made.requests == control.requests
+
+
+def test_from_state_makes_a_new_object_as_in_transformers() -> None:
+    made = Exported.from_state({"args": {"limit": 3}, "attributes": {"count": 2}})
+    assert (made.limit, made.count) == (3, 2)
+
+
+def test_a_class_that_does_not_say_what_its_state_is_says_so() -> None:
+    with pytest.raises(NotImplementedError, match=r"ExportableState must implement state\(\)"):
+        ExportableState().state()
