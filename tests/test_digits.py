@@ -58,7 +58,7 @@ def test_the_example_reads_96_of_100_digits_stops_early_and_shows_its_curves(
     output = run(tmp_path).stdout
     [accuracy] = [line for line in output.splitlines() if line.startswith("Test accuracy: ")]
     assert float(accuracy.split()[2].rstrip("%")) >= 96
-    assert "EarlyStoppingCallback asked for should_training_stop" in output
+    assert "EarlyStoppingCallback: eval_accuracy has not improved for 5 evaluations" in output
     assert f"tensorboard --logdir {tmp_path / 'runs'}" in output
     state = TrainerState.load_from_json(list_checkpoints(tmp_path)[-1] / "trainer_state.json")
     logged = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]

@@ -127,8 +127,6 @@ def main() -> None:
 
     trainer = make_trainer(options.output_dir, options.epochs, options.max_steps, options.report_to)
     trainer.train(resume_from_checkpoint=options.resume)
-    for request in trainer.control.requests:
-        print(request)
     _, _, test = digits()
     metrics = trainer.predict(test).metrics
     print(f"Test accuracy: {metrics['test_accuracy']:.1%} of {len(test)} images")

@@ -32,6 +32,8 @@ class TensorBoardCallback(TrainerCallback):
         RuntimeError: When the first value is written, and no `SummaryWriter` is installed.
     """
 
+    on_error = "isolate"
+
     def __init__(self, tb_writer: Any = None) -> None:
         self.tb_writer = tb_writer
         self._is_ours = tb_writer is None

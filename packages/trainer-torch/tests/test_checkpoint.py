@@ -15,7 +15,12 @@ from small import Net, compute_loss, data, logged, net, trainer
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
-from callback_core import TrainerCallback, TrainerControl
+from callback_core import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 from trainer_torch import Trainer
 from trainer_torch.checkpoint import MANIFEST, MODEL, OPTIMIZER, find_fault, list_checkpoints
 
@@ -382,3 +387,41 @@ def test_data_without_a_length_goes_on_where_it_was_also_with_more_steps(tmp_pat
     expected = [data()[:][1].tolist()[index : index + 4] for index in (0, 4, 8, 12, 16)]
     assert seen(False, max_steps=3) == expected[:3]
     assert seen(True, max_steps=5) == expected[3:]
+
+
+def test_early_stopping_goes_on_counting_after_a_resumption(tmp_path: Path) -> None:
+    values = [0.9, 0.5, 0.4, 0.3, 0.2, 0.1]
+    best_trainer(tmp_path, values, EarlyStoppingCallback(4), StopAt(3)).train()
+    resumed = best_trainer(tmp_path, values, EarlyStoppingCallback(4))
+    resumed.train(resume_from_checkpoint=tmp_path / "checkpoint-3")
+    assert resumed.state.global_step == 5
+
+
+def test_the_checkpoint_says_who_asked_to_stop_and_why(tmp_path: Path) -> None:
+    class Asks(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 2:
+                control.request_stop("enough")
+
+    trainer(tmp_path, Asks, **EVERY_STEP).train()
+    state = TrainerState.load_from_json(tmp_path / "checkpoint-2" / "trainer_state.json")
+    requests = state.stateful_callbacks["TrainerControl"]["attributes"]["requests"]
+    asked = {"flag": "should_training_stop", "by": "Asks", "step": 2, "reason": "enough"}
+    assert asked in requests
+
+
+def test_new_arguments_win_over_the_checkpoint_s_and_what_differs_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer(tmp_path, max_steps=4, **EVERY_STEP).train()
+    resumed = trainer(tmp_path, max_steps=8, logging_steps=2, **EVERY_STEP)
+    resumed.train(resume_from_checkpoint=True)
+    assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry] == [
+        *[1, 2, 3, 4],
+        *[6, 8],
+    ]
+    said = [record.getMessage() for record in caplog.records if "other arguments" in record.msg]
+    assert said == [
+        "Resuming with other arguments than those of the checkpoint: max_steps 8 instead of 4, "
+        "num_train_epochs 2 instead of 1, logging_steps 2 instead of 1."
+    ]

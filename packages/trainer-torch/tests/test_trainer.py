@@ -9,6 +9,7 @@ import pytest
 from small import compute_loss, data, logged, net, trainer
 
 from callback_core import (
+    EVENTS,
     DefaultFlowCallback,
     EarlyStoppingCallback,
     PrinterCallback,
@@ -169,3 +170,36 @@ def test_a_user_s_own_loss_without_a_gradient_is_an_error_at_the_first_step(tmp_
 
     with pytest.raises(ValueError, match="The loss that compute_loss returned has no gradient"):
         trainer(tmp_path, given={"compute_loss": detached}).train()
+
+
+class BreaksAt(TrainerCallback):
+    """Raises at an event."""
+
+    def __init__(self, event: str, on_error: str = "raise") -> None:
+        self.on_error = on_error  # type: ignore[assignment]
+        setattr(self, event, self.fail)
+
+    def fail(self, *args: Any, **kwargs: Any) -> None:
+        raise OSError("tracker down")
+
+
+@pytest.mark.parametrize("event", ["on_exception", "on_train_end"])
+def test_an_error_while_closing_never_masks_the_one_that_ended_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, event: str
+) -> None:
+    witness = Witness()
+    with pytest.raises(ValueError, match="broken"):
+        trainer(tmp_path, BreaksAt(event), FailsAt(ValueError("broken")), witness).train()
+    assert [str(told) for told in witness.told] == ["broken", "end"]
+    assert "tracker down" in caplog.text
+
+
+@pytest.mark.parametrize("event", [event for event in EVENTS if event != "on_push_begin"])
+def test_a_tracker_that_always_fails_costs_the_training_nothing(tmp_path: Path, event: str) -> None:
+    usual = {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    without = trainer(tmp_path / "without", **usual)
+    without.train()
+    within = trainer(tmp_path / "within", BreaksAt(event, on_error="isolate"), **usual)
+    within.train()
+    assert logged(within, "loss") == logged(without, "loss")
+    assert within.state.global_step == without.state.global_step

@@ -51,6 +51,8 @@ class TrainingArguments:
         save_steps: Update steps between checkpoints.
         save_total_limit: Keep so many checkpoints: the newest and the best one, older ones are
             deleted.
+        enable_jit_checkpoint: Save a checkpoint when SIGINT or SIGTERM ends the training, which it
+            does after the step that it is in.
         load_best_model_at_end: Load the best saved weights when training ends.
         metric_for_best_model: The metric that tells which is best, with or without its `eval_`
             prefix; `loss` where it is not given and the best model is to be loaded.
@@ -96,6 +98,7 @@ class TrainingArguments:
     save_strategy: str = "steps"
     save_steps: float = 500
     save_total_limit: int | None = None
+    enable_jit_checkpoint: bool = False
     load_best_model_at_end: bool = False
     metric_for_best_model: str | None = None
     greater_is_better: bool | None = None

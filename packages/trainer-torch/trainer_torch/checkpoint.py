@@ -18,7 +18,7 @@ from safetensors.torch import load_model as load_safetensors
 from safetensors.torch import save_model as save_safetensors
 from torch import nn
 
-from callback_core import TrainerState
+from callback_core import TrainerState, export_states
 from trainer_torch.seeding import rng_state
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ def save_checkpoint(trainer: Trainer) -> Path:
     torch.save(trainer.lr_scheduler.state_dict(), beside / SCHEDULER)
     torch.save(rng_state(), beside / RNG)
     _write_json(beside / PROGRESS, trainer.progress.state_dict())
+    trainer.state.stateful_callbacks = export_states(
+        [*trainer.callback_handler.callbacks, trainer.control], trainer.state.stateful_callbacks
+    )
     trainer.state.save_to_json(beside / STATE)
     _write_manifest(beside)
     if final.exists():

@@ -87,6 +87,8 @@ def run_training(trainer: Trainer, plan: Plan, rng_state: dict[str, Any] | None)
                     state.epoch = epoch + progress.batches / plan.batches_per_epoch
                     fire(on.on_step_end, loss=step_loss)
                     log_evaluate_save(trainer, logs)
+                    if trainer.signals.received:
+                        trainer.end_by_signal()
                 if leaving():
                     break
             if leaving():

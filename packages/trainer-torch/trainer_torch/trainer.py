@@ -23,6 +23,7 @@ from callback_core import (
     TrainerControl,
     TrainerState,
     get_reporting_integration_callbacks,
+    restore_states,
 )
 from trainer_torch import checkpoint as checkpoints
 from trainer_torch.arguments import TrainingArguments
@@ -43,8 +44,18 @@ from trainer_torch.outputs import (
 from trainer_torch.preflight import check_model, check_parts, check_processes, check_training
 from trainer_torch.progress import Progress
 from trainer_torch.seeding import set_seed
+from trainer_torch.signals import Signals
 
 logger = logging.getLogger(__name__)
+
+_FROM_ARGUMENTS = (
+    "max_steps",
+    "num_train_epochs",
+    "train_batch_size",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+)
 
 
 class TrainOutput(NamedTuple):
@@ -109,6 +120,8 @@ class Trainer:
         self.lr_scheduler: Any = optimizers[1]
         self.train_dataloader: Any = None
         check_parts(self)
+        self.signals = Signals()
+        self._saved_step: int | None = None
         self.progress = Progress(self.args.device)
         self.state = TrainerState()
         self.control = TrainerControl()
@@ -163,10 +176,11 @@ class Trainer:
         check_training(self)
         if self._model_returns_the_loss():
             check_model(self)
+        rng_state = None if checkpoint is None else checkpoints.load_rng_state(checkpoint)
         begun, first_step = time.perf_counter(), self.state.global_step
         try:
-            rng_state = None if checkpoint is None else checkpoints.load_rng_state(checkpoint)
-            samples = run_training(self, plan, rng_state)
+            with self.signals:
+                samples = run_training(self, plan, rng_state)
             steps = self.state.global_step - first_step
             metrics = {
                 f"train_{name}": value for name, value in speed(begun, samples, steps).items()
@@ -175,10 +189,9 @@ class Trainer:
             self.log(metrics)
             self._choose_best_model()
         except BaseException as exception:
-            self.fire(self.callback_handler.on_exception, exception=exception)
+            self._close_callbacks(exception)
             raise
-        finally:
-            self.fire(self.callback_handler.on_train_end)
+        self.fire(self.callback_handler.on_train_end)
         return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
 
     def evaluate(
@@ -241,6 +254,7 @@ class Trainer:
             args, state, checkpoints.checkpoint_path(args.output_dir, state.global_step)
         )
         saved = checkpoints.save_checkpoint(self)
+        self._saved_step = state.global_step
         self._rotate(saved)
         self.fire(self.callback_handler.on_save, checkpoint_dir=str(saved))
 
@@ -256,6 +270,20 @@ class Trainer:
             logs["epoch"] = self.state.epoch
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self.fire(self.callback_handler.on_log, logs=logs)
+
+    def end_by_signal(self) -> None:
+        """End the training by the signal that was received, between two steps.
+
+        A checkpoint is saved where `enable_jit_checkpoint` asks for it.
+
+        Raises:
+            KeyboardInterrupt: By SIGINT.
+            SystemExit: By SIGTERM.
+        """
+        self.control.request_stop(f"{self.signals.name} was received")
+        if self.args.enable_jit_checkpoint and self._saved_step != self.state.global_step:
+            self.save_checkpoint()
+        self.signals.raise_received()
 
     def compute_loss(self, model: nn.Module, batch: Any) -> Any:
         """Return the loss of a batch on the device, or the loss and the predictions."""
@@ -310,21 +338,48 @@ class Trainer:
         )
         self.progress = Progress(self.args.device)
         self.state = TrainerState(epoch=0)
+        self._saved_step = None
         if checkpoint is not None:
             checkpoints.load_checkpoint(self, checkpoint)
             self.state = checkpoints.load_state(checkpoint)
+            states = {**self.state.stateful_callbacks}
+            states.pop("TrainerControl", None)  # what was asked for then is not asked for now
+            restore_states(self.callback_handler.callbacks, states)
             logger.info(
                 "Resuming from %s, at step %d of %d.",
                 checkpoint,
                 self.state.global_step,
                 plan.max_steps,
             )
+        before = {name: getattr(self.state, name) for name in _FROM_ARGUMENTS}
         self.state.max_steps, self.state.num_train_epochs = plan.max_steps, plan.num_train_epochs
         self.state.train_batch_size = self.args.per_device_train_batch_size
         self.state.compute_steps(self.args, plan.max_steps)
+        differing = [
+            f"{name} {getattr(self.state, name)} instead of {value}"
+            for name, value in before.items()
+            if checkpoint is not None and getattr(self.state, name) != value
+        ]
+        if differing:
+            logger.warning(
+                "Resuming with other arguments than those of the checkpoint: %s.",
+                ", ".join(differing),
+            )
         handler = self.callback_handler
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
         handler.train_dataloader = self.train_dataloader
+
+    def _close_callbacks(self, exception: BaseException) -> None:
+        """Tell the callbacks that training ends by `exception`, which none of theirs may mask."""
+        handler = self.callback_handler
+        for event, passed in (
+            (handler.on_exception, {"exception": exception}),
+            (handler.on_train_end, {}),
+        ):
+            try:
+                self.fire(event, **passed)
+            except Exception:
+                logger.exception("A callback failed while training was ending by %r.", exception)
 
     def _run_evaluation(
         self, dataset: Dataset[Any], prefix: str, keep_predictions: bool
