@@ -1,13 +1,23 @@
 # What BUILD files share. Not a module: Pants reads it before every BUILD file, and it cannot import.
 
 # The resolves that tests run in; callback-core can be used in each. `core` comes first: it is what all have in common.
-RESOLVES = ("core", "torch")
+RESOLVES = ("core", "torch", "peers")
+
+
+def requirements_of(resolve):
+    """The <name>-requirements.txt files that a resolve is made of: those it is built on, and its own."""
+    built_on = {"core": (), "torch": ("core",), "peers": ("core", "torch")}
+    return (*built_on[resolve], resolve)
+
+
+def resolves_with(requirements):
+    """The resolves that have these requirements, the one that is named like them first."""
+    return [resolve for resolve in RESOLVES if requirements in requirements_of(resolve)]
 
 
 def everything_in(resolve):
     """All requirements of a resolve. With them its tests share one environment, not one per set of imports."""
-    own = () if resolve == "core" else (f"3rdparty/python:{resolve}",)
-    return [f"3rdparty/python:core@resolve={resolve}", *own]
+    return [f"3rdparty/python:{name}@resolve={resolve}" for name in requirements_of(resolve)]
 
 
 # What may be imported from another package: what its __init__.py exports. Whole packages (:lib) are for BUILD files.
@@ -69,11 +79,14 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY)):
 
 
 def tests(folder="", *, resolve, dependencies=()):
-    """The tests in a folder: test_*.py, what they import (conftest.py, helpers), and files that they read."""
-    at = f"{folder}/" if folder else ""
+    """The tests in a folder: test_*.py, what they import (conftest.py, helpers), and files that they read.
+
+    folder: one below that of the BUILD file, with all that is below it; without it, the BUILD file's own, alone.
+    """
+    at = f"{folder}/**/" if folder else ""
     shared = dict(
         resolve=resolve, dependencies=[":test_data", *everything_in(resolve), *dependencies]
     )
-    python_tests(name="tests", sources=[f"{at}**/test_*.py"], **shared)
-    python_test_utils(name="test_utils", sources=[f"{at}**/*.py", f"!{at}**/test_*.py"], **shared)
-    files(name="test_data", sources=[f"{at}**/*", f"!{at}**/*.py", f"!{at}**/BUILD"])
+    python_tests(name="tests", sources=[f"{at}test_*.py"], **shared)
+    python_test_utils(name="test_utils", sources=[f"{at}*.py", f"!{at}test_*.py"], **shared)
+    files(name="test_data", sources=[f"{at}*", f"!{at}*.py", f"!{at}BUILD"])

@@ -1,0 +1,61 @@
+"""What `import callback_core` costs, and that it imports neither torch nor numpy nor tqdm.
+
+    python tools/bench/import_time.py [--check]
+
+It may take at most 60 ms more than an interpreter that imports nothing. Beside it stands what
+importing transformers' module takes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from typing import Final
+
+from table import Targets, checks, medians_in_turns, print_table, shown
+
+REPEATS: Final = 31
+LIMIT: Final = 0.060
+UNWANTED: Final = ("torch", "numpy", "tqdm")
+
+SIDES: Final = {
+    "nothing": "pass",
+    "callback_core": "import callback_core",
+}
+THEIRS: Final = {"transformers.trainer_callback": "import transformers.trainer_callback"}
+
+
+def python(code: str) -> str:
+    """Run `code` in an interpreter of its own and return what it prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def main() -> None:
+    """Measure, and print what came of it."""
+    checks()  # refuses a wrong command line before the measurement, not after it
+    targets = Targets()
+    taken = medians_in_turns({name: partial(python, code) for name, code in SIDES.items()}, REPEATS)
+    taken |= medians_in_turns({name: partial(python, code) for name, code in THEIRS.items()}, 3)
+    bare = taken["nothing"]
+    print_table(
+        "An interpreter that imports",
+        ("", "in all", "over nothing"),
+        (
+            (name, shown(seconds), shown(max(0.0, seconds - bare)))
+            for name, seconds in taken.items()
+        ),
+    )
+    targets.note(
+        f"callback_core at most {LIMIT * 1e3:.0f} ms over nothing",
+        taken["callback_core"] - bare <= LIMIT,
+    )
+    listed = python(f"import sys, callback_core; print(*sys.modules.keys() & {set(UNWANTED)})")
+    found = ", ".join(sorted(listed.split()))
+    targets.note(f"imports none of {', '.join(UNWANTED)} (found: {found or 'none'})", not found)
+    targets.leave()
+
+
+if __name__ == "__main__":
+    main()
