@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -105,3 +106,14 @@ def policy(callback: Any) -> OnError:
         )
     known: OnError = chosen
     return known
+
+
+@contextmanager
+def costs_what_it_may(callback: Any, consequence: str) -> Iterator[None]:
+    """Raise an error of `callback` or, where it is isolated, log it with its `consequence`."""
+    try:
+        yield
+    except Exception:
+        if policy(callback) != "isolate":
+            raise
+        logger.warning("%s: %s.", type(callback).__name__, consequence, exc_info=True)

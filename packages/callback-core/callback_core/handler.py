@@ -221,9 +221,10 @@ class CallbackHandler(TrainerCallback):
         optimizer, lr_scheduler = self.optimizer, self.lr_scheduler
         train_dataloader, eval_dataloader = self.train_dataloader, self.eval_dataloader
         keywords: dict[str, Any] = {}
+        copied: list[str] = []
         if kwargs:
             keywords = {name: getattr(self, name) for name in COMMON_KEYWORDS} | kwargs
-        copied = [name for name in PER_CALLBACK_COPIES if kwargs.get(name) is not None]
+            copied = [name for name in PER_CALLBACK_COPIES if kwargs.get(name) is not None]
         calls = self._calls.get(event)
         if calls is None:  # an event of somebody's own
             calls = [(one, getattr(one, event)) for one in self.callbacks if hasattr(one, event)]

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from callback_core.failures import costs_what_it_may
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,7 +45,9 @@ def export_states(owners: Iterable[Any], kept: dict[str, Any]) -> dict[str, Any]
     states: dict[str, list[Any]] = {}
     for owner in owners:
         if _has_state(owner):
-            states.setdefault(type(owner).__name__, []).append(_export(owner))
+            with costs_what_it_may(owner, "its state could not be saved"):
+                exported = _export(owner)
+                states.setdefault(type(owner).__name__, []).append(exported)
     return {
         **kept,
         **{name: found[0] if len(found) == 1 else found for name, found in states.items()},
@@ -64,7 +68,8 @@ def restore_states(owners: Iterable[Any], states: dict[str, Any]) -> None:
             continue
         name = type(owner).__name__
         if left.get(name):
-            _restore(owner, left[name].pop(0))
+            with costs_what_it_may(owner, "its state could not be restored"):
+                _restore(owner, left[name].pop(0))
         else:
             without.append(name)
     unknown = sorted(name for name, found in left.items() if found)

@@ -123,3 +123,33 @@ def test_from_state_makes_a_new_object_as_in_transformers() -> None:
 def test_a_class_that_does_not_say_what_its_state_is_says_so() -> None:
     with pytest.raises(NotImplementedError, match=r"ExportableState must implement state\(\)"):
         ExportableState().state()
+
+
+class Broken(TrainerCallback):
+    """Can neither save nor restore its state."""
+
+    def __init__(self, on_error: Any) -> None:
+        self.on_error = on_error
+
+    def state_dict(self) -> dict[str, Any]:
+        raise OSError("no state")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        raise OSError("no state")
+
+
+def test_an_isolated_callback_s_broken_state_is_logged_and_costs_no_other_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counter = Counter()
+    states = through_a_file([Broken("isolate"), Counter(3)])
+    assert list(states) == ["Counter"]
+    restore_states([Broken("isolate"), counter], {**states, "Broken": {"attributes": {}}})
+    assert counter.count == 3
+    assert "Broken: its state could not be saved." in caplog.text
+    assert "Broken: its state could not be restored." in caplog.text
+
+
+def test_another_callback_s_broken_state_is_an_error() -> None:
+    with pytest.raises(OSError, match="no state"):
+        export_states([Broken("raise")], {})

@@ -219,3 +219,16 @@ def test_importing_the_package_imports_no_writer() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "set()"
+
+
+def test_a_directory_that_cannot_be_written_costs_the_training_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "taken"))
+    run = Run(TensorBoardCallback(), tmp_path)
+    run.begin()
+    run.log(1, loss=0.5)
+    run.end()
+    assert "TensorBoardCallback failed in on_train_begin" in caplog.text
+    assert "Training was not affected, but TensorBoardCallback failed" in caplog.text

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -47,15 +48,6 @@ from trainer_torch.seeding import set_seed
 from trainer_torch.signals import Signals
 
 logger = logging.getLogger(__name__)
-
-_FROM_ARGUMENTS = (
-    "max_steps",
-    "num_train_epochs",
-    "train_batch_size",
-    "logging_steps",
-    "eval_steps",
-    "save_steps",
-)
 
 
 class TrainOutput(NamedTuple):
@@ -340,34 +332,25 @@ class Trainer:
         self.state = TrainerState(epoch=0)
         self._saved_step = None
         if checkpoint is not None:
-            checkpoints.load_checkpoint(self, checkpoint)
-            self.state = checkpoints.load_state(checkpoint)
-            states = {**self.state.stateful_callbacks}
-            states.pop("TrainerControl", None)  # what was asked for then is not asked for now
-            restore_states(self.callback_handler.callbacks, states)
-            logger.info(
-                "Resuming from %s, at step %d of %d.",
-                checkpoint,
-                self.state.global_step,
-                plan.max_steps,
-            )
-        before = {name: getattr(self.state, name) for name in _FROM_ARGUMENTS}
+            self._load(checkpoint)
+        saved = replace(self.state)
         self.state.max_steps, self.state.num_train_epochs = plan.max_steps, plan.num_train_epochs
         self.state.train_batch_size = self.args.per_device_train_batch_size
         self.state.compute_steps(self.args, plan.max_steps)
-        differing = [
-            f"{name} {getattr(self.state, name)} instead of {value}"
-            for name, value in before.items()
-            if checkpoint is not None and getattr(self.state, name) != value
-        ]
-        if differing:
-            logger.warning(
-                "Resuming with other arguments than those of the checkpoint: %s.",
-                ", ".join(differing),
-            )
+        if checkpoint is not None:
+            _say_what_differs(saved, self.state)
         handler = self.callback_handler
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
         handler.train_dataloader = self.train_dataloader
+
+    def _load(self, checkpoint: Path) -> None:
+        """Go back to where `checkpoint` was saved, callbacks included."""
+        checkpoints.load_checkpoint(self, checkpoint)
+        self.state = checkpoints.load_state(checkpoint)
+        states = {**self.state.stateful_callbacks}
+        states.pop("TrainerControl", None)  # what was asked for then is not asked for now
+        restore_states(self.callback_handler.callbacks, states)
+        logger.info("Resuming from %s, at step %d.", checkpoint, self.state.global_step)
 
     def _close_callbacks(self, exception: BaseException) -> None:
         """Tell the callbacks that training ends by `exception`, which none of theirs may mask."""
@@ -411,3 +394,26 @@ class Trainer:
             checkpoints.rotate_checkpoints(
                 self.args.output_dir, limit, [*keep, *([Path(best)] if best else [])]
             )
+
+
+def _say_what_differs(saved: TrainerState, state: TrainerState) -> None:
+    """Name, in one line, what the arguments have changed in the state of the checkpoint."""
+    differing = [
+        f"{name} {getattr(state, name)} instead of {getattr(saved, name)}"
+        for name in _FROM_ARGUMENTS
+        if getattr(state, name) != getattr(saved, name)
+    ]
+    if differing:
+        logger.warning(
+            "Resuming with other arguments than those of the checkpoint: %s.", ", ".join(differing)
+        )
+
+
+_FROM_ARGUMENTS: Final = (
+    "max_steps",
+    "num_train_epochs",
+    "train_batch_size",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+)
