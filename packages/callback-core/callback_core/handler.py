@@ -38,12 +38,11 @@ def _method_of(name: str) -> Callable[..., TrainerControl]:
     ) -> TrainerControl:
         if off and control._requests:  # without a request no flag is on
             control._reset(off)
-        calls = self._calls[name]
-        if not calls:
+        if not self._calls[name]:
             return control
         if passed:
             kwargs.update(zip(event.passes, passed, strict=False))
-        return self._call(calls, name, args, state, control, kwargs)
+        return self.call_event(name, args, state, control, **kwargs)
 
     method.__name__, method.__qualname__, method.__doc__ = (
         name,
@@ -216,20 +215,6 @@ class CallbackHandler(TrainerCallback):
         raised at once; at an event that closes, after the others have been called. One of an
         isolated callback is not raised. `event` may be a method that is not in `EVENTS`.
         """
-        calls = self._calls.get(event)
-        if calls is None:  # an event of somebody's own
-            calls = [(one, getattr(one, event)) for one in self.callbacks if hasattr(one, event)]
-        return self._call(calls, event, args, state, control, kwargs)
-
-    def _call(
-        self,
-        calls: list[tuple[Any, Callable[..., Any]]],
-        event: str,
-        args: CallbackArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        kwargs: dict[str, Any],
-    ) -> TrainerControl:
         # This is in the loop's every step. Keywords written out in the call cost two thirds of what
         # they cost in a dictionary, which is used only where an event passes something of its own.
         model, processing_class = self.model, self.processing_class
@@ -240,6 +225,9 @@ class CallbackHandler(TrainerCallback):
         if kwargs:
             keywords = {name: getattr(self, name) for name in COMMON_KEYWORDS} | kwargs
             copied = [name for name in PER_CALLBACK_COPIES if kwargs.get(name) is not None]
+        calls = self._calls.get(event)
+        if calls is None:  # an event of somebody's own
+            calls = [(one, getattr(one, event)) for one in self.callbacks if hasattr(one, event)]
         raised: Exception | None = None
         asked_before, control._state = control._asking, state
         try:
