@@ -141,15 +141,6 @@ class TrainerControl(ExportableState):
             by, step = type(self._asking).__name__, self._state.global_step
         self._requests.append(Request(flag, by, step, reason))
 
-    def _new_training(self) -> None:
-        self._reset({"should_training_stop": False})
-
-    def _new_epoch(self) -> None:
-        self._reset({"should_epoch_stop": False})
-
-    def _new_step(self) -> None:
-        self._reset({"should_save": False, "should_evaluate": False, "should_log": False})
-
     def _reset(self, off: dict[str, bool]) -> None:
         """Take over the flags in `off`, which are off, and forget who had asked for them."""
         self.__dict__.update(off)

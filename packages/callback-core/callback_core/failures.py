@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 logger = logging.getLogger(__name__)
 
 OnError = Literal["raise", "isolate"]
 """What an error in a callback does: end the training, or no more than switch the callback off."""
 
-ON_ERROR: Final = ("raise", "isolate")
+ON_ERROR: Final = get_args(OnError)
 
 PATIENCE: Final = 3
 """An isolated callback is switched off after so many failures in a row."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from callback_core import TrainerState, best_metric_key
+from trainer_torch.checkpoint import checkpoint_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,7 @@ def note_checkpoint(args: TrainingArguments, state: TrainerState, checkpoint: Pa
     key = best_metric_key(args.metric_for_best_model)
     value = _logged(state, key, state.global_step)
     best = state.best_model_checkpoint
-    best_value = None if best is None else _logged(state, key, int(best.rpartition("-")[2]))
+    best_value = None if best is None else _logged(state, key, checkpoint_step(best))
     if value is not None and _is_better(args, value, best_value):
         state.best_model_checkpoint = str(checkpoint)
 

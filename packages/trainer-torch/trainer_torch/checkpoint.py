@@ -34,12 +34,17 @@ PROGRESS: Final = "progress.json"
 STATE: Final = "trainer_state.json"
 MANIFEST: Final = "manifest.json"
 
-_NAME: Final = re.compile(r"checkpoint-(\d+)")
+_NAME: Final = re.compile(r"checkpoint-\d+")
 
 
 def checkpoint_path(output_dir: str | Path, step: int) -> Path:
     """Return where the checkpoint of `step` is published."""
     return Path(output_dir) / f"checkpoint-{step}"
+
+
+def checkpoint_step(checkpoint: str | Path) -> int:
+    """Return the step of the checkpoint at that path."""
+    return int(Path(checkpoint).name.rpartition("-")[2])
 
 
 def save_model(model: nn.Module, directory: Path) -> None:
@@ -96,11 +101,12 @@ def load_state(checkpoint: Path) -> TrainerState:
     state = TrainerState.load_from_json(checkpoint / STATE)
     if state.best_model_checkpoint is not None:
         best = checkpoint.parent / Path(state.best_model_checkpoint).name
-        if find_fault(best):
+        state.best_model_checkpoint = str(best)
+        if find_fault(best):  # which reads all of it
+            state.best_model_checkpoint = None
             logger.warning(
                 "The best checkpoint so far, %s, is gone: it is no longer the best.", best
             )
-        state.best_model_checkpoint = None if find_fault(best) else str(best)
     return state
 
 
@@ -157,7 +163,7 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
     one.
     """
     found = [path for path in Path(output_dir).glob("checkpoint-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (_written(path), int(path.name.rpartition("-")[2])))
+    return sorted(found, key=lambda path: (_written(path), checkpoint_step(path)))
 
 
 def rotate_checkpoints(output_dir: str | Path, limit: int, keep: Iterable[Path]) -> None:
