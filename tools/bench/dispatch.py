@@ -42,23 +42,35 @@ def handler_of(module: ModuleType, callback: type) -> Any:
     return module.CallbackHandler([callback() for _ in range(CALLBACKS)], *parts)
 
 
-def firing(handler: Any, event: str, module: ModuleType, calls: int) -> Callable[[], None]:
+def firing(
+    handler: Any, event: str, module: ModuleType, calls: int, passes: tuple[str, ...] = ()
+) -> Callable[[], None]:
     """Return what fires `event` `calls` times, as a training loop does."""
-    names: dict[str, Any] = {
-        "handler": handler,
-        "args": object(),
-        "state": module.TrainerState(),
-        "first": module.TrainerControl(),
-        "calls": range(calls),
-    }
-    exec(
-        "def fire():\n"
-        "    control = first\n"
-        "    for _ in calls:\n"
-        f"        control = handler.{event}(args, state, control)\n",
-        names,
-    )
-    return names["fire"]
+    values = {"handler": handler, "args": object(), "state": module.TrainerState()}
+    values |= {"calls": range(calls), "control": module.TrainerControl()}
+    values |= dict.fromkeys(passes, object())
+    passed = "".join(f", {name}={name}" for name in passes)
+    return compiled(f"control = handler.{event}(args, state, control{passed})", values)
+
+
+def plain_loop(handler: Any, event: str, calls: int, passes: tuple[str, ...]) -> Callable[[], None]:
+    """Return what calls the methods `calls` times with the same keywords, one after the other."""
+    keywords = {name: getattr(handler, name) for name in callback_core.COMMON_KEYWORDS}
+    keywords |= dict.fromkeys(passes, object())
+    values = {"args": object(), "state": callback_core.TrainerState(), "calls": range(calls)}
+    values |= {"control": callback_core.TrainerControl(), **keywords}
+    values["methods"] = [getattr(callback, event) for callback in handler.callbacks]
+    written_out = ", ".join(f"{name}={name}" for name in keywords)
+    return compiled(f"for method in methods: method(args, state, control, {written_out})", values)
+
+
+def compiled(statement: str, values: dict[str, Any]) -> Callable[[], None]:
+    """Return a function that executes `statement` once for each of `calls`, all names local."""
+    parameters = ", ".join(f"{name}={name}" for name in values)
+    names = dict(values)
+    exec(f"def run({parameters}):\n    for _ in calls:\n        {statement}\n", names)
+    run: Callable[[], None] = names["run"]
+    return run
 
 
 def idle(module: ModuleType) -> type:
@@ -80,34 +92,6 @@ def busy(event: str) -> type:
         pass
 
     return type("Busy", (callback_core.TrainerCallback,), {event: method})
-
-
-def plain_loop(handler: Any, event: str, calls: int) -> Callable[[], None]:
-    """Return what calls the methods `calls` times with the same keywords, one after the other."""
-    methods = [getattr(callback, event) for callback in handler.callbacks]
-    args, state = object(), callback_core.TrainerState()
-    model, processing_class = handler.model, handler.processing_class
-    optimizer, lr_scheduler = handler.optimizer, handler.lr_scheduler
-    train_dataloader, eval_dataloader = handler.train_dataloader, handler.eval_dataloader
-
-    def run() -> None:
-        control = callback_core.TrainerControl()
-        for _ in range(calls):
-            for method in methods:
-                method(
-                    args,
-                    state,
-                    control,
-                    model=model,
-                    processing_class=processing_class,
-                    tokenizer=processing_class,
-                    optimizer=optimizer,
-                    lr_scheduler=lr_scheduler,
-                    train_dataloader=train_dataloader,
-                    eval_dataloader=eval_dataloader,
-                )
-
-    return run
 
 
 def measure_idle(targets: Targets) -> None:
@@ -144,9 +128,10 @@ def measure_busy(targets: Targets) -> None:
     calls, rows, worst = 2000, [], 0.0
     for event in EVENTS:
         handler = handler_of(callback_core, busy(event))
+        passes = callback_core.EVENTS[event].passes
         sides = {
-            "loop": plain_loop(handler, event, calls),
-            "ours": firing(handler, event, callback_core, calls),
+            "loop": plain_loop(handler, event, calls, passes),
+            "ours": firing(handler, event, callback_core, calls, passes),
         }
         taken = medians_in_turns(sides, REPEATS, calls)
         ratio = taken["ours"] / taken["loop"]

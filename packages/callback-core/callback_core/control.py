@@ -73,6 +73,8 @@ class TrainerControl(ExportableState):
         should_log: Log at this step. Off again once logged, and at the next step.
     """
 
+    __slots__ = ("_asking", "_state")  # they are set at every call of a callback
+
     should_training_stop = _Flag()
     should_epoch_stop = _Flag()
     should_save = _Flag()
