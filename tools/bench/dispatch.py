@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import transformers.trainer_callback
-from table import Targets, checks, medians_in_turns, print_table, shown
+from table import Targets, checks, print_table, shown, times_in_turns
 
 import callback_core
 
@@ -106,7 +106,7 @@ def measure_idle(targets: Targets) -> None:
             "theirs": firing(theirs_handler, event, theirs_module, calls),
             "ours": firing(our_handler, event, callback_core, 10 * calls),
         }
-        taken = medians_in_turns(sides, REPEATS, calls)
+        taken = times_in_turns(sides, REPEATS, calls)
         theirs, ours = taken["theirs"], taken["ours"] / 10
         rows.append((event, shown(theirs), shown(ours), f"1/{theirs / ours:.1f}"))
         sums["theirs"] += theirs
@@ -133,7 +133,7 @@ def measure_busy(targets: Targets) -> None:
             "loop": plain_loop(handler, event, calls, passes),
             "ours": firing(handler, event, callback_core, calls, passes),
         }
-        taken = medians_in_turns(sides, REPEATS, calls)
+        taken = times_in_turns(sides, REPEATS, calls)
         ratio = taken["ours"] / taken["loop"]
         rows.append((event, shown(taken["loop"]), shown(taken["ours"]), f"{ratio:.2f}"))
         worst = max(worst, ratio)

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import transformers.trainer_callback
-from table import Targets, checks, medians_in_turns, print_table, shown
+from table import Targets, checks, print_table, shown, times_in_turns
 
 import callback_core
 
@@ -59,7 +59,7 @@ def main() -> None:
                 "theirs": saving(transformers.trainer_callback, entries, theirs_file),
                 "ours": saving(callback_core, entries, our_file),
             }
-            taken = medians_in_turns(sides, REPEATS)
+            taken = times_in_turns(sides, REPEATS)
             read = [
                 callback_core.TrainerState.load_from_json(path).log_history
                 for path in (theirs_file, our_file)

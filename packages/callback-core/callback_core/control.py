@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from callback_core.persistence import ExportableState
 
@@ -17,8 +16,7 @@ FLAGS: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One callback's request that a flag be on.
 
     Attributes:
@@ -120,7 +118,7 @@ class TrainerControl(ExportableState):
         """Return the flags and the requests behind them, as a checkpoint keeps them."""
         return {
             "args": {flag: getattr(self, flag) for flag in FLAGS},
-            "attributes": {"requests": [asdict(request) for request in self._requests]},
+            "attributes": {"requests": [request._asdict() for request in self._requests]},
         }
 
     def __eq__(self, other: object) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 logger = logging.getLogger(__name__)
@@ -19,15 +18,15 @@ PATIENCE: Final = 3
 """An isolated callback is switched off after so many failures in a row."""
 
 
-@dataclass
 class Record:
     """The failures of one callback in one training."""
 
-    callback: Any
-    total: int = 0
-    in_a_row: int = 0
-    last: str = ""
-    off_since: int | None = None
+    def __init__(self, callback: Any) -> None:
+        self.callback = callback
+        self.total = 0
+        self.in_a_row = 0
+        self.last = ""
+        self.off_since: int | None = None
 
 
 class Failures:
