@@ -1,0 +1,31 @@
+"""What all experiment trackers share: `TrackerCallback`, and `Tracker`, which a package writes."""
+
+from callback_core.tracking.callback import TrackerCallback
+from callback_core.tracking.delivery import DeliveryKind
+from callback_core.tracking.naming import tracked_name
+from callback_core.tracking.redaction import Redaction
+from callback_core.tracking.tracker import (
+    Limits,
+    Opening,
+    Point,
+    Rejected,
+    Status,
+    Tracker,
+    Upload,
+)
+from callback_core.tracking.values import flattened
+
+__all__ = [
+    "DeliveryKind",
+    "Limits",
+    "Opening",
+    "Point",
+    "Redaction",
+    "Rejected",
+    "Status",
+    "Tracker",
+    "TrackerCallback",
+    "Upload",
+    "flattened",
+    "tracked_name",
+]

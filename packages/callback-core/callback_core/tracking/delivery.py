@@ -1,0 +1,204 @@
+"""How a consumer runs beside the training: in a thread, or in the training's own."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from threading import Event, Thread
+from time import monotonic
+from typing import Final, Literal, get_args
+
+from callback_core.tracking.consumer import Abandoned, Consumer
+
+logger = logging.getLogger(__name__)
+
+DeliveryKind = Literal["thread", "inline", "process"]
+DELIVERY_KINDS: Final = get_args(DeliveryKind)
+
+POLL: Final = 0.2
+"""Seconds between two looks at the journal."""
+
+LONGEST_PAUSE: Final = 30.0
+"""Seconds between two attempts at a tracker that keeps failing, at most."""
+
+_MOST_NAMED: Final = 5
+
+
+class Delivery(ABC):
+    """Runs a consumer.
+
+    Args:
+        consumer: What delivers.
+        open_limit: Seconds after which a run that does not open is waited for no longer.
+
+    Attributes:
+        started: Whether it has begun.
+        finished: Whether it is over, be it that everything is delivered or that it was given up.
+        given_up: Whether a call of the tracker never came back.
+        failure: What keeps it from delivering.
+    """
+
+    def __init__(self, consumer: Consumer, open_limit: float) -> None:
+        self.consumer = consumer
+        self.open_limit = open_limit
+        self.started = self.finished = self.given_up = False
+        self.failure: str | None = None
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self.started = True
+        self.consumer.introduce()
+        self.begin()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Do what there is to do first."""
+
+    @abstractmethod
+    def poke(self) -> None:
+        """Be told, in the training's thread, that there may be something new."""
+
+    @abstractmethod
+    def wait(self, deadline: float) -> None:
+        """Return when everything is delivered, or at `deadline`, in monotonic seconds."""
+
+    def finish(self, deadline: float) -> None:
+        """Wait until everything is delivered, but not beyond `deadline`, and end it."""
+        self.wait(deadline)
+        self.finished = True
+
+    def trouble(self) -> str | None:
+        """Return in a line what the tracker has not got; `None` where that is nothing."""
+        consumer, said = self.consumer, []
+        if not consumer.done:
+            why = f" ({self.failure})" if self.failure else ""
+            said.append(
+                f"{consumer.name} has not got {consumer.pending():,} points{why}, which are kept: "
+                f"python -m callback_core.tracking.replay '{consumer.folder.output_dir}' delivers "
+                "them"
+            )
+        left_out = consumer.progress.left_out
+        if left_out:
+            named = [f"{name}: {why}" for name, why in list(left_out.items())[:_MOST_NAMED]]
+            more = f" and {len(left_out) - _MOST_NAMED} more" if len(left_out) > _MOST_NAMED else ""
+            said.append(f"{consumer.name} did not take all ({'; '.join(named)}{more})")
+        return "; ".join(said) or None
+
+
+class Attempts:
+    """Tries to deliver, waits longer after each failure in a row, and logs the first.
+
+    Attributes:
+        failure: Why the last one failed; `None` where it did not.
+    """
+
+    def __init__(self, consumer: Consumer) -> None:
+        self.failure: str | None = None
+        self._consumer = consumer
+        self._in_a_row = 0
+        self._said = False
+
+    def deliver(self) -> float:
+        """Deliver what there is, and return after how many seconds to try again.
+
+        Raises:
+            Abandoned: Nobody waits for it any longer.
+        """
+        try:
+            self._consumer.deliver()
+        except Abandoned:
+            raise
+        except Exception as error:
+            self._in_a_row += 1
+            self.failure = f"{type(error).__name__}: {error}"
+            if not self._said and not isinstance(error, BlockingIOError):  # which waits for a lock
+                self._said = True
+                logger.warning(
+                    "%s does not take what it is given. Training goes on; it is tried again.",
+                    self._consumer.name,
+                    exc_info=error,
+                )
+            return min(LONGEST_PAUSE, 0.5 * 2.0 ** min(self._in_a_row, 16))
+        self._in_a_row, self.failure = 0, None
+        return POLL
+
+
+class ThreadDelivery(Delivery):
+    """Runs a consumer in a thread, which nobody waits for beyond a deadline."""
+
+    def __init__(self, consumer: Consumer, open_limit: float) -> None:
+        super().__init__(consumer, open_limit)
+        self._attempts = Attempts(consumer)
+        self._wake = Event()
+        self._thread = Thread(target=self._run, name=f"deliver to {consumer.name}", daemon=True)
+        self._ending = self._said_slow = False
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def poke(self) -> None:
+        """Say, once, that the run does not open."""
+        if not self._said_slow and self._does_not_open():
+            self._said_slow = True
+            logger.warning(
+                "%s has not opened its run in %g s. Training goes on; what it logs is kept.",
+                self.consumer.name,
+                self.open_limit,
+            )
+
+    def wait(self, deadline: float) -> None:
+        """Wait for the thread. One that does not come back is left alone."""
+        self._ending = True
+        self._wake.set()
+        while self._thread.is_alive() and monotonic() < deadline and not self._does_not_open():
+            self._thread.join(min(0.5, max(0.0, deadline - monotonic())))
+        if self._thread.is_alive():
+            doing = self.consumer.doing
+            self.given_up = doing is not None
+            self.failure = self._attempts.failure
+            if doing is not None:
+                self.failure = f"{doing[0]} has not come back for {monotonic() - doing[1]:.0f} s"
+            self.consumer.abandon()
+
+    def _does_not_open(self) -> bool:
+        doing = self.consumer.doing
+        return doing is not None and doing[0] == "open" and monotonic() - doing[1] > self.open_limit
+
+    def _run(self) -> None:
+        while not self.consumer.done:
+            try:
+                pause = self._attempts.deliver()
+            except Abandoned:
+                return
+            if not self.consumer.done:
+                self._wake.wait(min(pause, 1.0) if self._ending else pause)
+                self._wake.clear()
+
+
+class InlineDelivery(Delivery):
+    """Runs a consumer in the training's thread, which waits for each call of the tracker."""
+
+    def __init__(self, consumer: Consumer, open_limit: float) -> None:
+        super().__init__(consumer, open_limit)
+        self._attempts = Attempts(consumer)
+        self._not_before = 0.0
+
+    def begin(self) -> None:
+        """Nothing: what there is, is delivered by `poke`."""
+
+    def poke(self) -> None:
+        """Deliver what there is, unless that failed a short while ago."""
+        if monotonic() >= self._not_before:
+            pause = self._attempts.deliver()
+            self._not_before = monotonic() + pause if self._attempts.failure else 0.0
+
+    def wait(self, deadline: float) -> None:
+        """Deliver what is left."""
+        while not self.consumer.done:
+            pause = min(1.0, self._attempts.deliver())
+            if self.consumer.done or monotonic() + pause > deadline:
+                break
+            Event().wait(pause)
+        self.failure = self._attempts.failure
+        self.consumer.release()

@@ -1,0 +1,183 @@
+"""The journal of a run: an append-only file from which all trackers are served.
+
+A record is a line of JSON with its `kind`, the update `step` and the `time` in seconds since 1970:
+
+- `begin`: a training begins, or goes on at `step`; with its arguments. `resumed` where it goes on.
+- `logs`: values that were logged.
+- `saved`: a checkpoint was written.
+- `upload`: a directory to keep, `for` one tracker.
+- `end`: the training ended, with a `status`.
+
+What a line does not end in a line break is not written to its end, and does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from callback_core.tracking.lock import FileLock
+
+logger = logging.getLogger(__name__)
+
+MOST_WAITING: Final = 100_000
+"""Records that are kept in memory while the disk takes none."""
+
+
+class Journal:
+    """Appends records to a journal. A record that is cut off at the file's end is taken away.
+
+    Args:
+        path: The file. It is made where it is not there.
+
+    Raises:
+        BlockingIOError: Another process appends to it.
+        OSError: It cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lost = 0
+        self._waiting: deque[bytes] = deque()
+        self._lock = FileLock(path.with_suffix(".lock"))
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._size = whole_size(path)
+            os.ftruncate(self._file, self._size)
+            os.lseek(self._file, self._size, os.SEEK_SET)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add `record`.
+
+        Where the disk does not take it, it waits in memory for the next one, and this is said once.
+        """
+        line = json.dumps(record, separators=(",", ":"), default=str).encode() + b"\n"
+        if not self._waiting and self._write(line):
+            return
+        self._waiting.append(line)
+        if len(self._waiting) > MOST_WAITING:
+            self._waiting.popleft()
+            self.lost += 1
+        while self._waiting and self._write(self._waiting[0]):
+            self._waiting.popleft()
+
+    def close(self) -> None:
+        """Close the file; records that the disk did not take are lost, which is said."""
+        self.lost += len(self._waiting)
+        if self.lost:
+            logger.warning(
+                "%d records could not be written to %s and are lost to the trackers.",
+                self.lost,
+                self.path,
+            )
+        with suppress(OSError):
+            os.close(self._file)
+        self._lock.release()
+
+    def _write(self, line: bytes) -> bool:
+        """Write `line` as a whole or not at all, and return whether it is there."""
+        try:
+            written = os.write(self._file, line)
+            while written < len(line):  # what the disk still took: the next call says why
+                written += os.write(self._file, line[written:])
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._size)
+                os.lseek(self._file, self._size, os.SEEK_SET)
+            if not self._waiting:
+                logger.warning(
+                    "The journal %s cannot be written: %s. Training goes on. All before this is "
+                    "there; what follows waits in memory.",
+                    self.path,
+                    error,
+                )
+            return False
+        self._size += len(line)
+        return True
+
+
+class Record(NamedTuple):
+    """A record of a journal, and the bytes of the file that it takes, from `start` to `end`."""
+
+    start: int
+    end: int
+    content: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """What it is."""
+        return str(self.content.get("kind"))
+
+    @property
+    def step(self) -> int:
+        """The update step that it belongs to."""
+        return int(self.content.get("step", 0))
+
+
+def read(path: Path, offset: int = 0) -> Iterator[Record]:
+    """Return the whole records of the journal at `path` from `offset` on, as far as it goes now.
+
+    A line that is no record is passed over with a warning.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            start, offset = offset, offset + len(line)
+            try:
+                content = json.loads(line)
+                if not isinstance(content, dict):
+                    raise ValueError("it is no object")
+            except ValueError as error:
+                logger.warning("Passed over a damaged line of %s: %s.", path, error)
+                continue
+            yield Record(start, offset, content)
+
+
+def whole_size(path: Path) -> int:
+    """Return the size of the journal at `path` without a last record that is cut off."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - 65536)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            end = begin
+    return 0
+
+
+def superseded(path: Path) -> list[tuple[int, int]]:
+    """Return the stretches of the journal at `path` that a resumed training has replaced.
+
+    A training that goes on from the checkpoint of a step repeats all that followed it. That is what
+    comes after the last `saved` record of the step, or else after the last record up to that step.
+    """
+    stretches: list[tuple[int, int]] = []
+    ends: list[tuple[int, int, bool]] = []  # of the records that count: end, step, whether a save
+    for record in read(path):
+        if record.kind == "begin" and record.content.get("resumed"):
+            saves = [end for end, step, saved in ends if saved and step == record.step]
+            cut = (
+                saves[-1] if saves else max((e for e, s, _ in ends if s <= record.step), default=0)
+            )
+            if cut < record.start:
+                stretches.append((cut, record.start))
+            ends = [entry for entry in ends if entry[0] <= cut]
+        ends.append((record.end, record.step, record.kind == "saved"))
+    return stretches

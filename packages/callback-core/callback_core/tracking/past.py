@@ -1,0 +1,101 @@
+"""What of a journal a tracker may have been sent before, and what of it still counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from callback_core.tracking.journal import Record, read, superseded
+from callback_core.tracking.naming import is_measured
+from callback_core.tracking.values import restored
+
+
+class Sent(NamedTuple):
+    """A value that a training logged before it died, and that a resumed one has replaced.
+
+    Attributes:
+        value: The value.
+        time: When it was logged.
+        certain: Whether the tracker is known to have it; otherwise it may have it or not.
+    """
+
+    value: Any
+    time: float
+    certain: bool
+
+
+class Past:
+    """What was in a journal when somebody began to deliver it.
+
+    Args:
+        journal: The journal.
+        offset: How far it is known to have been delivered.
+        rewinds: Whether the tracker can forget points from a step on.
+        opened: Whether a run has been opened in the tracker before.
+
+    Attributes:
+        start: Where to go on reading.
+        rewind_to: The step from which on the tracker is to forget its points.
+        size: How far the journal went.
+    """
+
+    def __init__(self, journal: Path, offset: int, rewinds: bool, opened: bool) -> None:
+        self.start, self.size = offset, offset
+        self.rewind_to: int | None = None
+        self._delivered = offset
+        self._gone = superseded(journal)
+        self._sent: dict[tuple[str, int], list[Sent]] = {}
+        if not opened:
+            for record in read(journal, offset):
+                self.size = record.end
+            return
+        doubtful: list[int] = []  # steps of what the tracker may have, and must not have twice
+        for record in read(journal):
+            self.size = record.end
+            if record.kind != "logs":
+                continue
+            gone = self._stretch_of(record)
+            if gone is not None and not rewinds:
+                for name, value in record.content["logs"].items():
+                    sent = Sent(restored(value), record.content["time"], record.start < offset)
+                    self._sent.setdefault((name, record.step), []).append(sent)
+            # What was replaced before the tracker was served last, it has forgotten then.
+            if record.start >= offset or (gone is not None and gone[1] >= offset):
+                doubtful.append(record.step)
+        if rewinds and doubtful:
+            self.rewind_to = min(doubtful)
+            for record in read(journal):
+                if record.kind == "logs" and record.step >= self.rewind_to and self.counts(record):
+                    self.start = min(offset, record.start)
+                    break
+
+    def counts(self, record: Record) -> bool:
+        """Return whether `record` is part of the run's history, and still to be delivered."""
+        if self._stretch_of(record) is not None:
+            return False
+        if record.start >= self._delivered:
+            return True
+        return record.kind == "logs" and record.step >= (self.rewind_to or 0)
+
+    def news(self, name: str, value: Any, step: int, time: float) -> tuple[Any, float] | None:
+        """Return value and time to deliver of a point; `None` where the tracker has it already.
+
+        A value that comes out as before, or that only measures time, is the one that was logged
+        first: with its time, so that a tracker that can tell duplicates does.
+        """
+        for sent in self._sent.get((name, step), ()):
+            if sent.value == value or is_measured(name) or (sent.value != sent.value != value):
+                return None if sent.certain else (sent.value, sent.time)
+        return value, time
+
+    def _stretch_of(self, record: Record) -> tuple[int, int] | None:
+        return next((s for s in self._gone if s[0] <= record.start < s[1]), None)
+
+
+def last_begin(journal: Path) -> Record | None:
+    """Return the last record of `journal` by which a training begins."""
+    last = None
+    for record in read(journal):
+        if record.kind == "begin":
+            last = record
+    return last

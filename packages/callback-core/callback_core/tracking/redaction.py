@@ -1,0 +1,74 @@
+"""Keeping secrets out of what leaves the process."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+VARIABLE: Final = "CALLBACKS_REDACT"
+"""Environment variable with further names, separated by commas, whose values are secrets."""
+
+REDACTED: Final = "[redacted]"
+
+# Of names in lower case, their words with a space between them.
+_SECRET: Final = re.compile(
+    r"\b(?:secrets?|pass(?:word|wd|phrase)|credentials?|token|apikey|authorization|bearer|"
+    r"(?:api|access|private|secret|auth) key)$"
+)
+_OF_A_TOKENIZER: Final = re.compile(
+    r"\b(?:audio|bos|boundary|class|cls|decoder|end|eos|eot|forced|image|mask|pad|padding|sep|"
+    r"special|start|stop|suppress|unk|unknown|video)\b.*token$"
+)
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_USER_INFO: Final = re.compile(r"(?<=://)[^/\s@]+@")
+_QUERY: Final = re.compile(r"(?i)([?&][\w-]*(?:token|key|secret|password|signature|sig)=)[^&\s#]+")
+_KNOWN_FORMS: Final = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|glpat-[\w-]{20,}|sk-[\w-]{20,}|"
+    r"xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
+)
+
+
+class Redaction:
+    """Takes secrets out of values, by their names and by what they look like.
+
+    A value is a secret where the last words of its name say so (`hub_token`, `apiKey`, but neither
+    `pad_token` nor `num_tokens`) and it is a string. Out of any string go the user and password of
+    a URL, secrets in its query, and keys of a known form.
+
+    Args:
+        names: Further names, of any case, whose values are secrets whatever they look like. Those
+            in the environment variable `CALLBACKS_REDACT` are added.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        given = os.environ.get(VARIABLE, "").split(",")
+        self._names = {name.strip().lower() for name in (*names, *given) if name.strip()}
+
+    def extend(self, names: Iterable[str]) -> None:
+        """Add further names."""
+        self._names.update(name.strip().lower() for name in names)
+
+    def of(self, value: Any, name: str = "") -> Any:
+        """Return `value`, which has this name, without secrets; containers with all they hold."""
+        if name and name.lower() in self._names:
+            return REDACTED
+        if isinstance(value, str):
+            return REDACTED if value and _is_secret(name) else scrubbed(value)
+        if isinstance(value, Mapping):
+            return {key: self.of(part, str(key)) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.of(part, name) for part in value]
+        return value
+
+
+def scrubbed(text: str) -> str:
+    """Return `text` without what looks like a secret."""
+    text = _USER_INFO.sub(f"{REDACTED}@", text)
+    return _KNOWN_FORMS.sub(REDACTED, _QUERY.sub(rf"\g<1>{REDACTED}", text))
+
+
+def _is_secret(name: str) -> bool:
+    words = " ".join(_WORD.findall(name)).lower()
+    return _SECRET.search(words) is not None and _OF_A_TOKENIZER.search(words) is None

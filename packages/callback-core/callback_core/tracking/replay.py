@@ -1,0 +1,143 @@
+"""Delivers what a tracker has not got of a run, or all of it to another tracker.
+
+python -m callback_core.tracking.replay OUTPUT_DIR [--to TRACKER] [--run RUN]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from callback_core.integrations import get_reporting_integration_callbacks
+from callback_core.tracking.consumer import Consumer
+from callback_core.tracking.delivery import POLL, ThreadDelivery
+from callback_core.tracking.folder import RunFolder
+from callback_core.tracking.lock import FileLock
+from callback_core.tracking.sidecar import follow, made_elsewhere
+from callback_core.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line asks, and return the exit code: 0 if everything is delivered."""
+    options = _parser().parse_args(arguments)
+    folders = [
+        folder for folder in RunFolder.all(options.output_dir) if options.run in (None, folder.run)
+    ]
+    if not folders:
+        which = "no run" if options.run is None else f"no run {options.run!r}"
+        print(f"There is {which} in {options.output_dir / 'tracking'}.", file=sys.stderr)
+        return 2
+    if options.follow is not None:
+        logging.basicConfig(format="%(asctime)s %(message)s")
+        folder = folders[0]
+        consumer = Consumer(_tracker(folder, options.tracker), folder, options.tracker)
+        return follow(consumer, options.follow, options.call_limit, options.restarts)
+    codes = [
+        replay(folder, name, options.patience)
+        for folder in folders
+        for name in ([options.to] if options.to else folder.trackers())
+    ]
+    return max(codes, default=0)
+
+
+def replay(folder: RunFolder, name: str, patience: float) -> int:
+    """Deliver what is left of a run to a tracker, show how far it is, and print what came of it.
+
+    Args:
+        folder: The folder of the run.
+        name: The tracker.
+        patience: Seconds without any progress after which it is given up.
+
+    Returns:
+        0 where everything is delivered, else 1.
+    """
+    title = f"{folder.run} to {name}"
+    try:
+        consumer = Consumer(_tracker(folder, name), folder, name)
+    except ValueError as error:
+        print(f"{title}: cannot be delivered: {error}.")
+        return 1
+    try:
+        training = FileLock(folder.journal.with_suffix(".lock"))
+    except BlockingIOError:
+        print(f"{title}: its training is still running, and delivers by itself.")
+        return 1
+    try:
+        pending = consumer.pending()
+        if not pending and consumer.progress.status is not None:
+            print(f"{title}: has everything already.")
+            return 0
+        consumer.training_died()  # if it has not said how it ended, it never will
+        failure = _deliver(consumer, title, pending, patience)
+    finally:
+        training.release()
+    left, left_out = consumer.pending(), consumer.progress.left_out
+    print(
+        f"{title}: {consumer.delivered} points delivered, {len(left_out)} names cut or left out, "
+        f"{left} points failed; closed as {consumer.progress.status}."
+    )
+    for entry, why in left_out.items():
+        print(f"  {entry}: {why}")
+    if failure is not None:
+        print(f"  failed: {failure}")
+    return 0 if consumer.done else 1
+
+
+def _deliver(consumer: Consumer, title: str, pending: int, patience: float) -> str | None:
+    """Deliver, and return why it was given up, if it was."""
+    from tqdm import tqdm
+
+    delivery = ThreadDelivery(consumer, patience)
+    changed, seen = monotonic(), (0, 0)
+    with tqdm(total=pending, desc=title, unit="point", disable=None) as bar:
+        delivery.start()
+        while not consumer.done and monotonic() - changed < patience:
+            sleep(POLL / 4)
+            now = (consumer.delivered, consumer.progress.offset)
+            if now != seen:
+                changed, seen = monotonic(), now
+            bar.update(consumer.delivered - bar.n)
+    delivery.finish(monotonic() + POLL)
+    return delivery.failure
+
+
+def _tracker(folder: RunFolder, name: str) -> Tracker:
+    """Return the tracker of that name: as the run had it, or as its package makes it."""
+    kept = folder.read_tracker(name)
+    if kept.get("settings") is not None:
+        return made_elsewhere(kept["made_by"], kept["settings"])
+    callback: Any = get_reporting_integration_callbacks(name)[0]()
+    tracker = getattr(callback, "tracker", None)
+    if not isinstance(tracker, Tracker):
+        raise ValueError(f"{name} takes no replay: it is no TrackerCallback")
+    return tracker
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m callback_core.tracking.replay",
+        description="Deliver what trackers have not got of the runs in an output directory.",
+    )
+    parser.add_argument("output_dir", type=Path, help="the output_dir of the training")
+    parser.add_argument("--to", metavar="TRACKER", help="deliver all of it to this tracker")
+    parser.add_argument("--run", help="only this run, a folder in OUTPUT_DIR/tracking")
+    parser.add_argument(
+        "--patience", type=float, default=60.0, help="seconds without progress to wait (60)"
+    )
+    for name, kind in (("follow", int), ("tracker", str), ("call-limit", float)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    parser.add_argument("--restarts", type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        sys.exit(main())
+    sys.exit(130)
