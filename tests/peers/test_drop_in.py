@@ -12,6 +12,7 @@ import inspect
 import logging
 import math
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -763,6 +764,99 @@ def test_a_control_is_made_compared_shown_and_copied_in_the_same_way() -> None:
         )
 
     same(code)
+
+
+def test_a_control_is_a_dataclass() -> None:
+    def code(m: Any) -> Any:
+        @dataclasses.dataclass
+        class Pushing(m.TrainerControl):  # type: ignore[name-defined, misc]
+            should_push: bool = False
+
+        control, pushing = m.TrainerControl(should_log=True), Pushing(should_push=True)
+        passed = handler_of(m).on_step_end(
+            arguments(), m.TrainerState(0.0, 1, 1), handler_of(m).on_step_begin(None, None, pushing)
+        )
+        return (
+            [(field.name, field.default) for field in dataclasses.fields(control)],
+            dataclasses.asdict(control),
+            vars(control),
+            flags(dataclasses.replace(control, should_save=True)),
+            repr(pushing).partition(".<locals>.")[2],
+            pushing == Pushing(should_push=True),
+            (passed is pushing, flags(passed)),
+            m.TrainerControl.should_log,
+        )
+
+    same(code)
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda h: pickle.loads(pickle.dumps(h))])
+def test_a_handler_can_be_copied(how: Callable[[Any], Any]) -> None:
+    def code(m: Any) -> Any:
+        handler = how(handler_of(m, m.EarlyStoppingCallback(3)))
+        control = handler.on_step_end(
+            arguments(), m.TrainerState(0.0, 1, 1), m.TrainerControl(should_log=True)
+        )
+        patience = handler.callbacks[1].early_stopping_patience
+        return handler.callback_list, handler.model, flags(control), patience
+
+    same(code)
+
+
+def test_a_callback_may_copy_the_control_that_it_is_given() -> None:
+    def code(m: Any) -> Any:
+        class Copies(m.TrainerCallback):  # type: ignore[name-defined, misc]
+            def __init__(self) -> None:
+                self.cannot_be_copied = threading.Lock()
+
+            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                made.append(flags(copy.deepcopy(control)))
+
+        made: list[Any] = []
+        handler_of(m, Copies).on_step_begin(None, m.TrainerState(), m.TrainerControl(True))
+        return made
+
+    same(code)
+
+
+def test_a_subclass_of_the_progress_bar_finds_the_step_at_which_it_is() -> None:
+    def code(m: Any) -> Any:
+        class Progress(m.ProgressCallback):  # type: ignore[name-defined, misc]
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self.training_bar.update(state.global_step - self.current_step)
+                self.current_step = state.global_step
+
+        progress, state = Progress(), m.TrainerState(0.0, 0, 3)
+        handler = handler_of(m, progress)
+        control = handler.on_train_begin(arguments(), state, m.TrainerControl())
+        state.global_step = 2
+        handler.on_step_end(arguments(), state, control)
+        return progress.current_step
+
+    assert same(code) == 2
+
+
+def test_steps_that_are_not_used_may_be_none() -> None:
+    def code(m: Any) -> Any:
+        nothing = arguments(logging_strategy="no", save_strategy="no")
+        state = m.TrainerState(0.0, 1, 9, logging_steps=None, eval_steps=None, save_steps=0)
+        return flags(m.DefaultFlowCallback().on_step_end(nothing, state, m.TrainerControl()))
+
+    same(code)
+
+
+@pytest.mark.parametrize("flow", [THEIRS, OURS])
+def test_either_default_flow_is_one_for_our_handler(flow: Any) -> None:
+    with warnings_of(OURS) as warnings:
+        OURS.CallbackHandler([flow.DefaultFlowCallback], None, None, None, None)
+    assert warnings == []
+
+
+def test_the_state_of_a_callback_of_transformers_is_exported_and_restored() -> None:
+    stopping, again = THEIRS.EarlyStoppingCallback(3), THEIRS.EarlyStoppingCallback(3)
+    stopping.early_stopping_patience_counter = 2
+    OURS.restore_states([again], OURS.export_states([stopping], {}))
+    assert again.state() == stopping.state()
 
 
 def test_a_callback_with_a_state_is_restored_from_it() -> None:

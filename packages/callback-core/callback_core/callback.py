@@ -28,7 +28,8 @@ class TrainerCallback:
     Attributes:
         on_error: What an error in a callback does. `raise`, the default of a callback that steers
             or that a user wrote, ends the training; `isolate`, the default of trackers, is logged,
-            and after three in a row the callback is switched off for the rest of the training.
+            and after three in a row at one event the callback is switched off for the rest of the
+            training.
 
     Example:
         >>> class StopAtLoss(TrainerCallback):

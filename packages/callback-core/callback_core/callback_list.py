@@ -1,29 +1,51 @@
-"""The list of a handler's callbacks, which tells the handler when somebody changes it."""
+"""The list of a handler's callbacks: checks what comes in, and tells the handler of changes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from callback_core.checks import check_callback
+
 
 class CallbackList(list[Any]):
-    """A list, as `transformers` code expects `handler.callbacks` to be, that reports its changes.
+    """A list, as `transformers` code expects `handler.callbacks` to be.
+
+    A copy of it, pickled or not, is a plain list.
 
     Args:
         callbacks: The callbacks.
         changed: Called after each change.
+
+    Raises:
+        TypeError: One cannot be called, and so at each change, which then is not made.
+        ValueError: One has an `on_error` that does not exist, likewise.
     """
 
     def __init__(self, callbacks: Iterable[Any], changed: Callable[[], None]) -> None:
         super().__init__(callbacks)
+        for callback in self:
+            check_callback(callback)
         self._changed = changed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the handler out of a copy."""
+        return list, (list(self),)
 
 
 def _reporting(name: str) -> Callable[..., Any]:
     change = getattr(list, name)
 
     def method(self: CallbackList, *args: Any, **kwargs: Any) -> Any:
+        before = list(self)
         result = change(self, *args, **kwargs)
+        try:
+            for callback in self:
+                if not any(callback is known for known in before):
+                    check_callback(callback)
+        except (TypeError, ValueError):
+            list.__setitem__(self, slice(None), before)
+            raise
         self._changed()
         return result
 

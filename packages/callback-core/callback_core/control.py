@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from callback_core.persistence import ExportableState
@@ -45,8 +46,9 @@ class _Flag:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, control: TrainerControl | None, owner: type) -> Any:
-        return self if control is None else control.__dict__[self.name]
+    def __get__(self, control: TrainerControl | None, owner: type) -> bool:
+        # Of the class it is the default, as any field of a dataclass.
+        return False if control is None else control.__dict__.get(self.name, False)
 
     def __set__(self, control: TrainerControl, value: bool) -> None:
         if value:
@@ -55,11 +57,42 @@ class _Flag:
             control._reset({self.name: False})
 
 
-class TrainerControl(ExportableState):
+def _flag() -> Any:
+    """Return a field of a dataclass that is a switch, and off at first."""
+    return _Flag()
+
+
+class _Attribution(ExportableState):
+    """Who asks, beside the fields: there before any constructor, and gone from a copy.
+
+    They are slots, since the handler sets them at every call of a callback.
+    """
+
+    __slots__ = ("_asking", "_requests", "_state")
+
+    _requests: list[Request]
+    _asking: object  # the callback that is being called
+    _state: Any  # the state that it is called with
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Return a control for which nobody has asked anything."""
+        control = super().__new__(cls)
+        control._requests = []
+        control._asking = control._state = None
+        return control
+
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what a copy takes over: neither the callback nor the state of the moment."""
+        return self.__dict__, {"_requests": list(self._requests)}
+
+
+@dataclass
+class TrainerControl(_Attribution):
     """The switches that callbacks turn on to act on the loop.
 
     A callback changes the control that it is given; it may also return one, which then replaces it.
     Setting a flag is attributed: `requests` tells which callback asked for it and at which step.
+    Two controls are equal when their flags are; who asked does not count.
 
     Args:
         should_training_stop: Stop training after the current batch. Stays on until the next
@@ -71,34 +104,15 @@ class TrainerControl(ExportableState):
         should_log: Log at this step. Off again once logged, and at the next step.
     """
 
-    __slots__ = ("_asking", "_state")  # they are set at every call of a callback
-
-    should_training_stop = _Flag()
-    should_epoch_stop = _Flag()
-    should_save = _Flag()
-    should_evaluate = _Flag()
-    should_log = _Flag()
-
-    def __init__(
-        self,
-        should_training_stop: bool = False,
-        should_epoch_stop: bool = False,
-        should_save: bool = False,
-        should_evaluate: bool = False,
-        should_log: bool = False,
-    ) -> None:
-        self._requests: list[Request] = []
-        self._asking: object = None  # the callback that is being called
-        self._state: Any = None  # the state that it is called with
-        self.should_training_stop = should_training_stop
-        self.should_epoch_stop = should_epoch_stop
-        self.should_save = should_save
-        self.should_evaluate = should_evaluate
-        self.should_log = should_log
+    should_training_stop: bool = _flag()
+    should_epoch_stop: bool = _flag()
+    should_save: bool = _flag()
+    should_evaluate: bool = _flag()
+    should_log: bool = _flag()
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """The requests behind the flags that are on, oldest first."""
+        """The requests behind the flags that are on, oldest first; setting it sets the flags."""
         return tuple(self._requests)
 
     @requests.setter
@@ -106,6 +120,8 @@ class TrainerControl(ExportableState):
         self._requests = [
             request if isinstance(request, Request) else Request(**request) for request in requests
         ]
+        asked = {request.flag for request in self._requests}
+        self.__dict__.update((flag, flag in asked) for flag in FLAGS)
 
     def request_stop(self, reason: str) -> None:
         """Ask that training stop, and say why.
@@ -120,18 +136,6 @@ class TrainerControl(ExportableState):
             "args": {flag: getattr(self, flag) for flag in FLAGS},
             "attributes": {"requests": [request._asdict() for request in self._requests]},
         }
-
-    def __eq__(self, other: object) -> bool:
-        """Two controls are equal when their flags are; who asked does not count."""
-        if not isinstance(other, TrainerControl):
-            return NotImplemented
-        return all(getattr(self, flag) == getattr(other, flag) for flag in FLAGS)
-
-    __hash__ = None  # type: ignore[assignment]  # mutable, as transformers' dataclass is
-
-    def __repr__(self) -> str:
-        """Show the flags as the constructor takes them."""
-        return f"TrainerControl({', '.join(f'{flag}={getattr(self, flag)}' for flag in FLAGS)})"
 
     def _request(self, flag: str, reason: str | None) -> None:
         """Switch `flag` on in the name of the callback that is being called."""

@@ -25,13 +25,18 @@ class DefaultFlowCallback(TrainerCallback):
         last = step >= state.max_steps
         if step == 1 and args.logging_first_step:
             control.should_log = True
+        # Steps are looked at where they count: where they do not, they may be 0 or None.
         if args.logging_strategy == IntervalStrategy.STEPS and step % state.logging_steps == 0:
             control.should_log = True
-        eval_due = last or step % state.eval_steps == 0
-        if args.eval_strategy == IntervalStrategy.STEPS and args.eval_delay <= step and eval_due:
+        if (
+            args.eval_strategy == IntervalStrategy.STEPS
+            and args.eval_delay <= step
+            and (last or step % state.eval_steps == 0)
+        ):
             control.should_evaluate = True
-        save_due = last or (state.save_steps > 0 and step % state.save_steps == 0)
-        if args.save_strategy == IntervalStrategy.STEPS and save_due:
+        if args.save_strategy == IntervalStrategy.STEPS and (
+            last or (state.save_steps > 0 and step % state.save_steps == 0)
+        ):
             control.should_save = True
         if last:
             control.should_training_stop = True

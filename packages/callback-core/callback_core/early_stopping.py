@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NoReturn
 
 from callback_core.arguments import CallbackArguments, IntervalStrategy, best_metric_key
 from callback_core.callback import TrainerCallback
@@ -19,7 +19,13 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
     """Stops training when `metric_for_best_model` has not improved for some evaluations in a row.
 
     An evaluation improves the metric when it is better than the best so far by more than the
-    threshold. NaN is never an improvement.
+    threshold. NaN is never an improvement, and any number is one on NaN.
+
+    That the metric never comes is an error at the first evaluation of the loop's own: at once where
+    that reports `eval_loss` or `eval_runtime`, which means that it is of one dataset. Of several,
+    each reports under names of its own and any may have the metric, so they are judged together,
+    when the next step or epoch ends. What a callback evaluates on top of that, under other names
+    and at steps of its choice, need not have the metric.
 
     Args:
         early_stopping_patience: Stop after so many evaluations in a row without an improvement.
@@ -46,8 +52,9 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         self.early_stopping_patience = early_stopping_patience
         self.early_stopping_threshold = early_stopping_threshold or 0.0
         self.early_stopping_patience_counter = 0
-        # The names of each evaluation of this training, as long as the metric was in none of them.
-        self._without_metric: list[frozenset[str]] | None = None
+        # The names that were reported since the last step, as long as the metric never was.
+        self._without_metric: set[str] | None = None
+        self._loop_evaluates = False  # since the last step, by itself
 
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -68,7 +75,19 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
                 "EarlyStoppingCallback without load_best_model_at_end=True: the model will be "
                 "the last one, which is not the best one."
             )
-        self._without_metric = []
+        self._without_metric, self._loop_evaluates = set(), False
+
+    def on_step_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Check that the metric was among those of the last evaluations."""
+        self._end_round(args, control)
+
+    def on_epoch_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Check that the metric was among those of the last evaluations."""
+        self._end_round(args, control)
 
     def on_evaluate(
         self,
@@ -82,11 +101,12 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         if args.metric_for_best_model is None or metrics is None:
             return
         key = best_metric_key(args.metric_for_best_model)
-        if key not in metrics:
-            self._check_that_it_can_come(key, metrics)
+        value = metrics.get(key)
+        if value is None:
+            self._note_without_metric(key, metrics)
             return
         self._without_metric = None
-        self.check_metric_value(args, state, control, metrics[key])
+        self.check_metric_value(args, state, control, value)
         evaluations = self.early_stopping_patience_counter
         if evaluations >= self.early_stopping_patience:
             best = "none" if state.best_metric is None else readable_number(state.best_metric)
@@ -125,28 +145,34 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
             "attributes": {"early_stopping_patience_counter": self.early_stopping_patience_counter},
         }
 
-    def _check_that_it_can_come(self, key: str, metrics: dict[str, float]) -> None:
-        """Raise an error where this evaluation shows that no other reports `key` either.
-
-        With several datasets there is an evaluation for each, with its name in those of the
-        metrics, and only one of them reports `key`. All of them have been when one comes again.
-        """
-        names = frozenset(metrics)
+    def _note_without_metric(self, key: str, metrics: dict[str, float]) -> None:
+        """Keep the names of `metrics`, which lack `key`; an error where they are all there are."""
+        names = {name for name, value in metrics.items() if value is not None}
         if self._without_metric is None or not any(name.startswith("eval_") for name in names):
             return
-        if names in self._without_metric or not names.isdisjoint(("eval_loss", "eval_runtime")):
-            reported = sorted(names.union(*self._without_metric))
-            raise ValueError(
-                f"EarlyStoppingCallback never sees its metric: no evaluation reports {key!r}. "
-                f"Reported are: {', '.join(reported)}. Set metric_for_best_model to one of them, "
-                f"or return {key.removeprefix('eval_')!r} from compute_metrics."
-            )
-        self._without_metric.append(names)
+        self._without_metric |= names
+        if not names.isdisjoint(("eval_loss", "eval_runtime")):
+            self._refuse(key, self._without_metric)
+
+    def _end_round(self, args: CallbackArguments, control: TrainerControl) -> None:
+        """Judge the evaluations since the last step, and note whether the loop does others now."""
+        if self._without_metric is None:
+            return
+        if self._loop_evaluates and self._without_metric and args.metric_for_best_model is not None:
+            self._refuse(best_metric_key(args.metric_for_best_model), self._without_metric)
+        self._without_metric, self._loop_evaluates = set(), control.should_evaluate
+
+    def _refuse(self, key: str, reported: set[str]) -> NoReturn:
+        raise ValueError(
+            f"EarlyStoppingCallback never sees its metric: no evaluation reports {key!r}. "
+            f"Reported are: {', '.join(sorted(reported))}. Set metric_for_best_model to one of "
+            f"them, or return {key.removeprefix('eval_')!r} from compute_metrics."
+        )
 
     def _improves(self, value: float, best: float | None, greater_is_better: bool) -> bool:
         if value != value:  # NaN, also where there is no best yet
             return False
-        if best is None:
+        if best is None or best != best:
             return True
         gain = value - best if greater_is_better else best - value
         return gain > self.early_stopping_threshold

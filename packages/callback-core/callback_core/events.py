@@ -1,8 +1,8 @@
 """The one table of events: every event a training loop fires, in the order a run meets them.
 
-`TrainerCallback` declares a method per row, `CallbackHandler` derives its methods from the rows,
-and the guides quote them, so that what an event is called, carries and resets is said here and
-nowhere else.
+What an event carries, resets and closes is decided here: `CallbackHandler` makes each of its
+methods of a row. The names stand in `TrainerCallback`, in `CallbackHandler` and in the guide as
+well, where a person looks for them; tests hold all of these to the table.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ class Event(NamedTuple):
         passes: Keywords that this event carries on top of `COMMON_KEYWORDS`.
         resets: Flags of `TrainerControl` that are switched off before the callbacks are asked.
         closes: Whether every callback is called, whatever another one raises.
+        raises: Whether an error of a callback is raised; else it is logged. An interrupt is raised
+            at any event.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Event(NamedTuple):
     passes: tuple[str, ...] = ()
     resets: tuple[str, ...] = ()
     closes: bool = False
+    raises: bool = True
 
 
 COMMON_KEYWORDS: Final = (
@@ -43,7 +46,7 @@ COMMON_KEYWORDS: Final = (
 """
 
 PER_CALLBACK_COPIES: Final = ("logs", "metrics")
-"""Keywords of which every callback gets a copy of its own."""
+"""Keywords of which every callback gets a copy of its own, with the containers in them."""
 
 _TABLE: Final = (
     Event("on_init_end", "The trainer has been built."),
@@ -87,6 +90,7 @@ _TABLE: Final = (
         "Training ends by an error, an interrupt or a signal; `on_train_end` still follows.",
         passes=("exception",),
         closes=True,
+        raises=False,  # what ended the training is the error to be seen
     ),
     Event("on_train_end", "Training has ended, however it ended.", closes=True),
 )

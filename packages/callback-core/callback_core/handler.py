@@ -1,4 +1,8 @@
-"""`CallbackHandler`: calls, for each event, the callbacks that override it."""
+"""`CallbackHandler`: calls, for each event, the callbacks that override it.
+
+It is long for the names of transformers' handler, which it has all of, and for the calls that are
+written out where every step of a training passes.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,18 @@ from typing import Any, Final
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
 from callback_core.callback_list import CallbackList
+from callback_core.checks import check_callback, overrides
+from callback_core.class_names import is_a
 from callback_core.control import TrainerControl
-from callback_core.default_flow import DefaultFlowCallback
-from callback_core.events import COMMON_KEYWORDS, EVENTS, PER_CALLBACK_COPIES
-from callback_core.failures import Failures, policy
+from callback_core.events import EVENTS, PER_CALLBACK_COPIES
+from callback_core.failures import PATIENCE, Failures, is_isolated
 from callback_core.state import TrainerState
 
 logger = logging.getLogger(__name__)
 
-# inspect.CO_VARKEYWORDS, without the 10 ms that importing inspect takes
-_TAKES_ANY_KEYWORD: Final = 0x08
+_NOT_GIVEN: Final = object()
 
-_HOMES_OF_THE_BASE_CLASS: Final = (TrainerCallback.__module__, "transformers.trainer_callback")
+_Call = tuple[Any, Callable[..., Any]]  # a callback and its method
 
 
 def _method_of(name: str) -> Callable[..., TrainerControl]:
@@ -69,7 +73,9 @@ class CallbackHandler(TrainerCallback):
         lr_scheduler: The learning rate scheduler, once there is one.
 
     Raises:
-        TypeError: A callback has no event method at all, or one that refuses unknown keywords.
+        TypeError: A callback has no event method at all, or one that refuses unknown keywords, or
+            only half of the methods that keep a state.
+        ValueError: A callback has an `on_error` that does not exist.
     """
 
     def __init__(
@@ -88,11 +94,11 @@ class CallbackHandler(TrainerCallback):
         self.eval_dataloader: Any = None
         self._training = False
         self._failures = Failures()
-        self._calls: dict[str, list[tuple[Any, Callable[..., Any]]]] = {name: [] for name in EVENTS}
+        self._calls: dict[str, list[_Call]] = {}
         self.callbacks = []
         for callback in callbacks:
             self.add_callback(callback)
-        if not any(isinstance(callback, DefaultFlowCallback) for callback in self.callbacks):
+        if not any(is_a(callback, "DefaultFlowCallback") for callback in self.callbacks):
             logger.warning(
                 "There is no DefaultFlowCallback among the callbacks, so nothing tells the loop "
                 "when to log, evaluate, save and stop. Add one before training, unless a "
@@ -125,14 +131,18 @@ class CallbackHandler(TrainerCallback):
 
         Raises:
             RuntimeError: It has begun before and not ended.
+            TypeError: A callback can no longer be called, as when it was added.
+            ValueError: A callback's `on_error` does not exist.
         """
         if self._training:
             raise RuntimeError(
                 "on_train_begin was fired in the middle of a training. Fire on_train_end first, "
                 "also when the training before ended by an error."
             )
+        for callback in self.callbacks:
+            check_callback(callback)
         self._training = True
-        self._failures = Failures()
+        self._failures.give_another_chance()
         self._find_calls()
         return self._begin(args, state, control, **kwargs)
 
@@ -141,14 +151,25 @@ class CallbackHandler(TrainerCallback):
     ) -> TrainerControl:
         """Training has ended, however it ended.
 
-        Says in one line which isolated callbacks failed.
+        Says in one line which isolated callbacks have failed since the training before.
         """
         try:
             return self._end(args, state, control, **kwargs)
         finally:
             self._training = False
-            if self._failures.records:
-                logger.warning("Training was not affected, but %s.", self._failures.report())
+            failures, self._failures = self._failures, Failures()
+            self._find_calls()
+            if failures:
+                logger.warning("Training was not affected, but %s.", failures.report())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy takes over: not what is found out of the callbacks."""
+        return {**self.__dict__, "_callbacks": list(self._callbacks), "_calls": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what `__getstate__` returned."""
+        self.__dict__.update(state)
+        self.callbacks = self._callbacks
 
     @property
     def callbacks(self) -> list[Any]:
@@ -165,6 +186,10 @@ class CallbackHandler(TrainerCallback):
         """The processing class, under its older name."""
         return self.processing_class
 
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self.processing_class = tokenizer
+
     @property
     def callback_list(self) -> str:
         """The class names of the callbacks, one a line."""
@@ -180,7 +205,6 @@ class CallbackHandler(TrainerCallback):
                 type(added).__name__,
                 self.callback_list,
             )
-        check_callback(added)
         self.callbacks.append(added)
 
     def pop_callback(self, callback: Any) -> Any:
@@ -210,14 +234,14 @@ class CallbackHandler(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         *,
-        loss: Any = None,
+        loss: Any = _NOT_GIVEN,
         **kwargs: Any,
     ) -> TrainerControl:
         """Call `event` of every callback that overrides it and return the control to go on with.
 
         `logs` and `metrics` are handed out as copies, one per callback. An error of a callback is
-        raised at once; at an event that closes, after the others have been called. One of an
-        isolated callback is not raised. `event` may be a method that is not in `EVENTS`.
+        raised at once; at an event that closes, the first one is after all have been called. One of
+        an isolated callback is not raised. `event` may be a method that is not in `EVENTS`.
         """
         # This is in the loop's every step. Keywords written out in the call cost two thirds of what
         # they cost in a dictionary, so they are, for nothing more and for `loss`, which is passed
@@ -226,25 +250,36 @@ class CallbackHandler(TrainerCallback):
         optimizer, lr_scheduler = self.optimizer, self.lr_scheduler
         train_dataloader, eval_dataloader = self.train_dataloader, self.eval_dataloader
         keywords: dict[str, Any] = {}
+        without_loss = loss is _NOT_GIVEN
         if kwargs:
-            keywords = {name: getattr(self, name) for name in COMMON_KEYWORDS} | kwargs
-            if loss is not None:
+            keywords = {
+                "model": model,
+                "processing_class": processing_class,
+                "tokenizer": processing_class,
+                "optimizer": optimizer,
+                "lr_scheduler": lr_scheduler,
+                "train_dataloader": train_dataloader,
+                "eval_dataloader": eval_dataloader,
+                **kwargs,
+            }
+            if not without_loss:
                 keywords["loss"] = loss
             copied = [name for name in PER_CALLBACK_COPIES if kwargs.get(name) is not None]
         calls = self._calls.get(event)
         if calls is None:  # an event of somebody's own
-            calls = [(one, getattr(one, event)) for one in self.callbacks if hasattr(one, event)]
-        raised: Exception | None = None
-        asked_before, control._state = control._asking, state
+            calls = self._calls_of(event)
+        raised: BaseException | None = None
+        asking, before = control._asking, control._state
+        control._state = state
         try:
             for callback, method in calls:
                 control._asking = callback
                 try:
                     if keywords:
                         for name in copied:
-                            keywords[name] = dict(kwargs[name])
+                            keywords[name] = _own_copy(kwargs[name])
                         answer = method(args, state, control, **keywords)
-                    elif loss is None:
+                    elif without_loss:
                         answer = method(
                             args,
                             state,
@@ -272,68 +307,65 @@ class CallbackHandler(TrainerCallback):
                             loss=loss,
                         )
                     if answer is not None and answer is not control:
-                        control = _replacement(answer, f"{type(callback).__name__}.{event}")
-                except Exception as error:
-                    if policy(callback) == "isolate":
-                        self._failures.add(callback, event, state.global_step, error)
-                        self._find_calls()
+                        replacement = _replacement(answer, f"{type(callback).__name__}.{event}")
+                        control._asking, control._state = asking, before
+                        control = replacement
+                        asking, before = control._asking, control._state
+                        control._state = state
+                except BaseException as error:
+                    if isinstance(error, Exception) and is_isolated(callback):
+                        self._isolate(callback, event, state.global_step, error)
                     elif event not in EVENTS or not EVENTS[event].closes:
                         raise
-                    elif raised is None:
+                    elif raised is None and (
+                        EVENTS[event].raises or not isinstance(error, Exception)
+                    ):
                         raised = error
                     else:
-                        logger.error("%s.%s failed too.", callback, event, exc_info=error)
+                        name = type(callback).__name__
+                        logger.error("%s.%s failed too.", name, event, exc_info=error)
         finally:
-            control._asking = asked_before
+            control._asking, control._state = asking, before
         if raised is not None:
             raise raised
         return control
 
     def _find_calls(self) -> None:
-        """Find, for each event, the methods to call. One that is switched off is still closed."""
-        self._calls = {
-            name: [
-                (callback, self._failures.watched(callback, getattr(callback, name)))
-                for callback in self._callbacks
-                if _overrides(callback, name)
-                and (event.closes or not self._failures.is_off(callback))
-            ]
-            for name, event in EVENTS.items()
-        }
+        """Find, for each event, the methods to call."""
+        self._calls = {event: self._calls_of(event) for event in EVENTS}
 
+    def _calls_of(self, event: str) -> list[_Call]:
+        """Return whom to call at `event`. One that is switched off is still closed."""
+        closes = event in EVENTS and EVENTS[event].closes
+        return [
+            (callback, self._failures.watched(callback, event, getattr(callback, event)))
+            for callback in self._callbacks
+            if overrides(callback, event) and (closes or not self._failures.is_off(callback))
+        ]
 
-def _overrides(callback: Any, event: str) -> bool:
-    """Return whether `callback` has a method for `event` other than the empty one.
-
-    The empty one of transformers' base class counts as such.
-    """
-    method = getattr(callback, event, None)
-    at_home = getattr(method, "__module__", None) in _HOMES_OF_THE_BASE_CLASS
-    empty = at_home and getattr(method, "__qualname__", "") == f"TrainerCallback.{event}"
-    return method is not None and not empty
-
-
-def check_callback(callback: Any) -> None:
-    """Refuse what the loop could not call, before it is called.
-
-    Raises:
-        TypeError: `callback` has no event method, or one that refuses unknown keywords.
-        ValueError: Its `on_error` does not exist.
-    """
-    methods = {name: getattr(callback, name, None) for name in EVENTS}
-    if not any(callable(method) for method in methods.values()):
-        raise TypeError(
-            f"{callback!r} is not a callback: it has none of the event methods (on_train_begin, "
-            "on_log, …). Pass a subclass of TrainerCallback or an instance of one."
-        )
-    for name, method in methods.items():
-        code = getattr(method, "__code__", None)
-        if code is not None and not code.co_flags & _TAKES_ANY_KEYWORD:
-            raise TypeError(
-                f"{type(callback).__name__}.{name} would fail when it is called: events pass "
-                "keywords such as model and optimizer. End its signature with **kwargs."
+    def _isolate(self, callback: Any, event: str, step: int, error: Exception) -> None:
+        """Note that `callback` has failed, and call it no more where that was once too often."""
+        was_off = self._failures.is_off(callback)
+        last = self._failures.add(callback, event, step, error).last
+        self._find_calls()
+        if self._failures.is_off(callback) and not was_off and not self._training:
+            logger.warning(
+                "%s failed %d times in a row in %s and is switched off until the next training "
+                "begins (last: %s).",
+                type(callback).__name__,
+                PATIENCE,
+                event,
+                last,
             )
-    policy(callback)
+
+
+def _own_copy(value: Any) -> Any:
+    """Return a copy of the dicts and lists in `value`, with the same values in them."""
+    if isinstance(value, dict):
+        return {name: _own_copy(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_own_copy(part) for part in value]
+    return value
 
 
 def _replacement(answer: Any, method: str) -> TrainerControl:

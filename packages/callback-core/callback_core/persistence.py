@@ -1,7 +1,8 @@
 """The state of callbacks inside a checkpoint, in the shape that transformers writes and reads.
 
 `TrainerState.stateful_callbacks` maps a class's name to `{"args": ..., "attributes": ...}`, or to a
-list of these where there are several callbacks of the class, in their order.
+list of these where there are several callbacks of the class, in their order. In such a list, `None`
+holds the place of one whose state could not be saved.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from callback_core.class_names import is_a
 from callback_core.failures import costs_what_it_may
+from callback_core.state_file import snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -35,22 +38,55 @@ class ExportableState:
         return made
 
 
+def has_state(owner: Any) -> bool:
+    """Return whether `owner` has `state_dict` and `load_state_dict`, or is an `ExportableState`.
+
+    A method `state` of any other class is something else: many a callback calls so what it keeps.
+
+    Raises:
+        TypeError: It has one of the two methods without the other.
+    """
+    has = {name: callable(getattr(owner, name, None)) for name in ("state_dict", "load_state_dict")}
+    if len({*has.values()}) > 1:
+        there, missing = sorted(has, key=has.__getitem__, reverse=True)
+        raise TypeError(
+            f"{type(owner).__name__} has {there} but no {missing}: its state could not go both "
+            "ways. Give it both, or neither."
+        )
+    return has["state_dict"] or is_a(owner, "ExportableState")
+
+
 def export_states(owners: Iterable[Any], kept: dict[str, Any]) -> dict[str, Any]:
-    """Return the states of `owners` by their class's name.
+    """Return the states of `owners` by their class's name, as a checkpoint will hold them.
 
     Args:
-        owners: Callbacks, and the control. Those with a `state_dict` or a `state` have a state.
-        kept: States that were there before. What belongs to no owner stays as it is.
+        owners: Callbacks, and the control. Those that `has_state` knows have one.
+        kept: States that were there before. What belongs to no owner stays as it is, and so does
+            the state of an isolated callback that cannot be saved now.
+
+    Raises:
+        TypeError: A state holds something of a type that JSON does not have; it says where.
+        ValueError: A state contains itself, or is nested too deeply or too long to be written.
     """
+    before = {name: _as_list(found) for name, found in kept.items()}
     states: dict[str, list[Any]] = {}
-    for owner in owners:
-        if _has_state(owner):
-            with costs_what_it_may(owner, "its state could not be saved"):
-                exported = _export(owner)
-                states.setdefault(type(owner).__name__, []).append(exported)
+    for owner in filter(has_state, owners):
+        name = type(owner).__name__
+        found = states.setdefault(name, [])
+        previous = before.get(name, [])[len(found) :]
+        state = previous[0] if previous else None
+        with costs_what_it_may(owner, "its state could not be saved"):
+            state = snapshot(_export(owner), f"The state of {name}")
+        found.append(state)
+    for name, found in states.items():
+        found.extend(before.get(name, [])[len(found) :])
     return {
         **kept,
-        **{name: found[0] if len(found) == 1 else found for name, found in states.items()},
+        **{
+            name: found[0] if len(found) == 1 else found
+            for name, found in states.items()
+            if any(state is not None for state in found)
+        },
     }
 
 
@@ -58,21 +94,22 @@ def restore_states(owners: Iterable[Any], states: dict[str, Any]) -> None:
     """Give each of `owners` its state in `states`, in place and in order.
 
     A state without an owner and an owner without a state are named in a warning.
+
+    Raises:
+        ValueError: A state is none, or its owner refuses it; it names the owner's class. Two
+            classes of one name are told apart by their order only.
     """
-    left = {
-        name: list(found) if isinstance(found, list) else [found] for name, found in states.items()
-    }
+    left = {name: _as_list(found) for name, found in states.items()}
     without = []
-    for owner in owners:
-        if not _has_state(owner):
-            continue
+    for owner in filter(has_state, owners):
         name = type(owner).__name__
-        if left.get(name):
-            with costs_what_it_may(owner, "its state could not be restored"):
-                _restore(owner, left[name].pop(0))
-        else:
+        state = left[name].pop(0) if left.get(name) else None
+        if state is None:
             without.append(name)
-    unknown = sorted(name for name, found in left.items() if found)
+        else:
+            with costs_what_it_may(owner, "its state could not be restored"):
+                _restore(owner, state)
+    unknown = sorted(name for name, found in left.items() if any(found))
     if unknown:
         logger.warning(
             "The checkpoint has states of callbacks that are not there now; they are kept in the "
@@ -86,21 +123,30 @@ def restore_states(owners: Iterable[Any], states: dict[str, Any]) -> None:
         )
 
 
-def _has_state(owner: Any) -> bool:
-    # Of its class: many a callback keeps the trainer's state as its own attribute of that name.
-    return hasattr(owner, "state_dict") or callable(getattr(type(owner), "state", None))
+def _as_list(found: Any) -> list[Any]:
+    return list(found) if isinstance(found, list) else [found]
 
 
-def _export(owner: Any) -> dict[str, Any]:
-    if hasattr(owner, "state_dict"):
+def _export(owner: Any) -> Any:
+    if callable(getattr(owner, "state_dict", None)):
         return {"args": {}, "attributes": owner.state_dict()}
-    exported: dict[str, Any] = owner.state()
-    return exported
+    return owner.state()
 
 
-def _restore(owner: Any, state: dict[str, Any]) -> None:
-    if hasattr(owner, "load_state_dict"):
-        owner.load_state_dict(state["attributes"])
-        return
-    for name, value in state["attributes"].items():
-        setattr(owner, name, value)
+def _restore(owner: Any, state: Any) -> None:
+    cls = f"{type(owner).__module__}.{type(owner).__qualname__}"
+    if not isinstance(state, dict) or "attributes" not in state:
+        raise ValueError(
+            f"The checkpoint's state of {cls} is not "
+            f'{{"args": {{…}}, "attributes": {{…}}}}, but {state!r}.'
+        )
+    try:
+        if callable(getattr(owner, "load_state_dict", None)):
+            owner.load_state_dict(state["attributes"])
+        else:
+            for name, value in state["attributes"].items():
+                setattr(owner, name, value)
+    except Exception as error:
+        raise ValueError(
+            f"{cls} could not be restored from the checkpoint's state of it: {error!r}"
+        ) from error

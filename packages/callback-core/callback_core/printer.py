@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl
+from callback_core.default_flow import DefaultFlowCallback
 from callback_core.state import TrainerState
 
 _MOST_ELEMENTS: Final = 100  # of an array or tensor that is written out
@@ -20,6 +22,14 @@ class PrinterCallback(TrainerCallback):
 
     For where no progress bar is wanted. Where a training is asked to end early, it says by whom.
     """
+
+    _in_training = False
+
+    def on_train_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note that there is a training whose end is worth a line."""
+        self._in_training = True
 
     def on_log(
         self,
@@ -37,31 +47,39 @@ class PrinterCallback(TrainerCallback):
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Print who asked for the end, where it came early."""
-        if state.is_local_process_zero and (line := why_stopped(state, control)):
+        line = why_stopped(state, control) if self._in_training else None
+        self._in_training = False
+        if state.is_local_process_zero and line is not None:
             print(printable(line), flush=True)
 
 
 def why_stopped(state: TrainerState, control: Any) -> str | None:
     """Return a line that names who asked for the end of training before its last step.
 
+    The default flow is not among them, which asks for the end at the last step.
+
     Args:
         state: The state at the end of training.
         control: The control at the end of training. transformers' does not know who asked.
 
     Returns:
-        The line; `None` where all steps were done, or where nobody is known to have asked.
+        The line, control characters as escapes; `None` where all steps were done, or where nobody
+        is known to have asked.
     """
     if 0 < state.max_steps <= state.global_step:
         return None
     asked = [
         (request.by or "the program") + (f": {request.reason}" if request.reason else "")
         for request in getattr(control, "requests", ())
-        if request.flag == "should_training_stop"
+        if request.flag == "should_training_stop" and request.by != DefaultFlowCallback.__name__
     ]
     if not asked:
         return None
     of_all = f" of {state.max_steps}" if state.max_steps > 0 else ""
-    return f"Stopped at step {state.global_step}{of_all}: {'; '.join(dict.fromkeys(asked))}"
+    line = f"Stopped at step {state.global_step}{of_all}: {'; '.join(dict.fromkeys(asked))}"
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in line
+    )
 
 
 def readable_logs(logs: Mapping[str, Any], max_str_len: int | None = None) -> dict[str, Any]:
@@ -103,7 +121,9 @@ def _readable(value: Any, max_str_len: int | None) -> Any:
         parts = [_readable(part, max_str_len) for part in value]
         return tuple(parts) if isinstance(value, tuple) else parts
     if hasattr(value, "tolist") and hasattr(value, "shape"):  # of numpy, torch, jax
-        if math.prod(value.shape) > _MOST_ELEMENTS:
-            return f"[{type(value).__name__} of shape {tuple(value.shape)}]"
-        return _readable(value.tolist(), max_str_len)
+        if math.prod(value.shape) <= _MOST_ELEMENTS:
+            # A sparse tensor of torch and one without data refuse, each with an error of its own.
+            with suppress(Exception):
+                return _readable(value.tolist(), max_str_len)
+        return f"[{type(value).__name__} of shape {tuple(value.shape)}]"
     return value

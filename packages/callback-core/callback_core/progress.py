@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +21,22 @@ class ProgressCallback(TrainerCallback):
 
     One process of all shows it. A bar is drawn in a terminal and in a notebook; where standard
     error is a pipe or a file, only the logs are written, as plain lines. Where a training is asked
-    to end early, it says by whom.
+    to end early, it says by whom. tqdm's environment variable `TQDM_DISABLE` turns the bars off.
 
     Args:
         max_str_len: Logged strings with more characters than this are not written out.
+
+    Attributes:
+        training_bar: The bar of training, while there is one.
+        prediction_bar: The bar of an evaluation or prediction, while there is one.
+        current_step: The step at which the bar of training is.
     """
 
     def __init__(self, max_str_len: int = 100) -> None:
         self.max_str_len = max_str_len
         self.training_bar: tqdm[Any] | None = None
         self.prediction_bar: tqdm[Any] | None = None
+        self.current_step = 0
         self._predicted: Any = None  # the dataloader of the prediction bar
 
     def on_train_begin(
@@ -40,13 +47,15 @@ class ProgressCallback(TrainerCallback):
         if state.is_world_process_zero:
             total = state.max_steps if state.max_steps > 0 else None
             self.training_bar = _bar(total=total, initial=state.global_step)
+        self.current_step = state.global_step
 
     def on_step_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Move the training bar to this step."""
         if self.training_bar is not None:
-            self.training_bar.update(state.global_step - self.training_bar.n)
+            self.training_bar.update(state.global_step - self.current_step)
+            self.current_step = state.global_step
 
     def on_prediction_step(
         self,
@@ -106,9 +115,8 @@ class ProgressCallback(TrainerCallback):
         """Close the bars, also one of an evaluation that an error cut short."""
         bar, line = self.training_bar, why_stopped(state, control)
         self._close_bars()
-        if state.is_world_process_zero and line is not None:
-            if bar is not None:
-                bar.colour = "orange"  # in a notebook, where it is red now, as after an error
+        if bar is not None and line is not None:
+            bar.colour = "orange"  # in a notebook, where it is red now, as after an error
             print(printable(line), flush=True)
 
     def _close_bars(self) -> None:
@@ -131,12 +139,18 @@ def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) ->
         initial: Where it begins.
         below: The bar under which it is shown, until it is closed.
     """
-    # Imported here, because it takes longer than all of callback_core to import.
+    # What is given to tqdm comes before its environment variable, so that is asked for here.
+    disabled = bool(os.environ.get("TQDM_DISABLE"))
+    # tqdm is imported here, because that takes longer than to import all of callback_core.
     if not _in_notebook():
         from tqdm import tqdm as terminal_bar
 
         return terminal_bar(
-            total=total, initial=initial, leave=below is None, dynamic_ncols=True, disable=None
+            total=total,
+            initial=initial,
+            leave=below is None,
+            dynamic_ncols=True,
+            disable=disabled or None,  # None: by whether there is a terminal
         )
     from tqdm.auto import tqdm  # a widget where there is ipywidgets, else text
 
@@ -147,7 +161,7 @@ def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) ->
         dynamic_ncols=True,
         file=sys.stdout,  # where the logs go, so that they stay in order
         # A notebook cannot go up a line, so that a second bar of text would go down the page.
-        disable=below is not None and not hasattr(below, "container"),
+        disable=disabled or (below is not None and not hasattr(below, "container")),
     )
 
 

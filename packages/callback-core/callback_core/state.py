@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+from callback_core.class_names import is_a
 from callback_core.persistence import export_states
 from callback_core.state_file import read_fields, write_fields
 
@@ -62,7 +63,7 @@ class TrainerState:
         unknown_fields: What a file held besides these fields, to be written there again.
 
     Raises:
-        TypeError: Something in a list of `stateful_callbacks` has no method `state`.
+        TypeError: Something in a list of `stateful_callbacks` is no `ExportableState`.
     """
 
     epoch: float | None = None
@@ -166,9 +167,9 @@ def _states_by_class(callbacks: Iterable[Any]) -> dict[str, Any]:
     """Return the states of `callbacks` by class name, a list where there are several of a class."""
     callbacks = list(callbacks)
     for callback in callbacks:
-        if isinstance(callback, type) or not callable(getattr(callback, "state", None)):
+        if isinstance(callback, type) or not is_a(callback, "ExportableState"):
             raise TypeError(
                 "All callbacks passed to be saved must inherit `ExportableState`, but received "
-                f"{callback!r}, which has no method `state`"
+                f"{callback!r}"
             )
     return export_states(callbacks, {})

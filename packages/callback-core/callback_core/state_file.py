@@ -70,14 +70,29 @@ def _write_atomically(json_path: str | os.PathLike[str], text: str) -> None:
         raise
 
 
-def _encoded(value: Any, name: str) -> str:
-    """Return `value`, of the field `name`, as standard JSON: a list with an element a line."""
+def snapshot(value: Any, name: str) -> Any:
+    """Return a copy of `value`, called `name`, as it will be read from the file.
+
+    Raises:
+        TypeError: It holds something of a type that JSON does not have; it says where.
+        ValueError: It contains itself, or is nested too deeply or too long to be written.
+    """
+    return json.loads(_json(value, name))
+
+
+def _json(value: Any, name: str) -> str:
+    """Return `value`, called `name`, as JSON with a line break behind each comma."""
     try:
-        text = _ENCODER.encode(value)
+        return _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         place = name + _place_of_fault(value)
         raise kind(f"{place} cannot be written as JSON: {error}") from error
+
+
+def _encoded(value: Any, name: str) -> str:
+    """Return `value`, of the field `name`, as standard JSON: a list with an element a line."""
+    text = _json(value, name)
     # json's own indentation is written in Python and slow. The encoder breaks the line after every
     # comma instead. Only its separators hold line breaks (json escapes those of strings), so that
     # the ones before a key, or before any string, can be taken back.

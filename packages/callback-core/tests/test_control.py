@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
+import threading
 from typing import Any
 
+import pytest
 from arguments_for_tests import Arguments
 
 from callback_core import (
@@ -14,6 +19,7 @@ from callback_core import (
     TrainerControl,
     TrainerState,
 )
+from callback_core.control import FLAGS
 
 
 class Asking(TrainerCallback):
@@ -79,3 +85,100 @@ def test_everyone_who_asked_is_kept() -> None:
         "Asking",
         "AlsoAsking",
     ]
+
+
+class Fresh(TrainerCallback):
+    """Returns another control than the one that it is given."""
+
+    def __init__(self) -> None:
+        self.made = TrainerControl()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> TrainerControl:
+        return self.made
+
+
+def test_a_returned_control_is_attributed_as_the_one_before_which_is_left_alone() -> None:
+    before, fresh = TrainerControl(), Fresh()
+    step_end(before, fresh, Asking)
+    assert [request.by for request in fresh.made.requests] == ["Asking", "Asking"]
+    for control in (before, fresh.made):
+        control.requests = ()
+        control.should_save = True
+        assert str(control.requests[0]) == "the program asked for should_save"
+
+
+def test_an_error_after_a_returned_control_leaves_both_alone() -> None:
+    class Fails(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            raise OSError
+
+    before, fresh = TrainerControl(), Fresh()
+    with pytest.raises(OSError):
+        step_end(before, fresh, Fails)
+    for control in (before, fresh.made):
+        control.should_save = True
+        assert control.requests[-1].by is None
+
+
+def test_a_control_is_a_dataclass_of_its_flags() -> None:
+    control = TrainerControl(should_log=True)
+    assert tuple(field.name for field in dataclasses.fields(control)) == FLAGS
+    assert dataclasses.asdict(control) == {**dict.fromkeys(FLAGS, False), "should_log": True}
+    assert dataclasses.replace(control, should_save=True) == TrainerControl(
+        should_save=True, should_log=True
+    )
+    assert vars(control) == dataclasses.asdict(control)
+    assert TrainerControl.should_log is False
+
+
+def test_a_dataclass_may_add_a_flag() -> None:
+    @dataclasses.dataclass
+    class Pushing(TrainerControl):
+        should_push: bool = False
+
+    control = Pushing(should_push=True)
+    step_end(control, Asking)
+    assert repr(control).endswith("should_log=True, should_push=True)")
+    assert control == Pushing(True, should_log=True, should_push=True) != Pushing(True, False)
+    assert [request.by for request in control.requests] == ["Asking", "Asking"]
+
+
+def test_a_subclass_need_not_call_the_constructor() -> None:
+    class Bare(TrainerControl):
+        def __init__(self) -> None:
+            self.should_save = True
+
+    assert [request.flag for request in Bare().requests] == ["should_save"]
+    assert (Bare().should_save, Bare().should_log) == (True, False)
+
+
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda control: pickle.loads(pickle.dumps(control)),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_in_an_event_takes_flags_and_requests_and_is_nobody_s(how: str) -> None:
+    class Copies(TrainerCallback):
+        def __init__(self) -> None:
+            self.cannot_be_copied = threading.Lock()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_log = True
+            made.append(COPIES[how](control))
+
+    made: list[TrainerControl] = []
+    control = TrainerControl()
+    step_end(control, Copies)
+    assert (made[0], made[0].requests) == (control, control.requests)
+    made[0].should_save = True
+    assert made[0].requests[-1] == Request("should_save", None, None)
+    assert len(control.requests) == 1
+
+
+def test_given_requests_bring_their_flags_with_them() -> None:
+    control = TrainerControl(should_log=True)
+    control.requests = [Request("should_save", "Asking", 3)]
+    assert control == TrainerControl(should_save=True)

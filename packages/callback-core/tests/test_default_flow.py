@@ -64,3 +64,12 @@ def test_with_epochs_all_is_due_at_the_end_of_one_and_nothing_at_a_step() -> Non
 def test_with_no_strategy_only_the_end_is_asked_for() -> None:
     assert asked_at_step(8, **NOTHING) == asked_at_epoch(1.0, **NOTHING) == TrainerControl()
     assert asked_at_step(11, **NOTHING) == TrainerControl(should_training_stop=True)
+
+
+@pytest.mark.parametrize("steps", [0, None])
+def test_steps_that_are_not_used_may_be_anything(steps: Any) -> None:
+    state = TrainerState(
+        global_step=1, max_steps=9, logging_steps=steps, eval_steps=steps, save_steps=steps
+    )
+    flow = DefaultFlowCallback()
+    assert flow.on_step_end(Arguments(**NOTHING), state, TrainerControl()) == TrainerControl()

@@ -95,14 +95,23 @@ def test_another_evaluation_s_metrics_are_not_counted() -> None:
     assert not control.should_training_stop
 
 
-def evaluate(*evaluations: list[str], begin: bool = True, **changed: Any) -> None:
-    """Begin a training and evaluate, each time with metrics of these names."""
+def train(*rounds: list[list[str]], asked: bool = True, **changed: Any) -> None:
+    """Train for some steps, with some evaluations after each that report metrics of these names.
+
+    Args:
+        rounds: The evaluations of each step.
+        asked: Whether the loop is asked for them; else it is a callback that evaluates.
+        changed: Arguments instead of the usual ones.
+    """
     args, state, control = arguments(**changed), TrainerState(), TrainerControl()
     callback = EarlyStoppingCallback()
-    if begin:
-        callback.on_train_begin(args, state, control)
-    for names in evaluations:
-        callback.on_evaluate(args, state, control, metrics=dict.fromkeys(names, 0.5))
+    callback.on_train_begin(args, state, control)
+    for evaluations in rounds:
+        callback.on_step_end(args, state, TrainerControl(should_evaluate=asked))
+        for names in evaluations:
+            callback.on_evaluate(args, state, control, metrics=dict.fromkeys(names, 0.5))
+    callback.on_epoch_end(args, state, TrainerControl())
+    callback.on_train_end(args, state, control)
 
 
 A, B = ["eval_a_loss", "eval_a_runtime"], ["eval_b_loss", "eval_b_runtime"]
@@ -111,7 +120,7 @@ A, B = ["eval_a_loss", "eval_a_runtime"], ["eval_b_loss", "eval_b_runtime"]
 @pytest.mark.parametrize("always_there", ["eval_loss", "eval_runtime"])
 def test_a_metric_that_never_comes_is_an_error_at_the_first_evaluation(always_there: str) -> None:
     with pytest.raises(ValueError) as error:
-        evaluate(["eval_f1", always_there], metric_for_best_model="accuracy")
+        train([["eval_f1", always_there]], metric_for_best_model="accuracy")
     assert str(error.value) == (
         "EarlyStoppingCallback never sees its metric: no evaluation reports 'eval_accuracy'. "
         f"Reported are: {', '.join(sorted(['eval_f1', always_there]))}. Set metric_for_best_model "
@@ -119,23 +128,49 @@ def test_a_metric_that_never_comes_is_an_error_at_the_first_evaluation(always_th
     )
 
 
-def test_a_metric_that_none_of_several_datasets_has_is_an_error_when_the_first_comes_again() -> (
-    None
-):
-    evaluate(A, B, metric_for_best_model="loss")
+def test_a_metric_that_none_of_several_datasets_has_is_an_error_once_all_were_evaluated() -> None:
     with pytest.raises(ValueError, match="eval_a_loss, eval_a_runtime, eval_b_loss"):
-        evaluate(A, B, A, metric_for_best_model="loss")
+        train([A, B], metric_for_best_model="loss")
 
 
 def test_the_metric_may_be_that_of_any_of_several_datasets() -> None:
-    evaluate(A, B, A, B, A, metric_for_best_model="eval_a_loss")
-    evaluate(A, B, A, B, A, metric_for_best_model="b_loss")
+    train([A, B], [A, B], metric_for_best_model="eval_a_loss")
+    train([A, B], [A, B], metric_for_best_model="b_loss")
 
 
-def test_evaluations_that_are_no_part_of_the_training_need_not_have_the_metric() -> None:
-    evaluate(["eval_loss"], begin=False, metric_for_best_model="accuracy")
-    evaluate(["test_loss"], ["test_loss"], metric_for_best_model="accuracy")
-    evaluate(["eval_loss"], ["eval_other_loss"], ["eval_other_loss"])
+def test_evaluations_of_something_else_need_not_have_the_metric() -> None:
+    main, other = ["eval_loss"], ["eval_other_loss", "eval_other_runtime"]
+    train([["test_loss"], ["test_loss"], main])
+    train([other, other, main])
+    train([main, other, other], [other, main])
+    train([other], [other], [other], asked=False)
+
+
+def test_evaluations_before_training_need_not_have_the_metric() -> None:
+    EarlyStoppingCallback().on_evaluate(
+        arguments(metric_for_best_model="accuracy"),
+        TrainerState(),
+        TrainerControl(),
+        metrics={"eval_loss": 0.5},
+    )
+
+
+def test_a_metric_that_is_none_is_not_there() -> None:
+    callback, control = EarlyStoppingCallback(), TrainerControl()
+    callback.on_train_begin(arguments(), TrainerState(), control)
+    with pytest.raises(ValueError, match="Reported are: eval_runtime"):
+        callback.on_evaluate(
+            arguments(), TrainerState(), control, metrics={"eval_loss": None, "eval_runtime": 1.0}
+        )
+
+
+def test_a_number_is_an_improvement_on_nan() -> None:
+    callback = EarlyStoppingCallback(2)
+    for value in (0.5, 0.4):
+        callback.check_metric_value(
+            arguments(), TrainerState(best_metric=math.nan), TrainerControl(), value
+        )
+        assert callback.early_stopping_patience_counter == 0
 
 
 def test_after_training_an_evaluation_may_report_what_it_likes() -> None:

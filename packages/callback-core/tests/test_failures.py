@@ -164,3 +164,140 @@ def test_a_callback_is_closed_also_where_training_never_began() -> None:
     closed = Fails()
     Run(closed).fire("on_train_end")
     assert closed.ended == 1
+
+
+@pytest.mark.parametrize("event", ["on_exception", "on_train_end"])
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_while_closing_is_raised_once_every_callback_is_closed(
+    interrupt: type[BaseException], event: str
+) -> None:
+    class Interrupted(TrainerCallback):
+        on_error = "isolate"
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise interrupt
+
+    setattr(Interrupted, event, method)
+    closed = Recording(event)
+    with pytest.raises(interrupt):
+        Run(Interrupted, closed).fire(event)
+    assert closed.steps == [0]
+
+
+class Recording(TrainerCallback):
+    """Keeps the steps at which one event comes, and fails there where it is told to."""
+
+    def __init__(self, event: str, error: Exception | None = None, on_error: Any = "raise") -> None:
+        self.steps: list[int] = []
+        self.on_error = on_error
+        self.error = error
+        setattr(self, event, self.record)
+
+    def record(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps.append(state.global_step)
+        if self.error is not None:
+            raise self.error
+
+
+def isolated(event: str) -> Recording:
+    return Recording(event, OSError("disk full"), "isolate")
+
+
+def test_errors_at_on_exception_are_logged_and_do_not_mask_the_one_that_ended_training(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failing, after = Recording("on_exception", OSError("disk full")), Recording("on_exception")
+    Run(failing, after).fire("on_exception", exception=ValueError("original"))
+    assert after.steps == [0]
+    assert "on_exception failed" in caplog.text and "disk full" in caplog.text
+
+
+def test_a_policy_that_became_wrong_masks_no_error_and_is_refused_at_the_next_training() -> None:
+    failing, after = Fails(end=True), Fails()
+    run = Run(failing, after)
+    run.fire("on_train_begin")
+    failing.on_error = "ignore"
+    with pytest.raises(OSError, match="cannot close"):
+        run.fire("on_train_end")
+    assert after.ended == 1
+    for _ in range(2):  # it has not begun by the first of them
+        with pytest.raises(ValueError, match="on_error is 'ignore'"):
+            run.fire("on_train_begin")
+
+
+def test_a_success_at_another_event_does_not_keep_a_failing_callback_on() -> None:
+    class Tracker(Fails):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            pass
+
+    failing = Tracker(at=tuple(range(9)), on_error="isolate")
+    run = Run(failing)
+    run.fire("on_train_begin")
+    for step in range(1, 9):
+        run.fire("on_step_end", step)
+        run.fire("on_log", step, logs={})
+    assert failing.called == [1, 2, 3]
+
+
+def test_failures_before_training_are_reported_at_its_end_and_training_is_another_chance(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failing = isolated("on_evaluate")
+    run = Run(failing)
+    for _ in range(4):
+        run.fire("on_evaluate", metrics={})
+    assert len(failing.steps) == 3
+    run.fire("on_train_begin")
+    run.fire("on_evaluate", 5, metrics={})
+    caplog.clear()
+    run.fire("on_train_end", 5)
+    assert failing.steps[3:] == [5]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Training was not affected, but Recording failed 4 times (last: OSError: disk full)."
+    ]
+    caplog.clear()
+    run.fire("on_train_end", 5)
+    assert caplog.records == []
+
+
+def test_a_switch_off_outside_of_training_is_said_at_once_for_no_report_may_follow(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = Run(isolated("on_evaluate"))
+    run.log_until(1)
+    run.fire("on_train_end", 1)
+    caplog.clear()
+    for _ in range(5):
+        run.fire("on_evaluate", metrics={})
+    first, off = [record.getMessage() for record in caplog.records]
+    assert first.startswith("Recording failed in on_evaluate")
+    assert off == (
+        "Recording failed 3 times in a row in on_evaluate and is switched off until the next "
+        "training begins (last: OSError: disk full)."
+    )
+
+
+def test_an_event_of_somebody_s_own_is_not_called_where_the_callback_is_off() -> None:
+    failing = isolated("on_mine")
+    failing.on_log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    run = Run(failing)
+    for _ in range(5):
+        run.handler.call_event("on_mine", run.args, run.state, run.control)
+    assert len(failing.steps) == 3
+
+
+def test_an_error_that_cannot_be_shown_is_isolated_all_the_same() -> None:
+    class Nameless(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    failing = Recording("on_log", Nameless(), "isolate")
+    Run(failing).log_until(2)
+    assert failing.steps == [1, 2]
+
+
+def test_a_message_of_several_lines_is_reported_in_one(caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(Recording("on_log", OSError("first\nsecond"), "isolate"))
+    run.log_until(1)
+    run.fire("on_train_end", 1)
+    assert "(last: OSError: first second)." in caplog.records[-1].getMessage()

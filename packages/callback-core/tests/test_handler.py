@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
+import pickle
 from typing import Any
 
 import pytest
@@ -259,3 +262,100 @@ def test_a_flag_set_after_a_nested_event_is_still_the_callback_s_own() -> None:
     handler = handler_of(Nests)
     control = fire(handler, "on_step_end")
     assert control.requests[-1].by == "Nests"
+
+
+@pytest.mark.parametrize("wrong", [Recorder, object()], ids=["class", "object"])
+def test_what_cannot_be_called_is_refused_by_the_list_which_stays_as_it_was(wrong: Any) -> None:
+    handler = handler_of()
+    before = list(handler.callbacks)
+    with pytest.raises(TypeError, match=r"is not a callback|add an instance"):
+        handler.callbacks.append(wrong)
+    with pytest.raises(TypeError, match=r"is not a callback|add an instance"):
+        handler.callbacks = [wrong]
+    assert handler.callbacks == before
+    fire(handler, "on_log", logs={})
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda made: pickle.loads(pickle.dumps(made))}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_handler_can_be_copied_with_its_callbacks(how: str) -> None:
+    recorder = Recorder()
+    handler = handler_of(recorder)
+    made = COPIES[how](handler)
+    fire(made, "on_log", logs={})
+    made.add_callback(TrainerCallback())
+    assert recorder.calls == []
+    assert [name for name, _ in made.callbacks[1].calls] == ["on_log"]
+    assert (len(made.callbacks), len(handler.callbacks), made.model) == (3, 2, "model")
+    assert type(COPIES[how](handler.callbacks)) is list
+
+
+def test_a_copied_handler_goes_on_in_its_training() -> None:
+    class Isolated(Recorder):
+        on_error = "isolate"
+
+        def on_log(self, *args: Any, **kwargs: Any) -> None:
+            super().on_log(*args, **kwargs)
+            raise OSError
+
+    handler = handler_of(Isolated())
+    fire(handler, "on_train_begin")
+    for _ in range(2):
+        fire(handler, "on_log", logs={})
+    made = copy.deepcopy(handler)
+    for _ in range(2):
+        fire(made, "on_log", logs={})
+    assert len(made.callbacks[1].calls) == 4  # the beginning, and three failures in a row
+    with pytest.raises(RuntimeError, match="in the middle of a training"):
+        fire(made, "on_train_begin")
+
+
+def test_a_wrapped_method_is_called_though_it_has_the_name_of_the_empty_one() -> None:
+    seen: list[str] = []
+
+    class Timed(TrainerCallback):
+        @functools.wraps(TrainerCallback.on_log)
+        def on_log(self, *args: Any, **kwargs: Any) -> None:
+            seen.append("on_log")
+
+    fire(handler_of(Timed), "on_log", logs={})
+    assert seen == ["on_log"]
+
+
+def test_a_keyword_is_passed_on_as_it_was_given() -> None:
+    recorder = Recorder()
+    handler = handler_of(recorder)
+    fire(handler, "on_step_end", loss=None)
+    fire(handler, "on_step_end", loss=None, more=1)
+    fire(handler, "on_step_end")
+    assert ["loss" in passed for _, passed in recorder.calls] == [True, True, False]
+
+
+def test_the_tokenizer_is_set_under_both_names() -> None:
+    handler = handler_of()
+    handler.tokenizer = "other"
+    assert handler.processing_class == handler.tokenizer == "other"
+
+
+def test_a_default_flow_is_known_by_its_name_as_that_of_transformers_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    theirs = type("DefaultFlowCallback", (TrainerCallback,), {})
+    CallbackHandler([type("Flow", (theirs,), {})], None, None, None, None)
+    assert caplog.text == ""
+
+
+def test_what_nested_logs_hold_is_copied_too_but_values_are_not() -> None:
+    class Greedy(TrainerCallback):
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
+        ) -> None:
+            logs["each"]["a"].append(2)
+            logs["each"]["b"] = 3
+
+    value, recorder = object(), Recorder()
+    logs = {"each": {"a": [1], "b": value}}
+    fire(handler_of(Greedy, recorder), "on_log", logs=logs)
+    assert recorder.calls[0][1]["logs"] == logs == {"each": {"a": [1], "b": value}}

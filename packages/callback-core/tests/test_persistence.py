@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from callback_core import (
+    CallbackHandler,
+    DefaultFlowCallback,
     EarlyStoppingCallback,
     ExportableState,
     TrainerCallback,
@@ -153,3 +155,114 @@ def test_an_isolated_callback_s_broken_state_is_logged_and_costs_no_other_its_ow
 def test_another_callback_s_broken_state_is_an_error() -> None:
     with pytest.raises(OSError, match="no state"):
         export_states([Broken("raise")], {})
+
+
+class Odd(Counter):
+    """Isolated, and its state is none while its number is odd."""
+
+    on_error = "isolate"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": {self.count}} if self.count % 2 else super().state_dict()
+
+
+def test_an_isolated_callback_s_state_that_is_not_json_costs_the_checkpoint_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert through_a_file([Odd(1), Counter(1)]) == through_a_file([Counter(1)])
+    assert "Odd: its state could not be saved." in caplog.text
+    assert "attributes']['count'] cannot be written as JSON: it is a set" in caplog.text
+
+
+def test_another_callback_s_state_that_is_not_json_is_an_error_that_says_where() -> None:
+    odd = Odd(1)
+    odd.on_error = "raise"
+    with pytest.raises(
+        TypeError, match=r"state of Odd\['attributes'\]\['count'\] cannot be written"
+    ):
+        export_states([odd], {})
+
+
+def test_what_is_exported_is_a_snapshot() -> None:
+    counter = Counter()
+    counter.count = [1]  # type: ignore[assignment]
+    states = export_states([counter], {})
+    counter.count.append(2)  # type: ignore[attr-defined]
+    assert states["Counter"]["attributes"] == {"count": [1]}
+
+
+def test_states_without_a_callback_are_kept_also_where_others_of_the_class_have_one() -> None:
+    states = through_a_file([Counter(1), Counter(2), Counter(3)])
+    assert [
+        entry["attributes"]["count"] for entry in through_a_file([Counter(7)], states)["Counter"]
+    ] == [7, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kept", "restored"),
+    [((1, 2), {}, [9, 2]), ((1, 2), (4, 6), [4, 2]), ((2, 1), {}, [2, 9])],
+    ids=["null", "the previous one", "null at the end"],
+)
+def test_the_place_of_a_state_that_could_not_be_saved_is_held(
+    numbers: tuple[int, int], kept: Any, restored: list[int]
+) -> None:
+    before = through_a_file([Odd(number) for number in kept])
+    owners = [Odd(9), Odd(9)]
+    restore_states(owners, through_a_file([Odd(number) for number in numbers], before))
+    assert [owner.count for owner in owners] == restored
+
+
+def test_null_in_the_place_of_a_state_is_no_state(caplog: pytest.LogCaptureFixture) -> None:
+    restore_states([Counter()], {"Counter": None})
+    assert "no state of these callbacks, which begin anew: Counter." in caplog.text
+
+
+class StateOfSomethingElse(TrainerCallback):
+    """Has methods and attributes of such names for reasons of its own."""
+
+    state_dict: Any = None
+
+    def state(self, key: str) -> str:
+        return key
+
+
+def test_what_only_looks_like_a_state_is_none() -> None:
+    assert export_states([StateOfSomethingElse()], {}) == {}
+
+
+def test_half_of_a_pair_of_methods_is_refused_when_the_callback_is_added() -> None:
+    class Half(TrainerCallback):
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+    with pytest.raises(TypeError, match="Half has state_dict but no load_state_dict"):
+        CallbackHandler([DefaultFlowCallback, Half], None, None, None, None)
+
+
+def test_the_state_of_transformers_own_class_is_known_by_its_name() -> None:
+    theirs = type("ExportableState", (), {})
+
+    class Callback(TrainerCallback, theirs):  # type: ignore[misc, valid-type]
+        def state(self) -> dict[str, Any]:
+            return {"args": {}, "attributes": {}}
+
+    assert list(export_states([Callback()], {})) == ["Callback"]
+
+
+def test_a_control_is_restored_with_its_flags() -> None:
+    control, restored = TrainerControl(should_save=True), TrainerControl(should_log=True)
+    control.request_stop("enough")
+    restore_states([restored], through_a_file([control]))
+    assert (restored, restored.requests) == (control, control.requests)
+
+
+@pytest.mark.parametrize("entry", [{"args": {}}, 3])
+def test_an_entry_that_is_no_state_is_an_error_that_says_what_is_expected(entry: Any) -> None:
+    with pytest.raises(ValueError, match=r'Counter is not \{"args": .*, "attributes": .*\}'):
+        restore_states([Counter()], {"Counter": entry})
+
+
+def test_a_state_that_a_callback_refuses_is_an_error_that_names_its_class() -> None:
+    # such as that of another class of this name
+    with pytest.raises(ValueError, match=r"test_persistence\.Counter .* KeyError\('count'\)"):
+        restore_states([Counter()], {"Counter": {"args": {}, "attributes": {"other": 1}}})

@@ -19,7 +19,7 @@ import pytest
 from arguments_for_tests import Arguments
 from training_for_tests import Training
 
-from callback_core import PrinterCallback, TrainerControl, TrainerState
+from callback_core import PrinterCallback, ProgressCallback, TrainerControl, TrainerState
 from callback_core.printer import readable_logs, why_stopped
 
 LINES, COLUMNS = 24, 80
@@ -35,11 +35,11 @@ def program(code: str, **environment: str) -> dict[str, Any]:
     }
 
 
-def in_a_terminal(code: str) -> list[list[str]]:
+def in_a_terminal(code: str, **environment: str) -> list[list[str]]:
     """Return all that a terminal shows one after the other while `code` runs, as lines of text."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-    process = subprocess.Popen(**program(code), stdout=its, stderr=its, stdin=its)
+    process = subprocess.Popen(**program(code, **environment), stdout=its, stderr=its, stdin=its)
     os.close(its)
     written = b""
     try:
@@ -218,19 +218,34 @@ def test_the_printer_prints_a_line_and_leaves_the_logs_alone(
 def test_the_printer_is_silent_but_in_the_main_process(capsys: pytest.CaptureFixture[str]) -> None:
     state, control = TrainerState(is_local_process_zero=False), TrainerControl()
     control.request_stop("enough")
-    PrinterCallback().on_log(Arguments(), state, control, logs={"loss": 1.0})
-    PrinterCallback().on_train_end(Arguments(), state, control)
+    printer = PrinterCallback()
+    printer.on_train_begin(Arguments(), state, control)
+    printer.on_log(Arguments(), state, control, logs={"loss": 1.0})
+    printer.on_train_end(Arguments(), state, control)
     assert capsys.readouterr().out == ""
 
 
-def test_both_printers_say_who_asked_for_an_early_end(capsys: pytest.CaptureFixture[str]) -> None:
-    line = "Stopped at step 3 of 4: the program: enough\n"
+@pytest.mark.parametrize("callback", [PrinterCallback, ProgressCallback])
+def test_both_printers_say_once_who_asked_for_an_early_end(
+    callback: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     training = Training(global_step=3)
-    training.control.request_stop("enough")
-    PrinterCallback().on_train_end(Arguments(), training.state, training.control)
-    assert capsys.readouterr().out == line
+    training.handler.callbacks = [callback()]
+    training.fire("on_train_begin")
+    training.control.request_stop("en\x1b[31mou\ngh \u4e2d")
     training.fire("on_train_end")
+    line = "Stopped at step 3 of 4: the program: en\\x1b[31mou\\ngh \u4e2d\n"
     assert capsys.readouterr().out == line
+    training.fire("on_train_end")  # what closes is called at any time
+    assert capsys.readouterr().out == ""
+
+
+def test_the_end_that_the_default_flow_asks_for_is_not_early() -> None:
+    training = Training(max_steps=0)  # which nobody has said
+    training.fire("on_train_begin")
+    training.fire("on_step_end")
+    assert training.control.should_training_stop
+    assert why_stopped(training.state, training.control) is None
 
 
 def test_the_line_of_an_early_end_stands_below_the_bar() -> None:
@@ -259,3 +274,30 @@ def test_an_end_after_all_steps_or_asked_for_by_nobody_known_is_not_explained() 
     assert why_stopped(early, TrainerControl(should_save=True)) is None
     # transformers' control
     assert why_stopped(early, SimpleNamespace(should_training_stop=True)) is None
+
+
+@pytest.mark.parametrize(("disable", "drawn"), [("1", []), ("", ["4/4"])])
+def test_tqdm_s_own_switch_turns_the_bar_off(disable: str, drawn: list[str]) -> None:
+    last = in_a_terminal("training.train()", TQDM_DISABLE=disable)[-1]
+    assert (bars(last), last[:4]) == (drawn, ["{'loss': 0.3333}"] * 4)
+
+
+def test_the_progress_callback_says_at_which_step_its_bar_is() -> None:
+    training = Training()
+    progress = training.handler.callbacks[1]
+    assert progress.current_step == 0
+    training.train(begin=1, end=3)
+    assert progress.current_step == 3
+
+
+class Tensor:
+    """Does not tell its numbers, as a sparse tensor of torch and one without data."""
+
+    shape = (3, 1)
+
+    def tolist(self) -> Any:
+        raise RuntimeError("it has no data")
+
+
+def test_an_array_that_does_not_tell_its_numbers_is_shown_by_its_shape() -> None:
+    assert readable_logs({"value": Tensor()}) == {"value": "[Tensor of shape (3, 1)]"}

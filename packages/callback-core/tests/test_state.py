@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callback_core import TrainerState
+from callback_core import ExportableState, TrainerState
 
 FILES = Path(__file__).parent / "state_files"
 OF_5_23 = FILES / "transformers-5.23.0.json"
@@ -51,7 +51,7 @@ class Scalar:
         return self.value
 
 
-class Counting:
+class Counting(ExportableState):
     """A callback with a state, as transformers' `ExportableState` has it."""
 
     def __init__(self, count: int) -> None:

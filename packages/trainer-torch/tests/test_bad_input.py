@@ -162,12 +162,6 @@ def test_a_plateau_schedule_without_a_metric(tmp_path: Path) -> None:
         trainer(tmp_path, Started, given=given).train()
 
 
-def test_one_of_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RuntimeError, match="WORLD_SIZE is 2"):
-        trainer(tmp_path, Started)
-
-
 class LeavesTraces(nn.Module):
     """Changes running statistics and a moving average of its weights, and draws random numbers."""
 

@@ -56,6 +56,23 @@ def test_a_signal_ends_the_training_after_its_step_and_the_callbacks_are_told_wh
     assert list_checkpoints(tmp_path) == []
 
 
+def test_an_interrupt_while_the_callbacks_are_told_leaves_none_unclosed(tmp_path: Path) -> None:
+    class Impatient(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            raise ValueError("broken")
+
+        def on_exception(self, *args: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    sends = SendsAt(signal.SIGINT, step=99)
+    training = trainer(tmp_path, Impatient(), sends)
+    with pytest.raises(KeyboardInterrupt):
+        training.train()
+    assert sends.told[-1] == "end"
+    training.remove_callback(Impatient)
+    training.train()
+
+
 def test_a_second_signal_ends_the_training_at_once(tmp_path: Path) -> None:
     sends = SendsAt(signal.SIGINT, times=2)
     with pytest.raises(KeyboardInterrupt):

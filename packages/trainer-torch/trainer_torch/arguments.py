@@ -65,6 +65,9 @@ class TrainingArguments:
         dataloader_num_workers: Processes that load data; 0 loads in the training process.
         dataloader_pin_memory: Load into pinned memory, from which a GPU copies faster.
         disable_tqdm: Print the logs instead of showing a progress bar.
+        ddp_find_unused_parameters: Under several processes, look in each backward pass for
+            parameters without a gradient, which a model that leaves out some of its parts needs.
+        ddp_timeout: Seconds that one of several processes waits for the others.
         report_to: Trackers to report to, by name; `all` is every tracker package that is installed,
             `none` no one.
         run_name: The name of the run in trackers.
@@ -109,6 +112,8 @@ class TrainingArguments:
     dataloader_num_workers: int = 0
     dataloader_pin_memory: bool = True
     disable_tqdm: bool = False
+    ddp_find_unused_parameters: bool | None = None
+    ddp_timeout: int = 1800
     report_to: str | list[str] = "all"
     run_name: str | None = None
 
@@ -213,6 +218,7 @@ _WHOLE_NUMBERS: Final = {
     "seed": 0,
     "data_seed": 0,
     "dataloader_num_workers": 0,
+    "ddp_timeout": 1,
 }
 """Arguments that are whole numbers, and the least that each may be."""
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from callback_core import TrainerState, export_states
 from trainer_torch.seeding import rng_state
+from trainer_torch.world import World
 
 if TYPE_CHECKING:
     from trainer_torch.trainer import Trainer
@@ -30,6 +31,7 @@ MODEL: Final = "model.safetensors"
 OPTIMIZER: Final = "optimizer.pt"
 SCHEDULER: Final = "scheduler.pt"
 RNG: Final = "rng_state.pth"
+RNG_OF_RANK: Final = "rng_state_{}.pth"
 PROGRESS: Final = "progress.json"
 STATE: Final = "trainer_state.json"
 MANIFEST: Final = "manifest.json"
@@ -64,7 +66,17 @@ def load_model(model: nn.Module, checkpoint: Path) -> None:
 
 
 def save_checkpoint(trainer: Trainer) -> Path:
-    """Write all that resuming needs; the checkpoint is there as a whole or not at all."""
+    """Write all that resuming needs; the checkpoint is there as a whole or not at all.
+
+    The main process writes, with what each rank has of its own, while the others wait.
+    """
+    progress, rng_states = trainer.progress.state_dict(), trainer.world.gather(rng_state())
+    return trainer.world.on_main(lambda: _write_checkpoint(trainer, progress, rng_states))
+
+
+def _write_checkpoint(
+    trainer: Trainer, progress: dict[str, Any], rng_states: list[dict[str, Any]]
+) -> Path:
     final = checkpoint_path(trainer.args.output_dir, trainer.state.global_step)
     beside, replaced = (final.with_name(f".{final.name}.{kind}") for kind in ("part", "replaced"))
     for leftover in (beside, replaced):
@@ -73,8 +85,9 @@ def save_checkpoint(trainer: Trainer) -> Path:
     save_model(trainer.model, beside)
     torch.save(trainer.optimizer.state_dict(), beside / OPTIMIZER)
     torch.save(trainer.lr_scheduler.state_dict(), beside / SCHEDULER)
-    torch.save(rng_state(), beside / RNG)
-    _write_json(beside / PROGRESS, trainer.progress.state_dict())
+    for rank, state in enumerate(rng_states):
+        torch.save(state, beside / (RNG if len(rng_states) == 1 else RNG_OF_RANK.format(rank)))
+    _write_json(beside / PROGRESS, progress)
     trainer.state.stateful_callbacks = export_states(
         [*trainer.callback_handler.callbacks, trainer.control], trainer.state.stateful_callbacks
     )
@@ -110,9 +123,20 @@ def load_state(checkpoint: Path) -> TrainerState:
     return state
 
 
-def load_rng_state(checkpoint: Path) -> dict[str, Any]:
-    """Return the state of the random generators in `checkpoint`."""
-    return _load(checkpoint / RNG, torch.device("cpu"))
+def count_ranks(checkpoint: Path) -> int:
+    """Return how many processes trained together when `checkpoint` was saved."""
+    return len(list(checkpoint.glob(RNG_OF_RANK.format("*")))) or 1
+
+
+def load_rng_state(checkpoint: Path, world: World) -> dict[str, Any] | None:
+    """Return the state of this rank's random generators in `checkpoint`.
+
+    It is `None` where the checkpoint is that of another number of ranks.
+    """
+    if count_ranks(checkpoint) != world.size:
+        return None
+    name = RNG if world.size == 1 else RNG_OF_RANK.format(world.rank)
+    return _load(checkpoint / name, torch.device("cpu"))
 
 
 def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -47,9 +48,11 @@ def run_evaluation(
 ) -> PredictionOutput:
     """Run the trainer's model over `dataloader`, firing `on_prediction_step` after each batch.
 
+    Each of several ranks runs its own batches, and all return the same.
+
     Args:
         trainer: Its model, loss, metrics and callbacks are used.
-        dataloader: The batches.
+        dataloader: The batches of this rank.
         prefix: Put before each metric's name, with an underscore.
         keep_predictions: Whether predictions and labels are kept and returned; they are where there
             is a `compute_metrics`.
@@ -64,6 +67,7 @@ def run_evaluation(
     losses: list[Tensor] = []
     predictions: list[Any] = []
     labels: list[Any] = []
+    trainer.world.share_buffers(trainer.model)
     with evaluating(trainer.model):
         for batch in dataloader:
             loss, predicted, label = trainer.prediction_step(batch)
@@ -75,17 +79,25 @@ def run_evaluation(
                 predictions.append(map_tensors(_to_cpu, predicted))
                 labels.append(map_tensors(_to_cpu, label))
             trainer.fire(trainer.callback_handler.on_prediction_step)
+    loss_sums = [torch.stack(losses).sum().cpu()] if losses else []
+    of_ranks = trainer.world.gather((samples, steps, loss_sums, predictions, labels))
+    samples, steps = sum(rank[0] for rank in of_ranks), max(rank[1] for rank in of_ranks)
+    loss_sums = [loss_sum for rank in of_ranks for loss_sum in rank[2]]
     if steps == 0:
         raise ValueError("There is nothing to evaluate: the dataset is empty.")
-    evaluated = EvalPrediction(_concatenated(predictions), _concatenated(labels))
+    evaluated = EvalPrediction(
+        _concatenated(_in_order([rank[3] for rank in of_ranks])),
+        _concatenated(_in_order([rank[4] for rank in of_ranks])),
+    )
     metrics: dict[str, float] = {}
-    if losses:
-        metrics["loss"] = (torch.stack(losses).sum() / samples).item()
+    if loss_sums:
+        metrics["loss"] = (torch.stack(loss_sums).sum() / samples).item()
     if trainer.compute_metrics is not None and evaluated.label_ids is not None:
         metrics.update(trainer.compute_metrics(evaluated))
     metrics.update(speed(begun, samples, steps))
     named = {f"{prefix}_{name}": plain_number(name, value) for name, value in metrics.items()}
-    return PredictionOutput(*evaluated, named)
+    # The main process's: a metric that is not the same everywhere must not make ranks part.
+    return PredictionOutput(*evaluated, trainer.world.gather(named)[0])
 
 
 def speed(begun: float, samples: float, steps: int) -> dict[str, float]:
@@ -109,6 +121,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _in_order(batches_of: list[list[Any]]) -> list[Any]:
+    """Return the batches of all ranks in the order of the data, of which each took one in turn."""
+    nothing = object()
+    turns = zip_longest(*batches_of, fillvalue=nothing)
+    return [batch for turn in turns for batch in turn if batch is not nothing]
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:

@@ -35,11 +35,11 @@ def run_training(trainer: Trainer, plan: Plan, rng_state: dict[str, Any] | None)
         rng_state: The random generators at the step that is resumed from.
 
     Returns:
-        The number of samples that were trained on.
+        The number of samples that this process trained on.
     """
     args, state, on, fire = trainer.args, trainer.state, trainer.callback_handler, trainer.fire
     model, optimizer, lr_scheduler = trainer.model, trainer.optimizer, trainer.lr_scheduler
-    progress, samples = trainer.progress, 0
+    world, progress, samples = trainer.world, trainer.progress, 0
     first_epoch = progress.epoch + progress.epoch_ended
     epochs = range(first_epoch, plan.num_train_epochs) if state.global_step < plan.max_steps else ()
 
@@ -63,16 +63,20 @@ def run_training(trainer: Trainer, plan: Plan, rng_state: dict[str, Any] | None)
         if rng_state is not None:  # as the checkpoint left them: before the next batch is drawn
             set_rng_state(rng_state)
             rng_state = None
-        while batches := list(islice(epoch_batches, args.gradient_accumulation_steps)):
+        while batches := world.as_many_as_all(
+            list(islice(epoch_batches, args.gradient_accumulation_steps))
+        ):
             step_loss = torch.zeros((), device=args.device)
             fire(on.on_step_begin)
             for number, batch in enumerate(batches, start=1):
+                world.average_gradients(trainer.model_wrapped, number == len(batches))
                 loss = trainer.training_step(batch, len(batches))
                 step_loss += loss / len(batches)
                 progress.batches += 1
                 samples += batch_size_of(batch)
                 if number < len(batches):
                     fire(on.on_substep_end, loss=loss)
+                    world.agree(trainer.control, trainer.signals)
                 else:
                     grad_norm = clip_gradients(model, args.max_grad_norm)
                     fire(on.on_pre_optimizer_step)
@@ -87,7 +91,7 @@ def run_training(trainer: Trainer, plan: Plan, rng_state: dict[str, Any] | None)
                     state.epoch = epoch + progress.batches / plan.batches_per_epoch
                     fire(on.on_step_end, loss=step_loss)
                     log_evaluate_save(trainer, logs)
-                    if trainer.signals.received:
+                    if trainer.signals.due:
                         trainer.end_by_signal()
                 if leaving():
                     break
@@ -111,13 +115,17 @@ def run_training(trainer: Trainer, plan: Plan, rng_state: dict[str, Any] | None)
 def log_evaluate_save(trainer: Trainer, logs: dict[str, Any]) -> None:
     """Do what the control asks for, in this order: each may ask for the next.
 
+    What it asks for is agreed on by all ranks, again after callbacks could change it.
+
     Args:
         trainer: The trainer whose control is read.
         logs: What is logged of the last update step, beside the mean loss since the last log.
     """
     args, state, progress = trainer.args, trainer.state, trainer.progress
+    trainer.world.agree(trainer.control, trainer.signals)
     if trainer.control.should_log and state.global_step > progress.logged_step:
         trainer.log({"loss": progress.loss_since_log(state.global_step), **logs})
+        trainer.world.agree(trainer.control, trainer.signals)
     if trainer.control.should_evaluate:
         metrics = trainer.evaluate()
         metric = deciding_metric(args, metrics)
@@ -125,8 +133,10 @@ def log_evaluate_save(trainer: Trainer, logs: dict[str, Any]) -> None:
             note_evaluation(args, state, metric)
             if isinstance(trainer.lr_scheduler, ReduceLROnPlateau):
                 trainer.lr_scheduler.step(metric)
+        trainer.world.agree(trainer.control, trainer.signals)
     if trainer.control.should_save:
         trainer.save_checkpoint()
+        trainer.world.agree(trainer.control, trainer.signals)
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:

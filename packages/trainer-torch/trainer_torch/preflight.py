@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,20 +17,6 @@ from trainer_torch.seeding import untouched_rng
 
 if TYPE_CHECKING:
     from trainer_torch.trainer import Trainer
-
-
-def check_processes() -> None:
-    """Refuse to run as one of several processes, each of which would train and save on its own.
-
-    Raises:
-        RuntimeError: A launcher such as torchrun started several.
-    """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size > 1:
-        raise RuntimeError(
-            f"WORLD_SIZE is {world_size}, but this version of trainer-torch trains in one process. "
-            "Start it without torchrun."
-        )
 
 
 def check_parts(trainer: Trainer) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer_torch.world import ALONE, World
+
 
 class Progress:
     """The position in the data, and the loss of the update steps.
@@ -15,6 +17,8 @@ class Progress:
 
     Args:
         device: Where losses are.
+        world: The processes of which each adds the losses of its own batches; what is read is the
+            mean of all.
 
     Attributes:
         epoch: The epoch that the loop is in, from 0.
@@ -24,7 +28,8 @@ class Progress:
         logged_step: The update step of the last log.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, world: World = ALONE) -> None:
+        self._world = world
         self.epoch = 0
         self.batches = 0
         self.epoch_ended = False
@@ -43,7 +48,7 @@ class Progress:
 
     def loss_since_log(self, step: int) -> float:
         """Return the mean loss of the steps since this was last asked, at `step`. Synchronises."""
-        total = self._loss_since_log.item()
+        total = self._mean_since_log()
         mean = total / (step - self.logged_step)
         self._loss_before_log += total
         self._loss_since_log.zero_()
@@ -52,10 +57,12 @@ class Progress:
 
     def mean_loss(self, step: int) -> float:
         """Return the mean loss of all `step` steps. Synchronises."""
-        return (self._loss_before_log + self._loss_since_log.item()) / max(1, step)
+        return (self._loss_before_log + self._mean_since_log()) / max(1, step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` goes on from. Synchronises."""
+        # All ranks go on from the mean, as they do when resuming: so both round alike.
+        self._loss_since_log.fill_(self._mean_since_log())
         return {
             "epoch": self.epoch,
             "batches": self.batches,
@@ -73,3 +80,8 @@ class Progress:
         self.logged_step = state["logged_step"]
         self._loss_before_log = state["loss_before_log"]
         self._loss_since_log.fill_(state["loss_since_log"])
+
+    def _mean_since_log(self) -> float:
+        """Return the sum of the losses since the last log, as the mean over all ranks."""
+        sums = self._world.gather(self._loss_since_log.item())
+        return sum(sums) / len(sums)

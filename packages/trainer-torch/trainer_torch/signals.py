@@ -20,16 +20,20 @@ class Signals:
     one this does nothing.
 
     Attributes:
-        received: The signal that came, if one did.
+        received: The signal that came to this process, if one did.
+        due: The signal that the loop is to end by: the one that came, to whichever process.
+        where: To which of several processes that one came.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.due: signal.Signals | None = None
+        self.where = ""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
         """Begin to keep signals."""
-        self.received = None
+        self.received, self.due, self.where = None, None, ""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._keep) for number in SIGNALS}
         return self
@@ -46,26 +50,29 @@ class Signals:
         self._before = {}
 
     @property
-    def name(self) -> str:
-        """The name of the signal that came, empty if none did."""
-        return self.received.name if self.received else ""
+    def reason(self) -> str:
+        """Why the training ends."""
+        return f"{self.due.name} was received{self.where}" if self.due else ""
 
-    def raise_received(self) -> None:
-        """End the training by the signal that was received.
+    def raise_due(self) -> None:
+        """End the training by the signal that is due.
 
         Raises:
-            KeyboardInterrupt: It was SIGINT.
-            SystemExit: It was SIGTERM; the exit code is 143, as the shell's for a process that it
+            KeyboardInterrupt: It is SIGINT.
+            SystemExit: It is SIGTERM; the exit code is 143, as the shell's for a process that it
                 ended.
         """
-        if self.received == signal.SIGINT:
+        if self.due == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.received is not None:
-            raise SystemExit(128 + self.received)
+        if self.due is not None:
+            raise SystemExit(128 + self.due)
 
     def _keep(self, number: int, frame: FrameType | None) -> None:
         again = self.received is not None
         self.received = signal.Signals(number)
         if again:
-            self.raise_received()
-        logger.warning("%s: training ends after this step; once more ends it at once.", self.name)
+            self.due = self.received
+            self.raise_due()
+        logger.warning(
+            "%s: training ends after this step; once more ends it at once.", self.received.name
+        )

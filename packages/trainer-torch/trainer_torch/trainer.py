@@ -30,6 +30,7 @@ from trainer_torch import checkpoint as checkpoints
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.best_model import note_checkpoint
 from trainer_torch.data import Plan, eval_dataloader, plan_training, train_dataloader
+from trainer_torch.distributed import bare, find_world
 from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation, speed
 from trainer_torch.loop import run_training
 from trainer_torch.optimizers import create_optimizer, create_scheduler
@@ -42,7 +43,7 @@ from trainer_torch.outputs import (
     split_output,
     to_device,
 )
-from trainer_torch.preflight import check_model, check_parts, check_processes, check_training
+from trainer_torch.preflight import check_model, check_parts, check_training
 from trainer_torch.progress import Progress
 from trainer_torch.seeding import set_seed
 from trainer_torch.signals import Signals
@@ -99,9 +100,10 @@ class Trainer:
         callbacks: Iterable[Any] | None = None,
         optimizers: tuple[Optimizer | None, Any] = (None, None),
     ) -> None:
-        check_processes()
         self.args = args or TrainingArguments()
-        self.model = model.to(self.args.device)
+        self.world = find_world(self.args)
+        self._given_model = model.to(self.args.device)
+        self.model = self.model_wrapped = bare(self._given_model)
         self.data_collator = data_collator
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
@@ -114,8 +116,9 @@ class Trainer:
         check_parts(self)
         self.signals = Signals()
         self._saved_step: int | None = None
-        self.progress = Progress(self.args.device)
+        self.progress = Progress(self.args.device, self.world)
         self.state = TrainerState()
+        self.world.mark(self.state)
         self.control = TrainerControl()
         self.callback_handler = CallbackHandler(
             [
@@ -147,6 +150,14 @@ class Trainer:
         """Remove the first callback that is `callback` or of that class."""
         self.callback_handler.remove_callback(callback)
 
+    def is_world_process_zero(self) -> bool:
+        """Return whether this process is the main one of all, which saves and reports."""
+        return self.state.is_world_process_zero
+
+    def is_local_process_zero(self) -> bool:
+        """Return whether this process is the main one of its machine."""
+        return self.state.is_local_process_zero
+
     def train(self, resume_from_checkpoint: str | Path | bool | None = None) -> TrainOutput:
         """Train, and return what came of it.
 
@@ -160,19 +171,25 @@ class Trainer:
         """
         checkpoint = None
         if resume_from_checkpoint:
-            checkpoint = checkpoints.find_checkpoint(resume_from_checkpoint, self.args.output_dir)
+            asked, output_dir = resume_from_checkpoint, self.args.output_dir
+            checkpoint = self.world.on_main(lambda: checkpoints.find_checkpoint(asked, output_dir))
         self.train_dataloader = self.get_train_dataloader()
-        plan = plan_training(self.args, self.train_dataloader)
-        set_seed(self.args.seed)
+        plan = plan_training(self.args, self.train_dataloader, self.world)
+        set_seed(self.args.seed + self.world.rank)
         self._prepare(plan, checkpoint)
         check_training(self)
         if self._model_returns_the_loss():
             check_model(self)
-        rng_state = None if checkpoint is None else checkpoints.load_rng_state(checkpoint)
+        rng_state = None
+        if checkpoint is not None:
+            rng_state = checkpoints.load_rng_state(checkpoint, self.world)
+        as_given = bare(self._given_model) is self.model  # it may have been replaced
+        self.model_wrapped = self.world.wrap(self._given_model if as_given else self.model)
         begun, first_step = time.perf_counter(), self.state.global_step
         try:
             with self.signals:
                 samples = run_training(self, plan, rng_state)
+            samples = sum(self.world.gather(samples))
             steps = self.state.global_step - first_step
             metrics = {
                 f"train_{name}": value for name, value in speed(begun, samples, steps).items()
@@ -181,8 +198,11 @@ class Trainer:
             self.log(metrics)
             self._choose_best_model()
         except BaseException as exception:
-            self._close_callbacks(exception)
+            with self.world.closing():
+                self._close_callbacks(exception)
             raise
+        finally:
+            self.model_wrapped = self.model
         self.fire(self.callback_handler.on_train_end)
         return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
 
@@ -228,11 +248,17 @@ class Trainer:
         return output
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
-        """Write the weights as `model.safetensors` to `output_dir`, or to that of the arguments."""
-        checkpoints.save_model(self.model, Path(output_dir or self.args.output_dir))
+        """Write the weights as `model.safetensors` to `output_dir`, or to that of the arguments.
+
+        The main process does; it may be called in the others too, which do not wait.
+        """
+        if self.world.is_main:
+            checkpoints.save_model(self.model, Path(output_dir or self.args.output_dir))
 
     def save_checkpoint(self) -> None:
         """Save what resuming needs, delete what is over `save_total_limit`, tell the callbacks.
+
+        Of several processes, all have to call it, and the main one writes.
 
         Raises:
             RuntimeError: There has been no training, so there is nothing to resume.
@@ -272,10 +298,10 @@ class Trainer:
             KeyboardInterrupt: By SIGINT.
             SystemExit: By SIGTERM.
         """
-        self.control.request_stop(f"{self.signals.name} was received")
+        self.control.request_stop(self.signals.reason)
         if self.args.enable_jit_checkpoint and self._saved_step != self.state.global_step:
             self.save_checkpoint()
-        self.signals.raise_received()
+        self.signals.raise_due()
 
     def compute_loss(self, model: nn.Module, batch: Any) -> Any:
         """Return the loss of a batch on the device, or the loss and the predictions."""
@@ -286,10 +312,12 @@ class Trainer:
     def training_step(self, batch: Any, batches_in_step: int) -> Tensor:
         """Add the gradient of a batch to the model's, as its share of the update step.
 
+        It is computed with `model_wrapped`, which averages it over several processes.
+
         Returns:
             The loss of the batch, detached.
         """
-        output = self.compute_loss(self.model, to_device(batch, self.args.device))
+        output = self.compute_loss(self.model_wrapped, to_device(batch, self.args.device))
         returned_by = (
             type(self.model).__name__ if self._model_returns_the_loss() else "compute_loss"
         )
@@ -304,14 +332,17 @@ class Trainer:
         return loss, predictions, labels_of(batch)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of batches of training."""
+        """Return the loader of batches of training; of several processes, of this one's share."""
         if self.train_dataset is None:
             raise ValueError("There is nothing to train on: give the Trainer a train_dataset.")
-        return train_dataloader(self.train_dataset, self.data_collator, self.args)
+        return train_dataloader(self.train_dataset, self.data_collator, self.args, self.world)
 
     def get_eval_dataloader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
-        """Return the loader of batches of evaluation or prediction over `dataset`."""
-        return eval_dataloader(dataset, self.data_collator, self.args)
+        """Return the loader of batches of evaluation or prediction over `dataset`.
+
+        Of several processes, each has every so many-th batch of it.
+        """
+        return eval_dataloader(dataset, self.data_collator, self.args, self.world)
 
     def _model_returns_the_loss(self) -> bool:
         """Return whether the loss is what `forward` returns, and not of the user's own making."""
@@ -328,16 +359,17 @@ class Trainer:
         self.lr_scheduler = self.lr_scheduler or create_scheduler(
             self.optimizer, self.args, plan.max_steps
         )
-        self.progress = Progress(self.args.device)
+        self.progress = Progress(self.args.device, self.world)
         self.state = TrainerState(epoch=0)
         self._saved_step = None
         if checkpoint is not None:
             self._load(checkpoint)
+        self.world.mark(self.state)
         saved = replace(self.state)
         self.state.max_steps, self.state.num_train_epochs = plan.max_steps, plan.num_train_epochs
         self.state.train_batch_size = self.args.per_device_train_batch_size
         self.state.compute_steps(self.args, plan.max_steps)
-        if checkpoint is not None:
+        if checkpoint is not None and self.world.is_main:
             _say_what_differs(saved, self.state)
         handler = self.callback_handler
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
@@ -346,21 +378,28 @@ class Trainer:
     def _load(self, checkpoint: Path) -> None:
         """Go back to where `checkpoint` was saved, callbacks included."""
         checkpoints.load_checkpoint(self, checkpoint)
-        self.state = checkpoints.load_state(checkpoint)
+        self.state = self.world.on_main(lambda: checkpoints.load_state(checkpoint))
         states = {**self.state.stateful_callbacks}
         states.pop("TrainerControl", None)  # what was asked for then is not asked for now
         restore_states(self.callback_handler.callbacks, states)
         logger.info("Resuming from %s, at step %d.", checkpoint, self.state.global_step)
+        if (ranks := checkpoints.count_ranks(checkpoint)) != self.world.size:
+            self.progress.batches = self.progress.batches * ranks // self.world.size
+            logger.log(
+                logging.WARNING if self.world.is_main else logging.DEBUG,
+                "The checkpoint is of a training in %d process(es), which goes on in %d now: the "
+                "random generators are seeded anew, and an epoch has another number of steps.",
+                ranks,
+                self.world.size,
+            )
 
     def _close_callbacks(self, exception: BaseException) -> None:
         """Tell the callbacks that training ends by `exception`, which none of theirs may mask."""
-        handler = self.callback_handler
-        for event, passed in (
-            (handler.on_exception, {"exception": exception}),
-            (handler.on_train_end, {}),
-        ):
+        try:
+            self.fire(self.callback_handler.on_exception, exception=exception)  # logs their errors
+        finally:  # a second Ctrl-C too: nobody is left unclosed
             try:
-                self.fire(event, **passed)
+                self.fire(self.callback_handler.on_train_end)
             except Exception:
                 logger.exception("A callback failed while training was ending by %r.", exception)
 
@@ -391,8 +430,9 @@ class Trainer:
         """Delete checkpoints over `save_total_limit`, but neither the best nor those of `keep`."""
         best, limit = self.state.best_model_checkpoint, self.args.save_total_limit
         if limit is not None:
-            checkpoints.rotate_checkpoints(
-                self.args.output_dir, limit, [*keep, *([Path(best)] if best else [])]
+            kept = [*keep, *([Path(best)] if best else [])]
+            self.world.on_main(
+                lambda: checkpoints.rotate_checkpoints(self.args.output_dir, limit, kept)
             )
 
 
