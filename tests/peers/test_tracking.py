@@ -1,0 +1,45 @@
+"""Our trackers in transformers' trainer, which neither says how a training ended nor keeps them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def train(output_dir: Path, how: str) -> tuple[int, list[dict[str, Any]]]:
+    """Train in a process of its own; return its exit code and what the tracker was given so far."""
+    module = Path(__file__).with_name("line_tracker.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, str(module), str(output_dir), how]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False)
+    lines = (output_dir / "lines.jsonl").read_text("utf-8").splitlines()
+    return done.returncode, [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("finish", "finished"), ("raise", "failed"), ("interrupt", "interrupted")],
+)
+def test_a_run_is_closed_with_how_the_training_ended(tmp_path: Path, how: str, status: str) -> None:
+    code, calls = train(tmp_path, how)
+    assert (code == 0) == (how == "finish")
+    assert calls[-1] == {"called": "close", "status": status}
+
+
+def test_a_resumed_training_goes_on_in_its_run_with_each_point_once(tmp_path: Path) -> None:
+    train(tmp_path, "raise")
+    code, calls = train(tmp_path, "resume")
+    assert code == 0
+    opened = [call for call in calls if call["called"] == "open"]
+    assert [call["run_id"] for call in opened] == [None, "a-new-run"]
+    points = Counter((call["name"], call["step"]) for call in calls if call["called"] == "point")
+    assert {step for name, step in points if name == "train/loss"} == set(range(1, 11))
+    assert set(points.values()) == {1}
+    assert calls[-1]["status"] == "finished"
