@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,93 +12,64 @@ import numpy as np
 import pytest
 import tensorboardX
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+from tensorboard_for_tests import (
+    Run,
+    hparams,
+    in_a_process,
+    points,
+    python,
+    read,
+    runs,
+    texts,
+    the_run,
+)
 from torch.utils.tensorboard import SummaryWriter
 
-from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 from callback_tensorboard import TensorBoardCallback
 
-
-@dataclass
-class Arguments:
-    """The few arguments that the callback reads."""
-
-    output_dir: str
-
-    def to_json_string(self) -> str:
-        return json.dumps({"output_dir": self.output_dir, "learning_rate": 0.1})
+WRITERS = pytest.mark.parametrize(
+    "make_writer", [SummaryWriter, tensorboardX.SummaryWriter], ids=["torch", "tensorboardX"]
+)
 
 
-class Run:
-    """A training of a callback by hand: begin, log at steps, end."""
-
-    def __init__(self, callback: TensorBoardCallback, output_dir: Path, **state: Any) -> None:
-        self.args, self.state, self.control = (
-            Arguments(str(output_dir)),
-            TrainerState(**state),
-            TrainerControl(),
-        )
-        self.handler = CallbackHandler([DefaultFlowCallback, callback], None, None, None, None)
-
-    def begin(self) -> None:
-        self.state.global_step = 0
-        self.handler.on_train_begin(self.args, self.state, self.control)
-
-    def log(self, step: int, **logs: Any) -> None:
-        self.state.global_step = step
-        self.handler.on_log(self.args, self.state, self.control, logs=logs)
-
-    def end(self) -> None:
-        self.handler.on_train_end(self.args, self.state, self.control)
-
-
-@pytest.fixture(autouse=True)
-def no_logging_dir(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
-
-
-def read(directory: Path) -> EventAccumulator:
-    accumulator = EventAccumulator(str(directory))
-    accumulator.Reload()
-    return accumulator
-
-
-def points(directory: Path, tag: str) -> list[tuple[int, float]]:
-    return [(event.step, event.value) for event in read(directory).Scalars(tag)]
-
-
-def texts(directory: Path, tag: str) -> list[str]:
-    return [
-        event.tensor_proto.string_val[0].decode()
-        for event in read(directory).Tensors(f"{tag}/text_summary")
-    ]
-
-
-def runs(output_dir: Path) -> list[Path]:
-    return sorted((output_dir / "runs").iterdir())
-
-
-def test_logs_become_curves_grouped_by_split(tmp_path: Path) -> None:
-    run = Run(TensorBoardCallback(), tmp_path)
+@pytest.mark.parametrize("delivery", ["thread", "inline", "process"])
+def test_logs_become_curves_grouped_by_split(tmp_path: Path, delivery: Any) -> None:
+    run = Run(TensorBoardCallback(delivery=delivery), tmp_path)
     run.begin()
     run.log(1, loss=0.5, eval_loss=0.25, test_accuracy=1)
     run.log(2, loss=0.125)
     run.end()
-    [directory] = runs(tmp_path)
+    directory = the_run(tmp_path)
     assert points(directory, "train/loss") == [(1, 0.5), (2, 0.125)]
     assert points(directory, "eval/loss") == [(1, 0.25)]
     assert points(directory, "test/accuracy") == [(1, 1.0)]
 
 
-def test_numpy_and_torch_scalars_and_nan_become_points(tmp_path: Path) -> None:
+def test_a_point_has_the_time_when_it_was_logged(tmp_path: Path) -> None:
     run = Run(TensorBoardCallback(), tmp_path)
     run.begin()
-    run.log(1, a=np.float32(0.5), b=torch.tensor(0.25), c=math.nan)
+    logged = []
+    for step in (1, 2):
+        run.log(step, loss=0.5)
+        logged.append(time.time())
+        time.sleep(0.1)
     run.end()
-    [directory] = runs(tmp_path)
+    written = [event.wall_time for event in read(the_run(tmp_path)).Scalars("train/loss")]
+    assert written == pytest.approx(logged, abs=0.05)
+
+
+def test_numpy_and_torch_scalars_nan_and_infinities_become_points(tmp_path: Path) -> None:
+    run = Run(TensorBoardCallback(), tmp_path)
+    run.begin()
+    run.log(1, a=np.float32(0.5), b=torch.tensor(0.25), c=math.nan, d=-math.inf, e=10**300)
+    run.end()
+    directory = the_run(tmp_path)
     assert points(directory, "train/a") == [(1, 0.5)]
     assert points(directory, "train/b") == [(1, 0.25)]
     assert math.isnan(points(directory, "train/c")[0][1])
+    assert points(directory, "train/d") == [(1, -math.inf)]
+    assert points(directory, "train/e") == [(1, math.inf)]  # points are 32 bits wide
 
 
 def test_a_string_becomes_text(tmp_path: Path) -> None:
@@ -110,47 +77,101 @@ def test_a_string_becomes_text(tmp_path: Path) -> None:
     run.begin()
     run.log(1, note="größer")
     run.end()
-    assert texts(runs(tmp_path)[0], "train/note") == ["größer"]
+    assert texts(the_run(tmp_path), "train/note") == ["größer"]
 
 
-def test_what_is_neither_number_nor_text_is_named_once_and_left_out(
+def test_what_cannot_be_shown_is_named_and_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = Run(TensorBoardCallback(), tmp_path)
     run.begin()
-    run.log(1, histogram=[1, 2], loss=0.5)
+    run.log(1, histogram=[1, 2], note="half a \ud800", huge=10**400, loss=0.5)
     run.log(2, histogram=[1, 2], loss=0.5)
     run.end()
-    assert [record.getMessage().count("'histogram'") for record in caplog.records] == [1]
-    assert read(runs(tmp_path)[0]).Tags()["scalars"] == ["train/loss"]
+    assert points(the_run(tmp_path), "train/loss") == [(1, 0.5), (2, 0.5)]
+    [said] = [m for r in caplog.records if "did not take all" in (m := r.getMessage())]
+    assert all(name in said for name in ("histogram", "train/note", "train/huge"))
 
 
-def test_arguments_and_model_configuration_are_written_as_text(tmp_path: Path) -> None:
-    run = Run(TensorBoardCallback(), tmp_path)
-    run.handler.model = SimpleNamespace(
-        config=SimpleNamespace(to_json_string=lambda: '{"layers": 2}')
-    )
+def test_arguments_and_model_configuration_are_written_as_text_without_secrets(
+    tmp_path: Path,
+) -> None:
+    run = Run(TensorBoardCallback(redact=["where"]), tmp_path)
+    run.args.others = {"hub_token": "abc", "where": "nowhere"}
+    run.handler.model = SimpleNamespace(config=SimpleNamespace(to_dict=lambda: {"layers": 2}))
     run.begin()
     run.end()
-    [directory] = runs(tmp_path)
-    assert '"learning_rate": 0.1' in texts(directory, "args")[0]
-    assert texts(directory, "model_config") == ['    {"layers": 2}\n']
+    directory = the_run(tmp_path)
+    [written] = texts(directory, "args")
+    assert '    "learning_rate": 0.1' in written
+    assert "abc" not in written and "nowhere" not in written
+    assert texts(directory, "model_config") == ['    {\n      "layers": 2\n    }\n']
 
 
-@pytest.mark.parametrize(
-    "make_writer", [SummaryWriter, tensorboardX.SummaryWriter], ids=["torch", "tensorboardX"]
-)
+def test_the_hparams_tab_is_told_plain_parameters_and_how_the_run_ended(tmp_path: Path) -> None:
+    for exception, status in ((None, STATUS_SUCCESS), (OSError(), STATUS_FAILURE)):
+        output_dir = tmp_path / str(status)
+        run = Run(TensorBoardCallback(), output_dir)
+        run.args.others = {"fp16": False, "optim": {"name": "adam", "betas": [0.9, 0.99]}}
+        run.handler.model = SimpleNamespace(config=SimpleNamespace(to_dict=lambda: {"layers": 2}))
+        run.begin()
+        run.log(1, loss=0.5)
+        run.end(exception)
+        directory = the_run(output_dir)
+        told = dict(hparams(directory, "session_start_info").session_start_info.hparams)
+        assert told.pop("output_dir").string_value == str(output_dir)
+        assert told["fp16"].WhichOneof("kind") == "bool_value"
+        assert told["optim.name"].string_value == "adam"
+        assert told["layers"].number_value == 2
+        assert sorted(told) == ["fp16", "layers", "learning_rate", "optim.name"]
+        assert hparams(directory, "session_end_info").session_end_info.status == status
+        assert [path for path in directory.rglob("*") if path.is_dir()] == []  # no run below it
+
+
+@WRITERS
 def test_a_given_writer_is_used_and_stays_open(tmp_path: Path, make_writer: Any) -> None:
     writer = make_writer(str(tmp_path / "mine"))
-    run = Run(TensorBoardCallback(writer), tmp_path)
+    callback = TensorBoardCallback(writer)
+    assert callback.tb_writer is writer
+    run = Run(callback, tmp_path)
     run.begin()
-    run.log(1, loss=0.5)
+    run.log(1, loss=0.5, note="hello")
     run.end()
+    run.log(1, eval_loss=0.25)
+    callback.end("finished")
     writer.add_scalar("mine", 1.0, 2)
     writer.close()
     assert points(tmp_path / "mine", "train/loss") == [(1, 0.5)]
+    assert points(tmp_path / "mine", "eval/loss") == [(1, 0.25)]
     assert points(tmp_path / "mine", "mine") == [(2, 1.0)]
+    assert texts(tmp_path / "mine", "train/note")[0] == "hello"
+    assert '"learning_rate": 0.1' in texts(tmp_path / "mine", "args")[0]
     assert not (tmp_path / "runs").exists()
+
+
+@WRITERS
+def test_no_other_process_can_use_a_given_writer(tmp_path: Path, make_writer: Any) -> None:
+    writer = make_writer(str(tmp_path))
+    with pytest.raises(ValueError, match="bound to this process"):
+        TensorBoardCallback(writer, delivery="process")
+    writer.close()
+
+
+@pytest.mark.parametrize("wrong", ["runs", SummaryWriter, 3])
+def test_what_is_no_writer_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"tb_writer is .*must be a SummaryWriter"):
+        TensorBoardCallback(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["a_file", "a_file/below", "s3://bucket/runs"])
+def test_a_directory_that_cannot_be_is_refused_at_once(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").write_text("")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", wrong)
+    with pytest.raises(ValueError, match=f"TENSORBOARD_LOGGING_DIR is '{wrong}'"):
+        TensorBoardCallback()
 
 
 def test_the_environment_names_the_directory(
@@ -177,58 +198,107 @@ def test_a_second_training_gets_a_directory_of_its_own(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_after_training_goes_on_in_its_directory(tmp_path: Path) -> None:
-    run = Run(TensorBoardCallback(), tmp_path)
+    callback = TensorBoardCallback()
+    run = Run(callback, tmp_path)
     run.begin()
     run.log(3, loss=0.5)
     run.end()
     run.log(3, eval_loss=0.25)
-    [directory] = runs(tmp_path)
+    run.log(3, test_loss=0.125)
+    callback.end("finished")
+    directory = the_run(tmp_path)
+    assert points(directory, "train/loss") == [(3, 0.5)]
     assert points(directory, "eval/loss") == [(3, 0.25)]
+    assert points(directory, "test/loss") == [(3, 0.125)]
+    ended = hparams(directory, "session_end_info").session_end_info
+    assert ended.status == STATUS_SUCCESS
 
 
-def test_an_evaluation_before_training_writes_into_the_output_directory(tmp_path: Path) -> None:
-    run = Run(TensorBoardCallback(), tmp_path)
+def test_an_evaluation_before_training_gets_a_directory_too(tmp_path: Path) -> None:
+    callback = TensorBoardCallback(delivery="inline")
+    run = Run(callback, tmp_path)
+    run.state.max_steps = 0
     run.log(0, eval_loss=0.25)
-    assert points(runs(tmp_path)[0], "eval/loss") == [(0, 0.25)]
+    evaluation = the_run(tmp_path)
+    run.begin()
+    run.log(1, loss=0.5)
+    run.end()
+    [training] = set(runs(tmp_path)) - {evaluation}
+    assert points(evaluation, "eval/loss") == [(0, 0.25)]
+    assert points(training, "train/loss") == [(1, 0.5)]
 
 
 def test_a_trial_of_a_search_gets_a_directory_under_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "search"))
-    run = Run(TensorBoardCallback(), tmp_path, is_hyper_param_search=True, trial_name="trial-7")
-    run.begin()
-    run.log(1, loss=0.5)
-    run.end()
-    assert points(tmp_path / "search" / "trial-7", "train/loss") == [(1, 0.5)]
+    run = Run(TensorBoardCallback(), tmp_path, is_hyper_param_search=True)
+    for trial, value in (("trial-7", 0.5), ("trial-8", 0.25)):
+        run.state.trial_name, run.state.trial_params = trial, {"width": value}
+        run.begin()
+        run.log(1, loss=value)
+        run.end()
+        directory = tmp_path / "search" / trial
+        assert points(directory, "train/loss") == [(1, value)]
+        told = hparams(directory, "session_start_info").session_start_info.hparams
+        assert told["width"].number_value == value
 
 
 def test_only_the_main_process_writes(tmp_path: Path) -> None:
-    run = Run(TensorBoardCallback(), tmp_path, is_world_process_zero=False)
-    run.begin()
-    run.log(1, loss=0.5)
-    run.end()
-    assert list(tmp_path.iterdir()) == []
+    ranks = [Run(TensorBoardCallback(), tmp_path, is_world_process_zero=main) for main in (1, 0)]
+    for run in ranks:
+        run.begin()
+    for run in ranks:
+        run.log(1, loss=0.5)
+    for run in ranks:
+        run.end()
+    assert points(the_run(tmp_path), "train/loss") == [(1, 0.5)]
+    assert len(list((tmp_path / "tracking").iterdir())) == 1
 
 
-def test_importing_the_package_imports_no_writer() -> None:
-    writers = {"torch", "tensorboard", "tensorboardX"}
-    code = f"import sys, callback_tensorboard; print({writers} & set(sys.modules))"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    answer = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert answer.stdout.strip() == "set()"
+def test_the_package_is_imported_without_torch_and_tensorboard() -> None:
+    writers = {"torch", "tensorboard", "tensorboardX", "numpy"}
+    code = "import callback_tensorboard; callback_tensorboard.TensorBoardCallback(); import sys"
+    assert in_a_process(f"{code}; print({writers} & set(sys.modules))").strip() == "set()"
 
 
-def test_a_directory_that_cannot_be_written_costs_the_training_nothing(
+def test_nothing_is_written_by_means_of_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.modules["torch"] = None
+from pathlib import Path
+from callback_tensorboard import TensorBoardCallback
+from tensorboard_for_tests import Run
+run = Run(TensorBoardCallback(), Path(sys.argv[1]))
+run.begin()
+run.log(1, loss=0.5)
+run.end()
+"""
+    in_a_process(code, tmp_path)
+    assert points(the_run(tmp_path), "train/loss") == [(1, 0.5)]
+
+
+def test_a_missing_tensorboard_is_named_when_the_callback_is_made() -> None:
+    code = """
+import importlib.util, sys
+sys.path_hooks[:] = []  # nothing that is not imported yet is found
+sys.path_importer_cache.clear()
+from callback_tensorboard import TensorBoardCallback
+"""
+    code = "import callback_tensorboard" + code + "TensorBoardCallback()"
+    answer = python("-c", code).stdout
+    assert "RuntimeError: TensorBoardCallback writes" in answer
+    assert "pip install tensorboard" in answer
+
+
+def test_a_directory_that_is_taken_away_costs_the_training_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "taken").write_text("")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "taken"))
-    run = Run(TensorBoardCallback(), tmp_path)
+    run = Run(TensorBoardCallback(flush_limit=0.2), tmp_path)
+    (tmp_path / "taken").write_text("")
     run.begin()
     run.log(1, loss=0.5)
     run.end()
-    assert "TensorBoardCallback failed in on_train_begin" in caplog.text
-    assert "Training was not affected, but TensorBoardCallback failed" in caplog.text
+    [said] = [m for r in caplog.records if "Training was not affected" in (m := r.getMessage())]
+    assert "has not got 1 points" in said and str(tmp_path / "taken") in said

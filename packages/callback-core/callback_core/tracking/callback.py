@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
@@ -24,6 +25,32 @@ from callback_core.tracking.sidecar import ProcessDelivery, check_made_elsewhere
 from callback_core.tracking.tracker import Status, Tracker
 
 logger = logging.getLogger(__name__)
+
+_Event = TypeVar("_Event", bound=Callable[..., None])
+
+
+def never_raises(event: _Event) -> _Event:
+    """Make an event method log what goes wrong in it, once with its traceback, and go on.
+
+    Other handlers than ours would end the training, and ours would call it no more.
+    """
+
+    @wraps(event)
+    def method(self: TrackerCallback, *args: Any, **kwargs: Any) -> None:
+        try:
+            event(self, *args, **kwargs)
+        except Exception as error:
+            if not self._has_failed:
+                self._has_failed = True
+                name, tracker = event.__name__, self.tracker.name
+                logger.warning(
+                    "Tracking for %s failed in %s. Training goes on, and so does tracking.",
+                    tracker,
+                    name,
+                    exc_info=error,
+                )
+
+    return cast(_Event, method)
 
 
 class TrackerCallback(TrainerCallback):
@@ -80,8 +107,8 @@ class TrackerCallback(TrainerCallback):
         self._resumed: dict[str, str | None] = {}
         self._recording: Recording | None = None
         self._delivery: Delivery | None = None
-        self._events = 0  # of the recording, each of which one member writes
         self._status: Status = "finished"
+        self._has_failed = False
 
     def state_dict(self) -> dict[str, str | None]:
         """Return which run this is, here and in the tracker: a resumed training goes on in it."""
@@ -93,6 +120,7 @@ class TrackerCallback(TrainerCallback):
         """Take over what `state_dict` returned; the training that begins next goes on in it."""
         self._resumed = dict(state)
 
+    @never_raises
     def on_train_begin(
         self,
         args: CallbackArguments,
@@ -102,22 +130,25 @@ class TrackerCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Take part in the recording; in a run that the user has opened, if there is one."""
-        self.end("failed")  # the training before, where its loop raised and did not say so
+        if self._recording is not None:  # where the loop before raised and did not say so
+            self.end(self._recording.how_it_ended())
         if state.is_world_process_zero:
-            self._status = "finished"
+            self._status, self._recording = "finished", None
             recording = Recording.of(state)
             if recording is None or recording.ended is not None:
                 recording = Recording(args, state, model, self._resumed.get("run"), training=True)
             self._join(recording, state)
 
+    @never_raises
     def on_epoch_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Begin to deliver, now that each tracker has said what is secret."""
-        if self._recording is not None:
+        if self._recording is not None and not self._recording.elsewhere:
             self._recording.begin()
             self._deliver()
 
+    @never_raises
     def on_log(
         self,
         args: CallbackArguments,
@@ -130,21 +161,18 @@ class TrackerCallback(TrainerCallback):
         """Write `logs` to the journal; after a training, to that of the run that has ended."""
         if not state.is_world_process_zero or logs is None:
             return
-        recording = Recording.of(state)
-        if recording is None:
-            recording = Recording(args, state, model, None, training=False)
-        if recording is not self._recording:
+        recording = self._recording
+        if recording is None or not recording.is_of(state):
+            recording = Recording.of(state) or self._recording_in_the_middle(args, state, model)
             self._join(recording, state)
-            self._events = max(0, recording.events - 1)  # those before this one have seen this log
-        self._events += 1
-        if self._events > recording.events:
-            recording.log(logs, state.global_step, state.epoch)
+        recording.log(self, logs, state.global_step, state.epoch)
         if recording.ended is None:
             self._deliver()
         else:
             recording.end(recording.ended, state.global_step)
             self._deliver_after_the_end()
 
+    @never_raises
     def on_save(
         self,
         args: CallbackArguments,
@@ -155,11 +183,9 @@ class TrackerCallback(TrainerCallback):
     ) -> None:
         """Write that a checkpoint was saved, and keep it where the tracker takes it."""
         recording, delivery = self._recording, self._delivery
-        if recording is None or delivery is None or recording.ended is not None:
+        if recording is None or delivery is None or recording.ended or recording.elsewhere:
             return
-        self._events += 1
-        if self._events > recording.events:
-            recording.saved(state.global_step)
+        recording.saved(self, state.global_step)
         if self.tracker.takes_checkpoints:
             directory = checkpoint_dir or f"{args.output_dir}/checkpoint-{state.global_step}"
             recording.upload(Path(directory), state.global_step, delivery.consumer.name)
@@ -176,19 +202,37 @@ class TrackerCallback(TrainerCallback):
         """Note how the training ends."""
         self._status = "failed" if isinstance(exception, Exception) else "interrupted"
 
+    @never_raises
     def on_train_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Close the run; say in a line what the tracker has not got."""
         self.end(self._status)
 
+    def takes_part_in(self, recording: Recording) -> bool:
+        """Return whether this still delivers `recording`."""
+        delivery = self._delivery
+        return (
+            self._recording is recording
+            and delivery is not None
+            and not (delivery.finished or delivery.consumer.done)
+        )
+
+    def hurry(self, recording: Recording) -> None:
+        """Be told that `recording` has ended: all trackers deliver while one is waited for."""
+        if self.takes_part_in(recording) and self._delivery is not None and recording.ended:
+            self._delivery.consumer.training_ended(recording.ended)
+            self._delivery.hurry()
+
     def end(self, status: Status) -> None:
         """End the training that goes on, if one does, and wait for the tracker to its limit."""
         recording, delivery = self._recording, self._delivery
-        if recording is None or delivery is None or delivery.finished:
+        if recording is None or delivery is None or delivery.finished or recording.elsewhere:
             return
         if recording.ended is None:
             recording.end(status, recording.step)
+        for member in recording.members.values():
+            member.hurry(recording)
         self._deliver()
         delivery.finish(recording.ended_at + self.flush_limit)
         if trouble := delivery.trouble():
@@ -196,17 +240,27 @@ class TrackerCallback(TrainerCallback):
         if delivery.consumer.done:
             self.tracker.release()
 
+    def _recording_in_the_middle(
+        self, args: CallbackArguments, state: TrainerState, model: Any
+    ) -> Recording:
+        """Return a new recording of what nobody has recorded so far."""
+        training = state.global_step < state.max_steps
+        return Recording(args, state, model, None, training=training, begins=False)
+
     def _join(self, recording: Recording, state: TrainerState) -> None:
         """Take part in `recording`."""
         name = recording.join(self)
-        self._recording, self._events = recording, recording.events
-        tracker = self._usable_tracker()
-        adopted = tracker.adopt()
+        tracker, adopted = self._usable_tracker(), None
+        try:
+            adopted = tracker.adopt()
+        except Exception as error:
+            logger.warning("%s opens a run of its own.", name, exc_info=error)
         run_id = self._resumed.get("run_id") if state.global_step > 0 else None
         self._resumed = {}
         self._make_delivery(
             Consumer(tracker, recording.folder, name, adopted or run_id, adopted is not None)
         )
+        self._recording = recording
         if adopted is not None and self.delivery == "process":
             logger.warning(
                 "%s goes on in a run that this process has opened, so it is delivered to by a "

@@ -4,44 +4,21 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from time import monotonic
 from typing import Any
 
+from callback_core.tracking.batches import MOST_TRIES, Abandoned, Batches
 from callback_core.tracking.folder import RunFolder
-from callback_core.tracking.journal import Record, read
+from callback_core.tracking.journal import DAMAGED, Record, read
 from callback_core.tracking.lock import FileLock
-from callback_core.tracking.naming import SINGLE_VALUES, tracked_name
-from callback_core.tracking.past import Past, last_begin
-from callback_core.tracking.tracker import Opening, Point, Rejected, Status, Tracker, Upload
-from callback_core.tracking.values import fitting_name, fitting_parameters, restored
+from callback_core.tracking.past import Past, last_records
+from callback_core.tracking.progress import Progress
+from callback_core.tracking.tracker import Opening, Rejected, Status, Tracker, Upload
+from callback_core.tracking.values import fitting_parameters
 
 logger = logging.getLogger(__name__)
-
-
-class Abandoned(Exception):
-    """The consumer was given up while its tracker did not come back."""
-
-
-@dataclass
-class Progress:
-    """How far a tracker has come: what is kept in its file.
-
-    Attributes:
-        run_id: The tracker's run; `adopted` where it is the user's.
-        offset: Bytes of the journal that are delivered.
-        parameters: The parameters that the tracker was given last.
-        left_out: What was cut or left out, and why.
-        status: How the run was closed in the tracker; `None` while it is open.
-    """
-
-    run_id: str | None = None
-    adopted: bool = False
-    offset: int = 0
-    parameters: dict[str, Any] | None = None
-    left_out: dict[str, str] = field(default_factory=dict)
-    status: Status | None = None
 
 
 class Consumer:
@@ -58,7 +35,6 @@ class Consumer:
     Attributes:
         progress: How far it has come.
         doing: The call of the tracker that is under way, and since when, in monotonic seconds.
-        delivered: How many points it has delivered.
         opened: Whether the run is open in the tracker.
         done: Whether the run has ended and everything is delivered.
     """
@@ -77,25 +53,28 @@ class Consumer:
         if run_id is not None:
             self.progress.run_id, self.progress.adopted = run_id, adopted
         self.doing: tuple[str, float] | None = None
-        self.delivered = 0
         self.done = self.opened = False
-        self._abandoned = self._ended = self._died = False
+        self._abandoned = self._ended = self._rewound = self._owes_parameters = False
+        self._ended_as: Status | None = None
         self._lock: FileLock | None = None
         self._past: Past | None = None
         self._begin: dict[str, Any] = {}
         self._read_to = 0
-        self._batches: dict[str, list[Point]] = {"metrics": [], "text": [], "summary": []}
+        self._batches = Batches(tracker, self._call, self.progress.left_out)
+        self._failures = 0  # to take the parameters, in a row
+        self._said_unsaved = False
 
     def deliver(self) -> None:
         """Deliver what is in the journal now.
 
         Raises:
             Abandoned: It has been given up.
-            BlockingIOError: Somebody else delivers this run to this tracker.
+            Held: Somebody else delivers this run to this tracker.
             Exception: Whatever the tracker raised. The next call goes on from there.
         """
         if self._abandoned:
             raise Abandoned
+        ended_as = self._ended_as  # before the journal is read, which then is whole
         past = self._past or self._start()
         if not self._begin:
             return
@@ -106,23 +85,28 @@ class Consumer:
                 return self.deliver()
             if past.counts(record):
                 self._take(record, past)
-            elif record.kind == "upload" and record.content["for"] == self.name:
-                self._remove(record)
+            else:
+                self._pass_over(record)
             self._read_to = record.end
             if record.kind != "logs":
                 self._flush()
         self._flush()
-        if self._died and not self._ended:
+        if ended_as is not None and not self._ended:
             self._open(past)
-            self._close("failed")
+            self._close(ended_as)
             self._ended = True
         if self._ended:
             self.done = True
             self.release()
 
-    def training_died(self) -> None:
-        """Be told that the journal may end without saying how the training did: as failed."""
-        self._died = True
+    @property
+    def delivered(self) -> int:
+        """How many points it has delivered."""
+        return self._batches.delivered
+
+    def training_ended(self, status: Status = "failed") -> None:
+        """Be told that nothing will be added to the journal, even if it does not say so."""
+        self._ended_as = status
 
     def pending(self) -> int:
         """Return how many points of the journal are not delivered."""
@@ -143,8 +127,9 @@ class Consumer:
 
     def reload(self) -> None:
         """Take over how far somebody else has come."""
-        known = {entry.name for entry in fields(Progress)}
+        known = {entry.name for entry in fields(Progress)} - {"left_out"}
         kept = self.folder.read_progress(self.name)
+        self.progress.left_out.update(kept.get("left_out", {}))
         self.progress = replace(self.progress, **{k: v for k, v in kept.items() if k in known})
 
     def abandon(self) -> None:
@@ -161,36 +146,48 @@ class Consumer:
 
     def _start(self) -> Past:
         """Find out where to go on, alone."""
-        self._lock = self._lock or FileLock(self.folder.lock_of(self.name))
-        run_id, adopted = self.progress.run_id, self.progress.adopted
-        self.reload()  # another may have gone on meanwhile
-        progress = self.progress
-        if run_id is not None:
-            progress.run_id, progress.adopted = run_id, adopted
-        begin = last_begin(self.folder.journal)
+        if self._lock is None:
+            self._lock = FileLock(self.folder.lock_of(self.name))
+            run_id, adopted = self.progress.run_id, self.progress.adopted
+            self.reload()  # another may have gone on meanwhile
+            if run_id is not None:
+                self.progress.run_id, self.progress.adopted = run_id, adopted
+        progress, self._rewound = self.progress, False
+        begin, last = last_records(self.folder.journal)
         past = Past(
-            self.folder.journal, progress.offset, self.tracker.rewinds, progress.run_id is not None
+            self.folder.journal,
+            progress.offset,
+            self.tracker.rewinds,
+            progress.run_id is not None,
+            progress.passed_over,
+            closed=progress.status is not None,
         )
         if begin is not None:
             self._begin, self._past, self._read_to = begin.content, past, past.start
+        if last is not None and last.kind == "end" and last.end <= progress.offset:
+            self._ended = progress.status is not None  # another has delivered all, and closed it
         return past
 
     def _restart(self) -> None:
-        self._flush()
+        """Begin anew where the training does, with what then still counts."""
+        self._batches.clear()
         if self.opened:
             self._close("failed")
+        self.progress.status = None  # it goes on, and may have been sent more than is noted
         self._past = None
 
     def _take(self, record: Record, past: Past) -> None:
         """Deliver `record`, or keep it for a batch."""
         if record.kind == "logs":
-            self._add(record, past)
-            if max(map(len, self._batches.values())) >= self.tracker.limits.batch_size:
+            self._batches.add(record, past)
+            if self._batches.full:
                 self._read_to = record.end
                 self._flush()
             return
         self._flush()
-        if record.kind == "begin":
+        if record.kind == DAMAGED:
+            self.progress.left_out[f"byte {record.start} of the journal"] = "a damaged line"
+        elif record.kind == "begin":
             self._begin = record.content
             self._open(past)
             self._log_parameters()
@@ -202,55 +199,14 @@ class Consumer:
             self._close(record.content["status"])
             self._ended = True
 
-    def _add(self, record: Record, past: Past) -> None:
-        content, limits = record.content, self.tracker.limits
-        for name in content.get("left_out", ()):
-            self.progress.left_out[name] = f"it is a {content['left_out'][name]}, not a number"
-        for name, plain in content["logs"].items():
-            news = past.news(name, restored(plain), record.step, content["time"])
-            if news is None:
-                continue
-            value, time = news
-            point = Point(
-                fitting_name(tracked_name(name), limits),
-                value,
-                record.step,
-                time,
-                content.get("epoch"),
-            )
-            if isinstance(value, str) and not limits.text:
-                self.progress.left_out[name] = "it is text"
-            elif isinstance(value, str):
-                self._batches["text"].append(point)
-            elif value - value != 0 and not limits.non_finite:
-                self.progress.left_out[name] = f"it was {value} at step {record.step}"
-            else:
-                single = name in SINGLE_VALUES
-                self._batches["summary" if single else "metrics"].append(point)
-
     def _flush(self) -> None:
         """Deliver the batches, and note how far that is."""
-        size = self.tracker.limits.batch_size
-        for kind, points in self._batches.items():
-            if points:
-                self._open(self._past)
-            while points:
-                self._deliver_batch(f"log_{kind}", points[:size])
-                del points[:size]
+        if self._batches:
+            self._open(self._past)
+            self._batches.deliver()
         if self._read_to > self.progress.offset:
             self.progress.offset = self._read_to
             self._save()
-
-    def _deliver_batch(self, method: str, points: Sequence[Point]) -> None:
-        try:
-            self._call(method, getattr(self.tracker, method), points)
-            self.delivered += len(points)
-        except Rejected as error:
-            if len(points) == 1:
-                self.progress.left_out[points[0].name] = f"rejected: {error}"
-            else:
-                for point in points:
-                    self._deliver_batch(method, [point])
 
     def _open(self, past: Past | None) -> None:
         if self.opened:
@@ -263,12 +219,16 @@ class Consumer:
             run_id=progress.run_id,
             adopted=progress.adopted,
             step=begin["step"],
-            rewind_to=None if past is None else past.rewind_to,
+            rewind_to=None if past is None or self._rewound else past.rewind_to,
             trial_name=begin.get("trial_name"),
             trial_parameters=begin.get("trial_parameters"),
         )
-        progress.run_id = self._call("open", self.tracker.open, opening)
+        progress.run_id = self._call(self.tracker.open, opening)
         self.opened, self._ended, progress.status = True, False, None
+        self._rewound = True
+        if opening.rewind_to is not None and opening.rewind_to <= 0:
+            progress.parameters = None  # which are forgotten with all else
+            self._log_parameters()
         self._save()
 
     def _log_parameters(self) -> None:
@@ -277,12 +237,33 @@ class Consumer:
             self.tracker.parameters_of(arguments, model_config), self.tracker.limits
         )
         self.progress.left_out.update(cut)
-        if parameters != self.progress.parameters:
-            try:
-                self._call("log_parameters", self.tracker.log_parameters, parameters)
-            except Rejected as error:
-                self.progress.left_out["parameters"] = f"rejected: {error}"
-            self.progress.parameters = parameters
+        if parameters == self.progress.parameters:
+            return
+        self._owes_parameters = True
+        try:
+            self._call(self.tracker.log_parameters, parameters)
+            self.progress.left_out.pop("parameters", None)
+        except Rejected as error:
+            self.progress.left_out["parameters"] = f"rejected: {error}"
+        except Abandoned:
+            raise
+        except Exception as error:
+            self._failures += 1
+            if self._failures < MOST_TRIES:
+                raise
+            self.progress.left_out["parameters"] = f"failed: {type(error).__name__}: {error}"
+            return  # the points go first; these are tried again before the run is closed
+        self._owes_parameters, self.progress.parameters = False, parameters
+
+    def _pass_over(self, record: Record) -> None:
+        """Leave out what a resumed training has replaced."""
+        passed_over = self.progress.passed_over
+        if passed_over and passed_over[-1][1] == record.start:
+            passed_over[-1][1] = record.end
+        elif not self.tracker.rewinds:  # which forgets what was replaced, sent or not
+            passed_over.append([record.start, record.end])
+        if record.kind == "upload" and record.content["for"] == self.name:
+            self._remove(record)
 
     def _upload(self, record: Record) -> None:
         name, path = record.content["name"], self.folder.path / record.content["path"]
@@ -290,7 +271,7 @@ class Consumer:
             self.progress.left_out[name] = "its files are gone"
             return
         try:
-            self._call("log_files", self.tracker.log_files, Upload(path, name, record.step))
+            self._call(self.tracker.log_files, Upload(path, name, record.step))
         except Rejected as error:
             self.progress.left_out[name] = f"rejected: {error}"
         self._remove(record)
@@ -301,13 +282,17 @@ class Consumer:
 
     def _close(self, status: Status) -> None:
         if self.opened:
-            self._call("close", self.tracker.close, None if self.progress.adopted else status)
+            if self._owes_parameters:
+                self._log_parameters()
+            self._call(self.tracker.close, None if self.progress.adopted else status)
         self.opened, self.progress.status = False, status
         self._save()
 
-    def _call(self, name: str, method: Callable[..., Any], *arguments: Any) -> Any:
+    def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """Call the tracker, and let it be seen from outside that it is being called."""
-        self.doing = (name, monotonic())
+        if self._abandoned:
+            raise Abandoned
+        self.doing = (method.__name__, monotonic())
         try:
             return method(*arguments)
         finally:
@@ -316,4 +301,13 @@ class Consumer:
                 raise Abandoned
 
     def _save(self) -> None:
-        self.folder.write_progress(self.name, asdict(self.progress))
+        try:
+            self.folder.write_progress(self.name, asdict(self.progress))
+        except OSError as error:  # it goes on from memory; another process would from the last
+            if not self._said_unsaved:
+                self._said_unsaved = True
+                logger.warning(
+                    "How far %s has come cannot be written: %s. It is delivered to nevertheless.",
+                    self.name,
+                    error,
+                )

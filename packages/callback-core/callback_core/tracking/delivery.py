@@ -8,7 +8,9 @@ from threading import Event, Thread
 from time import monotonic
 from typing import Final, Literal, get_args
 
-from callback_core.tracking.consumer import Abandoned, Consumer
+from callback_core.tracking.batches import Abandoned
+from callback_core.tracking.consumer import Consumer
+from callback_core.tracking.lock import Held
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +21,6 @@ POLL: Final = 0.2
 """Seconds between two looks at the journal."""
 
 LONGEST_PAUSE: Final = 30.0
-"""Seconds between two attempts at a tracker that keeps failing, at most."""
 
 _MOST_NAMED: Final = 5
 
@@ -47,7 +48,12 @@ class Delivery(ABC):
     def start(self) -> None:
         """Begin to deliver."""
         self.started = True
-        self.consumer.introduce()
+        try:
+            self.consumer.introduce()
+        except OSError as error:
+            logger.warning(
+                "How %s can be delivered to later cannot be written: %s.", self.consumer.name, error
+            )
         self.begin()
 
     @abstractmethod
@@ -57,6 +63,10 @@ class Delivery(ABC):
     @abstractmethod
     def poke(self) -> None:
         """Be told, in the training's thread, that there may be something new."""
+
+    @abstractmethod
+    def hurry(self) -> None:
+        """Be told that the training has ended, so that somebody waits."""
 
     @abstractmethod
     def wait(self, deadline: float) -> None:
@@ -72,10 +82,11 @@ class Delivery(ABC):
         consumer, said = self.consumer, []
         if not consumer.done:
             why = f" ({self.failure})" if self.failure else ""
+            pending = consumer.pending()
+            what = f"has not got {pending:,} points" if pending else "has not closed its run"
             said.append(
-                f"{consumer.name} has not got {consumer.pending():,} points{why}, which are kept: "
-                f"python -m callback_core.tracking.replay '{consumer.folder.output_dir}' delivers "
-                "them"
+                f"{consumer.name} {what}{why}: python -m callback_core.tracking.replay "
+                f"'{consumer.folder.output_dir}' delivers what is pending"
             )
         left_out = consumer.progress.left_out
         if left_out:
@@ -88,13 +99,17 @@ class Delivery(ABC):
 class Attempts:
     """Tries to deliver, waits longer after each failure in a row, and logs the first.
 
+    Args:
+        consumer: What delivers.
+        longest_pause: Seconds between two attempts at a tracker that keeps failing, at most.
+
     Attributes:
         failure: Why the last one failed; `None` where it did not.
     """
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, longest_pause: float = LONGEST_PAUSE) -> None:
         self.failure: str | None = None
-        self._consumer = consumer
+        self._consumer, self._longest_pause = consumer, longest_pause
         self._in_a_row = 0
         self._said = False
 
@@ -108,17 +123,20 @@ class Attempts:
             self._consumer.deliver()
         except Abandoned:
             raise
+        except Held as error:  # another delivers to it, and gives up or comes to an end
+            self.failure = str(error)
+            return POLL
         except Exception as error:
             self._in_a_row += 1
             self.failure = f"{type(error).__name__}: {error}"
-            if not self._said and not isinstance(error, BlockingIOError):  # which waits for a lock
+            if not self._said:
                 self._said = True
                 logger.warning(
                     "%s does not take what it is given. Training goes on; it is tried again.",
                     self._consumer.name,
                     exc_info=error,
                 )
-            return min(LONGEST_PAUSE, 0.5 * 2.0 ** min(self._in_a_row, 16))
+            return min(self._longest_pause, 0.5 * 2.0 ** min(self._in_a_row, 16))
         self._in_a_row, self.failure = 0, None
         return POLL
 
@@ -126,9 +144,11 @@ class Attempts:
 class ThreadDelivery(Delivery):
     """Runs a consumer in a thread, which nobody waits for beyond a deadline."""
 
-    def __init__(self, consumer: Consumer, open_limit: float) -> None:
+    def __init__(
+        self, consumer: Consumer, open_limit: float, longest_pause: float = LONGEST_PAUSE
+    ) -> None:
         super().__init__(consumer, open_limit)
-        self._attempts = Attempts(consumer)
+        self._attempts = Attempts(consumer, longest_pause)
         self._wake = Event()
         self._thread = Thread(target=self._run, name=f"deliver to {consumer.name}", daemon=True)
         self._ending = self._said_slow = False
@@ -147,10 +167,14 @@ class ThreadDelivery(Delivery):
                 self.open_limit,
             )
 
-    def wait(self, deadline: float) -> None:
-        """Wait for the thread. One that does not come back is left alone."""
+    def hurry(self) -> None:
+        """Try again now, and from now on more often."""
         self._ending = True
         self._wake.set()
+
+    def wait(self, deadline: float) -> None:
+        """Wait for the thread. One that does not come back is left alone."""
+        self.hurry()
         while self._thread.is_alive() and monotonic() < deadline and not self._does_not_open():
             self._thread.join(min(0.5, max(0.0, deadline - monotonic())))
         if self._thread.is_alive():
@@ -170,6 +194,7 @@ class ThreadDelivery(Delivery):
             try:
                 pause = self._attempts.deliver()
             except Abandoned:
+                self.consumer.release()  # which it may have taken meanwhile
                 return
             if not self.consumer.done:
                 self._wake.wait(min(pause, 1.0) if self._ending else pause)
@@ -192,6 +217,9 @@ class InlineDelivery(Delivery):
         if monotonic() >= self._not_before:
             pause = self._attempts.deliver()
             self._not_before = monotonic() + pause if self._attempts.failure else 0.0
+
+    def hurry(self) -> None:
+        """Nothing: who waits is this thread."""
 
     def wait(self, deadline: float) -> None:
         """Deliver what is left."""

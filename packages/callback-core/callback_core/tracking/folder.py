@@ -10,6 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from callback_core.tracking.journal import whole_size
+from callback_core.tracking.lock import FileLock
+
 JOURNAL: Final = "journal.jsonl"
 _TRACKER: Final = ".tracker.json"
 _PROGRESS: Final = ".progress.json"
@@ -28,7 +31,7 @@ class RunFolder:
     @classmethod
     def new(cls, output_dir: Path) -> RunFolder:
         """Return the folder of a run that begins now. It is not made yet."""
-        name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        name = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
         return cls.of(output_dir, name)
 
     @classmethod
@@ -61,6 +64,25 @@ class RunFolder:
         """Return the names of the trackers that this run is, or was to be, delivered to."""
         return sorted(path.name[: -len(_TRACKER)] for path in self.path.glob(f"*{_TRACKER}"))
 
+    def is_pending(self) -> bool:
+        """Return whether a tracker has not got all of it, or its run is not closed there."""
+        size = whole_size(self.journal)
+        progress = [self.read_progress(name) for name in self.trackers()]
+        return any(p.get("status") is None or p.get("offset", 0) < size for p in progress)
+
+    def is_recorded(self) -> bool:
+        """Return whether a training is writing its journal now."""
+        try:
+            FileLock(self.lock).release()
+        except OSError:
+            return True
+        return False
+
+    @property
+    def lock(self) -> Path:
+        """The lock of the training that writes the journal."""
+        return self.journal.with_suffix(".lock")
+
     def of_tracker(self, name: str) -> Path:
         """Return a folder of the tracker's own. It is not made."""
         return self.path / _file_name(name)
@@ -68,6 +90,10 @@ class RunFolder:
     def lock_of(self, name: str) -> Path:
         """Return the lock of whoever delivers to that tracker."""
         return self.path / f"{_file_name(name)}.lock"
+
+    def log_of(self, name: str) -> Path:
+        """Return where a process that delivers to that tracker writes what it has to say."""
+        return self.path / f"{_file_name(name)}.log"
 
     def read_tracker(self, name: str) -> dict[str, Any]:
         """Return `made_by` and `settings`, by which that tracker can be made elsewhere."""

@@ -14,6 +14,13 @@ except ImportError:  # Windows has no such locks: there, two processes must not 
 
 _HELD: Final[set[Path]] = set()
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_HELD.clear)  # the locks stay with the parent
+
+
+class Held(BlockingIOError):
+    """The lock is held already."""
+
 
 class FileLock:
     """Holds the lock at `path`, for one owner in one process.
@@ -21,7 +28,7 @@ class FileLock:
     Child processes do not inherit it: a worker that outlives its killed parent keeps nobody out.
 
     Raises:
-        BlockingIOError: It is held already.
+        Held: It is held already.
         OSError: The file cannot be made.
     """
 
@@ -29,14 +36,14 @@ class FileLock:
         self._path = path.resolve()
         self._file: int | None = None
         if self._path in _HELD:  # the system's lock keeps only other processes out
-            raise BlockingIOError(f"{path} is held by this process")
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            raise Held(f"{path} is held by this process")
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         if fcntl is not None:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 os.close(file)
-                raise BlockingIOError(f"{path} is held by another process") from error
+                raise Held(f"{path} is held by another process") from error
         self._file = file
         _HELD.add(self._path)
 

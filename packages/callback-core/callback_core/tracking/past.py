@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ class Sent(NamedTuple):
     Attributes:
         value: The value.
         time: When it was logged.
-        certain: Whether the tracker is known to have it; otherwise it may have it or not.
+        certain: Whether the tracker is known to have it; otherwise it may have it or not, as when a
+            process was killed while it delivered.
     """
 
     value: Any
@@ -32,6 +34,8 @@ class Past:
         offset: How far it is known to have been delivered.
         rewinds: Whether the tracker can forget points from a step on.
         opened: Whether a run has been opened in the tracker before.
+        passed_over: The parts of the journal before `offset` that were left out then.
+        closed: Whether the run was closed then, so that nothing was sent beyond `offset`.
 
     Attributes:
         start: Where to go on reading.
@@ -39,7 +43,15 @@ class Past:
         size: How far the journal went.
     """
 
-    def __init__(self, journal: Path, offset: int, rewinds: bool, opened: bool) -> None:
+    def __init__(
+        self,
+        journal: Path,
+        offset: int,
+        rewinds: bool,
+        opened: bool,
+        passed_over: Sequence[Sequence[int]] = (),
+        closed: bool = False,
+    ) -> None:
         self.start, self.size = offset, offset
         self.rewind_to: int | None = None
         self._delivered = offset
@@ -56,11 +68,14 @@ class Past:
                 continue
             gone = self._stretch_of(record)
             if gone is not None and not rewinds:
+                certain = record.start < offset and not any(
+                    begin <= record.start < end for begin, end in passed_over
+                )
                 for name, value in record.content["logs"].items():
-                    sent = Sent(restored(value), record.content["time"], record.start < offset)
+                    sent = Sent(restored(value), record.content["time"], certain)
                     self._sent.setdefault((name, record.step), []).append(sent)
             # What was replaced before the tracker was served last, it has forgotten then.
-            if record.start >= offset or (gone is not None and gone[1] >= offset):
+            if (record.start >= offset and not closed) or (gone is not None and gone[1] >= offset):
                 doubtful.append(record.step)
         if rewinds and doubtful:
             self.rewind_to = min(doubtful)
@@ -83,19 +98,25 @@ class Past:
         A value that comes out as before, or that only measures time, is the one that was logged
         first: with its time, so that a tracker that can tell duplicates does.
         """
-        for sent in self._sent.get((name, step), ()):
-            if sent.value == value or is_measured(name) or (sent.value != sent.value != value):
-                return None if sent.certain else (sent.value, sent.time)
-        return value, time
+        if (name, step) not in self._sent:
+            return value, time
+        before = [
+            sent
+            for sent in self._sent[name, step]
+            if sent.value == value or is_measured(name) or (sent.value != sent.value != value)
+        ]
+        if any(sent.certain for sent in before):
+            return None
+        return before[0][:2] if before else (value, time)
 
     def _stretch_of(self, record: Record) -> tuple[int, int] | None:
         return next((s for s in self._gone if s[0] <= record.start < s[1]), None)
 
 
-def last_begin(journal: Path) -> Record | None:
-    """Return the last record of `journal` by which a training begins."""
-    last = None
-    for record in read(journal):
-        if record.kind == "begin":
-            last = record
-    return last
+def last_records(journal: Path) -> tuple[Record | None, Record | None]:
+    """Return the last record of `journal` by which a training begins, and the last of all."""
+    begin = last = None
+    for last in read(journal):
+        if last.kind == "begin":
+            begin = last
+    return begin, last

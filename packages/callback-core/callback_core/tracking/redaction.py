@@ -14,15 +14,20 @@ REDACTED: Final = "[redacted]"
 
 # Of names in lower case, their words with a space between them.
 _SECRET: Final = re.compile(
-    r"\b(?:secrets?|pass(?:word|wd|phrase)|credentials?|token|apikey|authorization|bearer|"
-    r"(?:api|access|private|secret|auth) key)$"
+    r"\b(?:secrets?|pass(?:words?|wd|phrase)|credentials?|token|apikeys?|authorization|bearer|"
+    r"(?:(?:access|auth|api|hub|refresh|secret|bearer) tokens)|"
+    r"(?:access|account|api|auth|encryption|private|secret|signing|ssh) keys?)$"
 )
 _OF_A_TOKENIZER: Final = re.compile(
     r"\b(?:audio|bos|boundary|class|cls|decoder|end|eos|eot|forced|image|mask|pad|padding|sep|"
     r"special|start|stop|suppress|unk|unknown|video)\b.*token$"
 )
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_USER_INFO: Final = re.compile(r"(?<=://)[^/\s@]+@")
+_USER_INFO: Final = re.compile(r"(?<=://)(?!git@)[^/\s?#]+@")
+_ASSIGNED: Final = re.compile(
+    r"""([A-Za-z][\w-]*)(['"]?\s?[=:]\s?)("[^"]*"|'[^']*'|"""
+    r"""(?:(?:Bearer|Basic) )?[^\s'",;&)}\]]+)"""
+)
 _QUERY: Final = re.compile(r"(?i)([?&][\w-]*(?:token|key|secret|password|signature|sig)=)[^&\s#]+")
 _KNOWN_FORMS: Final = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|glpat-[\w-]{20,}|sk-[\w-]{20,}|"
@@ -35,7 +40,8 @@ class Redaction:
 
     A value is a secret where the last words of its name say so (`hub_token`, `apiKey`, but neither
     `pad_token` nor `num_tokens`) and it is a string. Out of any string go the user and password of
-    a URL, secrets in its query, and keys of a known form.
+    a URL, secrets in its query, values that are assigned to such a name in it (`api_key=…`), and
+    keys of a known form. What is neither string, number nor container is taken as its string.
 
     Args:
         names: Further names, of any case, whose values are secrets whatever they look like. Those
@@ -57,16 +63,26 @@ class Redaction:
         if isinstance(value, str):
             return REDACTED if value and _is_secret(name) else scrubbed(value)
         if isinstance(value, Mapping):
-            return {key: self.of(part, str(key)) for key, part in value.items()}
-        if isinstance(value, (list, tuple)):
+            return {str(key): self.of(part, str(key)) for key, part in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
             return [self.of(part, name) for part in value]
-        return value
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        return self.of(str(value), name)  # which is how it would be written down
 
 
 def scrubbed(text: str) -> str:
     """Return `text` without what looks like a secret."""
     text = _USER_INFO.sub(f"{REDACTED}@", text)
+    text = _ASSIGNED.sub(_without_value, text)
     return _KNOWN_FORMS.sub(REDACTED, _QUERY.sub(rf"\g<1>{REDACTED}", text))
+
+
+def _without_value(found: re.Match[str]) -> str:
+    """Return `name=value` or `"name": value` without the value where the name says so."""
+    name, sign, value = found.groups()
+    quote = value[0] if value[0] in "'\"" else ""
+    return f"{name}{sign}{quote}{REDACTED}{quote}" if _is_secret(name) else found[0]
 
 
 def _is_secret(name: str) -> bool:

@@ -17,7 +17,7 @@ from callback_core.integrations import get_reporting_integration_callbacks
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.delivery import POLL, ThreadDelivery
 from callback_core.tracking.folder import RunFolder
-from callback_core.tracking.lock import FileLock
+from callback_core.tracking.lock import FileLock, Held
 from callback_core.tracking.sidecar import follow, made_elsewhere
 from callback_core.tracking.tracker import Tracker
 
@@ -39,12 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
         folder = folders[0]
         consumer = Consumer(_tracker(folder, options.tracker), folder, options.tracker)
         return follow(consumer, options.follow, options.call_limit, options.restarts)
-    codes = [
-        replay(folder, name, options.patience)
-        for folder in folders
-        for name in ([options.to] if options.to else folder.trackers())
-    ]
-    return max(codes, default=0)
+    codes = []
+    for folder in folders:
+        names = [options.to] if options.to else folder.trackers()
+        codes += [replay(folder, name, options.patience) for name in names]
+        if not names:
+            print(f"{folder.run} knows no tracker: say with --to which it is for.")
+    return max(codes, default=1)
 
 
 def replay(folder: RunFolder, name: str, patience: float) -> int:
@@ -65,8 +66,8 @@ def replay(folder: RunFolder, name: str, patience: float) -> int:
         print(f"{title}: cannot be delivered: {error}.")
         return 1
     try:
-        training = FileLock(folder.journal.with_suffix(".lock"))
-    except BlockingIOError:
+        training = FileLock(folder.lock)
+    except Held:
         print(f"{title}: its training is still running, and delivers by itself.")
         return 1
     try:
@@ -74,7 +75,7 @@ def replay(folder: RunFolder, name: str, patience: float) -> int:
         if not pending and consumer.progress.status is not None:
             print(f"{title}: has everything already.")
             return 0
-        consumer.training_died()  # if it has not said how it ended, it never will
+        consumer.training_ended()  # if it has not said how it ended, it never will
         failure = _deliver(consumer, title, pending, patience)
     finally:
         training.release()

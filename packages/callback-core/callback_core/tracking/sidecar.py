@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 MOST_RESTARTS: Final = 3
 """A process whose tracker hangs is begun anew so often."""
 
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between two attempts at a tracker that keeps failing, at most; nobody is kept by them."""
+
 UPLOAD_LIMIT: Final = 3600.0
 """Seconds that an upload may take before its process is begun anew."""
 
@@ -74,8 +77,9 @@ class ProcessDelivery(Delivery):
         command = [sys.executable, "-m", "callback_core.tracking.replay", "--follow"]
         command += [str(os.getpid()), "--call-limit", str(self.open_limit)]
         command += ["--run", consumer.folder.run, "--tracker", consumer.name]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        with (consumer.folder.path / f"{consumer.name}.log").open("ab") as log:
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        environment = {**os.environ, "PYTHONPATH": path}
+        with consumer.folder.log_of(consumer.name).open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, str(consumer.folder.output_dir)],
                 stdin=subprocess.DEVNULL,
@@ -88,20 +92,25 @@ class ProcessDelivery(Delivery):
     def poke(self) -> None:
         """Nothing: the process looks by itself."""
 
+    def hurry(self) -> None:
+        """Nothing: the process looks by itself."""
+
     def wait(self, deadline: float) -> None:
         """Wait for the process, and kill it at the deadline."""
         process, consumer = self._process, self.consumer
-        assert process is not None
+        log = consumer.folder.log_of(consumer.name)
+        if process is None:
+            self.failure = "its process could not be started"
+            return
         try:
             process.wait(max(0.0, deadline - monotonic()))
         except subprocess.TimeoutExpired:
-            self.failure = "its process did not come to an end"
+            self.failure = f"its process did not come to an end, see {log}"
             process.kill()
             process.wait()
         consumer.reload()
         consumer.done = process.returncode == 0
         if not consumer.done and self.failure is None:
-            log = consumer.folder.path / f"{consumer.name}.log"
             self.failure = f"its process ended with {process.returncode}, see {log}"
 
 
@@ -111,14 +120,17 @@ def follow(consumer: Consumer, training: int, call_limit: float, restarts: int) 
     Where the training dies without saying so, what is left is delivered, and the run is closed as
     failed. Where a call of the tracker hangs, this process is begun anew in its place.
     """
-    delivery = ThreadDelivery(consumer, call_limit)
-    delivery.start()
-    died_at: float | None = None
+    delivery = ThreadDelivery(consumer, call_limit, longest_pause=LONGEST_PAUSE)
+    delivery.begin()
+    died, came_on, seen = False, monotonic(), (0, 0)
     while not consumer.done:
         sleep(POLL)
-        if died_at is None and os.getppid() != training:
-            died_at = monotonic()
-            consumer.training_died()
+        if not died and os.getppid() != training:
+            died = True
+            consumer.training_ended("failed")
+        now = (consumer.delivered, consumer.progress.offset)
+        if now != seen or not died:
+            came_on, seen = monotonic(), now
         doing = consumer.doing
         limit = UPLOAD_LIMIT if doing is not None and doing[0] == "log_files" else call_limit
         if doing is not None and monotonic() - doing[1] > limit:
@@ -133,6 +145,6 @@ def follow(consumer: Consumer, training: int, call_limit: float, restarts: int) 
                 sys.executable,
                 [sys.executable, "-m", module, *arguments, f"--restarts={restarts + 1}"],
             )
-        if died_at is not None and monotonic() - died_at > MOST_RESTARTS * call_limit:
+        if monotonic() - came_on > MOST_RESTARTS * limit:
             return 1
     return 0

@@ -115,7 +115,6 @@ class Tracker:
         limits: What it can take.
         rewinds: Whether `open` can forget points from a step on. Where it cannot, points that it
             has already are not sent again.
-        needs: A package that has to be installed, as `pip install` takes it, for messages.
     """
 
     name: ClassVar[str]

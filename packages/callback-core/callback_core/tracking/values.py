@@ -26,7 +26,7 @@ def plain(value: Any) -> Any:
     if kind is int or kind is str:
         return value
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)  # of an enum, what it stands for
     if isinstance(value, (bool, int)):
         return int(value)
     if getattr(value, "shape", None) == () or isinstance(value, float):
@@ -74,5 +74,11 @@ def fitting_parameters(
         if limits.parameter_length is not None and len(str(value)) > limits.parameter_length:
             value = str(value)[: limits.parameter_length - 1] + "…"
             cut[name] = f"cut to {limits.parameter_length} characters"
-        fitting[fitting_name(name, limits)] = value
+        sent_as = fitting_name(name, limits)
+        if sent_as in fitting:
+            cut[name] = f"left out: has the name of another: {sent_as}"
+            continue
+        if len(sent_as) < len(name):
+            cut[name] = f"its name is cut to {sent_as}"
+        fitting[sent_as] = value
     return fitting, cut

@@ -1,0 +1,149 @@
+"""`Batches`: the points that are read from a journal and not delivered yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from callback_core.tracking.journal import Record
+from callback_core.tracking.naming import SINGLE_VALUES, tracked_name
+from callback_core.tracking.past import Past
+from callback_core.tracking.tracker import Point, Rejected, Tracker
+from callback_core.tracking.values import fitting_name, restored
+
+MOST_TRIES: Final = 5
+"""After so many failures in a row it is found out whether the tracker takes what comes behind."""
+
+
+class Abandoned(Exception):
+    """The consumer was given up while its tracker did not come back."""
+
+
+class Batches:
+    """Gathers points, and delivers them in batches as large as the tracker takes them.
+
+    Args:
+        tracker: The tracker.
+        call: Calls a method of it.
+        left_out: Takes what is cut or left out, and why.
+
+    Attributes:
+        delivered: How many points the tracker has taken.
+    """
+
+    def __init__(
+        self, tracker: Tracker, call: Callable[..., Any], left_out: dict[str, str]
+    ) -> None:
+        self.delivered = 0
+        self._call, self._limits, self._left_out = call, tracker.limits, left_out
+        self._text: list[Point] = []
+        self._metrics: list[Point] = []
+        self._summary: list[Point] = []
+        self._waiting = (
+            (self._metrics, tracker.log_metrics),
+            (self._text, tracker.log_text),
+            (self._summary, tracker.log_summary),
+        )
+        self._names: dict[str, str] = {}  # as they are logged, and as they are sent
+        self._singly = 0  # so many of the points to come are delivered one by one
+        self._failures = 0  # in a row
+        self._refused: set[str] = set()
+
+    def __bool__(self) -> bool:
+        """Return whether there is a point."""
+        return bool(self._metrics or self._text or self._summary)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is enough for a call."""
+        most = max(len(self._metrics), len(self._text), len(self._summary))
+        return most >= self._limits.batch_size
+
+    def clear(self) -> None:
+        """Forget all points."""
+        for points, _ in self._waiting:
+            points.clear()
+
+    def add(self, record: Record, past: Past) -> None:
+        """Add the points of `record` that the tracker can take and has not got yet."""
+        content, step = record.content, record.step
+        for name, kind in content.get("left_out", {}).items():
+            self._left_out[name] = f"it is a {kind}, not a number"
+        for name, plain in content["logs"].items():
+            news = past.news(name, restored(plain), step, content["time"])
+            if news is None:
+                continue
+            value, time = news
+            sent_as = self._names.get(name) or self._name_of(name)
+            point = Point(sent_as, value, step, time, content.get("epoch"))
+            if isinstance(value, str):
+                if self._limits.text:
+                    self._text.append(point)
+                else:
+                    self._left_out[name] = "it is text"
+            elif value - value != 0 and not self._limits.non_finite:
+                self._left_out[name] = f"it was {value} at step {step}"
+            else:
+                (self._summary if name in SINGLE_VALUES else self._metrics).append(point)
+
+    def deliver(self) -> None:
+        """Deliver all points. What an error of the tracker leaves is there for the next time."""
+        for points, method in self._waiting:
+            while points:
+                self._deliver_some(method, points)
+
+    def _deliver_some(self, method: Callable[..., Any], points: list[Point]) -> None:
+        """Deliver a batch from the front of `points`, and take out what need not come again."""
+        batch = points[: 1 if self._singly else self._limits.batch_size]
+        try:
+            self._call(method, batch)
+            self.delivered += len(batch)
+        except Rejected as error:
+            if len(batch) > 1:  # find out which
+                self._singly = len(batch)
+                return
+            self._left_out[batch[0].name] = f"rejected: {error}"
+        except Abandoned:
+            raise
+        except Exception as error:
+            self._failures += 1
+            if self._failures < MOST_TRIES and self._refused.isdisjoint(p.name for p in batch):
+                raise
+            self._failures = MOST_TRIES
+            if len(batch) > 1:
+                self._singly = len(batch)
+                return
+            if not self._takes(method, points[1:2]):
+                raise
+            del points[1]
+            if not self._takes(method, batch):  # not even now that it takes others
+                self._refused.add(batch[0].name)
+                self._left_out[batch[0].name] = f"failed: {type(error).__name__}: {error}"
+        del points[: len(batch)]
+        self._singly = max(0, self._singly - len(batch))
+        if not self._singly:
+            self._failures = 0
+
+    def _takes(self, method: Callable[..., Any], points: Sequence[Point]) -> bool:
+        """Return whether the tracker takes `points`, so that it is not all that fails."""
+        if not points:
+            return False
+        try:
+            self._call(method, points)
+        except Abandoned:
+            raise
+        except Exception:
+            return False
+        self.delivered += len(points)
+        return True
+
+    def _name_of(self, name: str) -> str:
+        """Return what the points that are logged under `name` are sent as."""
+        tracked = tracked_name(name)
+        fitting = fitting_name(tracked, self._limits)
+        if fitting in self._names.values():
+            self._left_out[name] = f"has the name of another: {fitting}"
+        elif len(fitting) < len(tracked):
+            self._left_out[name] = f"its name is cut to {fitting}"
+        self._names[name] = fitting
+        return fitting

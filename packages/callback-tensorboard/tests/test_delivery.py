@@ -1,0 +1,238 @@
+"""Runs that are killed, moved, delivered later, or meet a full disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorboardX
+import training_to_kill
+from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
+from tensorboard_for_tests import (
+    Run,
+    hparams,
+    in_a_process,
+    points,
+    python,
+    read,
+    replay,
+    shown,
+    texts,
+    the_run,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+from callback_core.tracking import Opening, Point, TrackerCallback
+from callback_tensorboard import TensorBoardCallback, TensorBoardTracker
+
+
+def train(output_dir: Path, delivery: str, kill_at: int) -> list[dict[str, Any]]:
+    """Train until it is killed, or ends, and return what it has logged then."""
+    answer = python(training_to_kill.__file__, output_dir, delivery, kill_at)
+    assert answer.returncode == (-signal.SIGKILL if kill_at else 0), answer.stdout
+    logged = next((line for line in answer.stdout.splitlines() if line.startswith("[{")), "[]")
+    return list(json.loads(logged))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("delivery", "kills"), [("thread", (8, 14)), ("process", (8,))])
+def test_a_killed_training_that_resumes_has_each_point_once_in_one_directory(
+    tmp_path: Path, delivery: str, kills: tuple[int, ...]
+) -> None:
+    for kill_at in kills:
+        train(tmp_path, delivery, kill_at)
+    history = train(tmp_path, delivery, 0)
+    directory = the_run(tmp_path)
+    assert set(Counter(shown(directory)).values()) == {1}
+    for tag, name in (("train/loss", "loss"), ("eval/loss", "eval_loss")):
+        logged = [(e["step"], pytest.approx(e[name])) for e in history if name in e]
+        assert points(directory, tag) == logged
+        assert len(logged) == {"loss": 24, "eval_loss": 3}[name]
+    assert len(texts(directory, "args")) == 1
+    assert hparams(directory, "session_end_info").session_end_info.status == STATUS_SUCCESS
+    assert len(list((tmp_path / "tracking").iterdir())) == 1
+
+
+@pytest.mark.parametrize("purging", [True, False])
+@pytest.mark.parametrize(
+    "make_writer", [SummaryWriter, tensorboardX.SummaryWriter], ids=["torch", "tensorboardX"]
+)
+def test_a_training_that_resumes_goes_on_in_a_writer_of_the_users(
+    tmp_path: Path, make_writer: Any, purging: bool
+) -> None:
+    state = None
+    for steps in ((1, 2, 3), (3, 4)):  # the checkpoint is that of step 2
+        purge_step = steps[0] if purging else None
+        suffix = f".{steps[0]}"  # or else two of tensorboardX, of one second, are one file
+        writer = make_writer(str(tmp_path / "mine"), purge_step=purge_step, filename_suffix=suffix)
+        callback = TensorBoardCallback(writer)
+        if state is not None:
+            callback.load_state_dict(state)
+        run = Run(callback, tmp_path)
+        run.begin(steps[0] - 1)
+        for step in steps:
+            run.log(step, loss=1 / step)
+            if step == 2:
+                run.handler.on_save(run.args, run.state, run.control)
+                state = callback.state_dict()
+        run.end(KeyboardInterrupt())
+        writer.close()
+    thirds = pytest.approx(1 / 3)
+    assert points(tmp_path / "mine", "train/loss") == [(1, 1), (2, 0.5), (3, thirds), (4, 0.25)]
+    tags = [tag for tag, _ in shown(tmp_path / "mine") if tag == "train/loss"]
+    assert len(tags) == 4
+
+
+def opening(output_dir: Path, run_id: str | None = None, rewind_to: int | None = None) -> Opening:
+    return Opening(None, output_dir, output_dir / "own", run_id, rewind_to=rewind_to)
+
+
+def test_what_is_rewound_is_forgotten_and_files_keep_their_order(tmp_path: Path) -> None:
+    tracker, run_id = TensorBoardTracker(), None
+    for attempt in range(12):  # within a second or two, by which TensorBoard tells files apart
+        run_id = tracker.open(opening(tmp_path, run_id, attempt or None))
+        tracker.log_metrics(
+            [Point("train/loss", attempt, step, 1e9 + step) for step in range(attempt, 20)]
+        )
+        tracker.close(None)
+    expected = [(step, min(step, 11)) for step in range(20)]
+    assert points(tmp_path / str(run_id), "train/loss") == expected
+    assert sorted(shown(tmp_path / str(run_id))) == [("train/loss", step) for step in range(20)]
+
+
+def test_a_run_is_found_again_where_its_output_directory_has_been_moved(tmp_path: Path) -> None:
+    tracker = TensorBoardTracker()
+    run_id = tracker.open(opening(tmp_path / "here"))
+    tracker.log_metrics([Point("train/loss", 0.5, 1, 1e9)])
+    tracker.close("failed")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    tracker.open(opening(tmp_path / "there", run_id))
+    tracker.log_metrics([Point("train/loss", 0.25, 2, 1e9)])
+    tracker.close("finished")
+    assert points(the_run(tmp_path / "there"), "train/loss") == [(1, 0.5), (2, 0.25)]
+    assert not (tmp_path / "here").exists()
+
+
+def test_parameters_that_have_changed_replace_those_of_the_hparams_tab(tmp_path: Path) -> None:
+    tracker, run_id = TensorBoardTracker(), None
+    for rate in (0.5, 0.25):
+        run_id = tracker.open(opening(tmp_path, run_id))
+        tracker.log_parameters({"args": {"rate": rate}, "model_config": {}})
+        tracker.close("finished")
+    directory = tmp_path / str(run_id)
+    told = hparams(directory, "session_start_info").session_start_info.hparams
+    assert told["rate"].number_value == 0.25
+    assert len(texts(directory, "args")) == 2
+
+
+def test_a_run_that_no_tracker_got_is_replayed_with_its_own_times(
+    tmp_path: Path,
+) -> None:
+    class Other(TensorBoardTracker):
+        name = "other"
+
+    run = Run(TrackerCallback(Other(), delivery="inline"), tmp_path)
+    run.begin()
+    before = time.time()
+    run.log(1, loss=0.5, note="hello")
+    after = time.time()
+    run.end()
+    shutil.rmtree(tmp_path / "runs")
+    time.sleep(0.2)
+    assert "2 points delivered" in replay(tmp_path, "--to", "tensorboard")
+    directory = the_run(tmp_path)
+    [event] = read(directory).Scalars("train/loss")
+    assert (event.step, event.value) == (1, 0.5)
+    assert before - 0.01 <= event.wall_time <= after + 0.01
+    assert texts(directory, "train/note") == ["hello"]
+    assert '"learning_rate": 0.1' in texts(directory, "args")[0]
+
+
+FULL_DISK = """
+import logging, resource, sys
+from pathlib import Path
+from callback_tensorboard import TensorBoardCallback
+from tensorboard_for_tests import Run
+logging.basicConfig(format="%(message)s")
+run = Run(TensorBoardCallback(flush_limit=1), Path(sys.argv[1]))
+run.begin()
+# No file may become larger: that of the events does first, whose points take the most bytes.
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+for step in range(1, 9):
+    run.log(step, **{f"a{number}": step for number in range(200)})
+run.end()
+"""
+
+
+def test_a_full_disk_is_said_and_what_it_did_not_take_is_written_later_once(
+    tmp_path: Path,
+) -> None:
+    said = in_a_process(FULL_DISK, tmp_path)
+    assert "tensorboard does not take what it is given. Training goes on" in said
+    assert "File too large" in said
+    assert "Training was not affected, but tensorboard has not got " in said
+    assert "callback_core.tracking.replay" in said
+    replay(tmp_path)
+    directory = the_run(tmp_path)
+    for number in (0, 199):
+        expected = [(step, step) for step in range(1, 9)]
+        assert points(directory, f"train/a{number}") == expected
+
+
+GROWING_DISK = """
+import resource, sys
+from pathlib import Path
+from callback_core.tracking import Opening, Point, TrackerCallback
+from callback_tensorboard import TensorBoardTracker
+tracker = TensorBoardTracker()
+output_dir = Path(sys.argv[1])
+tracker.open(Opening(None, output_dir, output_dir / "own"))
+limit = resource.RLIM_INFINITY
+for step in range(1, 4):
+    points = [Point(f"train/a{number}", step, step, 1e9) for number in range(200)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000 if step == 2 else limit, limit))
+    try:
+        tracker.log_metrics(points)
+    except OSError:
+        print("full at", step)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        tracker.log_metrics(points)
+tracker.close("finished")
+"""
+
+
+def test_a_file_that_was_full_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    assert in_a_process(GROWING_DISK, tmp_path) == "full at 2\n"
+    directory = the_run(tmp_path)
+    assert points(directory, "train/a0") == points(directory, "train/a199")
+    assert points(directory, "train/a0") == [(1, 1), (2, 2), (3, 3)]
+
+
+@pytest.mark.parametrize("steps", [(), (1, 3)], ids=["before training", "after training"])
+def test_evaluations_outside_of_a_training_forget_nothing_of_the_run(
+    tmp_path: Path, steps: tuple[int, ...]
+) -> None:
+    callback = TensorBoardCallback(delivery="inline")
+    run = Run(callback, tmp_path)
+    if steps:
+        run.begin()
+        for step in steps:
+            run.log(step, loss=0.5)
+        run.end()
+    else:
+        run.state.max_steps = 0
+    last = max(steps, default=0)
+    for name in ("eval_loss", "test_loss"):
+        run.log(last, **{name: 0.25})
+        callback.end("finished")
+    directory = the_run(tmp_path)
+    assert points(directory, "eval/loss") == points(directory, "test/loss") == [(last, 0.25)]
+    kept = [(tag, step) for tag, step in shown(directory) if tag == "train/loss"]
+    assert kept == [("train/loss", step) for step in steps]
+    assert len(texts(directory, "args")) == 1
