@@ -22,7 +22,14 @@ def logs(step: int, **values: Any) -> dict[str, Any]:
 
 
 def begin(step: int = 0) -> dict[str, Any]:
-    return {"kind": "begin", "step": step, "resumed": step > 0, "arguments": {}, "model_config": {}}
+    return {
+        "kind": "begin",
+        "step": step,
+        "time": float(step),
+        "resumed": step > 0,
+        "arguments": {},
+        "model_config": {},
+    }
 
 
 def saved(step: int) -> dict[str, Any]:
@@ -183,6 +190,17 @@ def steps_that_count(path: Path) -> list[int]:
         for record in read(path)
         if record.kind == "logs" and not any(a <= record.start < b for a, b in gone)
     ]
+
+
+def test_where_a_training_was_resumed_there_is_a_checkpoint_even_if_its_record_is_cut_off(
+    path: Path,
+) -> None:
+    begins = {**begin(step=2), "resumed": True}
+    written(path, begin(), logs(1, loss=0.5), logs(2, loss=0.4), begins, logs(2, eval_loss=0.3))
+    Journal(path).close()
+    written(path, begins)
+    [evaluated] = [record for record in read(path) if "eval_loss" in str(record.content)]
+    assert [start for start, end in superseded(path) if start <= evaluated.start < end]
 
 
 def test_what_follows_the_save_that_is_resumed_from_is_superseded(path: Path) -> None:

@@ -360,6 +360,17 @@ def test_the_end_of_an_epoch_that_a_kill_prevented_is_made_up_for(tmp_path: Path
     assert ends.steps == [5, 10]
 
 
+def test_the_end_of_the_last_epoch_is_made_up_for_and_what_it_asks_for(tmp_path: Path) -> None:
+    usual = {**EVERY_STEP, "eval_strategy": "epoch"}
+    whole = trainer(tmp_path, **usual)
+    whole.train()
+    ends = EpochEnds()
+    resumed = trainer(tmp_path, ends, **usual)
+    resumed.train(resume_from_checkpoint=tmp_path / "checkpoint-10")
+    assert ends.steps == [10]
+    assert logged(resumed, "eval_loss") == logged(whole, "eval_loss")
+
+
 def test_an_evaluation_on_start_is_not_repeated_when_resuming(tmp_path: Path) -> None:
     usual = {"eval_on_start": True, **EVERY_STEP}
     trainer(tmp_path, StopAt(2), **usual).train()

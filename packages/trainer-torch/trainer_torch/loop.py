@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ def run_training(trainer: Trainer, plan: Plan, rng_state: dict[str, Any] | None)
     model, optimizer, lr_scheduler = trainer.model, trainer.optimizer, trainer.lr_scheduler
     world, progress, samples = trainer.world, trainer.progress, 0
     first_epoch = progress.epoch + progress.epoch_ended
-    epochs = range(first_epoch, plan.num_train_epochs) if state.global_step < plan.max_steps else ()
+    done = state.global_step >= plan.max_steps
+    owed = first_epoch + (progress.batches > 0 and not progress.epoch_ended)  # the end of its epoch
+    epochs = range(first_epoch, owed if done else plan.num_train_epochs)
 
     def zero_grad() -> None:
         model.zero_grad()
@@ -59,7 +62,9 @@ def run_training(trainer: Trainer, plan: Plan, rng_state: dict[str, Any] | None)
         logs: dict[str, Any] = {}
         progress.begin_epoch(epoch)
         fire(on.on_epoch_begin)
-        epoch_batches = begin_epoch(trainer.train_dataloader, args, epoch, progress.batches)
+        epoch_batches: Iterator[Any] = iter(())
+        if not done:
+            epoch_batches = begin_epoch(trainer.train_dataloader, args, epoch, progress.batches)
         if rng_state is not None:  # as the checkpoint left them: before the next batch is drawn
             set_rng_state(rng_state)
             rng_state = None

@@ -237,8 +237,7 @@ class TrackerCallback(TrainerCallback):
         delivery.finish(recording.ended_at + self.flush_limit)
         if trouble := delivery.trouble():
             logger.warning("Training was not affected, but %s.", trouble)
-        if delivery.consumer.done:
-            self.tracker.release()
+        self.tracker.release()
 
     def _recording_in_the_middle(
         self, args: CallbackArguments, state: TrainerState, model: Any

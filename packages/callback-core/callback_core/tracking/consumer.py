@@ -219,6 +219,7 @@ class Consumer:
             run_id=progress.run_id,
             adopted=progress.adopted,
             step=begin["step"],
+            time=begin["time"],
             rewind_to=None if past is None or self._rewound else past.rewind_to,
             trial_name=begin.get("trial_name"),
             trial_parameters=begin.get("trial_parameters"),

@@ -199,7 +199,7 @@ def superseded(path: Path) -> list[tuple[int, int]]:
     comes after the last `saved` record of the step, or else after the last record up to that step.
     """
     stretches: list[tuple[int, int]] = []
-    ends: list[tuple[int, int, bool]] = []  # of the records that count: end, step, whether a save
+    ends: list[tuple[int, int, bool]] = []  # of the records that count: end, step, if saved there
     for record in read(path):
         if record.kind == DAMAGED:
             continue
@@ -211,5 +211,7 @@ def superseded(path: Path) -> list[tuple[int, int]]:
             if cut < record.start:
                 stretches.append((cut, record.start))
             ends = [entry for entry in ends if entry[0] <= cut]
-        ends.append((record.end, record.step, record.kind == "saved"))
+        # Where it was resumed before, there is a checkpoint, even if its `saved` was cut off.
+        known = record.kind == "saved" or (record.kind == "begin" and record.content["resumed"])
+        ends.append((record.end, record.step, known))
     return stretches

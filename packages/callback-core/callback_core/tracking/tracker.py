@@ -86,6 +86,7 @@ class Opening:
         run_id: The run to go on with, as `open` returned it before; `None` for a new one.
         adopted: Whether that run is one that the user has opened.
         step: The update step that the training begins at or goes on from.
+        time: When it began there, in seconds since 1970.
         rewind_to: For a tracker that `rewinds`: forget all points from this step on; they, and no
             others, are delivered anew.
         trial_name: The trial of a hyperparameter search.
@@ -98,6 +99,7 @@ class Opening:
     run_id: str | None = None
     adopted: bool = False
     step: int = 0
+    time: float = 0.0
     rewind_to: int | None = None
     trial_name: str | None = None
     trial_parameters: Mapping[str, Any] | None = None
@@ -179,4 +181,7 @@ class Tracker:
         raise NotImplementedError
 
     def release(self) -> None:
-        """Undo what this run has left in the training's thread; called there once it is closed."""
+        """Undo what this run has left in the training's thread; called there when it has ended.
+
+        The run is closed by then, or was given up. Must be quick.
+        """
