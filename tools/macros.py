@@ -1,13 +1,13 @@
 # What BUILD files share. Not a module: Pants reads it before every BUILD file, and it cannot import.
 
 # The resolves that tests run in; callback-core can be used in each. `core` comes first: it is what all have in common.
-RESOLVES = ("core", "torch", "peers")
+RESOLVES = ("core", "torch", "peers", "mlflow", "codecarbon", "clearml", "wandb", "comet")
 
 
 def requirements_of(resolve):
     """The <name>-requirements.txt files that a resolve is made of: those it is built on, and its own."""
-    built_on = {"core": (), "torch": ("core",), "peers": ("core", "torch")}
-    return (*built_on[resolve], resolve)
+    built_on = {"core": (), "torch": ("core",)}.get(resolve, ("core", "torch"))
+    return (*built_on, resolve)
 
 
 def resolves_with(requirements):
@@ -67,8 +67,9 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY)):
         generate_setup=False,
     )
 
-    # Not only what a test imports: some run the package in a process of its own.
-    tests("tests", resolve=home, dependencies=[lib])
+    # Not only what a test imports: some run the package, or the core's replay, in a process of its own.
+    core = f"packages/callback-core:lib@resolve={home}"
+    tests("tests", resolve=home, dependencies=[lib, core])
 
     own = f"//packages/{dist}"
     __dependencies_rules__(

@@ -92,7 +92,8 @@ def test_no_secret_leaves_the_process(tmp_path: Path, out: Path) -> None:
     training = Training(tmp_path, [callback(out, redact=["learning_rate"])])
     training.handler.model = Model()
     training.begin()
-    training.log(note="https://me:hidden@host", api_key="hidden", loss=1)
+    named = {"https://me:hidden@host": 1.0}
+    training.log(note="https://me:hidden@host", api_key="hidden", loss=1, **named)
     training.fire("on_train_end")
     everything = "".join(file.read_text("utf-8") for file in tmp_path.rglob("*") if file.is_file())
     for secret in ("hidden", "not for trackers", "secret of the model"):

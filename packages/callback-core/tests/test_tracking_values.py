@@ -82,6 +82,7 @@ def test_what_json_does_not_know_comes_back_as_it_was(value: float) -> None:
         date(2020, 1, 1),
         Decimal(1),
         b"x",
+        10**400,  # beyond a float
     ],
 )
 def test_what_is_neither_is_nothing(value: Any) -> None:

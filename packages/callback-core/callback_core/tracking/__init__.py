@@ -3,6 +3,7 @@
 from callback_core.tracking.callback import TrackerCallback
 from callback_core.tracking.delivery import DeliveryKind
 from callback_core.tracking.naming import tracked_name
+from callback_core.tracking.recording import Recording
 from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.tracker import (
     Limits,
@@ -20,6 +21,7 @@ __all__ = [
     "Limits",
     "Opening",
     "Point",
+    "Recording",
     "Redaction",
     "Rejected",
     "Status",

@@ -10,6 +10,8 @@ SINGLE_VALUES: Final = (
     "train_steps_per_second",
     "train_loss",
     "total_flos",
+    "total_emissions_kg",
+    "total_energy_kwh",
 )
 """What a training has one of, logged at its end; for a summary rather than a curve."""
 

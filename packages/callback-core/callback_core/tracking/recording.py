@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +19,7 @@ from callback_core.arguments import CallbackArguments
 from callback_core.state import TrainerState
 from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.place import folder_of_run, opened_journal, say_what_is_pending
-from callback_core.tracking.redaction import Redaction
+from callback_core.tracking.redaction import Redaction, scrubbed
 from callback_core.tracking.tracker import Status
 from callback_core.tracking.values import plain
 
@@ -67,10 +67,12 @@ class Recording:
         self._state = weakref.ref(state)
         self.elsewhere = False
         self._redaction = Redaction()
+        self._names: dict[Any, str] = {}  # of logs, without what looks like a secret
         self._begins = begins
         self._error_before = last_error()
         self._event: tuple[int, tuple[str, ...]] = (-1, ())
         self._seen_by: set[TrackerCallback] = set()
+        self._before_end: list[Callable[[], None]] = []
         resumed = training and begins and state.global_step > 0
         folder = folder_of_run(Path(args.output_dir or "."), run, resumed)
         for other in [one for one in _RECORDINGS if one.is_replaced_in(folder)]:
@@ -134,7 +136,7 @@ class Recording:
                 if step == self._epoch_step:
                     continue
                 self._epoch_step = step
-            name, made_plain = str(name), plain(value)
+            name, made_plain = self._names.get(name) or self._name_of(name), plain(value)
             if made_plain is None:
                 left_out[name] = type(value).__name__
             elif isinstance(made_plain, str):
@@ -145,6 +147,11 @@ class Recording:
         if left_out:
             record["left_out"] = left_out
         self._write(record)
+
+    def _name_of(self, name: Any) -> str:
+        """Return the name under which what is logged as `name` is written."""
+        self._names[name] = scrubbed(str(name))
+        return self._names[name]
 
     @property
     def step(self) -> int:
@@ -172,10 +179,19 @@ class Recording:
             | {"path": str(kept), "name": name}
         )
 
+    def before_end(self, call: Callable[[], None]) -> None:
+        """Have `call` called once, right before it is written that the training has ended."""
+        self._before_end.append(call)
+
     def end(self, status: Status, step: int) -> None:
         """Write that the training, or what was logged after it, has ended, unless that is done."""
         if self._journal is None:
             return
+        while self._before_end:
+            try:
+                self._before_end.pop(0)()
+            except Exception:
+                logger.warning("What was to be logged at the end is missing.", exc_info=True)
         self._write({"kind": "end", "step": step, "time": time.time(), "status": status})
         self.ended, self.ended_at = status, time.monotonic()
         self._journal.close()

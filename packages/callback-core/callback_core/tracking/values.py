@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -23,12 +24,12 @@ def plain(value: Any) -> Any:
         if value - value == 0.0:
             return value
         return {"__float__": "NaN" if value != value else f"{'-' * (value < 0)}Infinity"}
-    if kind is int or kind is str:
+    if kind is str:
         return value
     if isinstance(value, str):
         return str.__str__(value)  # of an enum, what it stands for
-    if isinstance(value, (bool, int)):
-        return int(value)
+    if isinstance(value, int):  # no tracker has numbers beyond those of a float
+        return int(value) if abs(value) <= sys.float_info.max else None
     if getattr(value, "shape", None) == () or isinstance(value, float):
         try:
             return plain(float(value))  # whole numbers of numpy and torch too, as other points are

@@ -1,0 +1,8 @@
+"""A training callback that sends a run to ClearML."""
+
+from __future__ import annotations
+
+from callback_clearml.callback import ClearMLCallback
+from callback_clearml.tracker import ClearMLTracker
+
+__all__ = ["ClearMLCallback", "ClearMLTracker"]

@@ -1,0 +1,160 @@
+"""`OnlineTask`: a task on a ClearML server, through the API client of ClearML's SDK.
+
+`clearml.Task` is made for a script that it watches: it patches the process, seeds its random
+generators, reports in processes of its own, and waits for ever for a server that is away. The
+client of the same SDK does what it is told, says whether the server has taken it, and returns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, Final
+
+from callback_clearml.sdk import imported_clearml, title_and_series
+from callback_core.tracking import Point, Rejected, Status, Upload
+
+_RETRIES: Final = {
+    "total": 2,
+    "connect": 2,
+    "read": 0,
+    "redirect": 2,
+    "status": 0,
+    "backoff_factor": 0.5,
+    "backoff_max": 2.0,
+}
+"""Of a call; the SDK's own 240 take hours. What fails is tried again by whoever delivers."""
+
+_SINGLE_VALUE: Final = ("Summary", -(2**31))
+"""The plot and the iteration by which ClearML knows what a task has one of."""
+
+_END: Final[dict[Status, str]] = {
+    "finished": "completed",
+    "failed": "failed",
+    "interrupted": "stopped",
+}
+
+
+class OnlineTask:
+    """A task on a server.
+
+    Args:
+        task_id: The task to go on with; `None` for a new one.
+        adopted: Whether somebody else has opened it.
+        project: The project of a new one, which is made if it is not there.
+        name: The name of a new one.
+        training: What no other training is called. A task whose id was lost while it was made is
+            found again by it.
+    """
+
+    def __init__(
+        self, task_id: str | None, adopted: bool, project: str, name: str, training: str
+    ) -> None:
+        imported_clearml()
+        client = import_module("clearml.backend_api.session.client")
+        self._events: Any = import_module("clearml.backend_api.services").events
+        self._session: Any = client.StrictSession(http_retries_config=dict(_RETRIES))
+        self._client: Any = client.APIClient(session=self._session)
+        if task_id is None:
+            task_id = self._task_of(training, self._project(project), name)
+        self.id = task_id
+        if not adopted:
+            self._client.tasks.started(task=task_id, force=True)
+
+    def log_parameters(self, parameters: Mapping[str, Any], suffix: str) -> None:
+        """Set parameters, whose names begin with their section; others stay."""
+        entries = []
+        for path, value in parameters.items():
+            section, _, name = path.partition("/")
+            nested = isinstance(value, (dict, list))
+            text = json.dumps(value, default=str) if nested else str(value)
+            kind = type(value).__name__
+            entries.append({"section": section + suffix, "name": name, "value": text, "type": kind})
+        self._client.tasks.edit_hyper_params(task=self.id, hyperparams=entries)
+
+    def log_metrics(self, points: Sequence[Point], suffix: str) -> None:
+        """Add points with the times at which they were logged."""
+        self._send([(*title_and_series(p, suffix), p.step, p) for p in points])
+
+    def log_summary(self, points: Sequence[Point], suffix: str) -> None:
+        """Set single values."""
+        title, iteration = _SINGLE_VALUE
+        self._send([(title, _single_name(p) + suffix, iteration, p) for p in points])
+
+    def log_files(self, upload: Upload, name: str) -> None:
+        """Upload a checkpoint to where the task keeps its models, by default the file server."""
+        clearml = imported_clearml()
+        task = clearml.Task.get_task(task_id=self.id)
+        task.output_uri = task.output_uri or True
+        clearml.OutputModel(task=task, name=name).update_weights_package(
+            weights_path=str(upload.path),
+            target_filename=name,
+            iteration=upload.step,
+            auto_delete_file=False,  # which would be what is in the directory
+            async_enable=False,
+        )
+
+    def close(self, status: Status | None) -> None:
+        """Set how the task ended; `None` leaves it as it is."""
+        if status is not None:
+            end = getattr(self._client.tasks, _END[status])
+            end(task=self.id, force=True, status_reason=f"the training has {_REASON[status]}")
+        self._client = self._session = None  # and with them their connection
+
+    def _send(self, points: Sequence[tuple[str, str, int, Point]]) -> None:
+        requests = [
+            self._events.AddRequest(
+                self._events.MetricsScalarEvent(
+                    task=self.id,
+                    timestamp=point.time * 1000,
+                    iter=iteration,
+                    metric=title,
+                    variant=series,
+                    value=float(point.value),
+                )
+            )
+            for title, series, iteration, point in points
+        ]
+        answer = self._session.send(self._events.AddBatchRequest(requests=requests)).response
+        if answer.errors:
+            raise Rejected(str(answer.errors_info or f"{answer.errors} of {len(points)} points"))
+
+    def _task_of(self, training: str, project: str, name: str) -> str:
+        """Return the id of the task of a training, which is made if it is not there."""
+        comment = f"Training {training}"
+        found = self._client.tasks.get_all(
+            project=[project],
+            _all_={"fields": ["comment"], "pattern": f"^{re.escape(comment)}$"},
+            only_fields=["id"],
+        )
+        for task in found:
+            return str(task.id)
+        made = self._client.tasks.create(
+            name=name, type="training", project=project, comment=comment
+        )
+        return str(made.id)
+
+    def _project(self, name: str) -> str:
+        """Return the id of a project."""
+        found = self._client.projects.get_all(name=_exactly(name), only_fields=["id", "name"])
+        for project in found:
+            return str(project.id)
+        return str(self._client.projects.create(name=name, description="").id)
+
+
+_REASON: Final[dict[Status, str]] = {
+    "finished": "come to its end",
+    "failed": "failed",
+    "interrupted": "been interrupted",
+}
+
+
+def _single_name(point: Point) -> str:
+    return point.name.removeprefix("train/")
+
+
+def _exactly(name: str) -> str:
+    """Return a pattern of the server for just this name."""
+    return str(import_module("clearml.backend_interface.util").exact_match_regex(name))

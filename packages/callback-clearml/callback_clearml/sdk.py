@@ -1,0 +1,49 @@
+"""What is asked of ClearML's SDK whether it is online or not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, Final
+
+from callback_core.tracking import Point
+
+OFFLINE_ID: Final = "offline-"
+"""What the ids of tasks begin with that ClearML keeps in a folder."""
+
+_TASK_OF_AGENT: Final = ("CLEARML_TASK_ID", "TRAINS_TASK_ID")
+
+
+def imported_clearml() -> Any:
+    """Return ClearML, which takes seconds to import.
+
+    Raises:
+        ModuleNotFoundError: It is not installed.
+    """
+    try:
+        return import_module("clearml")
+    except ModuleNotFoundError as error:
+        if error.name != "clearml":
+            raise
+        raise ModuleNotFoundError(
+            "ClearMLCallback needs ClearML: pip install clearml", name="clearml"
+        ) from error
+
+
+def current_task_id() -> str | None:
+    """Return the id of the task that the user has opened, or that an agent runs.
+
+    ClearML is not imported for it.
+    """
+    task_class = getattr(sys.modules.get("clearml"), "Task", None)
+    task = None if task_class is None else task_class.current_task()
+    if task is not None:
+        return str(task.id)
+    return next((os.environ[name] for name in _TASK_OF_AGENT if os.environ.get(name)), None)
+
+
+def title_and_series(point: Point, suffix: str) -> tuple[str, str]:
+    """Return the plot and the curve of a point: `train/loss` is the curve `loss` in `train`."""
+    title, _, series = point.name.partition("/")
+    return title + suffix, series

@@ -1,0 +1,119 @@
+"""`ClearMLTracker`: a task in ClearML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from callback_clearml import sdk, settings
+from callback_clearml.offline import OfflineTask
+from callback_clearml.online import OnlineTask
+from callback_core.tracking import Limits, Opening, Point, Status, Tracker, Upload, flattened
+
+
+class ClearMLTracker(Tracker):
+    """A task in ClearML. Its arguments are described with `ClearMLCallback`.
+
+    Raises:
+        ValueError: A setting is wrong.
+    """
+
+    name = "clearml"
+    limits = Limits(batch_size=500, non_finite=False)
+
+    _trainings: ClassVar[dict[str, list[str]]] = {}
+    """The trainings that went to each of the user's tasks, of which it may see several."""
+
+    def __init__(
+        self,
+        *,
+        project_name: str | None = None,
+        task_name: str | None = None,
+        log_model: bool | None = None,
+    ) -> None:
+        self.project_name = settings.name(
+            "project_name", project_name, "CLEARML_PROJECT", "HuggingFace Transformers"
+        )
+        self.task_name = settings.name("task_name", task_name, "CLEARML_TASK", "Trainer")
+        self.log_model = settings.flag("log_model", log_model, "CLEARML_LOG_MODEL")
+        self._suffix = ""
+        self._task: OnlineTask | OfflineTask
+
+    @property
+    def takes_checkpoints(self) -> bool:
+        """Whether checkpoints become output models."""
+        return self.log_model
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return what makes an equal tracker elsewhere."""
+        return {
+            "project_name": self.project_name,
+            "task_name": self.task_name,
+            "log_model": self.log_model,
+        }
+
+    def adopt(self) -> str | None:
+        """Return the id of the user's task, or of the one that an agent runs."""
+        return sdk.current_task_id()
+
+    def parameters_of(
+        self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return arguments and configuration, each in a section of its own."""
+        sections = {"Args": arguments, "Model Configuration": model_config}
+        return {
+            f"{section}/{name}": value
+            for section, values in sections.items()
+            for name, value in flattened(values, "/").items()
+        }
+
+    def open(self, opening: Opening) -> str:
+        """Open a new task, or the one of before, or the user's."""
+        task_id = opening.run_id
+        if sdk.imported_clearml().Task.is_offline():
+            user_task = task_id if opening.adopted else None
+            self._task = OfflineTask(user_task, self.project_name, self._name_of(opening))
+        else:
+            if task_id is not None and task_id.startswith(sdk.OFFLINE_ID):
+                task_id = None  # no server knows it
+            self._task = OnlineTask(
+                task_id,
+                opening.adopted,
+                self.project_name,
+                self._name_of(opening),
+                f"{opening.folder.parent.name}/{opening.folder.name}",
+            )
+        self._suffix = self._suffix_of(opening) if opening.adopted else ""
+        return self._task.id
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Set the task's parameters."""
+        self._task.log_parameters(parameters, self._suffix)
+
+    def log_metrics(self, points: Sequence[Point]) -> None:
+        """Add points to the task's scalars."""
+        self._task.log_metrics(points, self._suffix)
+
+    def log_summary(self, points: Sequence[Point]) -> None:
+        """Set the task's single values."""
+        self._task.log_summary(points, self._suffix)
+
+    def log_files(self, upload: Upload) -> None:
+        """Keep a checkpoint as an output model of the task."""
+        self._task.log_files(upload, upload.name + self._suffix)
+
+    def close(self, status: Status | None) -> None:
+        """Close the task as completed, failed or stopped; the user's stays open."""
+        self._task.close(status)
+
+    def _name_of(self, opening: Opening) -> str:
+        return " ".join(filter(None, (self.task_name, opening.trial_name)))
+
+    def _suffix_of(self, opening: Opening) -> str:
+        """Return what tells the second training in a task of the user's from the first: `_2`."""
+        trainings = self._trainings.setdefault(self._task.id, [])
+        training = opening.folder.parent.name
+        if training not in trainings:
+            trainings.append(training)
+        number = trainings.index(training) + 1
+        return f"_{number}" if number > 1 else ""

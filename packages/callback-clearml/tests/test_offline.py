@@ -1,0 +1,111 @@
+"""Trainings without a server, which ClearML keeps in a folder; read as the files that they are."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from server import ClearMLServer
+from trainings import python
+
+TRAINING = """
+import json, os, random, signal, sys
+from pathlib import Path
+import clearml, torch
+from callback_clearml import ClearMLCallback
+from trainings import At, curves, trainer
+
+def state():
+    signals = [signal.getsignal(number) for number in (2, 11, 15)]
+    return dict(os.environ), sys.excepthook, sys.exit, os.fork, signals
+
+trainer(Path("warm")).train()
+before = state()
+made = trainer(Path("out"), ClearMLCallback(log_model=True, delivery=sys.argv[1], task_name="off"),
+               At(12, lambda: print("random", random.random())), save_strategy="epoch")
+random.seed(5)
+made.train()
+assert state() == before, [pair for pair in zip(state(), before) if pair[0] != pair[1]]
+print(json.dumps([[*key, points] for key, points in curves(made).items()]))
+"""
+
+
+def session(cache: Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any], list[str]]:
+    """Return the task of the only session, its points by plot and curve, and its files."""
+    [path] = (cache / "offline").glob("*.zip")
+    with zipfile.ZipFile(path) as kept:
+        task = json.loads(kept.read("task.json"))
+        lines = [json.loads(line) for line in kept.read("metrics.jsonl").splitlines()]
+        names = kept.namelist()
+    points: dict[tuple[str, str], Any] = {}
+    for event in (event for line in lines for event in line):
+        point = [event["iter"], event["value"]]
+        points.setdefault((event["metric"], event["variant"]), []).append(point)
+    return task, points, names
+
+
+def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_nothing(
+    server: ClearMLServer, tmp_path: Path
+) -> None:
+    done = python(TRAINING, "thread", CLEARML_OFFLINE_MODE="1")
+    assert done.returncode == 0, done.stderr
+    task, points, names = session(tmp_path / "cache")
+    assert (task["name"], task["type"]) == ("off", "training")
+    expected = json.loads(done.stdout.splitlines()[-1])
+    assert points.keys() == {(title, series) for title, series, _ in expected}
+    for title, series, curve in expected:
+        assert [step for step, _ in points[title, series]] == [step for step, _ in curve]
+        for (_, value), (_, logged) in zip(points[title, series], curve, strict=True):
+            assert math.isclose(value, logged, rel_tol=1e-6)
+    parameters = task["hyperparams"]
+    assert parameters["Args"]["learning_rate"]["value"] == "0.05"
+    assert parameters["Model Configuration"]["rope/theta"]["value"] == "10.5"
+    kept = sorted(Path(name).name for name in names if name.endswith(".zip"))
+    assert kept == ["checkpoint-12.zip", "checkpoint-4.zip", "checkpoint-8.zip"]
+    assert "script" not in task  # neither sources nor what git knows
+    assert server.calls == []
+
+
+def test_a_process_of_its_own_keeps_a_session_too(tmp_path: Path) -> None:
+    done = python(TRAINING, "process", CLEARML_OFFLINE_MODE="1")
+    assert done.returncode == 0, done.stderr
+    _, points, _ = session(tmp_path / "cache")
+    assert len(points["train", "loss"]) == 12
+
+
+USERS_TASK = """
+import sys
+from pathlib import Path
+from clearml import Task
+from callback_clearml import ClearMLCallback
+from trainings import trainer
+task = Task.init("mine", "outer", auto_connect_frameworks=False, auto_connect_streams=False,
+                 auto_connect_arg_parser=False, auto_resource_monitoring=False)
+trainer(Path("out"), ClearMLCallback).train()
+assert Task.current_task() is task
+task.get_logger().report_single_value("after", 1.0)
+task.close()
+"""
+
+
+def test_a_task_that_the_user_has_opened_offline_is_used_and_not_closed(tmp_path: Path) -> None:
+    done = python(USERS_TASK, CLEARML_OFFLINE_MODE="1")
+    assert done.returncode == 0, done.stderr
+    task, points, _ = session(tmp_path / "cache")
+    assert task["name"] == "outer"
+    assert len(points["train", "loss"]) == 12
+    assert ("Summary", "after") in points
+
+
+def test_a_session_can_be_imported_to_a_server(server: ClearMLServer, tmp_path: Path) -> None:
+    done = python(TRAINING, "thread", CLEARML_OFFLINE_MODE="1")
+    assert done.returncode == 0, done.stderr
+    [path] = (tmp_path / "cache" / "offline").glob("*.zip")
+    code = "import sys; from clearml import Task; Task.import_offline_session(sys.argv[1])"
+    done = python(code, path)
+    assert done.returncode == 0, done.stderr
+    points = server.points(server.task()["id"])
+    assert [step for step, _ in points["train", "loss"]] == list(range(1, 13))

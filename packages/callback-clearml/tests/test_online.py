@@ -1,0 +1,301 @@
+"""What a server has after a training, asked over a real connection by the real SDK."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import signal
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from server import ClearMLServer
+from trainings import At, curves, python, replay, trainer, wait_until
+
+from callback_clearml import ClearMLCallback
+
+
+def test_parameters_scalars_single_values_and_status_of_a_training_are_there(
+    server: ClearMLServer, tmp_path: Path
+) -> None:
+    made = trainer(tmp_path / "out", ClearMLCallback(project_name="vision", task_name="first"))
+    made.train()
+    task = server.task()
+    assert (task["name"], task["type"], task["status"]) == ("first", "training", "completed")
+    assert server.projects == {"vision": task["project"]}
+    assert server.points(task["id"]) == curves(made)
+    parameters = server.parameters(task["id"])
+    assert parameters["Args/learning_rate"] == "0.05"
+    assert parameters["Model Configuration/hidden_size"] == "8"
+    assert parameters["Model Configuration/rope/theta"] == "10.5"
+
+
+def test_a_point_has_the_time_at_which_it_was_logged(server: ClearMLServer, tmp_path: Path) -> None:
+    trainer(tmp_path / "out", ClearMLCallback).train()
+    [journal] = (tmp_path / "out").glob("tracking/*/journal.jsonl")
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    times = {r["step"]: r["time"] for r in records if "loss" in r.get("logs", {})}
+    found = {e["iter"]: e["timestamp"] for e in server.events if e["variant"] == "loss"}
+    assert [found[step] for step in range(1, 12)] == [
+        pytest.approx(times[step] * 1000) for step in range(1, 12)
+    ]
+
+
+def test_checkpoints_become_output_models_where_that_is_asked_for(
+    server: ClearMLServer, tmp_path: Path
+) -> None:
+    callback = ClearMLCallback(log_model=True)
+    trainer(tmp_path / "out", callback, save_strategy="epoch", save_total_limit=1).train()
+    models = {model["name"]: model for model in server.models.values()}
+    assert list(models) == ["checkpoint-4", "checkpoint-8", "checkpoint-12"]
+    assert {model["task"] for model in models.values()} == {server.task()["id"]}
+    uploaded = {Path(name).name: content for name, content in server.files.items()}
+    assert Path(models["checkpoint-12"]["uri"]).name in uploaded
+    kept = zipfile.ZipFile(io.BytesIO(uploaded["checkpoint-12.zip"]))
+    [newest] = (tmp_path / "out").glob("checkpoint-*")
+    saved = {file.name: file.read_bytes() for file in newest.iterdir()}
+    assert {name: kept.read(name) for name in kept.namelist()} == saved
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [(ArithmeticError("broken"), "failed"), (KeyboardInterrupt(), "stopped")],
+)
+def test_a_training_that_breaks_is_marked_so(
+    raised: BaseException, status: str, server: ClearMLServer, tmp_path: Path
+) -> None:
+    def fail() -> None:
+        raise raised
+
+    with pytest.raises(type(raised)):
+        trainer(tmp_path / "out", ClearMLCallback, At(7, fail)).train()
+    task = server.task()
+    assert task["status"] == status
+    assert [step for step, _ in server.points(task["id"])["train", "loss"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_training_that_is_resumed_goes_on_in_its_task_with_each_point_once(
+    server: ClearMLServer, tmp_path: Path
+) -> None:
+    def fail() -> None:
+        raise ArithmeticError("broken")
+
+    whole = trainer(tmp_path / "whole")
+    whole.train()
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    with pytest.raises(ArithmeticError):
+        trainer(tmp_path / "out", ClearMLCallback, At(8, fail), **saving).train()
+    assert server.task()["status"] == "failed"
+    trainer(tmp_path / "out", ClearMLCallback, **saving).train(resume_from_checkpoint=True)
+    task = server.task()
+    assert task["status"] == "completed"
+    found, expected = server.points(task["id"]), curves(whole)
+    assert {k: [s for s, _ in v] for k, v in found.items()} == {
+        k: [s for s, _ in v] for k, v in expected.items()
+    }
+    assert found["train", "loss"] == expected["train", "loss"]
+
+
+def test_a_second_training_has_a_task_of_its_own_and_an_evaluation_goes_to_the_last(
+    server: ClearMLServer, tmp_path: Path
+) -> None:
+    made = trainer(tmp_path / "out", ClearMLCallback(delivery="inline"))
+    made.train()
+    made.train()
+    made.evaluate(metric_key_prefix="test")
+    first, second = server.tasks.values()
+    assert (first["status"], second["status"]) == ("completed", "completed")
+    points = [server.points(task["id"]) for task in (first, second)]
+    assert [len(one["train", "loss"]) for one in points] == [12, 12]
+    assert [("test", "loss") in one for one in points] == [False, True]
+    assert len(server.projects) == 1
+
+
+USERS_TASK = """
+import sys
+from pathlib import Path
+from clearml import Task
+from callback_clearml import ClearMLCallback
+from trainings import trainer
+task = Task.init("mine", "outer", auto_connect_frameworks=False, auto_connect_streams=False,
+                 auto_connect_arg_parser=False, auto_resource_monitoring=False)
+made = trainer(Path(sys.argv[1]), ClearMLCallback)
+made.train()
+made.train()
+assert Task.current_task() is task
+task.get_logger().report_single_value("after", 1.0)
+print("used")
+"""
+
+
+def test_a_task_that_the_user_has_opened_is_used_and_not_closed(
+    server: ClearMLServer, tmp_path: Path
+) -> None:
+    done = python(USERS_TASK, tmp_path / "out")
+    assert "used" in done.stdout, done.stderr
+    task = server.task()
+    assert task["name"] == "outer"
+    assert server.calls.count("tasks.completed") == 1  # by the script's own end
+    points = server.points(task["id"])
+    assert len(points["train", "loss"]) == len(points["train_2", "loss"]) == 12
+    assert {("Summary", name) for name in ("train_loss", "train_loss_2", "after")} <= points.keys()
+    parameters = server.parameters(task["id"])
+    assert parameters["Args/learning_rate"] == parameters["Args_2/learning_rate"] == "0.05"
+
+
+def test_a_task_that_an_agent_runs_is_used_and_not_closed(
+    server: ClearMLServer, tmp_path: Path
+) -> None:
+    code = """
+import sys
+from pathlib import Path
+from callback_clearml import ClearMLCallback
+from trainings import trainer
+trainer(Path(sys.argv[1]), ClearMLCallback).train()
+"""
+    server.answer("POST", "/tasks.create", b'{"name": "queued", "type": "training"}')
+    task = server.task()
+    done = python(code, tmp_path / "out", CLEARML_TASK_ID=task["id"])
+    assert done.returncode == 0, done.stderr
+    assert len(server.points(task["id"])["train", "loss"]) == 12
+    assert not {"tasks.completed", "tasks.create"} & set(server.calls[1:])
+
+
+def test_a_process_of_its_own_delivers_the_same(
+    server: ClearMLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = trainer(tmp_path / "out", ClearMLCallback(delivery="process", flush_limit=60))
+    made.train()
+    assert server.points(server.task()["id"]) == curves(made)
+    assert server.task()["status"] == "completed"
+    assert caplog.text == ""
+
+
+def test_a_process_of_its_own_closes_the_task_of_a_training_that_is_killed(
+    server: ClearMLServer, tmp_path: Path
+) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from callback_clearml import ClearMLCallback
+from trainings import At, trainer
+sent = ClearMLCallback(delivery="process")
+trainer(Path(sys.argv[1]), sent, At(9, lambda: os.kill(os.getpid(), 9))).train()
+"""
+    done = python(code, tmp_path / "out")
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    wait_until(lambda: [task["status"] for task in server.tasks.values()] == ["failed"])
+    points = server.points(server.task()["id"])
+    assert [step for step, _ in points["train", "loss"]] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_training_whose_server_is_away_is_not_held_up_and_is_delivered_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = ClearMLServer()
+    away.stop()
+    for name, value in away.environment().items():
+        monkeypatch.setenv(name, value)
+    times: list[float] = []
+    look = At(12, lambda: times.append(time.monotonic()))
+    made = trainer(tmp_path / "out", ClearMLCallback(flush_limit=2), look)
+    made.train()
+    assert time.monotonic() - times[0] < 20
+    ending = [r.getMessage() for r in caplog.records if "Training was not affected" in r.message]
+    assert len(ending) == 1
+    assert "clearml has not got 64 points" in ending[0]
+    back = ClearMLServer(away.port)
+    try:
+        done = replay(tmp_path / "out")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert back.points(back.task()["id"]) == curves(made)
+        assert back.task()["status"] == "completed"
+    finally:
+        back.stop()
+
+
+def test_a_server_that_answers_with_errors_for_a_while_loses_no_point(
+    server: ClearMLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mend() -> None:
+        wait_until(lambda: "does not take what it is given" in caplog.text)
+        server.mode = "ok"
+
+    def break_it() -> None:
+        wait_until(lambda: bool(server.events))
+        server.mode = "broken"
+
+    made = trainer(tmp_path / "out", ClearMLCallback, At(4, break_it), At(8, mend))
+    made.train()
+    assert server.points(server.task()["id"]) == curves(made)
+    assert server.task()["status"] == "completed"
+
+
+SILENT = """
+import logging, sys, time
+from pathlib import Path
+from callback_clearml import ClearMLCallback
+from trainings import trainer
+logging.basicConfig(format="%(message)s")
+import clearml  # its seconds are not the server's
+begun = time.monotonic()
+made = trainer(Path(sys.argv[1]), ClearMLCallback(flush_limit=2, delivery=sys.argv[2]))
+made.train()
+print(made.state.global_step, time.monotonic() - begun, time.monotonic(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("delivery", ["thread", "process"])
+def test_a_server_that_never_answers_holds_neither_the_training_nor_the_exit(
+    delivery: str, server: ClearMLServer, tmp_path: Path
+) -> None:
+    server.mode = "silent"
+    done = python(SILENT, tmp_path / "out", delivery)
+    steps, trained, ended = map(float, done.stdout.splitlines()[-1].split())
+    assert (done.returncode, steps) == (0, 12)
+    assert trained < 30  # of which two are those of the limit, and the rest the machine's
+    assert time.monotonic() - ended < 20
+    assert done.stderr.count("Training was not affected") == 1
+
+
+def test_values_that_clearml_cannot_keep_are_left_out_and_named(
+    server: ClearMLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = trainer(tmp_path / "out", ClearMLCallback)
+
+    def log() -> None:
+        made.log({"bad": float("nan"), "note": "text", "good": 1.0})
+
+    made.add_callback(At(5, log))
+    with caplog.at_level(logging.WARNING):
+        made.train()
+    points = server.points(server.task()["id"])
+    assert points["train", "good"] == [(5, 1.0)]
+    assert ("train", "bad") not in points
+    assert "bad: it was nan at step 5" in caplog.text
+    assert "note: it is text" in caplog.text
+
+
+def test_nothing_is_left_behind_in_the_process(server: ClearMLServer, tmp_path: Path) -> None:
+    code = """
+import os, random, signal, sys
+from pathlib import Path
+import clearml, torch
+from callback_clearml import ClearMLCallback
+from trainings import trainer
+
+def state():
+    signals = [signal.getsignal(number) for number in (2, 11, 15)]
+    return dict(os.environ), sys.excepthook, sys.exit, os.fork, signals, random.getstate()
+
+trainer(Path("warm")).train()
+before = state()
+trainer(Path("out"), ClearMLCallback).train()
+assert state()[:-1] == before[:-1], [pair for pair in zip(state(), before) if pair[0] != pair[1]]
+assert clearml.Task.current_task() is None
+print("equal")
+"""
+    done = python(code)
+    assert done.stdout.endswith("equal\n"), done.stderr

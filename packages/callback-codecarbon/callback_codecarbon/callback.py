@@ -1,0 +1,153 @@
+"""`CodeCarbonCallback`: measures a training, and tells its trackers what it has measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from callback_codecarbon.meter import Meter, Reading
+from callback_codecarbon.settings import MeterSettings
+from callback_core import CallbackArguments, TrainerCallback, TrainerControl, TrainerState
+from callback_core.tracking import Recording
+
+logger = logging.getLogger(__name__)
+
+
+class CodeCarbonCallback(TrainerCallback):
+    """Measures energy and emissions of a training with CodeCarbon, once on each machine.
+
+    A meter runs from the beginning of a training to its end, in a thread of its own. CodeCarbon
+    writes its file to `output_dir`. The training's trackers, those that are built on
+    `callback_core.tracking`, get `emissions_kg`, `energy_kwh` and `power_watts` whenever
+    CodeCarbon has measured, and `total_emissions_kg` and `total_energy_kwh` at the end: those of
+    the main process's machine. A resumed training goes on counting where its checkpoint was.
+
+    A setting that is not given comes from the environment variable that is named with it, or from
+    CodeCarbon's own files.
+
+    Args:
+        offline: Whether to look nothing up in the network; `CODECARBON_OFFLINE`. By default it is
+            offline where the country is given.
+        country_iso_code: Where the machine stands, such as `SWE`; `CODECARBON_COUNTRY_ISO_CODE`.
+        measure_power_secs: Seconds between two measurements; `CODECARBON_MEASURE_POWER_SECS`.
+        tracking_mode: `machine` or `process`: whose energy; `CODECARBON_TRACKING_MODE`.
+        settings: Further arguments of CodeCarbon's `EmissionsTracker`.
+        stop_limit: Seconds that the end of training waits for the last measurement.
+
+    Raises:
+        ValueError: A setting is wrong.
+    """
+
+    on_error = "isolate"
+
+    def __init__(
+        self,
+        *,
+        offline: bool | None = None,
+        country_iso_code: str | None = None,
+        measure_power_secs: float | None = None,
+        tracking_mode: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        stop_limit: float = 10.0,
+    ) -> None:
+        if not stop_limit >= 0:
+            raise ValueError(f"stop_limit is {stop_limit!r}, it must be seconds, 0 or more.")
+        self.settings = MeterSettings.read(
+            offline, country_iso_code, measure_power_secs, tracking_mode, settings or {}
+        )
+        self.stop_limit = stop_limit
+        self._meter: Meter | None = None
+        self._logged: Reading | None = None
+        self._told_by: Recording | None = None
+        self._before = self._resumed = Reading()
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what was measured so far: a resumed training goes on from there."""
+        emissions, energy = self._totals()
+        return {"emissions_kg": emissions, "energy_kwh": energy}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Take over what `state_dict` returned; the training that begins next adds to it."""
+        measured = (float(state.get(name, 0.0)) for name in ("emissions_kg", "energy_kwh"))
+        self._before = self._resumed = Reading(*measured)
+        self._logged = None
+
+    def on_train_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin to measure."""
+        if self._meter is not None:  # where the loop before raised and did not say so
+            self._meter.stop(self.stop_limit)
+            self._meter = None
+        self._before, self._resumed, self._logged = self._resumed, Reading(), None
+        if state.is_local_process_zero:
+            self._meter = Meter(self.settings, Path(args.output_dir or "."), args.run_name)
+
+    def on_epoch_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask to be told before the trackers close their runs, whichever callback comes first."""
+        recording = Recording.of(state)
+        if self._meter is not None and recording is not None and self._told_by is not recording:
+            self._told_by = recording
+            recording.before_end(lambda: self._stop(args, state, control))
+
+    def on_step_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell the trackers what was measured since the last step, if anything was."""
+        if self._meter is not None and self._meter.latest is not self._logged:
+            self._logged = self._meter.latest
+            emissions, energy = self._totals()
+            values = {"emissions_kg": emissions, "energy_kwh": energy}
+            if self._logged is not None:
+                values["power_watts"] = self._logged.power_watts
+            _log(args, state, control, values)
+
+    def on_exception(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop measuring, while the trackers' runs are open."""
+        self._stop(args, state, control)
+
+    def on_train_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop measuring."""
+        self._stop(args, state, control)
+
+    def _stop(self, args: CallbackArguments, state: TrainerState, control: TrainerControl) -> None:
+        """Stop the meter, and tell the trackers the totals."""
+        if self._meter is None:
+            return
+        meter, self._meter = self._meter, None
+        self._logged = meter.stop(self.stop_limit)
+        if self._logged is None:
+            return
+        emissions, energy = self._totals()
+        logger.info("Training used %.3g kWh: %.3g kg of CO2 equivalents.", energy, emissions)
+        values = {"total_emissions_kg": emissions, "total_energy_kwh": energy}
+        _log(args, state, control, values)
+
+    def _totals(self) -> tuple[float, float]:
+        """Return emissions and energy of this training, and of what it was resumed from."""
+        before, now = self._before, self._logged
+        if self._meter is not None:
+            now = self._meter.latest
+        now = now or Reading()
+        return before.emissions_kg + now.emissions_kg, before.energy_kwh + now.energy_kwh
+
+
+def _log(
+    args: CallbackArguments, state: TrainerState, control: TrainerControl, values: dict[str, Any]
+) -> None:
+    """Tell all trackers of a training, also where the first of them has closed its run already.
+
+    Not from `on_log`: there, some of them have seen what is being logged, and others have not.
+    """
+    recording = Recording.of(state) if state.is_world_process_zero else None
+    if recording is not None:
+        for member in list(recording.members.values()):
+            member.on_log(args, state, control, logs=dict(values))

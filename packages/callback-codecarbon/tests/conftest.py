@@ -1,0 +1,22 @@
+"""No test sees settings of CodeCarbon from outside, or leaves any behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Tests run in directories of their own, from which what is found by a relative path is not.
+sys.path[:] = [os.path.abspath(path) for path in sys.path]
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a directory of its own, and as somebody who has no settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in [name for name in os.environ if name.lower().startswith("codecarbon_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)

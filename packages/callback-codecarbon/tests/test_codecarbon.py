@@ -1,0 +1,235 @@
+"""Trainings that CodeCarbon measures, read in its own file and in another tracker's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainings import At, curve, environment, python, rows, trainer, wait_until
+
+from callback_codecarbon import CodeCarbonCallback
+from callback_tensorboard import TensorBoardCallback
+
+
+def meter(**changed: Any) -> CodeCarbonCallback:
+    """Return a callback that looks nothing up, and measures five times a second."""
+    given = {"country_iso_code": "SWE", "measure_power_secs": 0.2, "stop_limit": 60}
+    return CodeCarbonCallback(**{**given, **changed})
+
+
+def measured_twice(callback: CodeCarbonCallback) -> At:
+    """Return what lets a training wait, in its third step, until there are measurements."""
+
+    def wait() -> None:
+        seen = []
+
+        def is_new() -> bool:
+            latest = callback._meter.latest if callback._meter is not None else None
+            if latest is not None and latest not in seen:
+                seen.append(latest)
+            return len(seen) > 1
+
+        wait_until(is_new)
+
+    return At(3, wait)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_measured_goes_to_the_other_trackers_and_the_totals_to_all(
+    first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = meter()
+    both = [callback, TensorBoardCallback(delivery="inline")]
+    made = trainer(tmp_path / "out", *(both if first else both[::-1]), measured_twice(callback))
+    with caplog.at_level(logging.INFO, "callback_codecarbon"):
+        made.train()
+    [row] = rows(tmp_path / "out")
+    assert row["country_iso_code"] == "SWE"
+    total = float(row["emissions"])
+    assert total > 0
+    assert float(row["energy_consumed"]) > 0
+    steps, values = zip(*curve(tmp_path / "out", "train/emissions_kg"), strict=True)
+    assert 3 in steps
+    assert list(values) == sorted(values)
+    assert values[-1] <= total * (1 + 1e-6)
+    assert curve(tmp_path / "out", "train/total_emissions_kg") == [
+        (12, pytest.approx(total, rel=1e-5))
+    ]
+    assert curve(tmp_path / "out", "train/total_energy_kwh") == [
+        (12, pytest.approx(float(row["energy_consumed"]), rel=1e-5))
+    ]
+    assert curve(tmp_path / "out", "train/power_watts")[0][1] > 0
+    assert [step for step, _ in curve(tmp_path / "out", "train/loss")] == list(range(1, 13))
+    assert "Training used" in caplog.text
+    assert not any("emissions" in name for entry in made.state.log_history for name in entry)
+
+
+def test_nothing_starts_before_training_does_and_nothing_is_left_after_it(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    made = trainer(tmp_path / "out", meter())
+    assert set(threading.enumerate()) == before
+    assert not (tmp_path / "out" / "emissions.csv").exists()
+    made.train()
+    wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_second_training_is_measured_anew(tmp_path: Path) -> None:
+    made = trainer(tmp_path / "out", meter())
+    made.train()
+    made.train()
+    first, second = rows(tmp_path / "out")
+    assert first["run_id"] != second["run_id"]
+    assert abs(float(second["duration"]) - float(first["duration"])) < 30
+
+
+@pytest.mark.parametrize("raised", [ArithmeticError("broken"), KeyboardInterrupt()])
+def test_a_training_that_breaks_has_its_totals(raised: BaseException, tmp_path: Path) -> None:
+    callback = meter()
+
+    def fail() -> None:
+        raise raised
+
+    tracker = TensorBoardCallback(delivery="inline")
+    made = trainer(tmp_path / "out", tracker, callback, measured_twice(callback), At(5, fail))
+    with pytest.raises(type(raised)):
+        made.train()
+    [row] = rows(tmp_path / "out")
+    assert curve(tmp_path / "out", "train/total_emissions_kg") == [
+        (5, pytest.approx(float(row["emissions"]), rel=1e-5))
+    ]
+
+
+def test_a_resumed_training_goes_on_counting(tmp_path: Path) -> None:
+    callback = meter()
+
+    def fail() -> None:
+        raise ArithmeticError
+
+    saving = {"save_strategy": "steps", "save_steps": 4}
+    tracker = TensorBoardCallback
+    made = trainer(
+        tmp_path / "out", tracker, callback, measured_twice(callback), At(6, fail), **saving
+    )
+    with pytest.raises(ArithmeticError):
+        made.train()
+    resumed = meter()
+    trainer(tmp_path / "out", resumed, tracker, **saving).train(resume_from_checkpoint=True)
+    _, second = rows(tmp_path / "out")
+    [*_, (step, total)] = curve(tmp_path / "out", "train/total_emissions_kg")
+    assert step == 12
+    assert total > float(second["emissions"])  # with that up to the checkpoint
+    assert resumed.state_dict()["emissions_kg"] == pytest.approx(total, rel=1e-5)
+
+
+def test_only_the_first_process_of_a_machine_measures(tmp_path: Path) -> None:
+    callback = meter()
+    made = trainer(tmp_path / "out", callback)
+    made.state.is_local_process_zero = False
+    callback.on_train_begin(made.args, made.state, made.control)
+    callback.on_train_end(made.args, made.state, made.control)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_training_does_not_wait_for_codecarbon_to_begin(tmp_path: Path) -> None:
+    code = """
+import time
+from pathlib import Path
+from callback_codecarbon import CodeCarbonCallback
+from trainings import At, trainer
+trainer(Path("warm")).train()
+times = []
+look = At(12, lambda: times.append(time.monotonic()))
+made = trainer(Path("out"), CodeCarbonCallback(country_iso_code="SWE", stop_limit=60), look)
+begun = time.monotonic()
+made.train()
+print((times[0] - begun) / (time.monotonic() - begun))
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) < 0.5  # of the time, most is CodeCarbon's beginning
+    assert len(rows(tmp_path / "out")) == 1
+
+
+def test_a_loop_that_raises_and_says_nothing_is_measured_to_the_end_of_the_process(
+    tmp_path: Path,
+) -> None:
+    code = """
+import time
+from types import SimpleNamespace
+from callback_codecarbon import CodeCarbonCallback
+from callback_core import TrainerControl, TrainerState
+callback = CodeCarbonCallback(country_iso_code="SWE", measure_power_secs=0.2)
+callback.on_train_begin(SimpleNamespace(output_dir="out", run_name="lost"), TrainerState(),
+                        TrainerControl())
+while callback.state_dict()["energy_kwh"] == 0:
+    time.sleep(0.1)
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    [row] = rows(tmp_path / "out")
+    assert row["project_name"] == "lost"
+
+
+def test_online_without_a_network_is_measured_too(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from callback_codecarbon import CodeCarbonCallback
+from trainings import trainer
+trainer(Path("out"), CodeCarbonCallback(stop_limit=60)).train()
+"""
+    nowhere = "http://127.0.0.1:9"  # nobody is there
+    proxies = {"http_proxy": nowhere, "https_proxy": nowhere, "no_proxy": ""}
+    done = python(code, **proxies)
+    assert done.returncode == 0, done.stderr
+    [row] = rows(tmp_path / "out")
+    assert float(row["energy_consumed"]) >= 0
+    assert row["country_iso_code"]
+
+
+def test_settings_of_codecarbons_own_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setenv("CODECARBON_OUTPUT_DIR", str(tmp_path / "mine"))
+    (tmp_path / ".codecarbon.config").write_text("[codecarbon]\nproject_name = of the file\n")
+    callback = meter(settings={"experiment_id": "seventh"})
+    trainer(tmp_path / "out", callback, run_name="of the arguments").train()
+    [row] = rows(tmp_path / "mine")
+    assert (row["project_name"], row["experiment_id"]) == ("of the file", "seventh")
+    assert not (tmp_path / "out" / "emissions.csv").exists()
+
+
+def test_a_meter_that_does_not_work_is_said_and_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = trainer(tmp_path / "out", meter(settings={"measure": "everything"}))
+    made.train()
+    assert made.state.global_step == 12
+    assert "CodeCarbon has measured nothing" in caplog.text
+
+
+def test_a_process_that_is_killed_harms_nothing(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from callback_codecarbon import CodeCarbonCallback
+from trainings import At, trainer
+import time
+trainer(Path("out"), CodeCarbonCallback(country_iso_code="SWE"),
+        At(2, lambda: print("there", flush=True)), At(3, lambda: time.sleep(60))).train()
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    wait_until(lambda: "there" in child.stdout.readline())
+    os.kill(child.pid, 9)
+    child.wait()
+    begun = time.monotonic()
+    trainer(tmp_path / "out", meter()).train()
+    assert len(rows(tmp_path / "out")) == 1
+    assert time.monotonic() - begun < 60

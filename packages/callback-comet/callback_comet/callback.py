@@ -1,0 +1,118 @@
+"""`CometCallback`: sends a training to Comet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from callback_comet.tracker import CometTracker
+from callback_core import CallbackArguments, TrainerControl, TrainerState
+from callback_core.tracking import DeliveryKind, Status, TrackerCallback
+
+logger = logging.getLogger(__name__)
+
+
+class CometCallback(TrackerCallback):
+    """Sends parameters, metrics, texts and checkpoints to Comet, beside the training.
+
+    An experiment that is open in this process is used, and stays open. Otherwise one is opened for
+    each training, and ended with it. A setting that is not given comes from the environment
+    variable that is named with it; Comet's own settings, such as `COMET_API_KEY`, hold as ever.
+
+    Args:
+        mode: `ONLINE`, `OFFLINE` or `DISABLED`; or which experiment: `create` a new one, `get` the
+            one of `experiment_key`, or `get_or_create` it; `COMET_MODE`.
+        project_name: The project; `COMET_PROJECT_NAME`, else Comet's default.
+        workspace: Whose it is; `COMET_WORKSPACE`, else Comet's default.
+        experiment_key: The experiment, for every training of this callback but the trials of a
+            search; `COMET_EXPERIMENT_KEY`.
+        offline_directory: Where offline experiments are kept; `COMET_OFFLINE_DIRECTORY`, else
+            Comet's default.
+        log_assets: Keep each checkpoint, and TensorBoard's event files in `<output_dir>/runs`;
+            `COMET_LOG_ASSETS`, else yes.
+        delivery: `thread`, `process` or `inline`, as `TrackerCallback` has it.
+        open_limit: Seconds that opening the run may take before this is said.
+        flush_limit: Seconds that the end of training waits for what is not delivered yet.
+        redact: Names of arguments and logs whose values are secrets, besides those that look so.
+
+    Raises:
+        ValueError: A setting is wrong.
+    """
+
+    tracker: CometTracker
+
+    def __init__(
+        self,
+        *,
+        mode: str | None = None,
+        project_name: str | None = None,
+        workspace: str | None = None,
+        experiment_key: str | None = None,
+        offline_directory: str | None = None,
+        log_assets: bool | None = None,
+        delivery: DeliveryKind = "thread",
+        open_limit: float = 60.0,
+        flush_limit: float = 30.0,
+        redact: Iterable[str] = (),
+    ) -> None:
+        tracker = CometTracker(
+            mode=mode,
+            project_name=project_name,
+            workspace=workspace,
+            experiment_key=experiment_key,
+            offline_directory=offline_directory,
+            log_assets=log_assets,
+        )
+        super().__init__(
+            tracker,
+            delivery=delivery,
+            open_limit=open_limit,
+            flush_limit=flush_limit,
+            redact=redact,
+        )
+        self.disabled = tracker.disabled
+
+    def on_train_begin(
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Begin to record, with the layers of the model, which are the graph definition."""
+        if self.disabled:
+            return
+        if state.is_world_process_zero:
+            self.tracker.model_graph = _graph_of(model)
+        super().on_train_begin(args, state, control, model=model, **kwargs)
+
+    def on_log(
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Record `logs`."""
+        if not self.disabled:
+            super().on_log(args, state, control, logs=logs, model=model, **kwargs)
+
+    def end(self, status: Status) -> None:
+        """End the training: the SDK does not go on with what it could not deliver by then."""
+        super().end(status)
+        self.tracker.give_up()
+
+
+def _graph_of(model: Any) -> str | None:
+    """Return the layers of a torch module as text; nothing of anything else."""
+    if not hasattr(model, "named_modules"):
+        return None
+    try:
+        return repr(model)
+    except Exception:
+        logger.warning("Comet gets no graph of %s.", type(model).__name__, exc_info=True)
+        return None

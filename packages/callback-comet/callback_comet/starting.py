@@ -1,0 +1,78 @@
+"""Opening an experiment, a new one or one of before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from callback_comet import archive, sdk
+from callback_core.tracking import Opening
+
+if TYPE_CHECKING:
+    from callback_comet.tracker import CometTracker
+
+
+def started(comet_ml: Any, tracker: CometTracker, opening: Opening) -> Any:
+    """Return an experiment in which the SDK captures nothing that it was not asked for.
+
+    Raises:
+        ConnectionError: Comet does not open it.
+    """
+    online = _is_online(comet_ml, tracker.mode)
+    key, mode = _key_and_mode(comet_ml, tracker, opening, online)
+    if not online:
+        archive.complete(opening.folder)
+    experiment = comet_ml.start(
+        project=tracker.project_name,
+        workspace=tracker.workspace,
+        online=online,
+        experiment_key=key,
+        mode=mode,
+        experiment_config=comet_ml.ExperimentConfig(
+            name=None if opening.run_id else opening.trial_name or opening.name,
+            offline_directory=tracker.offline_directory,
+            **sdk.captured(comet_ml),
+        ),
+    )
+    if not experiment.alive:  # it raises nothing, and would drop all that it is given
+        raise ConnectionError("Comet has not opened the experiment; what it has logged says why")
+    sdk.OURS.add(experiment)
+    if not online:
+        archive.note(opening.folder, experiment)
+    return experiment
+
+
+def describe(experiment: Any, opening: Opening, model_graph: str | None) -> None:
+    """Tell a new experiment, or the user's, what comes here."""
+    experiment.log_other("Created from", "callback-comet")
+    if model_graph:
+        experiment.set_model_graph(model_graph)
+    if opening.trial_name is not None:
+        experiment.log_optimization(
+            optimization_id=opening.trial_name, parameters=dict(opening.trial_parameters or {})
+        )
+
+
+def _is_online(comet_ml: Any, mode: str | None) -> bool:
+    if mode in ("ONLINE", "OFFLINE"):
+        return mode == "ONLINE"
+    return sdk.setting(comet_ml, "comet.start.online") is not False
+
+
+def _key_and_mode(
+    comet_ml: Any, tracker: CometTracker, opening: Opening, online: bool
+) -> tuple[str, str]:
+    """Return which experiment to open, and whether it may be there already, or must."""
+    kept = opening.folder / "experiment_key"
+    asked = None if opening.adopted or opening.trial_name else tracker.experiment_key
+    if opening.run_id is not None:
+        return asked or opening.run_id, "get_or_create"
+    if kept.is_file():  # it may have been opened, and nobody has heard of it
+        return kept.read_text("utf-8"), "get_or_create"
+    key = asked or uuid4().hex
+    opening.folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(key, "utf-8")
+    if asked is None:
+        return key, "get_or_create" if online else "create"
+    chosen = tracker.mode if tracker.mode in ("get_or_create", "create", "get") else None
+    return key, chosen or sdk.setting(comet_ml, "comet.start.mode") or "get_or_create"

@@ -1,0 +1,200 @@
+"""`CometTracker`: an experiment in Comet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import Any, Final
+
+from callback_comet import archive, sdk, settings
+from callback_comet.handover import PARAMETERS, HandOver, given_up
+from callback_comet.starting import describe, started
+from callback_core.tracking import Limits, Opening, Point, Status, Tracker, Upload, flattened
+
+logger = logging.getLogger(__name__)
+
+LIMITS: Final = Limits(batch_size=1000, parameter_length=1000, key_length=100, text=True)
+"""What Comet takes; it would cut longer names and values itself, and say so for each."""
+
+
+class CometTracker(Tracker):
+    """An experiment in Comet. Its arguments are described with `CometCallback`.
+
+    Args:
+        model_graph: The model as text, for the graph definition of a new experiment.
+
+    Raises:
+        ValueError: A setting is wrong.
+    """
+
+    name = "comet_ml"
+    limits = LIMITS
+
+    def __init__(
+        self,
+        *,
+        mode: str | None = None,
+        project_name: str | None = None,
+        workspace: str | None = None,
+        experiment_key: str | None = None,
+        offline_directory: str | None = None,
+        log_assets: bool | None = None,
+        model_graph: str | None = None,
+    ) -> None:
+        self.mode = settings.mode("mode", mode, "COMET_MODE")
+        self.project_name = settings.text("project_name", project_name, "COMET_PROJECT_NAME")
+        self.workspace = settings.text("workspace", workspace, "COMET_WORKSPACE")
+        self.experiment_key = settings.key("experiment_key", experiment_key, "COMET_EXPERIMENT_KEY")
+        self.offline_directory = settings.directory(
+            "offline_directory", offline_directory, "COMET_OFFLINE_DIRECTORY"
+        )
+        log_assets = settings.flag("log_assets", log_assets, "COMET_LOG_ASSETS")
+        self.log_assets = log_assets is not False
+        self.model_graph = model_graph
+        if self.mode == "get" and self.experiment_key is None:
+            raise ValueError(
+                "COMET_MODE is 'get', which goes on in an experiment: COMET_EXPERIMENT_KEY must "
+                "say in which."
+            )
+        self._experiment: Any = None
+        self._is_ours = self._is_offline = False
+        self._hand_over: HandOver
+        self._output_dir = self._folder = Path()
+        self._event_files: dict[Path, int] = {}
+
+    @property
+    def disabled(self) -> bool:
+        """Whether Comet is switched off."""
+        off = settings.flag("COMET_AUTO_LOG_DISABLE", None, "COMET_AUTO_LOG_DISABLE")
+        return self.mode == "DISABLED" or off is True
+
+    @property
+    def takes_checkpoints(self) -> bool:
+        """Whether checkpoints become assets."""
+        return self.log_assets
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return what makes an equal tracker elsewhere; the API key is in Comet's own settings."""
+        return {
+            "mode": self.mode,
+            "project_name": self.project_name,
+            "workspace": self.workspace,
+            "experiment_key": self.experiment_key,
+            "offline_directory": self.offline_directory,
+            "log_assets": self.log_assets,
+            "model_graph": self.model_graph,
+        }
+
+    def adopt(self) -> str | None:
+        """Return the key of the experiment that the user has open in this process.
+
+        There can be no other: Comet ends the one that is open when a new one begins.
+        """
+        experiment = sdk.running_experiment()
+        if experiment is None:
+            return None
+        key: str = experiment.get_key()
+        if self.experiment_key not in (None, key):
+            logger.warning(
+                "Comet experiment %s is open in this process, and is used instead of %s.",
+                key,
+                self.experiment_key,
+            )
+        return key
+
+    def parameters_of(
+        self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return arguments and configuration as transformers names them in Comet."""
+        groups = {"args": arguments, "config": model_config}
+        return flattened({name: group for name, group in groups.items() if group}, "|")
+
+    def open(self, opening: Opening) -> str:
+        """Use the user's experiment, go on in the one of before, or begin a new one."""
+        comet_ml = sdk.imported_comet()
+        running = sdk.running_experiment() if opening.adopted else None
+        self._is_ours = running is None or running.get_key() != opening.run_id
+        self._experiment = started(comet_ml, self, opening) if self._is_ours else running
+        self._is_offline = isinstance(self._experiment, comet_ml.OfflineExperiment)
+        self._hand_over = HandOver(self._experiment, self._is_offline)
+        self._output_dir, self._folder = opening.output_dir, opening.folder
+        if opening.run_id is None or not self._is_ours:
+            describe(self._experiment, opening, self.model_graph)
+        key: str = self._experiment.get_key()
+        return key
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Keep parameters; where there is one of that name, it gets the new value."""
+        self._hand_over.give(
+            {PARAMETERS: lambda: self._experiment.log_parameters(dict(parameters))}
+        )
+
+    def log_metrics(self, points: Sequence[Point]) -> None:
+        """Add points."""
+        self._hand_over.give({point: partial(self._log_metric, point) for point in points})
+
+    def log_text(self, points: Sequence[Point]) -> None:
+        """Add texts, each with the name that it was logged under."""
+        self._hand_over.give({point: partial(self._log_text, point) for point in points})
+
+    def log_files(self, upload: Upload) -> None:
+        """Keep a checkpoint's files as assets; those of the same names are replaced."""
+        files = {
+            file: f"{upload.name}/{file.relative_to(upload.path).as_posix()}"
+            for file in sorted(upload.path.rglob("*"))
+            if file.is_file()
+        }
+        self._hand_over.give(
+            {
+                (upload.step, file): partial(self._log_asset, file, name, upload.step)
+                for file, name in files.items()
+            }
+        )
+
+    def close(self, status: Status | None) -> None:
+        """Say how the training ended, and end the experiment, unless it is the user's."""
+        experiment = self._experiment
+        if not experiment.ended:
+            self._log_last(status)
+        if self._is_ours:
+            experiment.end()
+            archive.forget(self._folder)
+        self._experiment = None
+
+    def _log_last(self, status: Status | None) -> None:
+        if self.log_assets:
+            self._log_event_files()
+        if status is None:
+            return
+        experiment = self._experiment
+        self._hand_over.give({status: lambda: experiment.log_other("training_status", status)})
+        if status == "failed":  # as Comet does for an error that nobody catches
+            experiment._report_experiment_error("The training failed.", has_crashed=True)
+
+    def give_up(self) -> None:
+        """Let the SDK forget what it has not sent, which is delivered from the journal later."""
+        experiment, self._experiment = self._experiment, None
+        if experiment is not None and self._is_ours and not self._is_offline:
+            Thread(target=given_up, args=(experiment,), name="give up Comet", daemon=True).start()
+
+    def _log_metric(self, point: Point) -> None:
+        self._experiment.log_metric(point.name, point.value, step=point.step, epoch=point.epoch)
+
+    def _log_text(self, point: Point) -> None:
+        self._experiment.log_text(point.value, step=point.step, metadata={"name": point.name})
+
+    def _log_asset(self, file: Path, name: str, step: int | None = None) -> None:
+        self._experiment.log_asset(str(file), file_name=name, overwrite=True, step=step)
+
+    def _log_event_files(self) -> None:
+        """Keep TensorBoard's event files that are new, or have grown since."""
+        runs = self._output_dir / "runs"
+        for file in sorted(runs.rglob("*tfevents*")):
+            size = file.stat().st_size
+            if self._event_files.get(file) != size:
+                name = file.relative_to(self._output_dir).as_posix()
+                self._hand_over.give({(file, size): partial(self._log_asset, file, name)})
+                self._event_files[file] = size

@@ -1,0 +1,49 @@
+"""No test sees settings of Comet from outside, or an experiment of another test."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comet_server import CometServer
+
+# For this process and those that tests start: a home without settings, a server that is away is
+# looked for often, and what fails is not tried again for long.
+_HOME = tempfile.TemporaryDirectory()
+os.environ |= {
+    "HOME": _HOME.name,
+    "COMET_TIMEOUT_HTTP": "5",
+    "COMET_HTTP_SESSION_RETRY_TOTAL": "0",
+    "COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL": "0",
+    "COMET_FALLBACK_STREAMER_CONNECTION_CHECK_INTERVAL": "1",
+    "COMET_ERROR_TRACKING_ENABLE": "false",
+}
+_KEPT = {name for name in os.environ if name.startswith("COMET_")}
+for _name in [name for name in os.environ if "COMET" in name and name not in _KEPT]:
+    del os.environ[_name]
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run in a directory of its own, and leave no experiment open."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    comet_ml = sys.modules.get("comet_ml")
+    experiment = comet_ml and comet_ml.get_running_experiment()
+    if experiment is not None and not experiment.ended:
+        experiment.clean()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CometServer]:
+    """Return a server that is Comet's for the time of a test."""
+    one = CometServer()
+    one.start()
+    monkeypatch.setenv("COMET_URL_OVERRIDE", one.url)
+    monkeypatch.setenv("COMET_API_KEY", "k" * 25)
+    yield one
+    one.stop()

@@ -1,0 +1,159 @@
+"""What the callback is told, and what happens where Comet's SDK is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainings import python, trainer
+
+from callback_comet import CometCallback, CometTracker
+from callback_core import get_available_reporting_integrations
+
+KEY = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        *((value, True) for value in ("", "1", "on", "Yes", "TRUE")),
+        *((value, False) for value in ("0", "off", "No", "FALSE")),
+    ],
+)
+def test_assets_are_kept_unless_the_variable_says_no(
+    value: str, meant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMET_LOG_ASSETS", value)
+    assert CometCallback().tracker.takes_checkpoints is meant
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"), [("offline", "OFFLINE"), ("Online", "ONLINE"), ("CREATE", "create")]
+)
+def test_the_mode_is_read_in_any_case(
+    value: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMET_MODE", value)
+    assert CometTracker().mode == meant
+
+
+def test_what_is_given_wins_over_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMET_MODE", "OFFLINE")
+    monkeypatch.setenv("COMET_PROJECT_NAME", "of the environment")
+    monkeypatch.setenv("COMET_LOG_ASSETS", "TRUE")
+    monkeypatch.setenv("COMET_EXPERIMENT_KEY", KEY)
+    monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", "here")
+    found = CometTracker()
+    assert (found.mode, found.project_name) == ("OFFLINE", "of the environment")
+    assert (found.log_assets, found.experiment_key) == (True, KEY)
+    assert found.offline_directory == str(tmp_path / "here")
+    given = CometCallback(
+        mode="online",
+        project_name="given",
+        log_assets=False,
+        experiment_key=KEY[::-1],
+        offline_directory="there",
+    ).tracker
+    assert (given.mode, given.project_name) == ("ONLINE", "given")
+    assert (given.log_assets, given.experiment_key) == (False, KEY[::-1])
+    assert given.offline_directory == str(tmp_path / "there")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("COMET_MODE", "sometimes", "ONLINE, OFFLINE, DISABLED, get_or_create, create, get"),
+        ("COMET_MODE", "get", "COMET_EXPERIMENT_KEY"),
+        ("COMET_LOG_ASSETS", "maybe", "1, ON, YES, TRUE, 0, OFF, NO, FALSE"),
+        ("COMET_EXPERIMENT_KEY", "short", "32 to 50 letters and digits"),
+        ("COMET_AUTO_LOG_DISABLE", "please", "1, ON, YES, TRUE, 0, OFF, NO, FALSE"),
+    ],
+)
+def test_a_wrong_variable_is_refused_with_its_name_its_value_and_the_choices(
+    variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=variable) as refused:
+        CometCallback()
+    assert says in str(refused.value)
+    assert repr(value) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("mode", "sometimes"),
+        ("project_name", ""),
+        ("workspace", 7),
+        ("experiment_key", "a/b"),
+        ("offline_directory", 7),
+        ("log_assets", "yes"),
+        ("delivery", "later"),
+        ("flush_limit", -1),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_its_name_and_value(argument: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=argument) as refused:
+        CometCallback(**{argument: value})
+    assert repr(value) in str(refused.value)
+
+
+def test_settings_make_an_equal_tracker() -> None:
+    settings = CometTracker(
+        mode="OFFLINE", project_name="p", workspace="w", experiment_key=KEY, log_assets=False
+    ).settings()
+    assert settings is not None
+    assert CometTracker(**settings).settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("COMET_MODE", "disabled"), ("COMET_AUTO_LOG_DISABLE", "1")]
+)
+def test_a_disabled_integration_does_nothing(
+    variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    made = trainer(tmp_path / "out", CometCallback, save_strategy="epoch")
+    made.train()
+    made.evaluate()
+    assert not (tmp_path / "out" / "tracking").exists()
+
+
+def test_the_package_is_found_by_its_name() -> None:
+    assert "comet_ml" in get_available_reporting_integrations()
+
+
+def test_importing_the_package_does_not_import_comet() -> None:
+    done = python("-c", "import sys, callback_comet; print('comet_ml' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_where_comet_is_missing_training_goes_on_and_the_install_that_mends_it_is_named(
+    tmp_path: Path,
+) -> None:
+    done = python(
+        "-c",
+        """
+import logging, sys
+from pathlib import Path
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "comet_ml":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+logging.basicConfig()
+from callback_comet import CometCallback
+from trainings import trainer
+made = trainer(Path(sys.argv[1]), CometCallback(flush_limit=1))
+made.train()
+print(made.state.global_step)
+""",
+        str(tmp_path),
+    )
+    assert done.stdout.endswith("6\n"), done.stderr
+    assert "pip install comet_ml" in done.stderr

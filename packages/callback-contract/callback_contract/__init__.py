@@ -1,0 +1,29 @@
+"""The contract of training callbacks: rules with stable ids, which anyone's callback can pass."""
+
+from typing import TYPE_CHECKING
+
+from callback_contract._result import Outcome, Result
+from callback_contract._rule import GROUPS, RULES, ContractViolation, Rule
+from callback_contract._subject import CAPABILITIES, Deviation, RecordedRun, Subject
+from callback_contract._suite import CallbackContract, TrackerContract, check
+
+if TYPE_CHECKING:
+    # The entry point for pytest names it, so it has to be where the rest is: Pants takes along
+    # what is imported.
+    from callback_contract import plugin as _plugin  # noqa: F401
+
+__all__ = [
+    "CAPABILITIES",
+    "GROUPS",
+    "RULES",
+    "CallbackContract",
+    "ContractViolation",
+    "Deviation",
+    "Outcome",
+    "RecordedRun",
+    "Result",
+    "Rule",
+    "Subject",
+    "TrackerContract",
+    "check",
+]

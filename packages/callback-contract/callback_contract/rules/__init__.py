@@ -1,0 +1,41 @@
+"""The rules, a module for each group. Importing this registers them."""
+
+from callback_contract.rules import (
+    control,
+    delivery,
+    events,
+    failure,
+    imports,
+    leftovers,
+    lifecycle,
+    limits,
+    outage,
+    output,
+    ranks,
+    readonly,
+    redaction,
+    resume,
+    state,
+    status,
+    values,
+)
+
+__all__ = [
+    "control",
+    "delivery",
+    "events",
+    "failure",
+    "imports",
+    "leftovers",
+    "lifecycle",
+    "limits",
+    "outage",
+    "output",
+    "ranks",
+    "readonly",
+    "redaction",
+    "resume",
+    "state",
+    "status",
+    "values",
+]

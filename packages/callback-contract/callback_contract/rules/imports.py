@@ -1,0 +1,172 @@
+"""Imports: a callback costs what it needs when it is used, and nothing before."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from callback_contract._case import Case
+from callback_contract._rule import ContractViolation, require, rule
+from callback_contract._watching import log_messages, silence
+
+_IMPORT: Final = """
+import json, os, signal, sys, threading
+
+def look():
+    return {
+        "its environment variables": dict(os.environ),
+        "its signal handlers": [repr(signal.getsignal(s)) for s in sorted(signal.valid_signals())],
+        "its threads": sorted(thread.name for thread in threading.enumerate()),
+        "sys.excepthook": repr(sys.excepthook),
+    }
+
+module, sdk, answers = sys.argv[1:]
+before = look()
+try:
+    __import__(module)
+except ModuleNotFoundError as error:
+    answer = {"missing": error.name}
+else:
+    after = look()
+    answer = {
+        "changed": [what for what in before if before[what] != after[what]],
+        "has_sdk": sdk in sys.modules,
+    }
+with open(answers, "w") as file:
+    json.dump(answer, file)
+"""
+
+
+@rule(
+    "IMP-001",
+    why="Importing every tracker that is installed took 6 and 9 seconds before anything began "
+    "(Lightning-AI/pytorch-lightning#19261, huggingface/transformers#26308).",
+    mend="Import the SDK in the method that needs it first.",
+    needs=("sdk",),
+)
+def imports_no_sdk(case: Case) -> None:
+    """Importing the callback's module in a fresh interpreter does not import its SDK."""
+    answer = _imported(case)
+    require(not answer.get("has_sdk"), f"importing it imported {case.subject.sdk}")
+
+
+@rule(
+    "IMP-002",
+    why="DagsHub's callback fails with an AttributeError before it comes to the check that "
+    "would name what is missing (transformers 4.34.0).",
+    mend="Catch ImportError where the SDK is imported; raise or log what to `pip install`.",
+    needs=("sdk",),
+)
+def says_what_to_install(case: Case) -> None:
+    """Without its SDK, what the callback raises or logs has the `pip install` that mends it."""
+    sdk = case.subject.sdk
+    require(sdk, "it claims an `sdk` and does not say which")
+    said = []
+    with _missing(str(sdk)), log_messages() as logged, silence():
+        try:
+            training = case.training()
+            try:
+                training.live()
+            finally:
+                with suppress(ContractViolation):
+                    training.end()
+        except Exception as error:
+            said.append(str(error))
+    said += logged
+    clear = any("pip install" in message for message in said)
+    require(clear, f"without {sdk} it says {' | '.join(said) or 'nothing'!r}")
+
+
+@rule(
+    "IMP-003",
+    why="Importing transformers 5.x prints a notice where WANDB_MODE is offline, into the "
+    "output of programs that never use wandb.",
+    mend="Do at on_train_begin what the module does at its top.",
+)
+def importing_it_changes_nothing(case: Case) -> None:
+    """Importing the callback's module in a fresh interpreter changes nothing else in it.
+
+    It prints nothing, starts no thread, and leaves the environment and the handlers of signals
+    and errors as they are.
+    """
+    answer = _imported(case)
+    require(not answer.get("printed"), f"importing it printed {answer.get('printed')!r}")
+    changed = answer.get("changed", ())
+    require(not changed, f"importing it changed {', '.join(changed)}")
+
+
+def _imported(case: Case) -> dict[str, Any]:
+    """Return what importing the callback's module did."""
+    module = case.subject.module or type(case.make()).__module__
+    if module == "__main__":
+        return {}  # written in a program or a notebook, there is nothing to import
+    answer = _import(module, case.subject.sdk or "", tuple(sys.path))
+    missing = answer.get("missing")
+    require(missing is None, f"{module} cannot be imported: there is no {missing}; set `module`")
+    return answer
+
+
+@lru_cache
+def _import(module: str, sdk: str, path: Sequence[str]) -> dict[str, Any]:
+    """Import `module` in an interpreter of its own, and return what that did."""
+    with tempfile.TemporaryDirectory() as folder:
+        answers = Path(folder, "answers.json")
+        done = subprocess.run(
+            [sys.executable, "-c", _IMPORT, module, sdk, str(answers)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        require(done.returncode == 0, f"importing {module} failed: {done.stderr}")
+        answer: dict[str, Any] = json.loads(answers.read_text(encoding="utf-8"))
+    return answer | {"printed": done.stdout}
+
+
+class _Without:
+    """A finder of modules that does not find those of a package."""
+
+    def __init__(self, finder: Any, package: str) -> None:
+        self._finder, self._package = finder, package
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return nothing for the package and its modules, as where it is not installed."""
+        if name.partition(".")[0] == self._package:
+            return None
+        spec: ModuleSpec | None = self._finder.find_spec(name, path, target)
+        return spec
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._finder, name)
+
+
+@contextmanager
+def _missing(package: str) -> Iterator[None]:
+    """Let `package` be one that is not installed."""
+    hidden = {
+        name: module
+        for name, module in sys.modules.items()
+        if name == package or name.startswith(f"{package}.")
+    }
+    for name in hidden:
+        del sys.modules[name]
+    finders = list(sys.meta_path)
+    sys.meta_path[:] = [_Without(finder, package) for finder in finders]
+    try:
+        yield
+    finally:
+        sys.meta_path[:] = finders
+        sys.modules.update(hidden)

@@ -1,0 +1,51 @@
+"""The callbacks of callback_core keep the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from callback_contract import CallbackContract
+from callback_core import (
+    DefaultFlowCallback,
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+)
+
+
+class TestDefaultFlow(CallbackContract):
+    contract = (1, 0)
+    capabilities = frozenset({"steers"})
+    expect = "50 run, 10 not claimed, 0 deviates"
+
+    def make(self, output_dir: Path) -> Any:
+        return DefaultFlowCallback()
+
+
+class TestPrinter(CallbackContract):
+    contract = (1, 0)
+    capabilities = frozenset({"prints"})
+    expect = "50 run, 10 not claimed, 0 deviates"
+
+    def make(self, output_dir: Path) -> Any:
+        return PrinterCallback()
+
+
+class TestProgress(CallbackContract):
+    contract = (1, 0)
+    capabilities = frozenset({"prints"})
+    expect = "50 run, 10 not claimed, 0 deviates"
+
+    def make(self, output_dir: Path) -> Any:
+        return ProgressCallback()
+
+
+class TestEarlyStopping(CallbackContract):
+    contract = (1, 0)
+    capabilities = frozenset({"steers", "stops", "state"})
+    arguments = {"eval_strategy": "steps", "load_best_model_at_end": True}  # noqa: RUF012
+    expect = "57 run, 3 not claimed, 0 deviates"
+
+    def make(self, output_dir: Path) -> Any:
+        return EarlyStoppingCallback(early_stopping_patience=2)

@@ -1,0 +1,8 @@
+"""A training callback that sends a run to MLflow."""
+
+from __future__ import annotations
+
+from callback_mlflow.callback import MLflowCallback
+from callback_mlflow.tracker import MLflowTracker
+
+__all__ = ["MLflowCallback", "MLflowTracker"]

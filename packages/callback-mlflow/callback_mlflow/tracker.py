@@ -1,0 +1,163 @@
+"""`MLflowTracker`: a run in MLflow, through its client."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from callback_core.tracking import (
+    Limits,
+    Opening,
+    Point,
+    Redaction,
+    Status,
+    Tracker,
+    Upload,
+    flattened,
+)
+from callback_mlflow import fluent, settings
+from callback_mlflow.open_run import OpenRun
+from callback_mlflow.runs import existing_run, experiment_id, imported_mlflow, new_run
+
+LIMITS: Final = Limits(
+    batch_size=1000,
+    parameter_length=6000,
+    key_characters=r"\w.\- /" if sys.platform == "win32" else r"\w.\- /:",
+    key_length=250,
+)
+"""What MLflow takes since 2.10, as its module `mlflow.utils.validation` has it."""
+
+_STATUS: Final[dict[Status, str]] = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+
+
+class MLflowTracker(Tracker):
+    """A run in MLflow. Its arguments are described with `MLflowCallback`.
+
+    Raises:
+        ValueError: A setting is wrong.
+    """
+
+    name = "mlflow"
+
+    def __init__(
+        self,
+        *,
+        tracking_uri: str | None = None,
+        experiment_name: str | None = None,
+        run_id: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        nested: bool | None = None,
+        parent_run_id: str | None = None,
+        log_artifacts: bool | None = None,
+        flatten_params: bool | None = None,
+        max_log_params: int | None = None,
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self.experiment_name = settings.text(
+            "experiment_name", experiment_name, "MLFLOW_EXPERIMENT_NAME"
+        )
+        self.run_id = settings.run_id("run_id", run_id, "MLFLOW_RUN_ID")
+        self.tags = settings.tags("tags", tags, "MLFLOW_TAGS")
+        self.nested = settings.flag("nested", nested, "MLFLOW_NESTED_RUN")
+        self.parent_run_id = parent_run_id
+        self.log_artifacts = settings.flag(
+            "log_artifacts", log_artifacts, "HF_MLFLOW_LOG_ARTIFACTS"
+        )
+        self.flatten_params = settings.flag(
+            "flatten_params", flatten_params, "MLFLOW_FLATTEN_PARAMS"
+        )
+        most = settings.count("max_log_params", max_log_params, "MLFLOW_MAX_LOG_PARAMS")
+        self.max_log_params = most
+        self.limits = Limits(**{**vars(LIMITS), "parameter_count": most})
+        self.thread = fluent.ThreadOfTraining()
+        self._parent = parent_run_id
+        self._run: OpenRun
+
+    @property
+    def takes_checkpoints(self) -> bool:
+        """Whether checkpoints become artifacts."""
+        return self.log_artifacts
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return what makes an equal tracker elsewhere, for the server that is in use here."""
+        uri = self.tracking_uri or fluent.tracking_uri() or os.environ.get("MLFLOW_TRACKING_URI")
+        if uri is not None and Redaction().of(uri) != uri:  # there are credentials in it
+            if self.tracking_uri is not None:
+                return None
+            uri = None  # a process that inherits the environment finds it there
+        return {
+            "tracking_uri": uri,
+            "experiment_name": self.experiment_name,
+            "run_id": self.run_id,
+            "tags": {"mlflow.source.name": sys.argv[0], **self.tags},
+            "nested": self.nested,
+            "parent_run_id": self._parent,
+            "log_artifacts": self.log_artifacts,
+            "flatten_params": self.flatten_params,
+            "max_log_params": self.max_log_params,
+        }
+
+    def adopt(self) -> str | None:
+        """Return the id of the user's active run, or nest the new one in that."""
+        self._parent = self.parent_run_id
+        run = fluent.active_run()
+        if run is None or self.tracking_uri not in (None, fluent.tracking_uri()):
+            return None
+        active: str = run.info.run_id
+        if self.nested:
+            self._parent = active
+            return None
+        return active if self.run_id in (None, active) else None
+
+    def parameters_of(
+        self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return arguments and configuration, flattened if that is asked for."""
+        parameters = {**model_config, **arguments}
+        return flattened(parameters) if self.flatten_params else parameters
+
+    def open(self, opening: Opening) -> str:
+        """Open the run that was asked for, the one of before, or a new one."""
+        mlflow = imported_mlflow()
+        client = mlflow.MlflowClient(tracking_uri=self.tracking_uri)
+        run_id = opening.run_id if opening.adopted else self.run_id or opening.run_id
+        if run_id is None:
+            experiment = experiment_id(client, self.experiment_name, self._parent)
+            run = new_run(client, opening, experiment, self.tags, self._parent)
+        else:
+            run = existing_run(client, run_id)
+        self._run = OpenRun(client, run.info.run_id)
+        if run_id is not None and not opening.adopted:
+            client.update_run(run_id, status="RUNNING")
+        self._run.set_tags(self.tags)
+        if not opening.adopted and client.tracking_uri == mlflow.get_tracking_uri():
+            self.thread.show(mlflow.ActiveRun(run))
+        return self._run.id
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Log what is new; what has changed, which MLflow does not allow, becomes tags."""
+        self._run.log_parameters(parameters)
+
+    def log_metrics(self, points: Sequence[Point]) -> None:
+        """Add `points`."""
+        self._run.log_metrics(points)
+
+    def log_files(self, upload: Upload) -> None:
+        """Copy a checkpoint to the run's artifacts, under its name."""
+        self._run.client.log_artifacts(self._run.id, str(upload.path), upload.name)
+
+    def close(self, status: Status | None) -> None:
+        """Set how the run ended."""
+        self.thread.hide()
+        if status is not None:
+            self._run.client.set_terminated(self._run.id, _STATUS[status])
+
+    def release(self) -> None:
+        """Leave no active run behind in the training's thread."""
+        self.thread.leave()

@@ -1,0 +1,84 @@
+"""Trainings that are killed again and again, and go on: kills.py URI FOLDER KILLS SEED.
+
+Each life of a training is a fork of this process, which has imported everything, so that it does
+not begin with seconds of imports, in which a kill would prove nothing. Prints a line of JSON for
+each training: its experiment, how often it was killed, and the values that it logged. The first is
+not killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import mlflow  # noqa: F401  (imported here once, and not in each life)
+import torch
+from trainings import Net, Slow, expected, trainer
+
+from callback_mlflow import MLflowCallback
+
+
+def live(uri: str, experiment: str, output_dir: Path) -> None:
+    """Train to the end, from the newest checkpoint if there is one, and write what was logged."""
+    callback = MLflowCallback(tracking_uri=uri, experiment_name=experiment, flush_limit=60)
+    made = trainer(
+        output_dir,
+        callback,
+        Slow(0.02),
+        num_train_epochs=10,
+        eval_strategy="steps",  # an epoch's last evaluation follows the checkpoint of its last step
+        eval_steps=4,
+        save_strategy="steps",
+        save_steps=5,
+        save_total_limit=2,
+    )
+    made.train(resume_from_checkpoint=any(output_dir.glob("checkpoint-*")))
+    logged = [[*key, value] for key, value in expected(made).items()]
+    (output_dir / "logged.json").write_text(json.dumps(logged))
+
+
+def main(uri: str, folder: Path, kills: int, seed: int) -> None:
+    """Train until there were so many kills, each at a random moment."""
+    torch.set_num_threads(1)
+    torch.optim.AdamW(Net().parameters()).step()  # which imports hundreds of modules of torch
+    dice = random.Random(seed)
+    whole = 0.0  # how long a training takes that is not killed
+    number = 0
+    while number == 0 or kills > 0:
+        experiment, killed = f"killed-{number}", 0
+        output_dir = folder / experiment
+        output_dir.mkdir()
+        while not (output_dir / "logged.json").exists():
+            begun = time.monotonic()
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    with (output_dir / "output.txt").open("a") as output:
+                        os.dup2(output.fileno(), 1)
+                        os.dup2(output.fileno(), 2)
+                        live(uri, experiment, output_dir)
+                    status = 0
+                finally:
+                    os._exit(status)
+            if number and kills:
+                time.sleep(dice.uniform(0.0, 0.8 * whole))
+                os.kill(child, signal.SIGKILL)
+            _, code = os.waitpid(child, 0)
+            if os.WIFSIGNALED(code):
+                kills, killed = kills - 1, killed + 1
+            elif code:
+                sys.exit((output_dir / "output.txt").read_text())
+            whole = whole or time.monotonic() - begun
+        logged = json.loads((output_dir / "logged.json").read_text())
+        print(json.dumps({"experiment": experiment, "killed": killed, "logged": logged}))
+        number += 1
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

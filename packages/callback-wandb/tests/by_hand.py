@@ -1,0 +1,82 @@
+"""A training by hand, without torch: by_hand.py OUTPUT_DIR STEPS [kill | missing | fails | hangs].
+
+It logs a loss of an eighth of the step at each step. Then it is killed once all is logged, or ends:
+without the SDK once that has been said, or once a first attempt has failed, or is under way.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from typing import Any
+
+from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
+from callback_wandb import WandbCallback
+
+
+@dataclass
+class Arguments:
+    """The few arguments that the callbacks read."""
+
+    output_dir: str
+    run_name: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"output_dir": self.output_dir}
+
+
+class Missing(MetaPathFinder):
+    """Finds that the SDK is not installed."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] == "wandb":
+            raise ModuleNotFoundError(f"No module named {name!r}", name="wandb")
+
+
+class Said(logging.Handler):
+    """Notes whether a warning was logged."""
+
+    anything = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.anything = self.anything or record.levelno >= logging.WARNING
+
+
+def main(output_dir: str, steps: int, what: str) -> None:
+    said = Said()
+    logging.basicConfig()
+    logging.getLogger().addHandler(said)
+    if what == "missing":
+        sys.meta_path.insert(0, Missing())
+    callback = WandbCallback(flush_limit=2 if what in ("missing", "fails", "hangs") else 30)
+    args: Any = Arguments(output_dir)
+    state, control = TrainerState(max_steps=1000), TrainerControl()
+    handler = CallbackHandler([DefaultFlowCallback, callback], None, None, None, None)
+    handler.on_train_begin(args, state, control)
+    handler.on_epoch_begin(args, state, control)
+    for step in range(1, steps + 1):
+        state.global_step = step
+        handler.on_log(args, state, control, logs={"loss": step / 8})
+    tracker = callback.tracker
+    holds = {
+        "kill": lambda: tracker.run is not None and tracker.run.step >= steps,
+        "missing": lambda: said.anything,
+        "fails": lambda: said.anything,
+        "hangs": lambda: "WANDB_SERVICE" in os.environ,
+    }
+    while what in holds and not holds[what]():
+        time.sleep(0.02)
+    if what == "kill":
+        time.sleep(0.5)  # in which it notes how far it has come
+        os.kill(os.getpid(), signal.SIGKILL)
+    handler.on_train_end(args, state, control)
+    print(f"trained {steps} steps")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:] or [""])

@@ -1,0 +1,66 @@
+"""Write the rules' page: `tools/pants run tools/contract_docs.py > docs/contract.md`."""
+
+import re
+from collections.abc import Iterator
+
+from callback_contract import CAPABILITIES, GROUPS, RULES, Rule
+
+INTRODUCTION = """\
+# The contract of callbacks
+
+{count} rules that a training callback is checked against, and what each is good for. Their ids
+never change. [How to check a callback of yours](contract-for-yours.md) takes fewer than 15 lines.
+
+This page is made from the rules: `tools/pants run tools/contract_docs.py > docs/contract.md`.
+
+A rule is run where the callback has the capabilities that it *needs*. A rule *of trackers* looks
+into the store that a tracker writes to, and is run by `TrackerContract` only. *Since* is the
+version of the contract that it came with: a callback that says `contract = (1, 0)` is not checked
+against rules that came later.
+
+## Capabilities
+
+| capability | a callback that has it |
+|---|---|
+"""
+
+THREAD = re.compile(r"(?<![\w/-])([A-Za-z0-9][\w.-]*/[\w.-]+)#(\d+)")
+
+
+def page() -> str:
+    """Return the whole page."""
+    return "\n".join(lines()) + "\n"
+
+
+def lines() -> Iterator[str]:
+    """Yield the lines of the page."""
+    yield INTRODUCTION.format(count=len(RULES)).rstrip("\n")
+    yield from (f"| `{name}` | {what} |" for name, what in CAPABILITIES.items())
+    by_id = sorted(RULES.values(), key=lambda rule: rule.id)
+    for letters, group in GROUPS.items():
+        yield from ("", f"## {letters}: {group}")
+        for rule in by_id:
+            if rule.group == letters:
+                yield from section(rule)
+
+
+def section(rule: Rule) -> Iterator[str]:
+    """Yield the lines about one rule."""
+    yield from ("", f"### {rule.id}", "", rule.demands, "")
+    yield f"- **Why:** {linked(rule.why)}"
+    yield f"- **To mend it:** {rule.mend}"
+    applies = [f"since {rule.since[0]}.{rule.since[1]}"]
+    if rule.of_trackers:
+        applies.append("of trackers")
+    if rule.needs:
+        applies.append("needs " + ", ".join(f"`{name}`" for name in sorted(rule.needs)))
+    yield f"- {'; '.join(applies).capitalize()}."
+
+
+def linked(text: str) -> str:
+    """Return `text` with a link to each thread that it names as `owner/name#number`."""
+    return THREAD.sub(r"[\1#\2](https://github.com/\1/issues/\2)", text)
+
+
+if __name__ == "__main__":
+    print(page(), end="")
