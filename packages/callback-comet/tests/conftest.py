@@ -22,6 +22,9 @@ os.environ |= {
     "COMET_FALLBACK_STREAMER_CONNECTION_CHECK_INTERVAL": "1",
     "COMET_ERROR_TRACKING_ENABLE": "false",
 }
+# Tests run in directories of their own, where relative paths to packages lead nowhere.
+sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
+
 _KEPT = {name for name in os.environ if name.startswith("COMET_")}
 for _name in [name for name in os.environ if "COMET" in name and name not in _KEPT]:
     del os.environ[_name]

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP: Final = "callback_core.integrations"
 """A package offers its callback class here, under the name that `report_to` takes."""
 
+# Where transformers' name for `report_to` is not that of the package.
+_DISTRIBUTIONS: Final = {"azure_ml": "callback-azureml", "comet_ml": "callback-comet"}
+
 
 def get_available_reporting_integrations() -> list[str]:
     """Return the names that `report_to` takes in this environment, sorted."""
@@ -38,7 +41,7 @@ def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -
             raise ValueError(
                 f"report_to names {name!r}, which is not installed. Installed: "
                 f"{', '.join(sorted(found)) or 'none'}. Install it with: pip install "
-                f"callback-{name}"
+                f"{_DISTRIBUTIONS.get(name, f'callback-{name}')}"
             )
     return [found[name].load() for name in dict.fromkeys(names)]
 

@@ -52,3 +52,8 @@ def test_an_unknown_name_is_an_error_that_says_what_there_is_and_how_to_install_
         ValueError, match=r"'three', which is not installed.*one, .*two.*pip install callback-three"
     ):
         names(["one", "three"])
+
+
+def test_a_name_that_differs_from_its_package_s_is_an_error_with_the_package() -> None:
+    with pytest.raises(ValueError, match="pip install callback-comet$"):
+        names("comet_ml")

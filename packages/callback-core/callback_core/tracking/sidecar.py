@@ -77,7 +77,7 @@ class ProcessDelivery(Delivery):
         command = [sys.executable, "-m", "callback_core.tracking.replay", "--follow"]
         command += [str(os.getpid()), "--call-limit", str(self.open_limit)]
         command += ["--run", consumer.folder.run, "--tracker", consumer.name]
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        path = os.pathsep.join(map(os.path.abspath, sys.path))  # "" is the working directory
         environment = {**os.environ, "PYTHONPATH": path}
         with consumer.folder.log_of(consumer.name).open("ab") as log:
             self._process = subprocess.Popen(
