@@ -129,7 +129,7 @@ def test_parameters_are_told_again_where_a_resumed_training_has_others(run: Run)
 def test_points_come_in_batches_that_fit_and_names_and_values_too(run: Run) -> None:
     run.begin(0, long="123456789", a=1, b=2, c=3)
     run.log(1, **{"a b": 1, "c": float(2), "d": 3, "nan": {"__float__": "NaN"}, "text": "x"})
-    run.write("logs", 2, logs={"e": 1, "much_too_long": 1}, left_out={"f": "list"})
+    run.write("logs", 2, logs={"e": 1, "much_too_long": 1}, left_out={"f": "a list, not a number"})
     run.end()
     consumer = run.consumer(Choosy)
     consumer.deliver()

@@ -110,7 +110,7 @@ def _imported(case: Case) -> dict[str, Any]:
     module = case.subject.module or type(case.make()).__module__
     if module == "__main__":
         return {}  # written in a program or a notebook, there is nothing to import
-    answer = _import(module, case.subject.sdk or "", tuple(sys.path))
+    answer = _import(module, case.subject.sdk or "", tuple(map(os.path.abspath, sys.path)))
     missing = answer.get("missing")
     require(missing is None, f"{module} cannot be imported: there is no {missing}; set `module`")
     return answer

@@ -67,8 +67,8 @@ class Batches:
     def add(self, record: Record, past: Past) -> None:
         """Add the points of `record` that the tracker can take and has not got yet."""
         content, step = record.content, record.step
-        for name, kind in content.get("left_out", {}).items():
-            self._left_out[name] = f"it is a {kind}, not a number"
+        for name, what in content.get("left_out", {}).items():
+            self._left_out[name] = f"it is {what}"
         for name, plain in content["logs"].items():
             news = past.news(name, restored(plain), step, content["time"])
             if news is None:

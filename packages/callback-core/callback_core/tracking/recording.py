@@ -138,7 +138,8 @@ class Recording:
                 self._epoch_step = step
             name, made_plain = self._names.get(name) or self._name_of(name), plain(value)
             if made_plain is None:
-                left_out[name] = type(value).__name__
+                large = isinstance(value, int)
+                left_out[name] = "too large" if large else f"a {type(value).__name__}, not a number"
             elif isinstance(made_plain, str):
                 values[name] = self._redaction.of(made_plain, name)
             else:
