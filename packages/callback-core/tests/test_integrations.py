@@ -55,5 +55,5 @@ def test_an_unknown_name_is_an_error_that_says_what_there_is_and_how_to_install_
 
 
 def test_a_name_that_differs_from_its_package_s_is_an_error_with_the_package() -> None:
-    with pytest.raises(ValueError, match="pip install callback-comet$"):
+    with pytest.raises(ValueError, match=r"pip install callback-comet$"):
         names("comet_ml")
