@@ -1,7 +1,7 @@
 # What BUILD files share. Not a module: Pants reads it before every BUILD file, and it cannot import.
 
 # The resolves that tests run in; callback-core can be used in each. `core` comes first: it is what all have in common.
-RESOLVES = ("core", "torch", "peers", "mlflow", "codecarbon", "clearml", "wandb", "comet")
+RESOLVES = ("core", "torch", "peers", "mlflow", "codecarbon", "clearml", "comet")
 
 
 def requirements_of(resolve):

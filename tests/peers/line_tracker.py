@@ -49,7 +49,7 @@ class LineTracker(Tracker):
 def main(output_dir: str, how: str) -> None:
     """Train."""
     import transformers
-    from test_other_trainer import build
+    from small_training import build
 
     class Ends(transformers.TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -10,14 +10,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import line_tracker
 import pytest
 
 
 def train(output_dir: Path, how: str) -> tuple[int, list[dict[str, Any]]]:
     """Train in a process of its own; return its exit code and what the tracker was given so far."""
-    module = Path(__file__).with_name("line_tracker.py")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, str(module), str(output_dir), how]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    command = [sys.executable, line_tracker.__file__, str(output_dir), how]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False)
     lines = (output_dir / "lines.jsonl").read_text("utf-8").splitlines()
     return done.returncode, [json.loads(line) for line in lines]
