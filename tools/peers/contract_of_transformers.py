@@ -1,0 +1,730 @@
+"""Puts transformers' own callbacks through the contract, for `docs/contract-of-transformers.md`.
+
+Each SDK is in an environment of its own, because importing transformers' integrations imports some
+of those that are there. A callback's results go to a file, and the page is made of all files:
+
+    python -m venv /tmp/peer
+    /tmp/peer/bin/pip install torch==2.13.0 transformers==5.23.0 mlflow==3.17.2
+    export PYTHONPATH=packages/callback-core:packages/callback-contract
+    /tmp/peer/bin/python tools/peers/contract_of_transformers.py run /tmp/results MLflowCallback
+    /tmp/peer/bin/python tools/peers/contract_of_transformers.py page /tmp/results \
+        > docs/contract-of-transformers.md
+
+Each rule is checked in a process of its own, forked from one that has imported the SDK, and has
+`LIMIT` seconds. Trackers are sent to a directory, to a database, or to the stand-in servers of our
+own packages' tests, and read back with the readers of those tests.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Final
+
+from callback_contract import (
+    RULES,
+    CallbackContract,
+    ContractViolation,
+    RecordedRun,
+    Rule,
+    TrackerContract,
+)
+from callback_contract._case import Arguments
+from callback_contract._suite import keep
+from callback_contract._watching import silence
+from callback_core import TrainerControl, TrainerState
+
+VERSION: Final = "5.23.0"
+LIMIT: Final = 90.0
+"""Seconds that a rule has."""
+
+JOBS: Final = int(os.environ.get("JOBS", "4"))
+"""Rules that are checked at once; most of the time, they wait."""
+
+LONGEST: Final = 200
+"""Characters of what a rule said that are shown."""
+
+PACKAGES: Final = Path(__file__).resolve().parents[2] / "packages"
+INTEGRATIONS: Final = "transformers.integrations.integration_utils"
+
+ARGUMENTS: Final = {
+    "hub_private_repo": None,
+    "project": "contract",
+    "save_total_limit": None,
+    "trackio_bucket_id": None,
+    "trackio_space_id": None,
+    "trackio_static_space_id": False,
+}
+"""Arguments that transformers' callbacks read and the contract's trainings have not."""
+
+
+class Peer(CallbackContract):
+    """One of transformers' callbacks.
+
+    Attributes:
+        home: The module that has it.
+        packages: What has to be installed for it, beside transformers.
+        reader: The package of ours whose tests read what it stores.
+    """
+
+    __test__ = False
+    contract = (1, 0)
+    expect = ""
+    home: ClassVar[str] = "transformers.trainer_callback"
+    packages: ClassVar[tuple[str, ...]] = ()
+    reader: ClassVar[str] = ""
+
+    def make(self, output_dir: Path) -> Any:
+        """Return a new one, as transformers' Trainer makes it."""
+        return getattr(import_module(self.home), type(self).__name__)()
+
+    @classmethod
+    def load(cls) -> None:
+        """Import what all rules need, once."""
+        getattr(import_module(cls.home), cls.__name__)
+        if cls.sdk is not None:
+            import_module(cls.sdk)
+        if cls.reader:
+            sys.path.insert(0, str(PACKAGES / cls.reader / "tests"))
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Set what users set in the environment, before a rule is checked."""
+
+
+class DefaultFlowCallback(Peer):
+    """Decides when to log, to evaluate and to save."""
+
+    capabilities = frozenset({"steers"})
+
+
+class EarlyStoppingCallback(Peer):
+    """Stops a training that gets no better."""
+
+    capabilities = frozenset({"steers", "stops", "state"})
+    arguments = {"eval_strategy": "steps", "load_best_model_at_end": True}  # noqa: RUF012
+
+    def make(self, output_dir: Path) -> Any:
+        """Return one that has little patience."""
+        return import_module(self.home).EarlyStoppingCallback(early_stopping_patience=2)
+
+
+class PrinterCallback(Peer):
+    """Prints the logs."""
+
+    capabilities = frozenset({"prints"})
+
+
+class ProgressCallback(Peer):
+    """Draws a bar."""
+
+    capabilities = frozenset({"prints"})
+
+
+class NotebookProgressCallback(Peer):
+    """Draws a bar and a table in a notebook."""
+
+    home = "transformers.utils.notebook"
+    packages = ("ipython",)
+    capabilities = frozenset({"prints"})
+
+
+class KubeflowCallback(Peer):
+    """Tells Kubeflow how far a training is."""
+
+    home = INTEGRATIONS
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Name a controller that is not there, and a token."""
+        token = output_dir.parent / "token"
+        token.write_text("token")
+        os.environ["KUBEFLOW_TRAINER_SERVER_URL"] = "http://127.0.0.1:9/"
+        os.environ["KUBEFLOW_TRAINER_SERVER_TOKEN"] = str(token)
+
+
+class CodeCarbonCallback(Peer):
+    """Estimates what a training emits."""
+
+    home = INTEGRATIONS
+    packages = ("codecarbon",)
+    sdk = "codecarbon"
+    capabilities = frozenset({"sdk"})
+    early = True
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Note whether the rule is about another process than the main one."""
+        self.early = rule.group != "RNK" and rule.id != "OUT-001"
+
+    def make(self, output_dir: Path) -> Any:
+        """Return one that knows of its trainer, by which most trainings of the rules are begun."""
+        callback = super().make(output_dir)
+        if self.early:
+            callback.on_init_end(Arguments(str(output_dir)), TrainerState(), TrainerControl())
+        return callback
+
+
+class FlyteCallback(Peer):
+    """Keeps checkpoints with Flyte."""
+
+    home = INTEGRATIONS
+    packages = ("flytekit", "flytekitplugins-deck-standard")
+    sdk = "flytekit"
+    capabilities = frozenset({"sdk"})
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Be in a task, whose checkpoints go to a directory."""
+        contexts = import_module("flytekit.core.context_manager").FlyteContextManager
+        keeper = import_module("flytekit.core.checkpointer").SyncCheckpoint
+        (kept := output_dir.parent / "kept").mkdir()
+        context = contexts.current_context()
+        parameters = context.user_space_params.builder()
+        parameters.checkpoint = keeper(checkpoint_dest=str(kept))
+        execution = context.execution_state.with_params(user_space_params=parameters.build())
+        contexts.push_context(context.with_execution_state(execution).build())
+
+
+class PeerTracker(Peer, TrackerContract):
+    """One of transformers' callbacks that keeps what is logged in a store."""
+
+    __test__ = False
+    home = INTEGRATIONS
+
+    def settle(self) -> None:
+        """Let the SDK send what it still has, as it does when the process ends."""
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Note where, and whether the rule asks what is there when training ends."""
+        self.at_once = rule.id == "DEL-001"
+
+    def read(self, output_dir: Path) -> list[RecordedRun]:
+        """Return what is stored, once the SDK has sent all, but for the rule about just that."""
+        if not self.at_once:
+            self.settle()
+        return self.stored(output_dir)
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Return what is stored."""
+        raise NotImplementedError
+
+
+class TensorBoardCallback(PeerTracker):
+    """Writes event files."""
+
+    packages = ("tensorboard",)
+    sdk = "tensorboard"
+    capabilities = frozenset({"sdk", "parameters", "non_finite", "text"})
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Read the directories with TensorBoard's own reader."""
+        runs = [run for run in output_dir.glob("runs/*") if any(run.iterdir())]
+        return [self._recorded(run) for run in sorted(runs, key=lambda run: run.stat().st_ctime_ns)]
+
+    @staticmethod
+    def _recorded(directory: Path) -> RecordedRun:
+        of = import_module("tensorboard.backend.event_processing.event_accumulator")
+        found = of.EventAccumulator(str(directory), {"scalars": 0, "tensors": 0}).Reload()
+        text: dict[str, list[tuple[int, str]]] = {}
+        for tag in (tag for tag in found.Tags()["tensors"] if tag.endswith("/text_summary")):
+            values = [(e.step, e.tensor_proto.string_val[0].decode()) for e in found.Tensors(tag)]
+            text[tag.removesuffix("/text_summary")] = values
+        parameters: dict[str, Any] = {}
+        for _, value in text.pop("model_config", []) + text.pop("args", []):
+            parameters |= json.loads(value)
+        points = {t: [(e.step, e.value) for e in found.Scalars(t)] for t in found.Tags()["scalars"]}
+        return RecordedRun(directory.name, parameters, points, text)
+
+
+class MLflowCallback(PeerTracker):
+    """Sends to MLflow."""
+
+    packages = ("mlflow",)
+    sdk = "mlflow"
+    reader = "callback-mlflow"
+    capabilities = frozenset({"sdk", "parameters", "files", "non_finite", "status"})
+    made: ClassVar[Path]
+
+    @classmethod
+    def load(cls) -> None:
+        """Make an empty database once, which takes MLflow seconds."""
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+        super().load()
+        cls.made = Path("made").absolute()
+        cls.made.mkdir()
+        made = (
+            f"import mlflow; mlflow.MlflowClient('sqlite:///{cls.made}/mlflow.db')"
+            f".create_experiment('contract', '{cls.made}')"
+        )
+        subprocess.run([sys.executable, "-c", made], check=True)
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Name the database, and ask for checkpoints where a rule is about them."""
+        super().prepare(output_dir, rule)
+        database = output_dir / "mlflow.db"
+        database.write_bytes((self.made / "mlflow.db").read_bytes())
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{database}"
+        os.environ["MLFLOW_EXPERIMENT_NAME"] = "contract"
+        os.environ["HF_MLFLOW_LOG_ARTIFACTS"] = str("files" in rule.needs)
+
+    def settle(self) -> None:
+        """Wait for what MLflow writes in threads."""
+        import_module("mlflow").flush_async_logging()
+
+    def stored_name(self, name: str) -> str:
+        """Return the name as it is."""
+        return name
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Read the tables, without MLflow."""
+        database = output_dir / "mlflow.db"
+        return [
+            self._recorded(run)
+            for run in import_module("reader").Database(database).runs("contract")
+        ]
+
+    def _recorded(self, run: Any) -> RecordedRun:
+        points: dict[str, list[tuple[int, float]]] = {}
+        for name, step, value, _ in run.points:
+            # MLflow keeps infinities as the largest number there is.
+            kept = math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
+            points.setdefault(name, []).append((step, kept))
+        status = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
+        files = [f.relative_to(self.made).as_posix() for f in self.made.rglob("*") if f.is_file()]
+        return RecordedRun(
+            run.id,
+            run.parameters,
+            points,
+            files=frozenset(files),
+            status=status.get(run.status, "running"),
+        )
+
+
+class CometCallback(PeerTracker):
+    """Sends to Comet; here to a server of our tests."""
+
+    packages = ("comet_ml",)
+    sdk = "comet_ml"
+    reader = "callback-comet"
+    capabilities = frozenset({"sdk", "parameters", "non_finite", "files"})
+
+    @classmethod
+    def load(cls) -> None:
+        """Have Comet try little and give up soon."""
+        os.environ |= {
+            "COMET_TIMEOUT_HTTP": "5",
+            "COMET_HTTP_SESSION_RETRY_TOTAL": "0",
+            "COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL": "0",
+            "COMET_ERROR_TRACKING_ENABLE": "false",
+            "COMET_API_KEY": "k" * 25,
+        }
+        super().load()
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Start the server, and ask for checkpoints where a rule is about them."""
+        super().prepare(output_dir, rule)
+        recorded = import_module("recorded").Recorded
+        add_point = recorded.add_point
+
+        def add_number(one: Any, metric: dict[str, Any]) -> None:
+            with suppress(TypeError, ValueError):  # and refuse nothing
+                add_point(one, metric)
+
+        recorded.add_point = add_number
+        self.server = import_module("comet_server").CometServer()
+        self.server.start()
+        os.environ["COMET_URL_OVERRIDE"] = self.server.url
+        os.environ["COMET_PROJECT_NAME"] = "contract"
+        os.environ["COMET_LOG_ASSETS"] = str("files" in rule.needs)
+
+    def make(self, output_dir: Path) -> Any:
+        """Return a new one, by a module that has looked for comet_ml just now.
+
+        It looks when it is imported, and one rule takes comet_ml away later than that.
+        """
+        util = import_module("importlib.util")
+        home = import_module(self.home)
+        home._is_comet_installed = util.find_spec("comet_ml") is not None
+        return super().make(output_dir)
+
+    def settle(self) -> None:
+        """End the experiment, as Comet does when the process ends."""
+        if (experiment := import_module("comet_ml").get_running_experiment()) is not None:
+            experiment.end()
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Return what the server has got."""
+        return [self._recorded(one) for one in self.server.experiments.values()]
+
+    @staticmethod
+    def _recorded(experiment: Any) -> RecordedRun:
+        points: dict[str, list[tuple[int, float]]] = {}
+        for name, step, value in experiment.points:
+            points.setdefault(name, []).append((step, value))
+        files = frozenset(experiment.files)
+        return RecordedRun(experiment.key, experiment.parameters, points, files=files)
+
+
+class ClearMLCallback(PeerTracker):
+    """Sends to ClearML; here to a server of our tests."""
+
+    packages = ("clearml",)
+    sdk = "clearml"
+    reader = "callback-clearml"
+    capabilities = frozenset({"sdk", "parameters", "files", "status"})
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Start the server."""
+        super().prepare(output_dir, rule)
+        self.server = import_module("server").ClearMLServer()
+        os.environ["CLEARML_CONFIG_FILE"] = str(output_dir.parent / "none.conf")
+        os.environ["CLEARML_CACHE_DIR"] = str(output_dir.parent / "cache")
+        os.environ |= self.server.environment()
+
+    def settle(self) -> None:
+        """Have the SDK send what it has."""
+        task = import_module("clearml").Task.current_task()
+        if task is not None:
+            task.flush(wait_for_uploads=True)
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Return what the server has got."""
+        return [self._recorded(task) for task in self.server.tasks.values()]
+
+    def _recorded(self, task: Mapping[str, Any]) -> RecordedRun:
+        status = {"completed": "finished", "failed": "failed", "stopped": "interrupted"}
+        points = self.server.points(task["id"])
+        names = [model["name"] for model in self.server.models.values()]
+        return RecordedRun(
+            id=task["id"],
+            parameters=self.server.parameters(task["id"]),
+            points={f"{m}/{v}": found for (m, v), found in points.items() if m != "Summary"},
+            summary={f"train/{v}": f[-1][1] for (m, v), f in points.items() if m == "Summary"},
+            files=frozenset(f"{n}/{file}" for n in names for file in self.server.contents(n)),
+            status=status.get(task["status"], "running"),
+        )
+
+
+class TrackioCallback(PeerTracker):
+    """Writes to Trackio's database on this machine."""
+
+    packages = ("trackio",)
+    sdk = "trackio"
+    capabilities = frozenset({"sdk", "parameters", "non_finite", "text"})
+    project: ClassVar[str] = ""
+
+    @classmethod
+    def load(cls) -> None:
+        """Name the directory of the databases, which Trackio asks for when it is imported."""
+        os.environ["TRACKIO_DIR"] = str(Path("trackio").absolute())
+        super().load()
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Take a project, which is a database, for each rule."""
+        super().prepare(output_dir, rule)
+        self.database = Path(os.environ["TRACKIO_DIR"]) / f"{rule.id}.db"
+        vars_of_arguments(project=rule.id)
+
+    def settle(self) -> None:
+        """End the run, as Trackio does when the process ends."""
+        with suppress(RuntimeError):  # where none is open
+            import_module("trackio").finish()
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Read the tables, without Trackio."""
+        if not self.database.exists():
+            return []
+        with sqlite3.connect(self.database) as database:
+            rows = database.execute("select run_id, metrics from metrics order by id").fetchall()
+            configs = dict(database.execute("select run_id, config from configs").fetchall())
+        found = []
+        for run in dict.fromkeys([*configs, *(run for run, _ in rows)]):
+            points: dict[str, list[tuple[int, Any]]] = {}
+            text: dict[str, list[tuple[int, Any]]] = {}
+            for values in (json.loads(values) for of, values in rows if of == run):
+                step = values.pop("train/global_step", -1)
+                for name, value in values.items():
+                    kept = float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+                    kind = text if isinstance(kept, str) else points
+                    kind.setdefault(name, []).append((step, kept))
+            config = json.loads(configs.get(run) or "{}")
+            found.append(RecordedRun(run, config, _numbers(points), text))
+        return found
+
+
+def vars_of_arguments(**values: Any) -> None:
+    """Give the arguments of the contract's trainings what transformers' callbacks read in them."""
+    for name, value in values.items():
+        setattr(Arguments, name, value)
+
+
+def _numbers(points: Mapping[str, list[tuple[int, Any]]]) -> dict[str, list[tuple[int, float]]]:
+    """Return the points that are numbers."""
+    return {n: [p for p in of if isinstance(p[1], (int, float))] for n, of in points.items()}
+
+
+def _plain(summary: Mapping[str, Any]) -> dict[str, float]:
+    return {f"train/{n}": v for n, v in summary.items() if isinstance(v, (int, float))}
+
+
+PEERS: Final[dict[str, type[Peer]]] = {
+    peer.__name__: peer
+    for peer in (
+        DefaultFlowCallback,
+        EarlyStoppingCallback,
+        PrinterCallback,
+        ProgressCallback,
+        NotebookProgressCallback,
+        TensorBoardCallback,
+        MLflowCallback,
+        CometCallback,
+        ClearMLCallback,
+        TrackioCallback,
+        CodeCarbonCallback,
+        KubeflowCallback,
+        FlyteCallback,
+    )
+}
+
+
+INTRODUCTION: Final = """\
+# transformers' callbacks and the contract
+
+What comes of it when transformers' own callbacks are put through [the contract](contract.md),
+which is younger than they are. Each is made as transformers' Trainer makes it, with the
+variables of the environment that it documents, and claims the
+[capabilities](contract.md#capabilities) that it documents or that its code names.
+
+{versions}.
+
+Each rule was checked in a process of its own and had {limit} seconds; one that took longer counts
+as broken. TensorBoard's event files and the databases of MLflow and Trackio
+were read from disk. Comet and ClearML sent to stand-in servers, those of the tests in `packages`.
+What Comet still had to send was waited for before its store was read (`experiment.end()`), but for
+DEL-001, which asks what is there when `on_train_end` returns.
+
+- Where transformers' Trainer fires `on_init_end`, most trainings of the rules do not. It was fired
+  for `CodeCarbonCallback`, which does nothing without it.
+- One defect can break several rules: a tracker that ends a training when a value cannot be
+  written breaks each rule that logs one.
+- FLT-002 and CTL-005 ask for what transformers has no means for: an `on_error`, and a reason in
+  the control. They are broken by all that they are run for.
+- `unreachable`, `resume`, `rewinds` and the trackers' `state` are claimed by none, since none
+  documents them: 22 rules for trackers were not run for anyone.
+
+This page is written by `tools/peers/contract_of_transformers.py`, whose docstring has the commands.
+"""
+
+NOT_RUN: Final = """\
+Not run:
+
+- `AzureMLCallback`, `DagsHubCallback` and `NeptuneCallback` need a workspace or an account.
+- `SwanLabCallback` and `WandbCallback` were not tried.
+- `DVCLiveCallback` stores its own count of logs in place of the training's step. The rules for
+  trackers look a value up by its step, so that most of them would say just this.
+"""
+
+
+def run(peer: type[Peer], only: list[str], into: Path) -> None:
+    """Check each rule of one callback, and write down what came of it."""
+    import transformers
+
+    if transformers.__version__ != VERSION:
+        sys.exit(f"This is about transformers {VERSION}, not {transformers.__version__}.")
+    vars_of_arguments(**ARGUMENTS)
+    into = into.absolute()
+    into.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as folder:
+        os.environ["HOME"] = folder
+        os.chdir(folder)
+        sys.path[:] = [os.path.abspath(path) for path in sys.path]
+        peer.load()
+        rules = [
+            rule
+            for rule in sorted(RULES.values(), key=lambda rule: rule.id)
+            if (peer._of_trackers or not rule.of_trackers) and (not only or rule.id in only)
+        ]
+        outcomes = apart(peer, rules, Path(folder))
+        results = []
+        for rule in rules:
+            outcome, message = outcomes[rule.id]
+            message = message.partition(". Demanded: ")[0].removeprefix(f"[{rule.id}] ")
+            results.append([rule.id, outcome, plain(message, folder)])
+            if outcome == "crashed":
+                print(rule.id, message, file=sys.stderr)
+    versions = {name: version(name) for name in ("transformers", "torch", *peer.packages)}
+    data = {"versions": versions, "results": results}
+    (into / f"{peer.__name__}.json").write_text(json.dumps(data, indent=1) + "\n")
+
+
+def apart(peer: type[Peer], rules: list[Rule], folder: Path) -> dict[str, tuple[str, str]]:
+    """Check each rule in a process of its own, some at once; return by id what came of it."""
+    outcomes: dict[str, tuple[str, str]] = {}
+    waiting = []
+    for rule in rules:
+        if rule.needs <= set(peer.capabilities):
+            waiting.append(rule)
+        else:
+            outcomes[rule.id] = ("not claimed", "")
+    under_way: dict[int, tuple[Rule, float]] = {}
+    while waiting or under_way:
+        while waiting and len(under_way) < JOBS:
+            rule = waiting.pop(0)
+            under_way[_started(peer, rule, folder)] = (rule, time.monotonic() + LIMIT)
+        for child, (rule, deadline) in [*under_way.items()]:
+            late = time.monotonic() > deadline
+            if late or os.waitpid(child, os.WNOHANG) != (0, 0):
+                with suppress(ProcessLookupError):
+                    os.killpg(child, signal.SIGKILL)  # with all that it has started
+                if late:
+                    os.waitpid(child, 0)
+                del under_way[child]
+                answer = folder / f"{rule.id}.json"
+                if answer.exists():
+                    outcome, message = json.loads(answer.read_text())
+                    outcomes[rule.id] = (outcome, message)
+                else:
+                    said = f"does not come back within {LIMIT:.0f} seconds" if late else "it ends"
+                    outcomes[rule.id] = ("broken", said)
+        time.sleep(0.02)
+    return outcomes
+
+
+def _started(peer: type[Peer], rule: Rule, folder: Path) -> int:
+    """Check one rule in a process that is returned."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()  # so that all that it starts can be ended with it
+        try:
+            answer = folder / f"{rule.id}.new"
+            answer.write_text(json.dumps(_checked(peer, rule, folder)))
+            answer.rename(answer.with_suffix(".json"))
+        finally:
+            os._exit(0)  # without what the SDK would do then
+    return child
+
+
+def _checked(peer: type[Peer], rule: Rule, folder: Path) -> tuple[str, str]:
+    """Check one rule in this process, whose output nobody reads."""
+    at = folder / rule.id
+    (at / "output").mkdir(parents=True)
+    (at / "working directory").mkdir()
+    os.chdir(at / "working directory")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    try:
+        subject = peer()
+        subject.prepare(at / "output", rule)
+        with silence():
+            keep(rule, subject, at)
+    except ContractViolation as violation:
+        return "broken", str(violation)
+    except BaseException as error:
+        return "crashed", "".join(traceback.format_exception(error))
+    return "kept", ""
+
+
+def plain(message: str, folder: str) -> str:
+    """Return a message without what is different in every run."""
+    message = re.sub(re.escape(folder) + r"/[A-Z]{3}-\d{3}", "…", message).replace(folder, "…")
+    message = re.sub(r"(\d+: )?/tmp/\w+", "…", message.replace(str(PACKAGES), "packages"))
+    message = re.sub(r"0x[0-9a-f]{6,}", "0x…", message)
+    message = re.sub(r"\b[0-9a-f]{16,}\b|\b\d{8}_\d{6}-\w{8}\b", "…", message)
+    message = re.sub(r"(processes are left): [\d, ]+", r"\1", message)
+    if message.startswith("left open: "):
+        opened = re.sub(r"(\w+):\[\w*\]|\b\d+: ", r"\1", message.removeprefix("left open: "))
+        message = "left open: " + ", ".join(sorted({*opened.split(", ")}))
+    begun, left, names = message.partition("threads are left: ")
+    if left:
+        names = re.sub(r"((?:Thread|Executor|Dummy)-)[\d_]+", r"\1…", names)
+        message = begun + left + ", ".join(sorted({*names.split(", ")}))
+    return message
+
+
+def page(results: Path) -> Iterator[str]:
+    """Yield the lines of the page."""
+    of_all = {
+        name: json.loads((results / f"{name}.json").read_text())
+        for name in PEERS
+        if (results / f"{name}.json").exists()
+    }
+    versions = dict(
+        sorted({n: v for of in of_all.values() for n, v in of["versions"].items()}.items())
+    )
+    yield INTRODUCTION.format(
+        versions=", ".join(f"{name} {number}" for name, number in sorted(versions.items())),
+        limit=f"{LIMIT:.0f}",
+    ).rstrip("\n")
+    yield from (
+        "",
+        "| callback | rules run | kept | broken | not claimed |",
+        "|---|---:|---:|---:|---:|",
+    )
+    for name, of in of_all.items():
+        outcomes = [outcome for _, outcome, _ in of["results"]]
+        counts = [outcomes.count(one) for one in ("kept", "broken", "not claimed")]
+        shown = f"[{name}](#{name.lower()})"
+        yield f"| {shown} | {counts[0] + counts[1]} | {counts[0]} | {counts[1]} | {counts[2]} |"
+    yield from ("", NOT_RUN.rstrip("\n"))
+    for name, of in of_all.items():
+        yield from ("", f"## {name}", "")
+        yield from section(PEERS[name], of["results"])
+
+
+def section(peer: type[Peer], results: list[list[str]]) -> Iterator[str]:
+    """Yield the lines about one callback."""
+    claims = ", ".join(f"`{name}`" for name in sorted(peer.capabilities)) or "nothing"
+    yield f"It claims {claims}."
+    broken = [(rule, message) for rule, outcome, message in results if outcome == "broken"]
+    if not broken:
+        yield from ("", "It keeps every rule that was run.")
+        return
+    yield from ("", "| rule | demand | what happened |", "|---|---|---|")
+    for rule, message in broken:
+        happened = cell(short(plain(message, str(PACKAGES))))
+        yield f"| {linked(rule)} | {cell(first(RULES[rule].demands))} | {happened} |"
+
+
+def linked(rule: str) -> str:
+    """Return a rule's id with a link to what is written of it."""
+    return f"[{rule}](contract.md#{rule.lower()})"
+
+
+def first(demands: str) -> str:
+    """Return the first sentence of a demand."""
+    return re.split(r"(?<=\.) (?=[A-Z])", demands)[0]
+
+
+def short(message: str) -> str:
+    """Return the first line of a message, or what of it is enough."""
+    line = " ".join(message.split("\n")[0].split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"
+
+
+def cell(text: str) -> str:
+    """Return text for a cell of a table, in which nothing is markup but code."""
+    if text.count("`") % 2:
+        text = text.replace("`", "'")
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([\\*_<>\[\]])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "page":
+        print("\n".join(page(Path(sys.argv[2]))))
+    else:
+        run(PEERS[sys.argv[3]], sys.argv[4:], Path(sys.argv[2]))
