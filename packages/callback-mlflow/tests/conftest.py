@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 # A server that is away is tried once more, and not for minutes; what fails is tried again by us.
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
 os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "0"
+
+# Tests run in directories of their own, where relative paths to packages lead nowhere.
+sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
 
 _KEPT = {name for name in os.environ if name.startswith("MLFLOW_")}
 
