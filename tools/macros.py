@@ -1,7 +1,20 @@
 # What BUILD files share. Not a module: Pants reads it before every BUILD file, and it cannot import.
 
 # The resolves that tests run in; callback-core can be used in each. `core` comes first: it is what all have in common.
-RESOLVES = ("core", "torch", "peers", "mlflow", "codecarbon", "clearml", "comet")
+RESOLVES = (
+    "core",
+    "torch",
+    "peers",
+    "mlflow",
+    "codecarbon",
+    "clearml",
+    "comet",
+    "wandb",
+    "neptune",
+    "azureml",
+    "dagshub",
+    "flyte",
+)
 
 
 def requirements_of(resolve):
@@ -20,12 +33,19 @@ def everything_in(resolve):
     return [f"3rdparty/python:{name}@resolve={resolve}" for name in requirements_of(resolve)]
 
 
-# What may be imported from another package: what its __init__.py exports. Whole packages (:lib) are for BUILD files.
+# What may be imported from another package: what its __init__.py exports, and by tests what its testing.py offers.
+# Whole packages (:lib) are for BUILD files.
 PUBLIC_CORE = (
     "//packages/callback-core/callback_core/__init__.py",
     "//packages/callback-core/callback_core/tracking/__init__.py",
 )
-PUBLIC = ("!//packages/*/tests/**", "//packages/*/*/__init__.py", "//packages/*:lib", *PUBLIC_CORE)
+PUBLIC = (
+    "!//packages/*/tests/**",
+    "//packages/*/*/__init__.py",
+    "//packages/*/*/testing.py",
+    "//packages/*:lib",
+    *PUBLIC_CORE,
+)
 THIRD_PARTY = ("//3rdparty/**",)
 
 

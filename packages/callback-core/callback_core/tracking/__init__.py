@@ -1,10 +1,12 @@
 """What all experiment trackers share: `TrackerCallback`, and `Tracker`, which a package writes."""
 
+from callback_core.tracking import settings
 from callback_core.tracking.callback import TrackerCallback
 from callback_core.tracking.delivery import DeliveryKind
 from callback_core.tracking.naming import tracked_name
 from callback_core.tracking.recording import Recording
 from callback_core.tracking.redaction import Redaction
+from callback_core.tracking.sdk import import_sdk
 from callback_core.tracking.tracker import (
     Limits,
     Opening,
@@ -29,5 +31,7 @@ __all__ = [
     "TrackerCallback",
     "Upload",
     "flattened",
+    "import_sdk",
+    "settings",
     "tracked_name",
 ]

@@ -132,7 +132,7 @@ class TrackerCallback(TrainerCallback):
         """Take part in the recording; in a run that the user has opened, if there is one."""
         if self._recording is not None:  # where the loop before raised and did not say so
             self.end(self._recording.how_it_ended())
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and not self.tracker.disabled:
             self._status, self._recording = "finished", None
             recording = Recording.of(state)
             if recording is None or recording.ended is not None:
@@ -159,7 +159,7 @@ class TrackerCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Write `logs` to the journal; after a training, to that of the run that has ended."""
-        if not state.is_world_process_zero or logs is None:
+        if not state.is_world_process_zero or logs is None or self.tracker.disabled:
             return
         recording = self._recording
         if recording is None or not recording.is_of(state):

@@ -124,6 +124,11 @@ class Tracker:
     rewinds: ClassVar[bool] = False
 
     @property
+    def disabled(self) -> bool:
+        """Whether the user has switched it off, so that nothing is recorded for it."""
+        return False
+
+    @property
     def takes_checkpoints(self) -> bool:
         """Whether `log_files` is to be called for each checkpoint."""
         return False

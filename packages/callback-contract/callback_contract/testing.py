@@ -1,0 +1,223 @@
+"""What tests of trackers need beside the rules: processes, waiting, and a server to stand in."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeVar
+
+__all__ = [
+    "Answer",
+    "Request",
+    "StandIn",
+    "environment",
+    "replay",
+    "run_python",
+    "unused_port",
+    "use_absolute_paths",
+    "wait_until",
+]
+
+_StandIn = TypeVar("_StandIn", bound="StandIn")
+
+
+def use_absolute_paths() -> None:
+    """Make this process find modules from any directory, also those it knows by relative paths."""
+    sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return an environment in which another Python finds what this one finds, from anywhere."""
+    paths = [os.path.abspath(entry) for entry in sys.path if entry]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
+
+
+def run_python(
+    *arguments: str,
+    timeout: float = 120.0,
+    cwd: Path | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments, and return how it ended and what it printed.
+
+    Args:
+        arguments: Such as `-c` and a program.
+        timeout: Seconds after which it is killed, which raises `subprocess.TimeoutExpired`.
+        cwd: The directory that it runs in.
+        variables: Environment variables that it has besides those of this process.
+    """
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+    )
+
+
+def replay(output_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command that delivers what is pending of the trainings in a directory."""
+    return run_python("-m", "callback_core.tracking.replay", str(output_dir), *arguments)
+
+
+def wait_until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
+    """Wait until something holds.
+
+    Raises:
+        AssertionError: It did not within that many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"it did not happen within {seconds:g} seconds"
+        time.sleep(0.02)
+
+
+def unused_port() -> int:
+    """Return a port of this machine that nobody listens at."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+class Request(NamedTuple):
+    """What a client has sent.
+
+    Attributes:
+        method: Such as `POST`.
+        path: The path and the query, as they were sent.
+        headers: The headers.
+        body: The body, as it was sent.
+    """
+
+    method: str
+    path: str
+    headers: Message
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """What a server says to it.
+
+    Attributes:
+        status: The HTTP status.
+        body: The body.
+        headers: Headers beside its length.
+    """
+
+    status: int = 200
+    body: bytes = b"{}"
+    headers: Mapping[str, str] = {"Content-Type": "application/json"}
+
+
+class StandIn:
+    """An HTTP server on this machine that stands in for a tracker's, for the real SDK to talk to.
+
+    A subclass says in `answer` what it does. The port is the same whenever it is started again.
+
+    Attributes:
+        mode: `ok`; `broken` answers 500 to all, `silent` takes requests and does not answer.
+        requests: What was sent to it while it was `ok`, in order.
+        url: Its address, without a slash at the end.
+    """
+
+    mode: Literal["ok", "broken", "silent"]
+
+    def __init__(self) -> None:
+        self.mode = "ok"
+        self.requests: list[Request] = []
+        self.port = unused_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._http: ThreadingHTTPServer | None = None
+
+    def answer(self, request: Request) -> Answer:
+        """Return the answer to a request; called for one at a time."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._stopping.clear()
+        self._http = _Server(("127.0.0.1", self.port), _handler_for(self))
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections from now on; whoever waits for an answer is hung up on."""
+        self._stopping.set()
+        if self._http is not None:
+            self._http.shutdown()
+            self._http.server_close()
+            self._http = None
+
+    def __enter__(self: _StandIn) -> _StandIn:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def handle(self, request: Request) -> Answer | None:
+        """Return the answer to a request as `mode` has it; `None` hangs up."""
+        if self.mode == "silent":
+            self._stopping.wait()
+            return None
+        if self.mode == "broken":
+            return Answer(500, b'{"message": "broken"}')
+        with self.lock:
+            self.requests.append(request)
+            return self.answer(request)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+
+
+def _handler_for(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            body = self._body()
+            answer = stand_in.handle(Request(self.command, self.path, self.headers, body))
+            if answer is None:
+                self.close_connection = True
+                return
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.body)
+
+        do_DELETE = do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = handle_any
+
+        def _body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            chunks = []
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+            return b"".join(chunks)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    return Handler
