@@ -219,6 +219,19 @@ def test_stopping_hangs_up_on_those_who_wait_and_refuses_the_next(server: Echo) 
         ask(server, "GET")
 
 
+def test_stopping_ends_a_connection_that_would_be_used_again(server: Echo) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", "/")
+    connection.getresponse().read()
+    connection.auto_open = 0  # or it would open another
+    server.stop()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        connection.request("GET", "/")
+        connection.getresponse()
+    connection.close()
+    assert len(server.requests) == 1
+
+
 def test_a_stand_in_that_is_started_again_is_at_the_same_address_and_keeps_its_memory() -> None:
     server = Echo()
     with pytest.raises(ConnectionRefusedError):
