@@ -243,8 +243,9 @@ small_trainer(Path("out"), CodeCarbonCallback(country_iso_code="SWE"),
     child = subprocess.Popen(
         [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, text=True
     )
-    assert child.stdout is not None
-    wait_until(lambda: "there" in child.stdout.readline())
+    output = child.stdout
+    assert output is not None
+    wait_until(lambda: "there" in output.readline())
     os.kill(child.pid, 9)
     child.wait()
     begun = time.monotonic()

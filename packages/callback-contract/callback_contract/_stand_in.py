@@ -109,7 +109,7 @@ class StandIn:
         self.url = f"http://127.0.0.1:{self.port}"
         self.lock = threading.Lock()
         self._stopping = threading.Event()
-        self._http: ThreadingHTTPServer | None = None
+        self._http: _Server | None = None
 
     def answer(self, request: Request) -> Answer:
         """Return the answer to a request; called for one at a time."""

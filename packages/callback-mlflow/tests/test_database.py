@@ -108,7 +108,7 @@ def test_settings_come_from_the_environment(
 def test_long_and_many_parameters_and_odd_names_are_taken(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = {f"p{number}": "ü" * 250 for number in range(500)}
+    config: dict[str, Any] = {f"p{number}": "ü" * 250 for number in range(500)}
     config |= {"id2label": "x" * 7000, "naïve?": 1, "a:b/c d": 2, "n" * 300: 3, "empty": ""}
     made = small_trainer(tmp_path / "out", MLflowCallback, config=config)
     made.train()

@@ -83,8 +83,8 @@ def test_a_server_shows_the_trials_of_a_search_with_what_each_has_tried(tmp_path
         wait_until(lambda: len(board.ask("runs")) == 2)
         shown = {run.partition("/")[2]: run for run in board.ask("runs")}
         assert shown.keys() == rates.keys()
+        wait_until(lambda: all(len(board.curve(r, "train/loss")) == 12 for r in shown.values()))
         for trial, run in shown.items():
-            wait_until(lambda run=run: len(board.curve(run, "train/loss")) == 12)
             for tag in ("train/loss", "eval/loss", "train/train_loss"):
                 logged = logged_points(trained[trial])
                 assert board.curve(run, tag) == [
