@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -126,6 +127,9 @@ class StandIn:
 
     A subclass says in `answer` what it does. The port is the same whenever it is started again.
 
+    Args:
+        certificate: Files of a certificate for 127.0.0.1 and of its key, to speak HTTPS with.
+
     Attributes:
         mode: `ok`; `broken` answers 500 to all, `silent` takes requests and does not answer.
         requests: What was sent to it while it was `ok`, in order.
@@ -134,11 +138,12 @@ class StandIn:
 
     mode: Literal["ok", "broken", "silent"]
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         self.mode = "ok"
         self.requests: list[Request] = []
         self.port = unused_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
+        self.certificate = certificate
         self.lock = threading.Lock()
         self._stopping = threading.Event()
         self._http: ThreadingHTTPServer | None = None
@@ -151,6 +156,13 @@ class StandIn:
         """Begin to answer."""
         self._stopping.clear()
         self._http = _Server(("127.0.0.1", self.port), _handler_for(self))
+        if self.certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self.certificate)
+            # The handshake is left to the thread of the connection: no client holds up another.
+            self._http.socket = context.wrap_socket(
+                self._http.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
