@@ -14,6 +14,9 @@ from callback_mlflow import MLflowTracker
 
 logger = logging.getLogger(__name__)
 
+SCHEME: Final = "azureml:"
+"""What the tracking URI of a workspace begins with."""
+
 PARAMETERS: Final = 200
 """Parameters that Azure ML takes of a run; its error message says so, its documentation does not."""
 
@@ -76,9 +79,9 @@ class AzureMLTracker(MLflowTracker):
         return self.run.id
 
     def log_files(self, upload: Upload) -> None:
-        """Copy a checkpoint to the run's artifacts, under its name."""
-        if not isinstance(self.run, RunOfV1):
-            self._check_uri_of_artifacts()
+        """Copy a checkpoint to the run's artifacts, under its name; `<name>.2` if that is taken."""
+        if not isinstance(self.run, RunOfV1) and self.run.client.tracking_uri.startswith(SCHEME):
+            upload = upload._replace(name=self._free_name(upload.name))
         super().log_files(upload)
 
     def close(self, status: Status | None) -> None:
@@ -88,7 +91,7 @@ class AzureMLTracker(MLflowTracker):
     def _open_by_mlflow(self, opening: Opening) -> str:
         mlflow = import_sdk("mlflow", install="mlflow", needed_by="AzureMLCallback")
         uri = self.tracking_uri or mlflow.get_tracking_uri()
-        if uri.startswith("azureml:"):
+        if uri.startswith(SCHEME):
             import_sdk("azureml.mlflow", install="azureml-mlflow", needed_by="AzureMLCallback")
         else:
             logger.warning(
@@ -97,17 +100,22 @@ class AzureMLTracker(MLflowTracker):
             )
         return super().open(opening)
 
-    def _check_uri_of_artifacts(self) -> None:
-        """Raise where the plugin for artifacts would not find the workspace.
+    def _free_name(self, name: str) -> str:
+        """Return a name for a folder of artifacts. Azure does not let a file be replaced.
 
-        It does not ask which client it works for, but takes the URI of the process.
+        Raises:
+            RuntimeError: The plugin would not find the workspace. It does not ask which client it
+                works for, but takes the tracking URI of the process.
         """
-        uri = self.run.client.tracking_uri
-        if uri.startswith("azureml:") and uri != sys.modules["mlflow"].get_tracking_uri():
+        client = self.run.client
+        if client.tracking_uri != sys.modules["mlflow"].get_tracking_uri():
             raise RuntimeError(
                 "Azure's plugin uploads checkpoints only to the workspace of the environment: set "
-                f"MLFLOW_TRACKING_URI to {uri!r}."
+                f"MLFLOW_TRACKING_URI to {client.tracking_uri!r}."
             )
+        taken = {entry.path for entry in client.list_artifacts(self.run.id)}
+        names = (name, *(f"{name}.{number}" for number in range(2, len(taken) + 2)))
+        return next(free for free in names if free not in taken)
 
     def _has_uri(self) -> bool:
         """Return whether it is said where MLflow is to log to, so that it is not its default."""
