@@ -58,6 +58,8 @@ def test_parameters_metrics_and_status_of_a_training_are_in_the_workspace(
     assert run.parameters["learning_rate"] == "0.05"
     assert run.parameters["hidden_size"] == "8"
     assert run.tags["stage"] == "Größe"
+    sent = [one for one in outside.requests if one.path.endswith("/runs/log-batch")]
+    assert sent and all("azureml-mlflow" in one.headers["User-Agent"] for one in sent)
 
 
 def test_no_more_parameters_are_sent_than_azure_takes(

@@ -69,7 +69,7 @@ class Workspace(StandIn):
         self.files: dict[str, dict[str, bytes]] = defaultdict(dict)
         self.runs = Runs(self.url)
         files = f"azureml://127.0.0.1:{self.port}/artifact/v2.0{SCOPE}/experiments"
-        self.client = make_application(f"sqlite:///{folder}/workspace.db", files).test_client()
+        self.client = make_application(f"sqlite:///{folder}/workspace.db", files)
 
     def log_in(self) -> str:
         """Log in as somebody does who is in no job, and return the tracking URI."""
@@ -135,13 +135,20 @@ class Workspace(StandIn):
 
 
 def make_application(database: str, files: str) -> Any:
-    """Return the application of `mlflow server`, which takes its arguments from the environment."""
+    """Return a client of the application of `mlflow server`, in this process.
+
+    It takes its arguments from the environment, and makes its database the process's tracking URI.
+    """
     os.environ["_MLFLOW_SERVER_FILE_STORE"] = database
     os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = files
+    import mlflow
     from mlflow.server import app
 
-    os.environ.pop("MLFLOW_TRACKING_URI", None)  # it is set by that import
-    return app
+    client = app.test_client()
+    assert client.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code == 200
+    mlflow.set_tracking_uri(None)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return client
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

@@ -1,0 +1,57 @@
+"""Azure ML's callback keeps the contract of callbacks, read back by MLflow's REST API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.error import HTTPError
+
+import pytest
+from workspace import Workspace
+
+from callback_azureml import AzureMLCallback
+from callback_contract import RecordedRun, TrackerContract
+
+STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
+
+
+class TestAzureML(TrackerContract):
+    contract = (1, 0)
+    expect = "125 run, 5 not claimed, 1 deviates"
+    capabilities = frozenset({"state", "resume", "status", "parameters", "files", "sdk", "unreachable"})
+    sdk = "mlflow"
+    flush_limit = 2.0
+    workspace: ClassVar[Workspace]
+
+    @pytest.fixture(autouse=True)
+    def _workspace(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+        type(self).workspace = workspace
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.log_in())
+
+    def make(self, output_dir: Path, **settings: Any) -> AzureMLCallback:
+        usual = {"experiment_name": str(output_dir), "log_artifacts": True}
+        return AzureMLCallback(**{**usual, **settings})
+
+    def make_unreachable(self, output_dir: Path) -> AzureMLCallback:
+        self.workspace.stop()
+        return self.make(output_dir, flush_limit=self.flush_limit)
+
+    def deliver_later(self, output_dir: Path) -> None:
+        self.workspace.start()
+        super().deliver_later(output_dir)
+
+    def read(self, output_dir: Path) -> list[RecordedRun]:
+        try:
+            found = self.workspace.runs.runs(str(output_dir))
+        except HTTPError:  # there is no such experiment
+            return []
+        return [
+            RecordedRun(
+                run.id,
+                run.parameters,
+                {name: run.of(name) for name, _, _, _ in run.points},
+                files=frozenset(self.workspace.files[run.id]),
+                status=STATUS[run.status],
+            )
+            for run in found
+        ]
