@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ _SET = {
     "AZUREML_CURRENT_CLOUD": "AzureCloud",  # otherwise it is looked for in the internet
 }
 os.environ |= _SET
+_HOME = tempfile.TemporaryDirectory()
+os.environ["HOME"] = _HOME.name  # SDK v1 keeps the addresses of services there
 use_absolute_paths()
 
 
