@@ -18,7 +18,7 @@ SCHEME: Final = "azureml:"
 """What the tracking URI of a workspace begins with."""
 
 PARAMETERS: Final = 200
-"""Parameters that Azure ML takes of a run; its error message says so, its documentation does not."""
+"""Parameters that Azure ML takes of a run, as its error says; its documentation does not."""
 
 POINTS: Final = 250
 """Points that it takes at once, as its documentation of service limits has it."""

@@ -52,7 +52,5 @@ def run_of_the_job() -> Any:
     Raises:
         ModuleNotFoundError: SDK v1 is not installed.
     """
-    core = import_sdk(
-        "azureml.core", install="callback-azureml[v1]", needed_by="AzureMLCallback"
-    )
+    core = import_sdk("azureml.core", install="callback-azureml[v1]", needed_by="AzureMLCallback")
     return core.Run.get_context(allow_offline=False)

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 import pytest
-from callback_mlflow import MLflowCallback
 
 from callback_azureml import AzureMLCallback, AzureMLTracker
 from callback_contract.testing import replay, run_python
@@ -14,6 +13,7 @@ from callback_core import (
     get_available_reporting_integrations,
     get_reporting_integration_callbacks,
 )
+from callback_mlflow import MLflowCallback
 from trainer_torch.testing import logged_points, small_trainer
 
 URI = "azureml://eastus.api.azureml.ms/mlflow/v1.0/subscriptions/s"

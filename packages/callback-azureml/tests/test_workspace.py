@@ -24,9 +24,7 @@ def experiment(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def outside(
-    workspace: Workspace, experiment: str, monkeypatch: pytest.MonkeyPatch
-) -> Workspace:
+def outside(workspace: Workspace, experiment: str, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Return the workspace, into which somebody is logged in who is in no job."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.log_in())
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
@@ -214,6 +212,8 @@ small_trainer(Path(sys.argv[1]), AzureMLCallback(nested=True, delivery="process"
 """
     done = run_python("-c", code, str(tmp_path))
     assert done.returncode == -signal.SIGKILL, done.stderr
-    wait_until(lambda: [run.status for run in workspace.runs.runs(experiment)] == ["RUNNING", "FAILED"])
+    wait_until(
+        lambda: [run.status for run in workspace.runs.runs(experiment)] == ["RUNNING", "FAILED"]
+    )
     _, run = workspace.runs.runs(experiment)
     assert [step for step, _ in run.of("train/loss")] == [1, 2, 3, 4, 5, 6, 7, 8]

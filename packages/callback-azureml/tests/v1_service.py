@@ -58,7 +58,9 @@ class V1Service(StandIn):
         if path == f"/metric/v2.0{SCOPE}/runs/{run}/batch":
             for metric in request.json()["values"]:
                 points = self.points.setdefault((run, metric["name"]), [])
-                points += [(one.get("step"), one["data"][metric["name"]]) for one in metric["value"]]
+                points += [
+                    (one.get("step"), one["data"][metric["name"]]) for one in metric["value"]
+                ]
         elif request.method == "GET" and path.endswith(f"/runs/{run}"):
             about = {"runId": run, "rootRunId": run, "runNumber": 1, "status": "Running"}
             return Answer.of({**about, "dataContainerId": f"dcid.{run}", "experimentId": "e1"})

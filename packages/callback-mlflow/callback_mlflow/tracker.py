@@ -32,6 +32,7 @@ LIMITS: Final = Limits(
 )
 """What MLflow takes since 2.10, as its module `mlflow.utils.validation` has it."""
 
+
 class MLflowTracker(Tracker):
     """A run in MLflow. Its arguments are described with `MLflowCallback`.
 
