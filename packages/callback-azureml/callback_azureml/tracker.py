@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from callback_azureml.v1 import RunOfV1, run_of_the_job
-from callback_core.tracking import Opening, Status, Upload, import_sdk
+from callback_core.tracking import Opening, Rejected, Status, Upload, import_sdk
 from callback_mlflow import MLflowTracker
 
 logger = logging.getLogger(__name__)
@@ -104,14 +104,14 @@ class AzureMLTracker(MLflowTracker):
         """Return a name for a folder of artifacts. Azure does not let a file be replaced.
 
         Raises:
-            RuntimeError: The plugin would not find the workspace. It does not ask which client it
-                works for, but takes the tracking URI of the process.
+            Rejected: The plugin would not find the workspace. It does not ask which client it works
+                for, but takes the tracking URI of the process.
         """
         client = self.run.client
         if client.tracking_uri != sys.modules["mlflow"].get_tracking_uri():
-            raise RuntimeError(
-                "Azure's plugin uploads checkpoints only to the workspace of the environment: set "
-                f"MLFLOW_TRACKING_URI to {client.tracking_uri!r}."
+            raise Rejected(
+                "Azure's plugin uploads files only to the workspace of the environment: set "
+                f"MLFLOW_TRACKING_URI to {client.tracking_uri!r}"
             )
         taken = {entry.path for entry in client.list_artifacts(self.run.id)}
         names = (name, *(f"{name}.{number}" for number in range(2, len(taken) + 2)))

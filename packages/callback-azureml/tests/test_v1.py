@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_the_run_that_only_prints_is_given_no_steps(
     lines = capsys.readouterr().out.splitlines()
     printed = [
         (line.removeprefix("Attempted to log scalar metric ").removesuffix(":"), float(value))
-        for line, value in zip(lines, lines[1:], strict=False)
+        for line, value in pairwise(lines)
         if line.startswith("Attempted to log scalar metric ")
     ]
     assert printed == [(name, value) for (name, _), value in logged_points(made).items()]

@@ -15,7 +15,7 @@ from workspace import Workspace
 
 from callback_azureml import AzureMLCallback
 from callback_contract.testing import replay, run_python, wait_until
-from trainer_torch.testing import At, logged_points, small_trainer
+from trainer_torch.testing import At, Trial, logged_points, small_trainer
 
 
 @pytest.fixture
@@ -93,6 +93,20 @@ def test_checkpoints_become_files_of_the_run_and_never_meet_one_that_is_there(
     )
 
 
+def test_checkpoints_that_the_plugin_would_send_elsewhere_are_left_out_and_that_is_said(
+    workspace: Workspace, experiment: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = AzureMLCallback(
+        tracking_uri=workspace.log_in(), experiment_name=experiment, log_artifacts=True
+    )
+    made = small_trainer(tmp_path / "out", callback, save_strategy="epoch")
+    made.train()
+    [run] = workspace.runs.runs(experiment)
+    assert run.values() == logged_points(made)
+    assert workspace.files[run.id] == {}
+    assert "set MLFLOW_TRACKING_URI" in caplog.text
+
+
 def test_the_run_of_the_job_is_used_and_stays_open(
     job: str, workspace: Workspace, experiment: str, tmp_path: Path
 ) -> None:
@@ -106,11 +120,13 @@ def test_the_run_of_the_job_is_used_and_stays_open(
 def test_trials_in_a_job_are_runs_of_their_own_inside_it_where_that_is_asked_for(
     job: str, workspace: Workspace, experiment: str, tmp_path: Path
 ) -> None:
-    made = small_trainer(tmp_path / "out", AzureMLCallback(nested=True))
+    trial = Trial("trial-1", {"learning_rate": 0.05})
+    made = small_trainer(tmp_path / "out", trial, AzureMLCallback(nested=True))
     made.train()
     of_job, run = workspace.runs.runs(experiment)
     assert (of_job.id, of_job.status, of_job.points) == (job, "RUNNING", [])
-    assert (run.tags["mlflow.parentRunId"], run.status) == (job, "FINISHED")
+    assert (run.name, run.status) == ("trial-1", "FINISHED")
+    assert run.tags["mlflow.parentRunId"] == job
     assert run.values() == logged_points(made)
 
 
