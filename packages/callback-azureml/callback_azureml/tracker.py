@@ -119,8 +119,9 @@ class AzureMLTracker(MLflowTracker):
 
     def _has_uri(self) -> bool:
         """Return whether it is said where MLflow is to log to, so that it is not its default."""
-        is_set = getattr(sys.modules.get("mlflow"), "is_tracking_uri_set", bool)
-        return bool(self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or is_set())
+        in_code = getattr(sys.modules.get("mlflow"), "is_tracking_uri_set", None)
+        given = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        return bool(given or (in_code is not None and in_code()))
 
 
 def _job() -> str | None:
