@@ -59,7 +59,7 @@ class MLflowCallback(TrackerCallback):
         flush_limit: float = 30.0,
         redact: Iterable[str] = (),
     ) -> None:
-        tracker = MLflowTracker(
+        tracker = self.make_tracker(
             tracking_uri=tracking_uri,
             experiment_name=experiment_name,
             run_id=run_id,
@@ -78,6 +78,10 @@ class MLflowCallback(TrackerCallback):
             redact=redact,
         )
         self.disabled = settings.flag("disabled", None, "DISABLE_MLFLOW_INTEGRATION")
+
+    def make_tracker(self, **settings: Any) -> MLflowTracker:
+        """Return the tracker with these settings; packages that build on this make theirs."""
+        return MLflowTracker(**settings)
 
     def on_train_begin(
         self,

@@ -1,0 +1,66 @@
+"""A stand-in for DagsHub for all tests, and no settings from outside of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dagshub_server import TOKEN, DagsHub, MLflowServer
+
+from callback_contract.testing import use_absolute_paths
+
+# Read when the SDKs are imported, and by the processes that tests start.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+os.environ["DAGSHUB_DISABLE_ANALYTICS"] = "1"
+os.environ["DAGSHUB_HTTP_TIMEOUT"] = "5"
+# A server that is away is tried once more, and not for minutes; what fails is tried again by us.
+os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
+os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "0"
+
+use_absolute_paths()
+
+_KEPT = {*os.environ}
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
+    """Return MLflow's server."""
+    server = MLflowServer(tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def session_dagshub(mlflow_server: MLflowServer) -> Iterator[DagsHub]:
+    """Return the stand-in, before which is MLflow's server."""
+    with DagsHub(mlflow_server) as made:
+        yield made
+
+
+@pytest.fixture
+def dagshub(session_dagshub: DagsHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsHub]:
+    """Return the stand-in, for the user whose token it takes, and without what was sent before."""
+    monkeypatch.setenv("DAGSHUB_CLIENT_HOST", session_dagshub.url)
+    monkeypatch.setenv("DAGSHUB_USER_TOKEN", TOKEN)
+    session_dagshub.requests.clear()
+    session_dagshub.files.clear()
+    session_dagshub.commits.clear()
+    session_dagshub.mode, session_dagshub.refusal = "ok", None
+    yield session_dagshub
+    session_dagshub.mode = "ok"
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a directory of its own, that of no repository, without settings from outside."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setenv("DAGSHUB_CLIENT_TOKENS_CACHE", str(tmp_path / "tokens"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = [n for n in os.environ if "MLFLOW" in n or "DAGSHUB" in n or n == "BRANCH"]
+    for name in names:
+        if name not in (*_KEPT, "DAGSHUB_CLIENT_TOKENS_CACHE"):
+            monkeypatch.delenv(name)
