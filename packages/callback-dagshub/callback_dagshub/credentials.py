@@ -85,9 +85,6 @@ def uploader_of(repository: Repository, branch: str | None) -> Any:
     Raises:
         RuntimeError: There is no token, and no login of MLflow's either.
     """
-    config = imported_dagshub("common.config")
-    if config.host != repository.host:  # Repo knows no other, and dagshub.init sets it like this
-        config.set_host(repository.host)
     token, login = token_of(repository), login_of_mlflow()
     if token is not None:
         who = {"token": token}
@@ -95,7 +92,13 @@ def uploader_of(repository: Repository, branch: str | None) -> Any:
         who = login._asdict()
     else:
         raise _no_token(repository)
-    return imported_dagshub("upload").Repo(repository.owner, repository.name, branch=branch, **who)
+    config, upload = imported_dagshub("common.config"), imported_dagshub("upload")
+    host_of_others = config.host
+    config.set_host(repository.host)  # the only way to tell Repo, which keeps it
+    try:
+        return upload.Repo(repository.owner, repository.name, branch=branch, **who)
+    finally:
+        config.set_host(host_of_others)
 
 
 def _username_of(token: str, repository: Repository) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -43,10 +42,8 @@ class Repository(NamedTuple):
 
 
 def dagshub_host() -> str:
-    """Return the address of DagsHub that its SDK uses, without importing it."""
-    config = sys.modules.get("dagshub.common.config")
-    host = getattr(config, "host", None) or os.environ.get("DAGSHUB_CLIENT_HOST")
-    return (host or "https://dagshub.com").rstrip("/")
+    """Return the address of DagsHub, as its SDK reads it from the environment."""
+    return os.environ.get("DAGSHUB_CLIENT_HOST", "https://dagshub.com").rstrip("/")
 
 
 def chosen_repository(given: str | None) -> Repository:
@@ -72,9 +69,9 @@ def chosen_repository(given: str | None) -> Repository:
         host = dagshub_host()
         which = f"is {Redaction().of(uri)!r}" if uri else "is not set"
         raise ValueError(
-            f"DagsHubCallback does not know its repository. Pass repository='owner/name', or set "
+            "DagsHubCallback does not know its repository. Pass repository='owner/name', or set "
             f"MLFLOW_TRACKING_URI, which {which}, to {host}/owner/name.mlflow, or train in a clone "
-            f"that has a git remote at {urlsplit(host).hostname}; or leave dagshub out of report_to."
+            f"with a git remote at {urlsplit(host).hostname}; or leave dagshub out of report_to."
         )
     return found
 

@@ -12,7 +12,7 @@ from callback_dagshub.upload import commit_directory
 from callback_mlflow import MLflowTracker
 
 MODEL: Final = "model"
-"""What the model is called among the directories that are handed over; the others are checkpoints."""
+"""The name of the model among the directories to keep; the others are checkpoints."""
 
 _MODEL_NAME: Final = r"\w[\w.-]*(/\w[\w.-]*)*"
 

@@ -33,24 +33,13 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowSe
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def session_dagshub(mlflow_server: MLflowServer) -> Iterator[DagsHub]:
-    """Return the stand-in, before which is MLflow's server."""
-    with DagsHub(mlflow_server) as made:
-        yield made
-
-
 @pytest.fixture
-def dagshub(session_dagshub: DagsHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsHub]:
-    """Return the stand-in, for the user whose token it takes, and without what was sent before."""
-    monkeypatch.setenv("DAGSHUB_CLIENT_HOST", session_dagshub.url)
-    monkeypatch.setenv("DAGSHUB_USER_TOKEN", TOKEN)
-    session_dagshub.requests.clear()
-    session_dagshub.files.clear()
-    session_dagshub.commits.clear()
-    session_dagshub.mode, session_dagshub.refusal = "ok", None
-    yield session_dagshub
-    session_dagshub.mode = "ok"
+def dagshub(mlflow_server: MLflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsHub]:
+    """Return a stand-in for DagsHub before it, and be the user whose token that takes."""
+    with DagsHub(mlflow_server) as made:
+        monkeypatch.setenv("DAGSHUB_CLIENT_HOST", made.url)
+        monkeypatch.setenv("DAGSHUB_USER_TOKEN", TOKEN)
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -118,7 +118,7 @@ def test_a_wrong_value_is_refused_with_its_variable(
 
 
 def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="model_name is '../x', it must be a path"):
+    with pytest.raises(ValueError, match=r"model_name is '\.\./x', it must be a path"):
         DagsHubCallback("o/r", model_name="../x")
     with pytest.raises(TypeError, match="repository in place of tracking_uri"):
         DagsHubCallback("o/r", tracking_uri="http://localhost")
