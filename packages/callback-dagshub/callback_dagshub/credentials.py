@@ -109,7 +109,9 @@ def _username_of(token: str, repository: Repository) -> str:
     """
     http_request = imported_dagshub("common.helpers").http_request
     auth = imported_dagshub("auth.token_auth").HTTPBearerAuth(token)
-    answer = http_request("GET", f"{repository.host}/api/v1/user", auth=auth)
+    # The SDK takes DAGSHUB_HTTP_TIMEOUT for a number, which it is not.
+    timeout = float(imported_dagshub("common.config").http_timeout)
+    answer = http_request("GET", f"{repository.host}/api/v1/user", auth=auth, timeout=timeout)
     if answer.status_code in (401, 403):
         raise RuntimeError(
             f"{repository.host} does not take the token. Set DAGSHUB_USER_TOKEN to another one, or "

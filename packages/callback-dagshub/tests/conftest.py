@@ -15,7 +15,6 @@ from callback_contract.testing import use_absolute_paths
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 os.environ["DAGSHUB_DISABLE_ANALYTICS"] = "1"
-os.environ["DAGSHUB_HTTP_TIMEOUT"] = "5"
 # A server that is away is tried once more, and not for minutes; what fails is tried again by us.
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
 os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "0"

@@ -140,12 +140,11 @@ class DagsHub(StandIn):
     def answer(self, request: Request) -> Answer:
         path = request.path.partition("?")[0]
         signature = request.headers.get("Authorization")
-        if path.startswith("/o/r.mlflow/"):
-            if signature != f"Basic {b64encode(f'o:{TOKEN}'.encode()).decode()}":
-                return Answer(401, b'{"message": "who is it?"}')
-            return self.mlflow.send(request, request.path.removeprefix("/o/r.mlflow"))
-        if signature != f"Bearer {TOKEN}":
+        basic = f"Basic {b64encode(f'o:{TOKEN}'.encode()).decode()}"
+        if signature not in (basic, f"Bearer {TOKEN}"):
             return Answer(401, b'{"message": "unauthorized"}')
+        if path.startswith("/o/r.mlflow/"):
+            return self.mlflow.send(request, request.path.removeprefix("/o/r.mlflow"))
         if path == "/api/v1/user":
             return Answer(body=json.dumps(USER).encode())
         if path == "/api/v1/repos/o/r":
