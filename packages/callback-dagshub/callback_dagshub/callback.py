@@ -48,7 +48,7 @@ class DagsHubCallback(MLflowCallback):
     ) -> None:
         if "tracking_uri" in options:
             raise TypeError("DagsHubCallback takes repository in place of tracking_uri.")
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "repository": repository,
             "branch": branch,
             "model_name": model_name,
