@@ -8,24 +8,27 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from server import ClearMLServer
-from trainings import python
+from clearml_server import ClearMLServer
+
+from callback_contract.testing import run_python
 
 TRAINING = """
 import json, os, random, signal, sys
 from pathlib import Path
 import clearml, torch
 from callback_clearml import ClearMLCallback
-from trainings import At, curves, trainer
+from curves import curves
+from trainer_torch.testing import At, small_trainer
 
 def state():
     signals = [signal.getsignal(number) for number in (2, 11, 15)]
     return dict(os.environ), sys.excepthook, sys.exit, os.fork, signals
 
-trainer(Path("warm")).train()
+small_trainer(Path("warm")).train()
 before = state()
-made = trainer(Path("out"), ClearMLCallback(log_model=True, delivery=sys.argv[1], task_name="off"),
-               At(12, lambda: print("random", random.random())), save_strategy="epoch")
+callback = ClearMLCallback(log_model=True, delivery=sys.argv[1], task_name="off")
+draw = At(12, lambda: print("random", random.random()))
+made = small_trainer(Path("out"), callback, draw, save_strategy="epoch")
 random.seed(5)
 made.train()
 assert state() == before, [pair for pair in zip(state(), before) if pair[0] != pair[1]]
@@ -50,7 +53,7 @@ def session(cache: Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any], li
 def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_nothing(
     server: ClearMLServer, tmp_path: Path
 ) -> None:
-    done = python(TRAINING, "thread", CLEARML_OFFLINE_MODE="1")
+    done = run_python("-c", TRAINING, "thread", variables={"CLEARML_OFFLINE_MODE": "1"})
     assert done.returncode == 0, done.stderr
     task, points, names = session(tmp_path / "cache")
     assert (task["name"], task["type"]) == ("off", "training")
@@ -70,7 +73,7 @@ def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_
 
 
 def test_a_process_of_its_own_keeps_a_session_too(tmp_path: Path) -> None:
-    done = python(TRAINING, "process", CLEARML_OFFLINE_MODE="1")
+    done = run_python("-c", TRAINING, "process", variables={"CLEARML_OFFLINE_MODE": "1"})
     assert done.returncode == 0, done.stderr
     _, points, _ = session(tmp_path / "cache")
     assert len(points["train", "loss"]) == 12
@@ -81,10 +84,10 @@ import sys
 from pathlib import Path
 from clearml import Task
 from callback_clearml import ClearMLCallback
-from trainings import trainer
+from trainer_torch.testing import small_trainer
 task = Task.init("mine", "outer", auto_connect_frameworks=False, auto_connect_streams=False,
                  auto_connect_arg_parser=False, auto_resource_monitoring=False)
-trainer(Path("out"), ClearMLCallback).train()
+small_trainer(Path("out"), ClearMLCallback).train()
 assert Task.current_task() is task
 task.get_logger().report_single_value("after", 1.0)
 task.close()
@@ -92,7 +95,7 @@ task.close()
 
 
 def test_a_task_that_the_user_has_opened_offline_is_used_and_not_closed(tmp_path: Path) -> None:
-    done = python(USERS_TASK, CLEARML_OFFLINE_MODE="1")
+    done = run_python("-c", USERS_TASK, variables={"CLEARML_OFFLINE_MODE": "1"})
     assert done.returncode == 0, done.stderr
     task, points, _ = session(tmp_path / "cache")
     assert task["name"] == "outer"
@@ -101,11 +104,11 @@ def test_a_task_that_the_user_has_opened_offline_is_used_and_not_closed(tmp_path
 
 
 def test_a_session_can_be_imported_to_a_server(server: ClearMLServer, tmp_path: Path) -> None:
-    done = python(TRAINING, "thread", CLEARML_OFFLINE_MODE="1")
+    done = run_python("-c", TRAINING, "thread", variables={"CLEARML_OFFLINE_MODE": "1"})
     assert done.returncode == 0, done.stderr
     [path] = (tmp_path / "cache" / "offline").glob("*.zip")
     code = "import sys; from clearml import Task; Task.import_offline_session(sys.argv[1])"
-    done = python(code, path)
+    done = run_python("-c", code, str(path))
     assert done.returncode == 0, done.stderr
     points = server.points(server.task()["id"])
     assert [step for step, _ in points["train", "loss"]] == list(range(1, 13))

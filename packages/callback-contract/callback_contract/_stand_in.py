@@ -91,12 +91,15 @@ class StandIn:
         mode: `ok`; `broken` answers all with `failure`, `silent` takes requests and does not
             answer, `gone` takes them and hangs up.
         failure: What a broken one answers.
+        keep_alive: Whether a connection is used again. Some SDKs leave theirs open, and with it a
+            thread of this, which the contract would find left over in the process of the tests.
         requests: What was sent to it while it was `ok`, in order.
         url: Its address, without a slash at the end.
     """
 
     mode: Literal["ok", "broken", "silent", "gone"]
     failure: Answer = Answer(500, b'{"message": "broken"}')
+    keep_alive: bool = True
 
     def __init__(self) -> None:
         self.mode = "ok"
@@ -172,6 +175,8 @@ def _handler_for(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(answer.body)))
+            if not stand_in.keep_alive:
+                self.send_header("Connection", "close")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(answer.body)

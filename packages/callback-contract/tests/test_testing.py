@@ -91,6 +91,18 @@ def test_head_gets_the_headers_alone_and_the_connection_goes_on(server: Echo) ->
     assert [request.method for request in server.requests] == ["HEAD", "POST"]
 
 
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_a_connection_is_used_again_unless_that_is_not_wanted(
+    server: Echo, keep_alive: bool
+) -> None:
+    server.keep_alive = keep_alive
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", "/")
+    connection.getresponse().read()
+    assert (connection.sock is not None) is keep_alive
+    connection.close()
+
+
 def test_a_body_in_chunks_is_read_as_one_and_the_connection_goes_on(server: Echo) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     for _ in range(2):

@@ -2,62 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tensorboard_for_tests import Run
+from tensorboard_for_tests import Run, server
 
+from callback_contract.testing import wait_until
 from callback_tensorboard import TensorBoardCallback
-
-Ask = Callable[..., Any]
-
-
-@contextmanager
-def server(directory: Path, *options: str) -> Iterator[Ask]:
-    """Run TensorBoard over `directory`, and yield what asks it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(directory)]
-    command += ["--host", "127.0.0.1", "--port", port, *options]
-
-    def ask(path: str, data: dict[str, Any] | None = None, **query: str) -> Any:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/data/{path}?{urllib.parse.urlencode(query)}",
-            None if data is None else json.dumps(data).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
-
-    with open(directory.parent / "server.log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        yield ask
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if done():
-                return
-        except OSError:  # it does not listen yet
-            pass
-        time.sleep(0.1)
-    raise TimeoutError
 
 
 @pytest.mark.slow
@@ -74,13 +25,8 @@ def test_a_server_shows_curves_text_and_hyperparameters_while_a_run_goes_on(
         run.log(3, note="**done**", train_loss=rate)
         if name == "first":
             run.end()
-    options = ("--load_fast", reader, "--reload_interval", "1")
-    with server(tmp_path, *options) as ask:
-
-        def curve(run: str, tag: str) -> list[tuple[int, float]]:
-            found = ask("plugin/scalars/scalars", run=run, tag=tag)
-            return [(step, value) for _, step, value in found]
-
+    with server(tmp_path, "--load_fast", reader) as board:
+        ask, curve = board.ask, board.curve
         wait_until(lambda: len(ask("runs")) == 2)
         first, second = sorted(ask("runs"))
         assert first.startswith("first/runs/") and second.startswith("second/runs/")
