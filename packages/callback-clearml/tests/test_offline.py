@@ -6,8 +6,10 @@ import json
 import math
 import zipfile
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
+import pytest
 from clearml_server import ClearMLServer
 
 from callback_contract.testing import run_python
@@ -50,12 +52,30 @@ def session(cache: Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any], li
     return task, points, names
 
 
-def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_nothing(
-    server: ClearMLServer, tmp_path: Path
-) -> None:
-    done = run_python("-c", TRAINING, "thread", variables={"CLEARML_OFFLINE_MODE": "1"})
+@pytest.fixture(scope="module")
+def trained(
+    shared: ClearMLServer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, CompletedProcess[str]]:
+    """Return where a training offline has run, and what it has printed."""
+    folder = tmp_path_factory.mktemp("offline")
+    shared.forget()
+    variables = {
+        **shared.environment(),
+        "CLEARML_OFFLINE_MODE": "1",
+        "CLEARML_CONFIG_FILE": str(folder / "none.conf"),
+        "CLEARML_CACHE_DIR": str(folder / "cache"),
+    }
+    done = run_python("-c", TRAINING, "thread", cwd=folder, variables=variables)
     assert done.returncode == 0, done.stderr
-    task, points, names = session(tmp_path / "cache")
+    assert shared.requests == []
+    return folder, done
+
+
+def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_nothing(
+    trained: tuple[Path, CompletedProcess[str]],
+) -> None:
+    folder, done = trained
+    task, points, names = session(folder / "cache")
     assert (task["name"], task["type"]) == ("off", "training")
     expected = json.loads(done.stdout.splitlines()[-1])
     assert points.keys() == {(title, series) for title, series, _ in expected}
@@ -69,7 +89,6 @@ def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_
     kept = sorted(Path(name).name for name in names if name.endswith(".zip"))
     assert kept == ["checkpoint-12.zip", "checkpoint-4.zip", "checkpoint-8.zip"]
     assert "script" not in task  # neither sources nor what git knows
-    assert server.calls == []
 
 
 def test_a_process_of_its_own_keeps_a_session_too(tmp_path: Path) -> None:
@@ -103,10 +122,10 @@ def test_a_task_that_the_user_has_opened_offline_is_used_and_not_closed(tmp_path
     assert ("Summary", "after") in points
 
 
-def test_a_session_can_be_imported_to_a_server(server: ClearMLServer, tmp_path: Path) -> None:
-    done = run_python("-c", TRAINING, "thread", variables={"CLEARML_OFFLINE_MODE": "1"})
-    assert done.returncode == 0, done.stderr
-    [path] = (tmp_path / "cache" / "offline").glob("*.zip")
+def test_a_session_can_be_imported_to_a_server(
+    trained: tuple[Path, CompletedProcess[str]], server: ClearMLServer
+) -> None:
+    [path] = (trained[0] / "cache" / "offline").glob("*.zip")
     code = "import sys; from clearml import Task; Task.import_offline_session(sys.argv[1])"
     done = run_python("-c", code, str(path))
     assert done.returncode == 0, done.stderr
