@@ -21,13 +21,14 @@ from tracking_for_tests import (
     eventually,
     names_of_calls,
     points,
+    replay,
     script,
     statuses,
     stored,
 )
 
 from callback_core import TrainerCallback, TrainerState
-from callback_core.tracking import TrackerCallback
+from callback_core.tracking import Opening, TrackerCallback, import_sdk
 from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.journal import read
 
@@ -86,6 +87,77 @@ def test_a_tracker_gets_all_of_a_training_and_nothing_is_said(
     assert parameters["hub_token"] == "[redacted]"
     assert said(caplog) == []
     assert kinds(tmp_path) == ["begin", "logs", "logs", "logs", "end"]
+
+
+class WithoutSDK(FileTracker):
+    """Is installed without what it needs, until a file is there."""
+
+    def open(self, opening: Opening) -> str:
+        if not Path(self.path).with_name("installed").exists():
+            import_sdk("lines_sdk", install="lines-sdk", needed_by="LinesCallback")
+        return super().open(opening)
+
+
+@pytest.mark.parametrize("delivery", ["thread", "inline"])
+def test_the_end_of_training_does_not_wait_for_what_is_not_installed(
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture, delivery: Any
+) -> None:
+    training = Training(tmp_path, [callback(out, WithoutSDK, delivery=delivery, flush_limit=600)])
+    begun = time.monotonic()
+    training.train(3)
+    assert time.monotonic() - begun < 120
+    assert "has not got 3 points" in said(caplog)[-1]
+    assert "pip install lines-sdk" in said(caplog)[-1]
+    out.with_name("installed").touch()
+    assert replay(tmp_path).returncode == 0
+    assert losses(out) == expected(1, 2, 3)
+
+
+class SwitchedOff(FileTracker):
+    """Is switched off while a file is there."""
+
+    @property
+    def disabled(self) -> bool:
+        return Path(self.path).with_name("off").exists()
+
+
+def test_nothing_is_recorded_for_a_tracker_that_is_switched_off(tmp_path: Path, out: Path) -> None:
+    out.with_name("off").touch()
+    off = callback(out, SwitchedOff)
+    training = Training(tmp_path / "training", [off])
+    training.log(eval_loss=1.0)  # an evaluation before the training, and one after it
+    training.begin()
+    training.step()
+    (tmp_path / "training").mkdir()
+    training.save()
+    training.fire("on_train_end")
+    training.log(eval_loss=1.0)
+    assert off.state_dict() == {"run": None, "run_id": None}
+    assert calls(out) == []
+    assert [path.name for path in (tmp_path / "training").iterdir()] == ["checkpoint-1"]
+
+
+def test_others_are_recorded_for_beside_one_that_is_switched_off(tmp_path: Path, out: Path) -> None:
+    out.with_name("off").touch()
+    other = out.with_name("other.jsonl")
+    Training(tmp_path, [callback(out, SwitchedOff), callback(other)]).train(2)
+    assert calls(out) == []
+    assert losses(other) == expected(1, 2)
+    [run] = RunFolder.all(tmp_path)
+    [begin] = [record for record in read(run.journal) if record.kind == "begin"]
+    assert "SwitchedOff" not in repr(begin)
+
+
+def test_a_tracker_that_is_switched_on_between_trainings_gets_the_second(
+    tmp_path: Path, out: Path
+) -> None:
+    off = callback(out, SwitchedOff)
+    out.with_name("off").touch()
+    Training(tmp_path / "first", [off]).train(1)
+    out.with_name("off").unlink()
+    Training(tmp_path / "second", [off]).train(2)
+    assert losses(out) == expected(1, 2)
+    assert statuses(out) == ["finished"]
 
 
 def test_no_secret_leaves_the_process(tmp_path: Path, out: Path) -> None:

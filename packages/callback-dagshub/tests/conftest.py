@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dagshub_server import TOKEN, DagsHub, MLflowServer
+from dagshub_server import TOKEN, DagsHub
 
 from callback_contract.testing import use_absolute_paths
+from callback_mlflow.testing import MLflowServer, Runs
 
 # Read when the SDKs are imported, and by the processes that tests start.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -25,17 +26,25 @@ _KEPT = {*os.environ}
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
-    """Return MLflow's server."""
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of an MLflow server."""
     server = MLflowServer(tmp_path_factory.mktemp("server"))
-    yield server
+    server.start()
+    server.wait()
+    yield server.uri
     server.stop()
 
 
 @pytest.fixture
-def dagshub(mlflow_server: MLflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsHub]:
+def reader(mlflow_uri: str) -> Runs:
+    """Return what reads that server, past DagsHub."""
+    return Runs(mlflow_uri)
+
+
+@pytest.fixture
+def dagshub(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsHub]:
     """Return a stand-in for DagsHub before it, and be the user whose token that takes."""
-    with DagsHub(mlflow_server) as made:
+    with DagsHub(mlflow_uri) as made:
         monkeypatch.setenv("DAGSHUB_CLIENT_HOST", made.url)
         monkeypatch.setenv("DAGSHUB_USER_TOKEN", TOKEN)
         yield made

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import urllib.error
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +13,9 @@ from dagshub_server import DagsHub
 
 from callback_contract import RecordedRun, TrackerContract
 from callback_dagshub import DagsHubCallback
+from callback_mlflow.testing import Read, Runs
+
+STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
 
 
 class TestDagsHub(TrackerContract):
@@ -40,4 +46,23 @@ class TestDagsHub(TrackerContract):
         super().deliver_later(output_dir)
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
-        return self.dagshub.mlflow.runs(str(output_dir))
+        reader = Runs(self.dagshub.mlflow)
+        try:
+            found = reader.runs(str(output_dir))
+        except urllib.error.HTTPError:  # there is no such experiment
+            return []
+        return [recorded(run, reader) for run in found]
+
+
+def recorded(run: Read, reader: Runs) -> RecordedRun:
+    points: dict[str, list[tuple[int, float]]] = {}
+    for name, step, value, _ in run.points:
+        # MLflow's databases keep infinities as the largest number there is.
+        kept = math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
+        points.setdefault(name, []).append((step, kept))
+    files = {
+        file for path in reader.artifacts(run.id, "") for file in reader.artifacts(run.id, path)
+    }
+    return RecordedRun(
+        run.id, run.parameters, points, files=frozenset(files), status=STATUS[run.status]
+    )

@@ -12,11 +12,11 @@ import mlflow
 import pytest
 from dagshub_server import TOKEN, DagsHub
 
-from callback_contract import RecordedRun
 from callback_contract.testing import Answer, replay, run_python, wait_until
 from callback_core import TrainerCallback
 from callback_dagshub import DagsHubCallback
 from callback_mlflow import MLflowCallback
+from callback_mlflow.testing import Runs
 from trainer_torch.testing import At, Trial, logged_points, small_trainer
 
 SAVING = {"save_strategy": "epoch"}
@@ -34,16 +34,9 @@ def callback(dagshub: DagsHub, request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def runs(dagshub: DagsHub, request: pytest.FixtureRequest) -> Any:
+def runs(reader: Runs, request: pytest.FixtureRequest) -> Any:
     """Return what reads the runs of the test's experiment."""
-    return lambda: dagshub.mlflow.runs(request.node.name)
-
-
-def values(run: RecordedRun) -> dict[tuple[str, int], float]:
-    """Return the values by name and step, of which each is there once."""
-    points = [((name, step), value) for name, of in run.points.items() for step, value in of]
-    assert len(points) == len(dict(points)), "a point is there twice"
-    return dict(points)
+    return lambda: reader.runs(request.node.name)
 
 
 def settings() -> dict[str, str]:
@@ -71,7 +64,7 @@ def content(directory: Path) -> dict[str, bytes]:
 
 
 def test_a_training_is_there_and_no_setting_of_the_user_is_changed(
-    dagshub: DagsHub, callback: Any, runs: Any, tmp_path: Path
+    dagshub: DagsHub, callback: Any, runs: Any, reader: Runs, tmp_path: Path
 ) -> None:
     before = settings()
     made = small_trainer(tmp_path / "out", callback(log_artifacts=True), **SAVING)
@@ -79,9 +72,11 @@ def test_a_training_is_there_and_no_setting_of_the_user_is_changed(
     made.train()
     assert settings() == before
     [run] = runs()
-    assert (run.status, values(run)) == ("finished", logged_points(made))
+    assert (run.status, run.values()) == ("FINISHED", logged_points(made))
     assert (run.parameters["learning_rate"], run.parameters["hidden_size"]) == ("0.05", "8")
-    assert {"checkpoint-4/model.safetensors", "checkpoint-12/model.safetensors"} <= run.files
+    for saved in (tmp_path / "out" / f"checkpoint-{step}" for step in (4, 8, 12)):
+        sizes = {f"{saved.name}/{file.name}": file.stat().st_size for file in saved.iterdir()}
+        assert reader.artifacts(run.id, saved.name) == sizes
     signed = {bool(request.headers["Authorization"]) for request in dagshub.requests}
     assert signed == {True}
     assert dagshub.commits == []
@@ -107,12 +102,12 @@ def test_requests_of_the_user_to_another_mlflow_server_do_not_get_the_token(
     elsewhere = [one for one in dagshub.requests if one.path.startswith("/elsewhere")]
     assert len(elsewhere) >= 12
     assert {one.headers["Authorization"] for one in elsewhere} == {None}
-    assert [run.status for run in runs()] == ["finished"]
+    assert [run.status for run in runs()] == ["FINISHED"]
 
 
 @pytest.mark.parametrize("best", [True, False])
 def test_the_model_that_is_best_or_last_is_committed_once_when_training_has_finished(
-    best: bool, dagshub: DagsHub, callback: Any, runs: Any, tmp_path: Path
+    best: bool, dagshub: DagsHub, callback: Any, runs: Any, reader: Runs, tmp_path: Path
 ) -> None:
     deciding = {"load_best_model_at_end": True, "greater_is_better": True} if best else {}
     made = small_trainer(tmp_path / "out", callback(upload_model=True), **SAVING, **deciding)
@@ -125,8 +120,8 @@ def test_the_model_that_is_best_or_last_is_committed_once_when_training_has_fini
     [(branch, _, fields)] = dagshub.commits
     assert (branch, fields["versioning"]) == ("main", "dvc")
     assert fields["commit_summary"] == f"Model of MLflow run {run.id}"
-    assert run.status == "finished"
-    assert run.files == frozenset()
+    assert run.status == "FINISHED"
+    assert reader.artifacts(run.id, "") == {}
 
 
 def test_the_model_goes_to_the_branch_and_directory_of_the_environment(
@@ -149,7 +144,7 @@ def test_no_model_is_committed_of_a_training_that_failed_or_of_a_trial(
         ).train()
     trial = Trial("trial-7", {"learning_rate": 0.1})
     small_trainer(tmp_path / "trial", trial, callback(upload_model=True), **SAVING).train()
-    assert [run.status for run in runs()] == ["failed", "finished"]
+    assert [run.status for run in runs()] == ["FAILED", "FINISHED"]
     assert dagshub.commits == []
 
 
@@ -168,7 +163,7 @@ def test_a_model_whose_place_is_taken_is_rejected_and_the_run_is_closed(
         400, b'{"error": "versioning conflict", "details": "artifacts/main is in git"}'
     )
     small_trainer(tmp_path / "out", callback(upload_model=True), **SAVING).train()
-    assert [run.status for run in runs()] == ["finished"]
+    assert [run.status for run in runs()] == ["FINISHED"]
     assert "model: rejected: VersioningConflictError: artifacts/main is in git" in caplog.text
 
 
@@ -183,7 +178,7 @@ def test_a_model_that_dagshub_does_not_take_now_is_delivered_later(
     done = replay(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     assert committed(dagshub) == content(tmp_path / "out" / "checkpoint-12")
-    assert [run.status for run in runs()] == ["finished"]
+    assert [run.status for run in runs()] == ["FINISHED"]
 
 
 def test_without_a_token_the_training_goes_on_and_is_delivered_once_there_is_one(
@@ -205,7 +200,7 @@ def test_without_a_token_the_training_goes_on_and_is_delivered_once_there_is_one
     done = replay(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     [run] = runs()
-    assert (run.status, values(run)) == ("finished", logged_points(made))
+    assert (run.status, run.values()) == ("FINISHED", logged_points(made))
 
 
 def test_a_token_that_dagshub_does_not_take_is_said(
@@ -221,7 +216,7 @@ def test_a_token_that_dagshub_does_not_take_is_said(
 
 
 def test_the_token_of_a_login_is_used_and_survives_that_dagshub_answers_with_errors(
-    dagshub: DagsHub, tmp_path: Path
+    dagshub: DagsHub, reader: Runs, tmp_path: Path
 ) -> None:
     code = f"""
 import sys
@@ -242,7 +237,7 @@ small_trainer(Path(sys.argv[2]), sent).train()
     dagshub.mode = "ok"
     done = run_python("-c", code, "60", str(tmp_path / "out"), variables=variables)
     assert done.returncode == 0, done.stderr
-    assert [run.status for run in dagshub.mlflow.runs("login")] == ["finished"]
+    assert [run.status for run in reader.runs("login")] == ["FINISHED"]
 
 
 def test_mlflows_own_credentials_win_and_upload_the_model_where_there_is_no_token(
@@ -257,7 +252,7 @@ def test_mlflows_own_credentials_win_and_upload_the_model_where_there_is_no_toke
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "o")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", TOKEN)
     small_trainer(tmp_path / "out", callback(None, upload_model=True), **SAVING).train()
-    assert [run.status for run in runs()] == ["finished"]
+    assert [run.status for run in runs()] == ["FINISHED"]
     assert committed(dagshub) == content(tmp_path / "out" / "checkpoint-12")
     assert "/api/v1/user" not in {request.path for request in dagshub.requests}
 
@@ -278,8 +273,8 @@ def test_a_run_that_the_user_has_opened_at_dagshub_is_used_and_stays_open(
         made = small_trainer(tmp_path / "out", callback(None))
         made.train()
         [run] = runs()
-        assert (run.status, values(run)) == ("running", logged_points(made))
-    assert [run.status for run in runs()] == ["finished"]
+        assert (run.status, run.values()) == ("RUNNING", logged_points(made))
+    assert [run.status for run in runs()] == ["FINISHED"]
     mlflow.set_tracking_uri(None)
     mlflow.tracking.fluent._active_experiment_id = None
 
@@ -290,14 +285,14 @@ def test_a_failed_training_goes_on_in_its_run_and_the_next_training_is_another(
     with pytest.raises(ArithmeticError):
         small_trainer(tmp_path / "out", callback(), At(6, fail), **SAVING).train()
     [run] = runs()
-    assert run.status == "failed"
+    assert run.status == "FAILED"
     resumed = small_trainer(tmp_path / "out", callback(), **SAVING)
     resumed.train(resume_from_checkpoint=True)
     [again] = runs()
-    assert (again.id, again.status) == (run.id, "finished")
-    assert [step for step, _ in again.points["train/loss"]] == list(range(1, 13))
+    assert (again.id, again.status) == (run.id, "FINISHED")
+    assert [step for step, _ in again.of("train/loss")] == list(range(1, 13))
     resumed.train()
-    assert [run.status for run in runs()] == ["finished", "finished"]
+    assert [run.status for run in runs()] == ["FINISHED", "FINISHED"]
 
 
 @pytest.mark.parametrize("mode", ["refused", "broken", "silent"])
@@ -319,7 +314,7 @@ def test_a_dagshub_that_is_away_holds_nobody_up_and_is_delivered_to_later(
     done = replay(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     [run] = runs()
-    assert (run.status, values(run)) == ("finished", logged_points(made))
+    assert (run.status, run.values()) == ("FINISHED", logged_points(made))
     assert committed(dagshub) == content(tmp_path / "out" / "checkpoint-12")
 
 
@@ -337,9 +332,9 @@ small_trainer(Path(sys.argv[1]), sent, dies, save_strategy="epoch").train()
 """
     done = run_python("-c", code, str(tmp_path / "out"), request.node.name)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    wait_until(lambda: [run.status for run in runs()] == ["failed"])
+    wait_until(lambda: [run.status for run in runs()] == ["FAILED"], 240)
     [run] = runs()
-    assert [step for step, _ in run.points["train/loss"]] == list(range(1, 9))
+    assert [step for step, _ in run.of("train/loss")] == list(range(1, 9))
     assert dagshub.commits == []
 
 
@@ -349,7 +344,7 @@ def test_a_process_of_its_own_delivers_the_model(
     small_trainer(
         tmp_path / "out", callback(delivery="process", upload_model=True), **SAVING
     ).train()
-    assert [run.status for run in runs()] == ["finished"]
+    assert [run.status for run in runs()] == ["FINISHED"]
     assert committed(dagshub) == content(tmp_path / "out" / "checkpoint-12")
 
 
