@@ -50,7 +50,9 @@ class S3Server(StandIn):
         if request.method == "POST" and "delete" in query:
             return _xml(self._delete(request.body)) if self.may_delete else Answer(403, b"")
         if request.method == "DELETE":
-            return Answer(204 if self.may_delete and self.objects.pop(key, True) else 403, b"")
+            if self.may_delete:
+                self.objects.pop(key, None)
+            return Answer(204 if self.may_delete else 403, b"")
         if key not in self.objects:
             return Answer(404, b"", {})
         return Answer(body=self.objects[key], headers={"ETag": _tag(self.objects[key])})

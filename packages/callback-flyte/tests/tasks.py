@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
 from flytekit import current_context, task
@@ -24,7 +25,7 @@ def train(outputs: str, kept: str, step: int, how: str, resume_from: Path | None
         wait_until(lambda: newest.exists() and "checkpoint-6" in newest.read_text("utf-8"))
         os.kill(os.getpid(), signal.SIGKILL)
 
-    saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
     trainer = small_trainer(Path(outputs, "run"), FlyteCallback(), At(step, end), **saving)
     trainer.train(resume_from_checkpoint=resume_from)
     torch.save(trainer.model.state_dict(), Path(outputs, "weights.pt"))

@@ -16,7 +16,7 @@ from callback_flyte import FlyteCallback, restored_checkpoint
 from trainer_torch import Trainer
 from trainer_torch.testing import At, small_trainer
 
-SAVING = {"save_strategy": "steps", "save_steps": 2}
+SAVING: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2}
 
 
 def files_in(directory: Path) -> dict[str, bytes]:
@@ -41,7 +41,7 @@ def test_the_newest_checkpoint_is_kept_as_the_trainer_wrote_it(
 
 def test_the_best_checkpoint_is_kept_too_and_loaded_at_the_end_of_a_retry(tmp_path: Path) -> None:
     # Steps so large that it gets worse after a while.
-    choice = {
+    choice: dict[str, Any] = {
         **{"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2},
         **{"save_total_limit": 1, "learning_rate": 1.0},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attempts import attempt
@@ -15,7 +16,7 @@ from callback_contract.testing import wait_until
 from callback_flyte import FlyteCallback, restored_checkpoint
 from trainer_torch.testing import At, small_trainer
 
-SAVING = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+SAVING: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
 STORE = f"s3://{BUCKET}/task"
 
 

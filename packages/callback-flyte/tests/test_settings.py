@@ -10,6 +10,7 @@ from typing import Any
 import flytekit
 import pytest
 from attempts import Attempt, decks
+from flytekit.bin.entrypoint import setup_execution
 
 from callback_core import get_reporting_integration_callbacks
 from callback_flyte import FlyteCallback, restored_checkpoint
@@ -83,8 +84,6 @@ def test_nothing_is_kept_where_that_is_not_wanted(tmp_path: Path, running: Attem
 
 
 def test_a_task_without_a_place_for_checkpoints_is_told_what_to_do(tmp_path: Path) -> None:
-    from flytekit.bin.entrypoint import setup_execution
-
     with setup_execution(raw_output_data_prefix=str(tmp_path)):
         with pytest.raises(RuntimeError, match="sync_checkpoints=False"):
             FlyteCallback()
