@@ -27,10 +27,11 @@ def curve_of(history: Sequence[Mapping[str, Any]]) -> str:
     finite = [point for points in curves.values() for point in points if math.isfinite(point[1])]
     if not finite:
         return ""
-    steps, values = _ticks(*_range(x for x, _ in finite)), _ticks(*_range(y for _, y in finite))
+    first, last = _with_margin(x for x, _ in finite)
+    values = _ticks(*_with_margin(y for _, y in finite))
 
     def place(point: Point) -> str:
-        x = _LEFT + (_RIGHT - _LEFT) * (point[0] - steps[0]) / (steps[-1] - steps[0])
+        x = _LEFT + (_RIGHT - _LEFT) * (point[0] - first) / (last - first)
         y = _BOTTOM - (_BOTTOM - _TOP) * (point[1] - values[0]) / (values[-1] - values[0])
         return f"{x:.1f},{y:.1f}"
 
@@ -39,10 +40,10 @@ def curve_of(history: Sequence[Mapping[str, Any]]) -> str:
         f'font-family="inherit" font-size="12" aria-label="{escape(", ".join(curves))}">'
     ]
     for value in values:
-        x, y = place((steps[0], value)).split(",")
-        parts.append(f'<path d="M{x} {y}H{_RIGHT}" stroke="#ddd"/>')
+        _, y = place((first, value)).split(",")
+        parts.append(f'<path d="M{_LEFT} {y}H{_RIGHT}" stroke="#ddd"/>')
         parts.append(_text(_LEFT - 8, float(y) + 4, f"{value:g}", "end"))
-    for step in steps:
+    for step in (step for step in _ticks(first, last) if first <= step <= last):
         x, _ = place((step, values[0])).split(",")
         parts.append(_text(float(x), _BOTTOM + 18, f"{step:g}", "middle"))
     parts.append(_text((_LEFT + _RIGHT) / 2, HEIGHT - 4, "step", "middle"))
@@ -106,21 +107,20 @@ def _thinned(points: Sequence[Point]) -> Sequence[Point]:
     return kept
 
 
-def _range(values: Iterable[float]) -> tuple[float, float]:
+def _with_margin(values: Iterable[float]) -> tuple[float, float]:
+    """Return the least and the greatest value, apart from each other where there is only one."""
     found = list(values)
-    return min(found), max(found)
+    low, high = min(found), max(found)
+    margin = 0.0 if high > low else abs(low) / 10 or 0.5
+    return low - margin, high + margin
 
 
 def _ticks(low: float, high: float) -> list[float]:
     """Return round numbers, evenly spaced, from `low` or below to `high` or above."""
-    if not high > low:
-        margin = abs(low) / 10 or 0.5
-        low, high = low - margin, high + margin
     rough = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [number * step for number in range(first, last + 1)]
+    return [number * step for number in range(math.floor(low / step), math.ceil(high / step) + 1)]
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
