@@ -85,11 +85,6 @@ class MLflowTracker(Tracker):
         return self._disabled
 
     @property
-    def disabled(self) -> bool:
-        """Whether `DISABLE_MLFLOW_INTEGRATION` was set when this was made."""
-        return self._disabled
-
-    @property
     def takes_checkpoints(self) -> bool:
         """Whether checkpoints become artifacts."""
         return self.log_artifacts

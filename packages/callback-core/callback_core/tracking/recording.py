@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from callback_core.arguments import CallbackArguments
 from callback_core.state import TrainerState
 from callback_core.tracking.folder import RunFolder
+from callback_core.tracking.links import linked_copy
 from callback_core.tracking.place import folder_of_run, opened_journal, say_what_is_pending
 from callback_core.tracking.redaction import Redaction, scrubbed
 from callback_core.tracking.tracker import Status
@@ -179,7 +180,7 @@ class Recording:
         target = self.folder.path / kept
         if target.exists():
             shutil.rmtree(target)
-        shutil.copytree(directory, target, copy_function=_linked)
+        linked_copy(directory, target)
         self._write(
             {"kind": "upload", "step": step, "time": time.time(), "for": tracker}
             | {"path": str(kept), "name": name}
@@ -269,14 +270,6 @@ def _dict_of(owner: Any) -> dict[str, Any]:
     except Exception:
         logger.warning("Trackers get no parameters of %s.", type(owner).__name__, exc_info=True)
         return {}
-
-
-def _linked(source: str, target: str) -> None:
-    """Make `target` the same file as `source`, or a copy where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def last_error() -> BaseException | None:
