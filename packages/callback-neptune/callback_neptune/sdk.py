@@ -71,11 +71,11 @@ def stop(run: Any) -> None:
     """Stop a run that was `opened`, and remove what it leaves empty in the working directory."""
     folder = Path(run._op_processor.data_path)
     run.stop()
-    for parent in (folder, folder.parent, folder.parent.parent):
+    for parent in (folder.parent, folder.parent.parent):
         try:
             parent.rmdir()
-        except OSError:  # somebody has something in there
-            break
+        except OSError:  # there is something in it
+            return
 
 
 @cache

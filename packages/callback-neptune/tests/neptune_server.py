@@ -29,7 +29,9 @@ BACKEND = {
     "getProject": _operation("/project", "Project", projectIdentifier=QUERY),
 }
 LEADERBOARD = {
-    "createExperiment": _operation("/create", "Run", "post", experimentCreationParams=BODY),
+    "createExperiment": _operation(
+        "/create", "Run", "post", experimentCreationParams=BODY, X_Neptune_CliVersion=HEADER
+    ),
     "getExperiment": _operation("/run", "Run", experimentId=QUERY),
     "executeOperations": _operation(
         "/operations", "Errors", "post", experimentId=QUERY, operations=BODY
