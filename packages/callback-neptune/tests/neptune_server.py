@@ -125,25 +125,25 @@ class NeptuneServer(StandIn):
         path = url.path
         if path.endswith("/swagger.json"):
             operations = BACKEND if path.startswith("/api/backend") else LEADERBOARD
-            return _json(swagger(operations))
+            return Answer.of(swagger(operations))
         if path == "/protocol/openid-connect/token":
             token = _token(self.url)
-            return _json({"access_token": token, "refresh_token": token, "expires_in": 10**6})
+            return Answer.of({"access_token": token, "refresh_token": token, "expires_in": 10**6})
         if path == "/token" and request.headers["X-Neptune-Api-Token"] != self.token:
             return Answer(401)
         answer = getattr(self, f"answer_{path.strip('/')}", None)
         return Answer(404) if answer is None else answer(query, request.body)
 
     def answer_config(self, query: dict[str, str], body: bytes) -> Answer:
-        return _json({"apiUrl": self.url, "applicationUrl": self.url, "pyLibVersions": {}})
+        return Answer.of({"apiUrl": self.url, "applicationUrl": self.url, "pyLibVersions": {}})
 
     def answer_token(self, query: dict[str, str], body: bytes) -> Answer:
         token = _token(self.url)
-        return _json({"accessToken": token, "refreshToken": token})
+        return Answer.of({"accessToken": token, "refreshToken": token})
 
     def answer_project(self, query: dict[str, str], body: bytes) -> Answer:
         workspace, _, name = query["projectIdentifier"].partition("/")
-        return _json(
+        return Answer.of(
             {"id": query["projectIdentifier"], "name": name, "organizationName": workspace}
             | {"projectKey": "RUN", "version": 2}
         )
@@ -167,22 +167,22 @@ class NeptuneServer(StandIn):
         if run is None:
             return Answer(404)
         errors = [run.take(operation) for operation in json.loads(body)]
-        return _json([{"errorDescription": error} for error in errors if error])
+        return Answer.of([{"errorDescription": error} for error in errors if error])
 
     def answer_attributes(self, query: dict[str, str], body: bytes) -> Answer:
         run = self._of(query["experimentId"])
         assert run is not None
         types = run.types()
-        return _json({"attributes": [{"name": n, "type": t} for n, t in types.items()]})
+        return Answer.of({"attributes": [{"name": n, "type": t} for n, t in types.items()]})
 
     def answer_string(self, query: dict[str, str], body: bytes) -> Answer:
         run = self._of(query["experimentId"])
         assert run is not None
         fields = {"sys/id": run.id, **run.fields}
-        return _json({"value": fields[query["attribute"]]})
+        return Answer.of({"value": fields[query["attribute"]]})
 
     def answer_ping(self, query: dict[str, str], body: bytes) -> Answer:
-        return _json({})
+        return Answer.of({})
 
     def answer_files(self, query: dict[str, str], body: bytes) -> Answer:
         with tarfile.open(fileobj=io.BytesIO(body)) as archive:
@@ -190,11 +190,11 @@ class NeptuneServer(StandIn):
                 content = archive.extractfile(member)
                 if content is not None:
                     self._keep(query["experimentId"], query, member.name, content.read())
-        return _json(None)
+        return Answer.of(None)
 
     def answer_file(self, query: dict[str, str], body: bytes) -> Answer:
         self._keep(query["experimentIdentifier"], query, query["subPath"], body)
-        return _json(None)
+        return Answer.of(None)
 
     def _keep(self, run_id: str, query: dict[str, str], name: str, content: bytes) -> None:
         run = self._of(run_id)
@@ -206,7 +206,7 @@ class NeptuneServer(StandIn):
 
     def _run(self, run: Recorded) -> Answer:
         workspace, _, project = run.project.partition("/")
-        return _json(
+        return Answer.of(
             {"id": run.id, "shortId": run.id, "type": "run", "trashed": False}
             | {"organizationName": workspace, "projectName": project}
         )
@@ -222,7 +222,3 @@ def _token(url: str) -> str:
     """Return what the SDK shows with each request, once it is let in."""
     claims = {"exp": int(time.time()) + 10**6, "azp": "neptune", "iss": url}
     return jwt.encode(claims, "k" * 40, algorithm="HS256")
-
-
-def _json(content: Any) -> Answer:
-    return Answer(200, json.dumps(content).encode())
