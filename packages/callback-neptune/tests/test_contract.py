@@ -9,7 +9,7 @@ import pytest
 from neptune_server import NeptuneServer
 from recorded import Recorded, offline_runs
 
-from callback_contract import RecordedRun, TrackerContract
+from callback_contract import Deviation, RecordedRun, TrackerContract
 from callback_neptune import NeptuneCallback
 
 
@@ -18,9 +18,13 @@ class TestOnline(TrackerContract):
     capabilities = frozenset(
         {"sdk", "state", "resume", "status", "parameters", "text", "files", "unreachable"}
     )
+    deviations = {  # noqa: RUF012
+        "LEF-001": Deviation("the stand-in's threads wait at the connections of LEF-007"),
+        "LEF-007": Deviation("Neptune keeps five connections to a server, for the next run"),
+    }
     sdk = "neptune"
     flush_limit = 2.0
-    expect = "126 run, 5 not claimed, 0 deviates"
+    expect = "124 run, 5 not claimed, 2 deviates"
     server: ClassVar[NeptuneServer]
 
     @pytest.fixture(autouse=True)
