@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import email
-import gzip
-import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeVar
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from callback_contract._stand_in import Answer, Request, StandIn, unused_port
 
 __all__ = [
     "Answer",
     "Request",
     "StandIn",
     "environment",
+    "missing",
     "replay",
     "run_python",
     "unused_port",
     "use_absolute_paths",
     "wait_until",
 ]
-
-_StandIn = TypeVar("_StandIn", bound="StandIn")
 
 
 def use_absolute_paths() -> None:
@@ -46,7 +42,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def run_python(
     *arguments: str,
-    timeout: float = 120.0,
+    timeout: float = 300.0,
     cwd: Path | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
@@ -75,192 +71,57 @@ def replay(output_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def wait_until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
-    """Wait until something holds.
+    """Wait until something holds. An `OSError`, of a server that is not up yet, means not yet.
 
     Raises:
         AssertionError: It did not within that many seconds.
     """
     deadline = time.monotonic() + seconds
-    while not holds():
+    while True:
+        why: OSError | None = None
+        try:
+            if holds():
+                return
+        except OSError as error:
+            why = error
         if time.monotonic() >= deadline:
-            raise AssertionError(f"it did not happen within {seconds:g} seconds")
+            raise AssertionError(f"it did not happen within {seconds:g} seconds") from why
         time.sleep(0.02)
 
 
-def unused_port() -> int:
-    """Return a port of this machine that nobody listens at."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+@contextmanager
+def missing(package: str) -> Iterator[None]:
+    """Let a package, such as a tracker's SDK, be one that is not installed."""
+    hidden = {
+        name: module
+        for name, module in sys.modules.items()
+        if name == package or name.startswith(f"{package}.")
+    }
+    for name in hidden:
+        del sys.modules[name]
+    finders = list(sys.meta_path)
+    sys.meta_path[:] = [_Without(finder, package) for finder in finders]
+    try:
+        yield
+    finally:
+        sys.meta_path[:] = finders
+        sys.modules.update(hidden)
 
 
-class Request(NamedTuple):
-    """What a client has sent.
+class _Without:
+    """A finder of modules that does not find those of a package."""
 
-    Attributes:
-        method: Such as `POST`.
-        path: The path and the query, as they were sent.
-        headers: The headers.
-        body: The body, as it was sent.
-    """
+    def __init__(self, finder: Any, package: str) -> None:
+        self._finder, self._package = finder, package
 
-    method: str
-    path: str
-    headers: Message
-    body: bytes
-
-    @property
-    def content(self) -> bytes:
-        """The body, unpacked where it was sent as gzip."""
-        packed = self.headers.get("Content-Encoding") == "gzip"
-        return gzip.decompress(self.body) if packed else self.body
-
-    def json(self) -> Any:
-        """Return what the body says as JSON; an empty mapping where it is empty."""
-        return json.loads(self.content or b"{}")
-
-    def form(self) -> dict[str, bytes]:
-        """Return the parts of a form, such as files, by their names."""
-        kind = self.headers["Content-Type"].encode()
-        parts = email.message_from_bytes(b"Content-Type: " + kind + b"\r\n\r\n" + self.content)
-        found: dict[str, bytes] = {}
-        for part in parts.walk():
-            name = part.get_param("name", header="content-disposition")
-            if name is not None:
-                content = part.get_payload(decode=True)
-                assert isinstance(content, bytes)
-                found[str(name)] = content
-        return found
-
-
-class Answer(NamedTuple):
-    """What a server says to it.
-
-    Attributes:
-        status: The HTTP status.
-        body: The body.
-        headers: Headers beside its length.
-    """
-
-    status: int = 200
-    body: bytes = b"{}"
-    headers: Mapping[str, str] = {"Content-Type": "application/json"}
-
-    @classmethod
-    def of(cls, content: Any, status: int = 200) -> Answer:
-        """Return the answer that says `content` as JSON."""
-        return cls(status, json.dumps(content).encode())
-
-
-class StandIn:
-    """An HTTP server on this machine that stands in for a tracker's, for the real SDK to talk to.
-
-    A subclass says in `answer` what it does. The port is the same whenever it is started again.
-
-    Attributes:
-        mode: `ok`; `broken` answers all with `failure`, `silent` takes requests and does not
-            answer, `gone` takes them and hangs up.
-        failure: What a broken one answers.
-        requests: What was sent to it while it was `ok`, in order.
-        url: Its address, without a slash at the end.
-    """
-
-    mode: Literal["ok", "broken", "silent", "gone"]
-    failure: Answer = Answer(500, b'{"message": "broken"}')
-
-    def __init__(self) -> None:
-        self.mode = "ok"
-        self.requests: list[Request] = []
-        self.port = unused_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._http: ThreadingHTTPServer | None = None
-
-    def answer(self, request: Request) -> Answer:
-        """Return the answer to a request; called for one at a time."""
-        raise NotImplementedError
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._stopping.clear()
-        self._http = _Server(("127.0.0.1", self.port), _handler_for(self))
-        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
-
-    def stop(self) -> None:
-        """Refuse connections from now on; whoever waits for an answer is hung up on."""
-        self._stopping.set()
-        if self._http is not None:
-            self._http.shutdown()
-            self._http.server_close()
-            self._http = None
-
-    def __enter__(self: _StandIn) -> _StandIn:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def handle(self, request: Request) -> Answer | None:
-        """Return the answer to a request as `mode` has it; `None` hangs up."""
-        if self.mode == "silent":
-            self._stopping.wait()
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return nothing for the package and its modules, as where it is not installed."""
+        if name.partition(".")[0] == self._package:
             return None
-        if self.mode == "gone":
-            return None
-        if self.mode == "broken":
-            return self.failure
-        with self.lock:
-            self.requests.append(request)
-            return self.answer(request)
+        spec: ModuleSpec | None = self._finder.find_spec(name, path, target)
+        return spec
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say what went wrong in answering, but not that a client has hung up."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
-
-
-def _handler_for(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # or each answer waits 40 ms for the client's receipt
-
-        def handle_any(self) -> None:
-            body = self._body()
-            answer = stand_in.handle(Request(self.command, self.path, self.headers, body))
-            if answer is None:
-                self.close_connection = True
-                return
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer.body)
-
-        do_DELETE = do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = handle_any
-
-        def _body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            chunks = []
-            while size := int(self.rfile.readline().partition(b";")[0], 16):
-                chunks.append(self.rfile.read(size))
-                self.rfile.readline()
-            while self.rfile.readline().strip():
-                pass
-            return b"".join(chunks)
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    return Handler
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._finder, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import importlib
 import json
 import os
 import socket
@@ -26,6 +27,7 @@ from callback_contract.testing import (
     Request,
     StandIn,
     environment,
+    missing,
     replay,
     run_python,
     unused_port,
@@ -218,11 +220,15 @@ def test_a_stand_in_that_is_started_again_is_at_the_same_address_and_keeps_its_m
     assert [request.body for request in server.requests] == [b"1", b"2", b"3"]
 
 
-def test_stopping_twice_is_stopping_once() -> None:
+def test_starting_twice_is_starting_once_and_so_is_stopping() -> None:
     server = Echo()
     server.start()
+    server.start()
+    assert ask(server, "GET")[0] == 201
     server.stop()
     server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        ask(server, "GET")
 
 
 def test_requests_are_answered_one_at_a_time() -> None:
@@ -245,6 +251,18 @@ def test_requests_are_answered_one_at_a_time() -> None:
     assert (len(server.requests), server.most) == (8, 1)
 
 
+def test_a_package_is_missing_within_the_block_and_is_itself_after_it() -> None:
+    import wsgiref.headers
+
+    with missing("wsgiref"):
+        for module in ("wsgiref", "wsgiref.headers", "wsgiref.util"):
+            with pytest.raises(ModuleNotFoundError) as raised:
+                importlib.import_module(module)
+            assert raised.value.name == "wsgiref"
+        importlib.import_module("email.headerregistry")
+    assert importlib.import_module("wsgiref.headers") is wsgiref.headers
+
+
 def test_an_unused_port_can_be_listened_at() -> None:
     with socket.socket() as one:
         one.bind(("127.0.0.1", unused_port()))
@@ -256,6 +274,18 @@ def test_waiting_ends_when_it_holds_and_says_when_it_never_did() -> None:
     assert list(turns) == []
     with pytest.raises(AssertionError, match=r"^it did not happen within 0\.1 seconds$"):
         wait_until(lambda: False, seconds=0.1)
+
+
+def test_a_server_that_is_not_up_yet_is_waited_for() -> None:
+    server = Echo()
+    starting = threading.Timer(0.3, server.start)
+    starting.start()
+    wait_until(lambda: ask(server, "GET"))
+    starting.join()
+    server.stop()
+    with pytest.raises(AssertionError) as raised:
+        wait_until(lambda: ask(server, "GET"), seconds=0.1)
+    assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 
 
 def test_python_runs_where_and_with_what_it_is_told_to(tmp_path: Path) -> None:

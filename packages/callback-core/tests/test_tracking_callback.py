@@ -21,13 +21,14 @@ from tracking_for_tests import (
     eventually,
     names_of_calls,
     points,
+    replay,
     script,
     statuses,
     stored,
 )
 
 from callback_core import TrainerCallback, TrainerState
-from callback_core.tracking import TrackerCallback
+from callback_core.tracking import Opening, TrackerCallback, import_sdk
 from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.journal import read
 
@@ -86,6 +87,30 @@ def test_a_tracker_gets_all_of_a_training_and_nothing_is_said(
     assert parameters["hub_token"] == "[redacted]"
     assert said(caplog) == []
     assert kinds(tmp_path) == ["begin", "logs", "logs", "logs", "end"]
+
+
+class WithoutSDK(FileTracker):
+    """Is installed without what it needs, until a file is there."""
+
+    def open(self, opening: Opening) -> str:
+        if not Path(self.path).with_name("installed").exists():
+            import_sdk("lines_sdk", install="lines-sdk", needed_by="LinesCallback")
+        return super().open(opening)
+
+
+@pytest.mark.parametrize("delivery", ["thread", "inline"])
+def test_the_end_of_training_does_not_wait_for_what_is_not_installed(
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture, delivery: Any
+) -> None:
+    training = Training(tmp_path, [callback(out, WithoutSDK, delivery=delivery, flush_limit=600)])
+    begun = time.monotonic()
+    training.train(3)
+    assert time.monotonic() - begun < 120
+    assert "has not got 3 points" in said(caplog)[-1]
+    assert "pip install lines-sdk" in said(caplog)[-1]
+    out.with_name("installed").touch()
+    assert replay(tmp_path).returncode == 0
+    assert losses(out) == expected(1, 2, 3)
 
 
 class SwitchedOff(FileTracker):

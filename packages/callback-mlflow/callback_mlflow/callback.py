@@ -7,7 +7,6 @@ from typing import Any
 
 from callback_core import CallbackArguments, TrainerControl, TrainerState
 from callback_core.tracking import DeliveryKind, TrackerCallback
-from callback_mlflow import settings
 from callback_mlflow.tracker import MLflowTracker
 
 
@@ -77,7 +76,6 @@ class MLflowCallback(TrackerCallback):
             flush_limit=flush_limit,
             redact=redact,
         )
-        self.disabled = settings.flag("disabled", None, "DISABLE_MLFLOW_INTEGRATION")
 
     def on_train_begin(
         self,
@@ -88,20 +86,5 @@ class MLflowCallback(TrackerCallback):
         **kwargs: Any,
     ) -> None:
         """Begin to record, and let the fluent API in this thread find the run once it is open."""
-        if self.disabled:
-            return
         super().on_train_begin(args, state, control, model=model, **kwargs)
         self.tracker.thread.enter()
-
-    def on_log(
-        self,
-        args: CallbackArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Record `logs`."""
-        if not self.disabled:
-            super().on_log(args, state, control, logs=logs, model=model, **kwargs)

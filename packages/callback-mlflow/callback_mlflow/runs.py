@@ -16,22 +16,6 @@ PARENT_TAG: Final = "mlflow.parentRunId"
 """The tag by which MLflow shows a run inside another."""
 
 
-def imported_mlflow() -> Any:
-    """Return MLflow, which takes seconds to import.
-
-    Raises:
-        ModuleNotFoundError: It is not installed.
-    """
-    try:
-        return import_module("mlflow")
-    except ModuleNotFoundError as error:
-        if error.name != "mlflow":
-            raise
-        raise ModuleNotFoundError(
-            "MLflowCallback needs MLflow: pip install mlflow", name="mlflow"
-        ) from error
-
-
 def existing_run(client: Any, run_id: str) -> Any:
     """Return a run.
 

@@ -1,41 +1,22 @@
-"""Processes beside that of the tests: Python, the replay, and an MLflow server."""
+"""What tests need that send to a real MLflow server: `MLflowServer`, and `Runs` to read it."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
+import urllib.parse
 import urllib.request
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Return an environment in which Python finds what it finds here."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **more}
-
-
-def python(*arguments: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
-    """Run Python with these arguments."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-
-
-def replay(output_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command that delivers what is left."""
-    return python("-m", "callback_core.tracking.replay", str(output_dir), *arguments)
-
-
-class ServerProcess:
+class MLflowServer:
     """An MLflow server on a port of this machine, which is the same whenever it is started again.
 
     Args:
@@ -59,7 +40,7 @@ class ServerProcess:
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # seconds faster
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -84,3 +65,85 @@ class ServerProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+class Read(NamedTuple):
+    """What is kept of a run; its points are key, step, value and milliseconds."""
+
+    id: str
+    name: str
+    status: str
+    parameters: dict[str, str]
+    tags: dict[str, str]
+    points: list[tuple[str, int, float, int]]
+
+    def of(self, key: str) -> list[tuple[int, float]]:
+        """Return steps and values of a metric, in the order of the steps."""
+        return sorted((step, value) for name, step, value, _ in self.points if name == key)
+
+    def values(self) -> dict[tuple[str, int], float]:
+        """Return the values by metric and step, of which each is there once."""
+        twice = [one for one, n in Counter((k, s) for k, s, _, _ in self.points).items() if n > 1]
+        assert twice == [], "is there more than once"
+        return {(key, step): value for key, step, value, _ in self.points}
+
+
+class Runs:
+    """What an MLflow server has, read through its REST API.
+
+    Args:
+        uri: Its address.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def runs(self, experiment: str) -> list[Read]:
+        """Return the runs of an experiment, oldest first."""
+        found = self._get("experiments/get-by-name", experiment_name=experiment)
+        asked = {
+            "experiment_ids": [found["experiment"]["experiment_id"]],
+            "order_by": ["attributes.start_time"],
+        }
+        answer = self._ask("runs/search", json.dumps(asked).encode())
+        return [self._run(run) for run in answer.get("runs", [])]
+
+    def artifacts(self, run: str, path: str) -> dict[str, int]:
+        """Return names and sizes of the files in a folder of a run's artifacts."""
+        answer = self._get("artifacts/list", run_id=run, path=path)
+        return {entry["path"]: int(entry["file_size"]) for entry in answer["files"]}
+
+    def artifact(self, run: str, path: str) -> bytes:
+        """Return what is in a file of a run's artifacts."""
+        where = urllib.parse.urlencode({"run_id": run, "path": path})
+        with urllib.request.urlopen(f"{self.uri}/get-artifact?{where}", timeout=30) as answer:
+            return bytes(answer.read())
+
+    def _run(self, run: dict[str, Any]) -> Read:
+        info, data = run["info"], run["data"]
+        keys = [metric["key"] for metric in data.get("metrics", [])]
+        return Read(
+            info["run_id"],
+            info["run_name"],
+            info["status"],
+            {entry["key"]: entry["value"] for entry in data.get("params", [])},
+            {entry["key"]: entry["value"] for entry in data.get("tags", [])},
+            [point for key in keys for point in self._history(info["run_id"], key)],
+        )
+
+    def _history(self, run: str, key: str) -> list[tuple[str, int, float, int]]:
+        answer = self._get("metrics/get-history", run_id=run, metric_key=key)
+        return [
+            (key, int(m.get("step", 0)), float(m["value"]), int(m["timestamp"]))
+            for m in answer["metrics"]
+        ]
+
+    def _get(self, route: str, **asked: str) -> Any:
+        return self._ask(f"{route}?{urllib.parse.urlencode(asked)}")
+
+    def _ask(self, route: str, body: bytes | None = None) -> Any:
+        request = urllib.request.Request(
+            f"{self.uri}/api/2.0/mlflow/{route}", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)

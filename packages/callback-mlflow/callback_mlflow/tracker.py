@@ -16,10 +16,13 @@ from callback_core.tracking import (
     Tracker,
     Upload,
     flattened,
+    import_sdk,
+    settings,
 )
-from callback_mlflow import fluent, settings
+from callback_mlflow import fluent
 from callback_mlflow.open_run import OpenRun
-from callback_mlflow.runs import existing_run, experiment_id, imported_mlflow, new_run
+from callback_mlflow.runs import existing_run, experiment_id, new_run
+from callback_mlflow.settings import read_run_id, read_tags
 
 LIMITS: Final = Limits(
     batch_size=1000,
@@ -62,22 +65,26 @@ class MLflowTracker(Tracker):
         self.experiment_name = settings.text(
             "experiment_name", experiment_name, "MLFLOW_EXPERIMENT_NAME"
         )
-        self.run_id = settings.run_id("run_id", run_id, "MLFLOW_RUN_ID")
-        self.tags = settings.tags("tags", tags, "MLFLOW_TAGS")
-        self.nested = settings.flag("nested", nested, "MLFLOW_NESTED_RUN")
+        self.run_id = read_run_id("run_id", run_id, "MLFLOW_RUN_ID")
+        self.tags = read_tags("tags", tags, "MLFLOW_TAGS")
+        self.nested = settings.flag("nested", nested, "MLFLOW_NESTED_RUN") is True
         self.parent_run_id = parent_run_id
-        self.log_artifacts = settings.flag(
-            "log_artifacts", log_artifacts, "HF_MLFLOW_LOG_ARTIFACTS"
-        )
-        self.flatten_params = settings.flag(
-            "flatten_params", flatten_params, "MLFLOW_FLATTEN_PARAMS"
-        )
+        log_artifacts = settings.flag("log_artifacts", log_artifacts, "HF_MLFLOW_LOG_ARTIFACTS")
+        self.log_artifacts = log_artifacts is True
+        flatten_params = settings.flag("flatten_params", flatten_params, "MLFLOW_FLATTEN_PARAMS")
+        self.flatten_params = flatten_params is True
         most = settings.count("max_log_params", max_log_params, "MLFLOW_MAX_LOG_PARAMS")
         self.max_log_params = most
+        self._disabled = settings.flag("disabled", None, "DISABLE_MLFLOW_INTEGRATION") is True
         self.limits = Limits(**{**vars(LIMITS), "parameter_count": most})
         self.thread = fluent.ThreadOfTraining()
         self._parent = parent_run_id
         self._run: OpenRun
+
+    @property
+    def disabled(self) -> bool:
+        """Whether `DISABLE_MLFLOW_INTEGRATION` was set when this was made."""
+        return self._disabled
 
     @property
     def takes_checkpoints(self) -> bool:
@@ -124,7 +131,7 @@ class MLflowTracker(Tracker):
 
     def open(self, opening: Opening) -> str:
         """Open the run that was asked for, the one of before, or a new one."""
-        mlflow = imported_mlflow()
+        mlflow = import_sdk("mlflow", install="mlflow", needed_by="MLflowCallback")
         client = mlflow.MlflowClient(tracking_uri=self.tracking_uri)
         run_id = opening.run_id if opening.adopted else self.run_id or opening.run_id
         if run_id is None:

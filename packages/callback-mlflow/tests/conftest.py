@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from callback_contract.testing import use_absolute_paths
 
 # Read when MLflow is imported, and by the processes that tests start.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -16,8 +17,7 @@ os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
 os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "0"
 
-# Tests run in directories of their own, where relative paths to packages lead nowhere.
-sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
+use_absolute_paths()
 
 _KEPT = {name for name in os.environ if name.startswith("MLFLOW_")}
 

@@ -15,18 +15,30 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import mlflow  # noqa: F401  (imported here once, and not in each life)
 import torch
-from trainings import Net, Slow, expected, trainer
 
+from callback_core import TrainerCallback
 from callback_mlflow import MLflowCallback
+from trainer_torch.testing import SmallNet, logged_points, small_trainer
+
+
+class Slow(TrainerCallback):
+    """Lets each step take a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        time.sleep(self.seconds)
 
 
 def live(uri: str, experiment: str, output_dir: Path) -> None:
     """Train to the end, from the newest checkpoint if there is one, and write what was logged."""
     callback = MLflowCallback(tracking_uri=uri, experiment_name=experiment, flush_limit=60)
-    made = trainer(
+    made = small_trainer(
         output_dir,
         callback,
         Slow(0.02),
@@ -38,14 +50,14 @@ def live(uri: str, experiment: str, output_dir: Path) -> None:
         save_total_limit=2,
     )
     made.train(resume_from_checkpoint=any(output_dir.glob("checkpoint-*")))
-    logged = [[*key, value] for key, value in expected(made).items()]
+    logged = [[*key, value] for key, value in logged_points(made).items()]
     (output_dir / "logged.json").write_text(json.dumps(logged))
 
 
 def main(uri: str, folder: Path, kills: int, seed: int) -> None:
     """Train until there were so many kills, each at a random moment."""
     torch.set_num_threads(1)
-    torch.optim.AdamW(Net().parameters()).step()  # which imports hundreds of modules of torch
+    torch.optim.AdamW(SmallNet().parameters()).step()  # which imports hundreds of modules of torch
     dice = random.Random(seed)
     whole = 0.0  # how long a training takes that is not killed
     number = 0

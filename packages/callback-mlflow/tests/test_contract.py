@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import mlflow
 import pytest
-from reader import Database, Read
+from reader import Database
 
 from callback_contract import Deviation, RecordedRun, TrackerContract
 from callback_mlflow import MLflowCallback
+from callback_mlflow.testing import Read
 
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
 

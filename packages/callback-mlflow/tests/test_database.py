@@ -16,12 +16,12 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.tracking import fluent
-from processes import replay
 from reader import Database
-from trainings import At, expected, trainer, wait_until
 
+from callback_contract.testing import replay, wait_until
 from callback_core.tracking import Opening, Point, Rejected
 from callback_mlflow import MLflowCallback, MLflowTracker
+from trainer_torch.testing import At, logged_points, small_trainer
 
 
 @pytest.fixture(scope="session")
@@ -61,13 +61,13 @@ def test_parameters_metrics_tags_and_status_of_a_training_are_there(
     database: Database, tmp_path: Path
 ) -> None:
     callback = MLflowCallback(tags={"stage": "test"})
-    made = trainer(
+    made = small_trainer(
         tmp_path / "out", callback, run_name="first", config={"hidden_size": 8, "seed": -1}
     )
     made.train()
     [run] = database.runs("Default")
     assert (run.name, run.status) == ("first", "FINISHED")
-    assert run.values() == expected(made)
+    assert run.values() == logged_points(made)
     assert run.parameters["learning_rate"] == "0.05"
     assert run.parameters["hidden_size"] == "8"
     assert run.parameters["seed"] == "42"  # the arguments' win over the model's
@@ -77,7 +77,7 @@ def test_parameters_metrics_tags_and_status_of_a_training_are_there(
 
 
 def test_a_time_is_that_of_the_log_in_milliseconds(database: Database, tmp_path: Path) -> None:
-    trainer(tmp_path / "out", MLflowCallback).train()
+    small_trainer(tmp_path / "out", MLflowCallback).train()
     [run] = database.runs("Default")
     [journal] = (tmp_path / "out").glob("tracking/*/journal.jsonl")
     records = [json.loads(line) for line in journal.read_text().splitlines()]
@@ -95,11 +95,11 @@ def test_settings_come_from_the_environment(
     monkeypatch.setenv("MLFLOW_FLATTEN_PARAMS", "1")
     monkeypatch.setenv("MLFLOW_MAX_LOG_PARAMS", "3")
     config = {"labels": {"0": "cat", "1": {"a": "dog"}}, "size": 1, "more": 2}
-    trainer(tmp_path / "out", MLflowCallback, config=config).train()
+    small_trainer(tmp_path / "out", MLflowCallback, config=config).train()
     [run] = database.runs("Größe")
     assert run.parameters == {"labels.0": "cat", "labels.1.a": "dog", "size": "1"}
     assert (run.tags["release.candidate"], run.tags["number"]) == ("RC1", "2")
-    trainer(tmp_path / "again", MLflowCallback).train()
+    small_trainer(tmp_path / "again", MLflowCallback).train()
     assert len(database.runs("Größe")) == 2
 
 
@@ -108,7 +108,7 @@ def test_long_and_many_parameters_and_odd_names_are_taken(
 ) -> None:
     config = {f"p{number}": "ü" * 250 for number in range(500)}
     config |= {"id2label": "x" * 7000, "naïve?": 1, "a:b/c d": 2, "n" * 300: 3, "empty": ""}
-    made = trainer(tmp_path / "out", MLflowCallback, config=config)
+    made = small_trainer(tmp_path / "out", MLflowCallback, config=config)
     made.train()
     [run] = database.runs("Default")
     assert [run.parameters[f"p{number}"] for number in range(500)] == ["ü" * 250] * 500
@@ -117,26 +117,26 @@ def test_long_and_many_parameters_and_odd_names_are_taken(
     assert run.parameters["a:b/c d"] == "2"
     assert run.parameters["n" * 250] == "3"
     assert run.parameters["empty"] == ""
-    assert run.values() == expected(made)
+    assert run.values() == logged_points(made)
     assert "id2label: cut to 6000 characters" in caplog.text
 
 
 def test_a_name_that_mlflow_refuses_is_said_and_costs_no_other(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = trainer(tmp_path / "out", MLflowCallback, config={"a//b": 1, "fine": 2})
+    made = small_trainer(tmp_path / "out", MLflowCallback, config={"a//b": 1, "fine": 2})
     made.add_callback(At(5, lambda: made.log({"x/../y": 1.0, "good": 2.0})))
     made.train()
     [run] = database.runs("Default")
     assert run.parameters["fine"] == "2"
     assert run.parameters["learning_rate"] == "0.05"
-    assert {("train/x/../y", 5): 1.0, **run.values()} == expected(made)
+    assert {("train/x/../y", 5): 1.0, **run.values()} == logged_points(made)
     assert "a//b" in caplog.text
     assert "train/x/../y: rejected" in caplog.text
 
 
 def test_nan_and_infinities_are_points(database: Database, tmp_path: Path) -> None:
-    made = trainer(tmp_path / "out", MLflowCallback)
+    made = small_trainer(tmp_path / "out", MLflowCallback)
     odd = {"nan": math.nan, "high": math.inf, "low": -math.inf}
     made.add_callback(At(5, lambda: made.log(dict(odd))))
     made.train()
@@ -181,12 +181,12 @@ def test_a_run_that_the_user_has_opened_is_used_and_stays_open(
     database: Database, tmp_path: Path
 ) -> None:
     with mlflow.start_run(run_name="mine") as mine:
-        made = trainer(tmp_path / "out", MLflowCallback)
+        made = small_trainer(tmp_path / "out", MLflowCallback)
         made.train()
         assert mlflow.active_run().info.run_id == mine.info.run_id
         [run] = database.runs("Default")
         assert (run.id, run.name, run.status) == (mine.info.run_id, "mine", "RUNNING")
-        assert run.values() == expected(made)
+        assert run.values() == logged_points(made)
         mlflow.log_metric("after", 1.0)
     [run] = database.runs("Default")
     assert run.status == "FINISHED"
@@ -195,14 +195,14 @@ def test_a_run_that_the_user_has_opened_is_used_and_stays_open(
 
 def test_an_experiment_that_the_user_has_set_is_used(database: Database, tmp_path: Path) -> None:
     mlflow.set_experiment("chosen")
-    trainer(tmp_path / "out", MLflowCallback).train()
+    small_trainer(tmp_path / "out", MLflowCallback).train()
     assert len(database.runs("chosen")) == 1
     assert database.runs("Default") == []
 
 
 def test_nested_runs_are_opened_inside_the_active_one(database: Database, tmp_path: Path) -> None:
     with mlflow.start_run(experiment_id=mlflow.create_experiment("outer")) as outer:
-        made = trainer(tmp_path / "out", MLflowCallback(nested=True))
+        made = small_trainer(tmp_path / "out", MLflowCallback(nested=True))
         made.train()
         made.train()
         assert mlflow.active_run().info.run_id == outer.info.run_id
@@ -216,7 +216,7 @@ def test_nested_runs_are_opened_inside_the_active_one(database: Database, tmp_pa
 def test_a_parent_can_be_named(database: Database, tmp_path: Path) -> None:
     with mlflow.start_run() as outer:
         pass
-    trainer(tmp_path / "out", MLflowCallback(parent_run_id=outer.info.run_id)).train()
+    small_trainer(tmp_path / "out", MLflowCallback(parent_run_id=outer.info.run_id)).train()
     _, run = database.runs("Default")
     assert run.tags["mlflow.parentRunId"] == outer.info.run_id
 
@@ -229,25 +229,25 @@ def test_a_run_that_is_named_is_gone_on_with_and_runs_meanwhile(
     monkeypatch.setenv("MLFLOW_RUN_ID", before.info.run_id)
     seen: list[str] = []
     look = At(6, lambda: seen.append(database.runs("Default")[0].status))
-    made = trainer(tmp_path / "out", MLflowCallback(delivery="inline"), look)
+    made = small_trainer(tmp_path / "out", MLflowCallback(delivery="inline"), look)
     made.train()
     [run] = database.runs("Default")
     assert (run.id, run.name, run.status) == (before.info.run_id, "before", "FINISHED")
     assert seen == ["RUNNING"]
     assert run.of("old") == [(0, 1.0)]
     assert run.of("train/loss") == [
-        (s, v) for (k, s), v in expected(made).items() if k[6:] == "loss"
+        (s, v) for (k, s), v in logged_points(made).items() if k[6:] == "loss"
     ]
 
 
 def test_parameters_that_have_changed_become_tags_of_a_run_that_is_gone_on_with(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = trainer(tmp_path / "out", MLflowCallback)
+    made = small_trainer(tmp_path / "out", MLflowCallback)
     made.train()
     [run] = database.runs("Default")
     again = MLflowCallback(run_id=run.id)
-    changed = trainer(tmp_path / "new", again, learning_rate=0.5, config={"size": 3})
+    changed = small_trainer(tmp_path / "new", again, learning_rate=0.5, config={"size": 3})
     changed.train()
     [run] = database.runs("Default")
     assert run.parameters["learning_rate"] == "0.05"
@@ -270,13 +270,13 @@ def test_what_is_deleted_is_said_and_kept_for_when_it_is_restored(
     else:
         client.delete_experiment(experiment)
         callback = MLflowCallback(experiment_name="gone", flush_limit=2)
-    made = trainer(tmp_path / "out", callback)
+    made = small_trainer(tmp_path / "out", callback)
     made.train()
     assert made.state.global_step == 12
     assert f"{what}s restore --{what}-id" in caplog.text
     client.restore_experiment(experiment) if what == "experiment" else client.restore_run(run_id)
     assert replay(tmp_path / "out").returncode == 0
-    assert database.runs("gone")[-1].values() == expected(made)
+    assert database.runs("gone")[-1].values() == logged_points(made)
 
 
 def test_a_run_that_is_deleted_meanwhile_rejects_nothing_for_good(
@@ -299,7 +299,7 @@ def test_a_training_that_breaks_is_marked_so(
     def fail() -> None:
         raise raised
 
-    made = trainer(tmp_path / "out", MLflowCallback, At(7, fail))
+    made = small_trainer(tmp_path / "out", MLflowCallback, At(7, fail))
     with pytest.raises(type(raised)):
         made.train()
     [run] = database.runs("Default")
@@ -311,7 +311,7 @@ def test_a_training_that_breaks_is_marked_so(
 def test_a_second_training_has_a_run_of_its_own_and_an_evaluation_goes_to_the_last(
     database: Database, tmp_path: Path
 ) -> None:
-    made = trainer(tmp_path / "out", MLflowCallback(delivery="inline"))
+    made = small_trainer(tmp_path / "out", MLflowCallback(delivery="inline"))
     made.train()
     assert mlflow.active_run() is None
     made.train()
@@ -332,14 +332,16 @@ def test_the_fluent_api_in_the_training_thread_reaches_the_run_until_it_ends(
         with mlflow.start_run(nested=True, run_name="inner"):
             mlflow.log_metric("inner", 1.0)
 
-    made = trainer(tmp_path / "out", MLflowCallback, At(6, log))
+    made = small_trainer(tmp_path / "out", MLflowCallback, At(6, log))
     made.train()
     assert mlflow.active_run() is None
     run, inner = database.runs("Default")
     assert run.of("mine") == [(6, 3.0)]
     assert run.tags["note"] == "mine"
     assert run.status == "FINISHED"
-    assert {key: value for key, value in run.values().items() if key[0] != "mine"} == expected(made)
+    assert {key: value for key, value in run.values().items() if key[0] != "mine"} == logged_points(
+        made
+    )
     assert inner.tags["mlflow.parentRunId"] == run.id
     with mlflow.start_run():  # nothing is in its way
         pass
@@ -352,10 +354,10 @@ def test_ending_the_run_by_hand_in_the_middle_loses_nothing(
         wait_until(lambda: mlflow.active_run() is not None)
         mlflow.end_run("KILLED")
 
-    made = trainer(tmp_path / "out", MLflowCallback, At(6, end))
+    made = small_trainer(tmp_path / "out", MLflowCallback, At(6, end))
     made.train()
     [run] = database.runs("Default")
-    assert (run.status, run.values()) == ("FINISHED", expected(made))
+    assert (run.status, run.values()) == ("FINISHED", logged_points(made))
 
 
 def test_a_run_in_another_store_is_not_the_active_one(
@@ -367,9 +369,9 @@ def test_a_run_in_another_store_is_not_the_active_one(
     callback = MLflowCallback(tracking_uri=f"sqlite:///{other}", delivery="inline")
     look = At(6, lambda: active.append(mlflow.active_run()))
     with mlflow.start_run() as mine:
-        trainer(tmp_path / "out", callback, look).train()
+        small_trainer(tmp_path / "out", callback, look).train()
     assert [run.info.run_id for run in active] == [mine.info.run_id]
-    trainer(tmp_path / "out", callback, look).train()
+    small_trainer(tmp_path / "out", callback, look).train()
     assert active[1:] == [None]
     assert len(Database(other).runs("Default")) == 2
     [run] = database.runs("Default")
@@ -385,7 +387,7 @@ def test_nothing_of_the_process_is_changed_by_a_training(
         return variables, mlflow.get_tracking_uri(), sys.excepthook, signals, mlflow.active_run()
 
     before = state()
-    trainer(tmp_path / "out", MLflowCallback(experiment_name="new", tags={"a": "b"})).train()
+    small_trainer(tmp_path / "out", MLflowCallback(experiment_name="new", tags={"a": "b"})).train()
     assert state() == before
     assert len(database.runs("new")) == 1
 
@@ -395,7 +397,7 @@ def test_a_run_that_is_not_delivered_is_not_left_active(database: Database, tmp_
         wait_until(lambda: mlflow.active_run() is not None)
         mlflow.delete_run(mlflow.active_run().info.run_id)
 
-    made = trainer(tmp_path / "out", MLflowCallback(flush_limit=0.5), At(6, delete))
+    made = small_trainer(tmp_path / "out", MLflowCallback(flush_limit=0.5), At(6, delete))
     made.train()
     assert mlflow.active_run() is None
     [run] = database.runs("Default")
@@ -403,14 +405,14 @@ def test_a_run_that_is_not_delivered_is_not_left_active(database: Database, tmp_
     mlflow.MlflowClient().restore_run(run.id)
     assert replay(tmp_path / "out").returncode == 0
     [run] = database.runs("Default")
-    assert (run.status, run.values()) == ("FINISHED", expected(made))
+    assert (run.status, run.values()) == ("FINISHED", logged_points(made))
 
 
 def test_checkpoints_become_artifacts_where_that_is_asked_for(
     database: Database, tmp_path: Path
 ) -> None:
     callback = MLflowCallback(log_artifacts=True)
-    made = trainer(tmp_path / "out", callback, save_strategy="epoch", save_total_limit=1)
+    made = small_trainer(tmp_path / "out", callback, save_strategy="epoch", save_total_limit=1)
     made.train()
     [run] = database.runs("Default")
     client = mlflow.MlflowClient()
@@ -430,9 +432,9 @@ def test_a_process_of_its_own_delivers_the_same(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    made = trainer(tmp_path / "out", MLflowCallback(delivery="process", flush_limit=90))
+    made = small_trainer(tmp_path / "out", MLflowCallback(delivery="process", flush_limit=90))
     made.train()
     [run] = database.runs("Default")
-    assert (run.status, run.values()) == ("FINISHED", expected(made))
+    assert (run.status, run.values()) == ("FINISHED", logged_points(made))
     assert run.tags["mlflow.source.name"] == sys.argv[0]
     assert caplog.text == ""

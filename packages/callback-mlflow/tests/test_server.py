@@ -12,49 +12,52 @@ from typing import Any
 
 import kills
 import pytest
-from processes import ServerProcess, python, replay
-from reader import Server
-from trainings import At, Slow, expected, trainer, wait_until
+from kills import Slow
 
+from callback_contract.testing import replay, run_python, wait_until
 from callback_mlflow import MLflowCallback
+from callback_mlflow.testing import MLflowServer, Runs
+from trainer_torch.testing import At, comparable, logged_points, small_trainer
 
 KILLS = int(os.environ.get("KILLS", "6"))
 """How often trainings are killed; for 100: KILLS=100 pytest tests/test_server.py -k killed"""
 
 
 @pytest.fixture(scope="session")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
     """Return a server that is not started yet."""
-    made = ServerProcess(tmp_path_factory.mktemp("server"))
+    made = MLflowServer(tmp_path_factory.mktemp("server"))
     yield made
     made.stop()
 
 
 @pytest.fixture(scope="session")
 def kept(
-    process: ServerProcess, tmp_path_factory: pytest.TempPathFactory
+    process: MLflowServer, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Any, float]:
     """Return what a training that nobody was there to take has left, and then start the server."""
     output_dir = tmp_path_factory.mktemp("kept")
     callback = MLflowCallback(
         tracking_uri=process.uri, experiment_name="kept", flush_limit=1, log_artifacts=True
     )
-    made = trainer(output_dir, callback, run_name="late", save_strategy="epoch", save_total_limit=1)
+    made = small_trainer(
+        output_dir, callback, run_name="late", save_strategy="epoch", save_total_limit=1
+    )
     begun = time.monotonic()
     made.train()
     took = time.monotonic() - begun
     process.start()
     process.wait()
-    return output_dir, expected(made), took
+    return output_dir, logged_points(made), took
 
 
 @pytest.fixture(scope="session")
-def server(process: ServerProcess, kept: Any) -> Server:
-    return Server(process.uri)
+def server(process: MLflowServer, kept: Any) -> Runs:
+    return Runs(process.uri)
 
 
 @pytest.fixture
-def callback(process: ServerProcess, server: Server, request: pytest.FixtureRequest) -> Any:
+def callback(process: MLflowServer, server: Runs, request: pytest.FixtureRequest) -> Any:
     """Return what makes a callback, whose experiment has the test's name."""
 
     def make(**settings: Any) -> MLflowCallback:
@@ -65,7 +68,7 @@ def callback(process: ServerProcess, server: Server, request: pytest.FixtureRequ
 
 
 def test_a_training_whose_server_is_away_is_not_held_up_and_is_delivered_later(
-    kept: tuple[Path, Any, float], server: Server
+    kept: tuple[Path, Any, float], server: Runs
 ) -> None:
     output_dir, logged, took = kept
     assert took < 60  # of which a second is waited for, and MLflow is imported meanwhile
@@ -80,15 +83,17 @@ def test_a_training_whose_server_is_away_is_not_held_up_and_is_delivered_later(
 
 
 def test_a_training_is_there_with_all_that_belongs_to_it(
-    callback: Any, server: Server, tmp_path: Path, request: pytest.FixtureRequest
+    callback: Any, server: Runs, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     config = {f"p{number}": "ü" * 6000 for number in range(120)} | {"empty": ""}
     sent = callback(log_artifacts=True, tags={"stage": "test"})
-    made = trainer(tmp_path / "out", sent, config=config, save_strategy="epoch", run_name="full")
+    made = small_trainer(
+        tmp_path / "out", sent, config=config, save_strategy="epoch", run_name="full"
+    )
     made.train()
     [run] = server.runs(request.node.name)
     assert (run.name, run.status) == ("full", "FINISHED")
-    assert run.values() == expected(made)
+    assert run.values() == logged_points(made)
     assert run.parameters["learning_rate"] == "0.05"
     assert [run.parameters[f"p{number}"] for number in range(120)] == ["ü" * 6000] * 120
     assert run.parameters["empty"] == ""
@@ -102,9 +107,9 @@ def test_a_training_is_there_with_all_that_belongs_to_it(
 
 
 def test_a_failed_training_is_marked_and_goes_on_in_its_run_when_it_is_resumed(
-    callback: Any, server: Server, tmp_path: Path, request: pytest.FixtureRequest
+    callback: Any, server: Runs, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    whole = trainer(tmp_path / "whole")
+    whole = small_trainer(tmp_path / "whole")
     whole.train()
 
     def fail() -> None:
@@ -112,45 +117,41 @@ def test_a_failed_training_is_marked_and_goes_on_in_its_run_when_it_is_resumed(
 
     saving = {"save_strategy": "steps", "save_steps": 3}
     with pytest.raises(ArithmeticError):
-        trainer(tmp_path / "out", callback(), At(8, fail), **saving).train()
+        small_trainer(tmp_path / "out", callback(), At(8, fail), **saving).train()
     [run] = server.runs(request.node.name)
     assert run.status == "FAILED"
-    resumed = trainer(tmp_path / "out", callback(), **saving)
+    resumed = small_trainer(tmp_path / "out", callback(), **saving)
     resumed.train(resume_from_checkpoint=True)
     [again] = server.runs(request.node.name)
     assert (again.id, again.status) == (run.id, "FINISHED")
-    assert comparable(again.values()) == comparable(expected(whole))
+    assert comparable(again.values()) == comparable(logged_points(whole))
 
 
 def test_a_process_of_its_own_closes_the_run_of_a_training_that_is_killed(
-    callback: Any, server: Server, tmp_path: Path, request: pytest.FixtureRequest
+    callback: Any, server: Runs, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     code = """
 import os, sys
 from pathlib import Path
 from callback_mlflow import MLflowCallback
-from trainings import At, trainer
+from trainer_torch.testing import At, small_trainer
 sent = MLflowCallback(tracking_uri=sys.argv[2], experiment_name=sys.argv[3], delivery="process")
-trainer(Path(sys.argv[1]), sent, At(9, lambda: os.kill(os.getpid(), 9))).train()
+small_trainer(Path(sys.argv[1]), sent, At(9, lambda: os.kill(os.getpid(), 9))).train()
 """
-    done = python("-c", code, str(tmp_path), server.uri, request.node.name)
+    done = run_python("-c", code, str(tmp_path), server.uri, request.node.name)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
-    def closed() -> bool:
-        try:
-            return [run.status for run in server.runs(request.node.name)] == ["FAILED"]
-        except OSError:  # there is no such experiment yet
-            return False
-
-    wait_until(closed)
+    wait_until(lambda: [run.status for run in server.runs(request.node.name)] == ["FAILED"])
     [run] = server.runs(request.node.name)
     assert [step for step, _ in run.of("train/loss")] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_trainings_that_are_killed_and_resumed_have_each_point_once(
-    process: ServerProcess, server: Server, tmp_path: Path
+    process: MLflowServer, server: Runs, tmp_path: Path
 ) -> None:
-    done = python(kills.__file__, process.uri, str(tmp_path), str(KILLS), "7", timeout=30 * KILLS)
+    done = run_python(
+        kills.__file__, process.uri, str(tmp_path), str(KILLS), "7", timeout=30 * KILLS
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     trainings = [json.loads(line) for line in done.stdout.splitlines()]
     assert sum(training["killed"] for training in trainings) == KILLS
@@ -166,9 +167,9 @@ def test_trainings_that_are_killed_and_resumed_have_each_point_once(
 
 
 def test_a_server_that_goes_away_and_comes_back_loses_no_point_and_delays_no_step(
-    process: ServerProcess,
+    process: MLflowServer,
     callback: Any,
-    server: Server,
+    server: Runs,
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -182,20 +183,11 @@ def test_a_server_that_goes_away_and_comes_back_loses_no_point_and_delays_no_ste
         ends.append(time.monotonic())
         process.start()
 
-    made = trainer(
+    made = small_trainer(
         tmp_path / "out", callback(flush_limit=120), Slow(0.1), At(4, stop), At(9, start)
     )
     made.train()
     assert ends[1] - ends[0] < 10  # 5 steps of 0.1 s
     process.wait()
     [run] = server.runs(request.node.name)
-    assert (run.status, run.values()) == ("FINISHED", expected(made))
-
-
-def comparable(values: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
-    """Return values without those that measure time."""
-    return {
-        key: value
-        for key, value in values.items()
-        if not key[0].endswith(("_runtime", "/runtime", "_per_second"))
-    }
+    assert (run.status, run.values()) == ("FINISHED", logged_points(made))

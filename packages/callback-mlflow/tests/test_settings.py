@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import python
-from trainings import trainer
 
+from callback_contract.testing import missing
 from callback_core import get_available_reporting_integrations
 from callback_mlflow import MLflowCallback, MLflowTracker
+from trainer_torch.testing import small_trainer
 
 FLAGS = {
     "HF_MLFLOW_LOG_ARTIFACTS": "log_artifacts",
@@ -114,7 +114,7 @@ def test_a_disabled_integration_does_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISABLE_MLFLOW_INTEGRATION", "TRUE")
-    made = trainer(tmp_path / "out", MLflowCallback, save_strategy="epoch")
+    made = small_trainer(tmp_path / "out", MLflowCallback, save_strategy="epoch")
     made.train()
     made.evaluate()
     assert not (tmp_path / "out" / "tracking").exists()
@@ -124,34 +124,11 @@ def test_the_package_is_found_by_its_name() -> None:
     assert "mlflow" in get_available_reporting_integrations()
 
 
-def test_importing_the_package_does_not_import_mlflow() -> None:
-    done = python("-c", "import sys, callback_mlflow; print('mlflow' in sys.modules)")
-    assert done.stdout == "False\n", done.stderr
-
-
 def test_where_mlflow_is_missing_training_goes_on_and_the_install_that_mends_it_is_named(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    done = python(
-        "-c",
-        """
-import logging, sys
-from pathlib import Path
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "mlflow":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-logging.basicConfig()
-from callback_mlflow import MLflowCallback
-from trainings import trainer
-made = trainer(Path(sys.argv[1]), MLflowCallback(flush_limit=1))
-made.train()
-print(made.state.global_step)
-""",
-        str(tmp_path),
-    )
-    assert done.stdout.endswith("12\n"), done.stderr
-    assert "pip install mlflow" in done.stderr
+    made = small_trainer(tmp_path, MLflowCallback(flush_limit=1))
+    with missing("mlflow"):
+        made.train()
+    assert made.state.global_step == 12
+    assert "pip install mlflow" in caplog.text

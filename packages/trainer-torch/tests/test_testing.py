@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from callback_core import TrainerCallback
-from trainer_torch.testing import CONFIG, At, SmallNet, Trial, logged_points, small_trainer
+from trainer_torch.testing import (
+    CONFIG,
+    At,
+    SmallNet,
+    Trial,
+    comparable,
+    logged_points,
+    raising,
+    small_trainer,
+)
 
 
 class Seen(TrainerCallback):
@@ -24,13 +33,6 @@ class Seen(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.logs.append((state.global_step, kwargs["logs"]))
-
-
-def stop_with(error: BaseException) -> Any:
-    def stop() -> None:
-        raise error
-
-    return stop
 
 
 def test_a_small_training_is_twelve_steps_in_three_epochs(tmp_path: Path) -> None:
@@ -96,6 +98,21 @@ def test_the_points_of_a_training_are_what_its_callbacks_were_told(tmp_path: Pat
     assert told.keys() >= ends
 
 
+def test_comparable_points_are_equal_in_equal_trainings(tmp_path: Path) -> None:
+    points = []
+    for attempt in ("first", "second"):
+        trained = small_trainer(tmp_path / attempt)
+        trained.train()
+        points.append(logged_points(trained))
+    assert comparable(points[0]) == comparable(points[1])
+    left_out = points[0].keys() - comparable(points[0]).keys()
+    assert {name for name, _ in left_out} == {
+        f"{split}{measure}"
+        for split in ("train/train_", "eval/")
+        for measure in ("runtime", "samples_per_second", "steps_per_second")
+    }
+
+
 def test_a_test_set_has_points_of_its_own(tmp_path: Path) -> None:
     trained = small_trainer(tmp_path, max_steps=1, eval_strategy="no")
     trained.train()
@@ -108,7 +125,7 @@ def test_a_test_set_has_points_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=repr)
 def test_a_training_ends_where_at_breaks_into_it(tmp_path: Path, error: BaseException) -> None:
-    trained = small_trainer(tmp_path, At(5, stop_with(error)))
+    trained = small_trainer(tmp_path, At(5, raising(error)))
     with pytest.raises(type(error)) as raised:
         trained.train()
     assert raised.value is error

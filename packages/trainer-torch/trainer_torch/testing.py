@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,15 @@ class At(TrainerCallback):
         """Call it, if this is the step."""
         if state.global_step == self.step:
             self.call()
+
+
+def raising(error: BaseException) -> Callable[[], NoReturn]:
+    """Return what raises `error` when it is called, for `At`."""
+
+    def call() -> NoReturn:
+        raise error
+
+    return call
 
 
 class Trial(TrainerCallback):
@@ -140,6 +149,12 @@ def logged_points(trained: Trainer) -> dict[tuple[str, int], float]:
             if name != "step":
                 points[_tracked_name(name), entry["step"]] = value
     return points
+
+
+def comparable(points: Mapping[tuple[str, int], float]) -> dict[tuple[str, int], float]:
+    """Return `points` without those that measure time, which are others in each training."""
+    measured = ("runtime", "_per_second")
+    return {key: value for key, value in points.items() if not key[0].endswith(measured)}
 
 
 def _tracked_name(name: str) -> str:

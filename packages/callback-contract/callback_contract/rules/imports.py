@@ -7,17 +7,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._rule import ContractViolation, require, rule
 from callback_contract._watching import log_messages, silence
+from callback_contract.testing import missing
 
 _IMPORT: Final = """
 import json, os, signal, sys, threading
@@ -72,7 +71,7 @@ def says_what_to_install(case: Case) -> None:
     sdk = case.subject.sdk
     require(sdk, "it claims an `sdk` and does not say which")
     said = []
-    with _missing(str(sdk)), log_messages() as logged, silence():
+    with missing(str(sdk)), log_messages() as logged, silence():
         try:
             training = case.training()
             try:
@@ -132,41 +131,3 @@ def _import(module: str, sdk: str, path: Sequence[str]) -> dict[str, Any]:
         require(done.returncode == 0, f"importing {module} failed: {done.stderr}")
         answer: dict[str, Any] = json.loads(answers.read_text(encoding="utf-8"))
     return answer | {"printed": done.stdout}
-
-
-class _Without:
-    """A finder of modules that does not find those of a package."""
-
-    def __init__(self, finder: Any, package: str) -> None:
-        self._finder, self._package = finder, package
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return nothing for the package and its modules, as where it is not installed."""
-        if name.partition(".")[0] == self._package:
-            return None
-        spec: ModuleSpec | None = self._finder.find_spec(name, path, target)
-        return spec
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._finder, name)
-
-
-@contextmanager
-def _missing(package: str) -> Iterator[None]:
-    """Let `package` be one that is not installed."""
-    hidden = {
-        name: module
-        for name, module in sys.modules.items()
-        if name == package or name.startswith(f"{package}.")
-    }
-    for name in hidden:
-        del sys.modules[name]
-    finders = list(sys.meta_path)
-    sys.meta_path[:] = [_Without(finder, package) for finder in finders]
-    try:
-        yield
-    finally:
-        sys.meta_path[:] = finders
-        sys.modules.update(hidden)

@@ -105,10 +105,12 @@ class Attempts:
 
     Attributes:
         failure: Why the last one failed; `None` where it did not.
+        hopeless: Whether that was a module that is missing, for which nobody needs to wait.
     """
 
     def __init__(self, consumer: Consumer, longest_pause: float = LONGEST_PAUSE) -> None:
         self.failure: str | None = None
+        self.hopeless = False
         self._consumer, self._longest_pause = consumer, longest_pause
         self._in_a_row = 0
         self._said = False
@@ -128,6 +130,7 @@ class Attempts:
             return POLL
         except Exception as error:
             self._in_a_row += 1
+            self.hopeless = isinstance(error, ImportError)
             self.failure = f"{type(error).__name__}: {error}"
             if not self._said:
                 self._said = True
@@ -137,7 +140,7 @@ class Attempts:
                     exc_info=error,
                 )
             return min(self._longest_pause, 0.5 * 2.0 ** min(self._in_a_row, 16))
-        self._in_a_row, self.failure = 0, None
+        self._in_a_row, self.failure, self.hopeless = 0, None, False
         return POLL
 
 
@@ -175,7 +178,7 @@ class ThreadDelivery(Delivery):
     def wait(self, deadline: float) -> None:
         """Wait for the thread. One that does not come back is left alone."""
         self.hurry()
-        while self._thread.is_alive() and monotonic() < deadline and not self._does_not_open():
+        while self._thread.is_alive() and monotonic() < deadline and not self._is_in_vain():
             self._thread.join(min(0.5, max(0.0, deadline - monotonic())))
         if self._thread.is_alive():
             doing = self.consumer.doing
@@ -184,6 +187,9 @@ class ThreadDelivery(Delivery):
             if doing is not None:
                 self.failure = f"{doing[0]} has not come back for {monotonic() - doing[1]:.0f} s"
             self.consumer.abandon()
+
+    def _is_in_vain(self) -> bool:
+        return self._attempts.hopeless or self._does_not_open()
 
     def _does_not_open(self) -> bool:
         doing = self.consumer.doing
@@ -225,7 +231,8 @@ class InlineDelivery(Delivery):
         """Deliver what is left."""
         while not self.consumer.done:
             pause = min(1.0, self._attempts.deliver())
-            if self.consumer.done or monotonic() + pause > deadline:
+            in_vain = self._attempts.hopeless or monotonic() + pause > deadline
+            if self.consumer.done or in_vain:
                 break
             Event().wait(pause)
         self.failure = self._attempts.failure
