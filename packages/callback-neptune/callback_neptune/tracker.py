@@ -8,6 +8,7 @@ from importlib.metadata import version
 from threading import Event
 from typing import Any, ClassVar, Final, Literal
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from callback_core.tracking import Limits, Opening, Point, Status, Tracker, Upload, settings
 from callback_neptune import arguments, sdk
@@ -42,7 +43,7 @@ class NeptuneTracker(Tracker):
     name = "neptune"
     limits = LIMITS
 
-    _trainings: ClassVar[dict[str, list[str]]] = {}
+    _trainings: ClassVar[WeakKeyDictionary[Any, list[str]]] = WeakKeyDictionary()
     """The trainings that went to each of the user's runs, of which it may see several."""
 
     def __init__(
@@ -159,9 +160,7 @@ class NeptuneTracker(Tracker):
         if given is not None and not (sdk.is_open(given) and sdk.id_of(given) == opening.run_id):
             given = None
         run = given or self._opened(opening)
-        namespace = self.base_namespace
-        if opening.adopted and opening.run_id is not None:
-            namespace += self._suffix_of(opening.run_id, opening.folder.parent.name)
+        namespace = self._namespace_of(opening) if opening.adopted else self.base_namespace
         checkpoints = {None: "", "same": "checkpoints"}.get(
             self.log_checkpoints, f"checkpoints/{self.log_checkpoints}"
         )
@@ -243,7 +242,8 @@ class NeptuneTracker(Tracker):
         elif self.custom_run_id is not None and opening.trial_name is None:
             which["custom_run_id"] = self.custom_run_id
         else:
-            which["custom_run_id"] = _noted_id(opening)
+            # By an id of our own a run is found again that was made, and nobody has heard of it.
+            which["custom_run_id"] = _noted(opening, "custom_run_id", str(uuid4()))
         if opening.trial_name is not None and (self.with_id or self.custom_run_id):
             logger.warning("The trial %s gets a Neptune run of its own.", opening.trial_name)
         return sdk.opened(
@@ -254,21 +254,22 @@ class NeptuneTracker(Tracker):
             project=self.project,
         )
 
-    def _suffix_of(self, run_id: str, training: str) -> str:
-        """Return what tells the second training in a run of the user's from the first: `_2`."""
-        trainings = self._trainings.setdefault(run_id, [])
+    def _namespace_of(self, opening: Opening) -> str:
+        """Return where in the user's run a training goes: the second one to `finetuning_2`."""
+        trainings = self._trainings.setdefault(self.given, []) if self.given is not None else []
+        training = opening.folder.parent.name
         if training not in trainings:
             trainings.append(training)
         number = trainings.index(training) + 1
-        return f"_{number}" if number > 1 else ""
+        suffix = f"_{number}" if number > 1 else ""
+        return _noted(opening, "namespace", self.base_namespace + suffix)
 
 
-def _noted_id(opening: Opening) -> str:
-    """Return the id of our own by which a run is found again that was made and not heard of."""
-    note = opening.folder / "custom_run_id"
+def _noted(opening: Opening, name: str, value: str) -> str:
+    """Return what was noted for this training before; else note `value`, and return that."""
+    note = opening.folder / name
     if note.is_file():
         return note.read_text("utf-8")
     opening.folder.mkdir(parents=True, exist_ok=True)
-    made = str(uuid4())
-    note.write_text(made, "utf-8")
-    return made
+    note.write_text(value, "utf-8")
+    return value

@@ -44,6 +44,8 @@ class Recorded:
                 if points and points[-1][0] >= entry["step"]:
                     return f"the steps of {path} must grow, but {entry['step']} does not"
                 points.append((entry["step"], entry["value"], entry["timestampMilliseconds"] / 1e3))
+        elif kind == "clearStringSeries":
+            self.texts[path] = []
         elif kind == "insertStrings":
             self.tags |= set(content["values"])
         elif kind == "deleteAttribute":

@@ -53,9 +53,11 @@ def test_points_have_the_time_at_which_they_were_logged(
     small_trainer(tmp_path / "out", NeptuneCallback()).train()
     times = [time for _, _, time in server.only().series["finetuning/train/learning_rate"]]
     assert times == sorted(times)
-    (journal,) = (tmp_path / "out" / "tracking").glob("*/journal*")
-    first = next(json.loads(x) for x in journal.read_text().splitlines() if '"logs"' in x)
-    assert times[0] == pytest.approx(first["time"], abs=0.002)
+    (journal,) = (tmp_path / "out" / "tracking").glob("*/journal.jsonl")
+    lines = journal.read_text("utf-8").splitlines()
+    logs = [json.loads(line[line.index("{") :]) for line in lines if '"learning_rate"' in line]
+    written = [record["time"] for record in logs if record["kind"] == "logs"]
+    assert times == pytest.approx(written, abs=0.002)
 
 
 def test_points_go_in_few_requests(server: NeptuneServer, tmp_path: Path) -> None:
@@ -182,10 +184,8 @@ def test_a_training_goes_on_in_the_run_that_with_id_names(
     server: NeptuneServer, tmp_path: Path
 ) -> None:
     small_trainer(tmp_path / "a", NeptuneCallback(name="mine")).train()
-    small_trainer(tmp_path / "b", NeptuneCallback(name="mine", with_id="RUN-1", base_namespace="b"))
-    small_trainer(
-        tmp_path / "b", NeptuneCallback(name="mine", with_id="RUN-1", base_namespace="b")
-    ).train()
+    again = NeptuneCallback(name="mine", with_id="RUN-1", base_namespace="b")
+    small_trainer(tmp_path / "b", again).train()
     assert any(path.startswith("b/train/") for path in server.only().series)
 
 
