@@ -110,7 +110,9 @@ def run_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
                 f"has: {', '.join(sorted(_RUN_ARGUMENTS))}."
             )
     if given.get("with_id") is not None and given.get("custom_run_id") is not None:
-        raise ValueError("with_id and custom_run_id both name a run; only one of them can be given.")
+        raise ValueError(
+            "with_id and custom_run_id both name a run; only one of them can be given."
+        )
     return dict(given)
 
 

@@ -96,10 +96,11 @@ class Recorded:
 def offline_runs(folder: Path) -> list[Recorded]:
     """Return the runs in Neptune's folder, oldest first, as its offline mode has written them.
 
-    A folder holds JSON objects, one after the other.
+    A folder holds JSON objects, one after the other. One that is being made is not there yet.
     """
     found = []
-    for path in sorted(folder.glob("offline/run__*"), key=_creation):
+    made = [path for path in folder.glob("offline/run__*") if _metadata(path).read_text("utf-8")]
+    for path in sorted(made, key=_creation):
         run = Recorded(path.name.split("__")[1])
         for file in sorted(path.glob("data-*.log"), key=lambda f: int(f.stem.split("-")[1])):
             for operation in _objects(file.read_text("utf-8")):
@@ -108,8 +109,12 @@ def offline_runs(folder: Path) -> list[Recorded]:
     return found
 
 
+def _metadata(path: Path) -> Path:
+    return path / "metadata.json"
+
+
 def _creation(path: Path) -> str:
-    created: str = json.loads((path / "metadata.json").read_text("utf-8"))["createdAt"]
+    created: str = json.loads(_metadata(path).read_text("utf-8"))["createdAt"]
     return created
 
 

@@ -192,9 +192,7 @@ def test_a_training_goes_on_in_the_run_that_with_id_names(
 def test_a_resumed_training_goes_on_in_its_run(server: NeptuneServer, tmp_path: Path) -> None:
     done = run_python("-c", TRAINING, str(tmp_path / "out"), "6")
     assert done.returncode == -9
-    resumed = small_trainer(
-        tmp_path / "out", NeptuneCallback(), save_strategy="epoch", data_seed=7
-    )
+    resumed = small_trainer(tmp_path / "out", NeptuneCallback(), save_strategy="epoch", data_seed=7)
     resumed.train(resume_from_checkpoint=True)
     run = server.only()
     assert comparable(run.curves()) == comparable(logged_points(resumed))
@@ -208,7 +206,10 @@ def test_a_process_of_its_own_closes_the_run_of_a_training_that_is_killed(
     assert run_python("-c", TRAINING, str(tmp_path / "out"), "6", "process").returncode == -9
     wait_until(lambda: server.runs and "finetuning/training_status" in server.only().fields)
     assert server.only().fields["sys/failed"] is True
-    assert ("train/loss", 6) in server.only().curves() or ("train/loss", 5) in server.only().curves()
+    assert ("train/loss", 6) in server.only().curves() or (
+        "train/loss",
+        5,
+    ) in server.only().curves()
 
 
 @pytest.mark.parametrize("mode", ["broken", "silent", "refusing"])
@@ -242,7 +243,9 @@ def test_a_service_that_goes_away_gets_each_point_once(
         server.mode = "broken"
 
     callback = NeptuneCallback(flush_limit=60.0)
-    trained = small_trainer(tmp_path / "out", callback, At(4, break_it), At(9, lambda: mend(server)))
+    trained = small_trainer(
+        tmp_path / "out", callback, At(4, break_it), At(9, lambda: mend(server))
+    )
     trained.train()
     assert server.only().curves() == logged_points(trained)
 
@@ -313,3 +316,70 @@ def users_run() -> neptune.Run:
 
 def mend(server: NeptuneServer) -> None:
     server.mode = "ok"
+
+
+def test_the_run_of_a_training_takes_what_the_user_adds(
+    server: NeptuneServer, tmp_path: Path
+) -> None:
+    def add() -> None:
+        NeptuneCallback.get_run(trainer)["mine"] = "added"
+
+    trainer = small_trainer(tmp_path / "out", NeptuneCallback(), At(5, add))
+    trainer.train()
+    assert server.only().fields["mine"] == "added"
+    assert server.only().curves() == logged_points(trainer)
+
+
+def test_the_run_is_opened_again_after_a_training(server: NeptuneServer, tmp_path: Path) -> None:
+    callback = NeptuneCallback()
+    small_trainer(tmp_path / "out", callback).train()
+    callback.run["after"] = 1
+    assert callback.run["sys/id"].fetch() == "RUN-1"
+    callback.run.stop()
+    assert server.only().fields["after"] == 1
+
+
+def test_a_run_that_is_opened_before_a_training_is_that_trainings(
+    server: NeptuneServer, tmp_path: Path
+) -> None:
+    callback = NeptuneCallback()
+    mine = callback.run
+    trained = small_trainer(tmp_path / "out", callback)
+    trained.train()
+    assert callback.run is mine
+    assert mine.get_state() == "started"
+    mine.stop()
+    assert server.only().curves() == logged_points(trained)
+
+
+def test_a_trainer_without_the_callback_has_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="The trainer has no NeptuneCallback"):
+        NeptuneCallback.get_run(small_trainer(tmp_path / "out"))
+
+
+def test_last_keeps_the_newest_checkpoint_of_a_resumed_training_too(
+    server: NeptuneServer, tmp_path: Path
+) -> None:
+    last = NeptuneCallback(log_checkpoints="last")
+    small_trainer(tmp_path / "out", last, save_strategy="epoch", max_steps=8).train()
+    assert set(server.only().file_sets) == {"finetuning/checkpoints/last/checkpoint-8"}
+    last = NeptuneCallback(log_checkpoints="last")
+    resumed = small_trainer(tmp_path / "out", last, save_strategy="epoch")
+    resumed.train(resume_from_checkpoint=True)
+    files = server.only().file_sets
+    assert set(files) == {"finetuning/checkpoints/last/checkpoint-12"}
+    kept = tmp_path / "out" / "checkpoint-12" / "model.safetensors"
+    of_last = files["finetuning/checkpoints/last/checkpoint-12"]
+    assert of_last["model.safetensors"] == kept.read_bytes()
+
+
+def test_a_given_run_gets_checkpoints_before_their_copies_are_gone(
+    server: NeptuneServer, tmp_path: Path
+) -> None:
+    mine = users_run()
+    callback = NeptuneCallback(run=mine, log_checkpoints="same")
+    small_trainer(tmp_path / "out", callback, save_strategy="epoch", save_total_limit=1).train()
+    mine.stop()
+    files = server.only().file_sets
+    assert set(files) == {f"finetuning/checkpoints/checkpoint-{n}" for n in (4, 8, 12)}
+    assert all("model.safetensors" in names for names in files.values())
