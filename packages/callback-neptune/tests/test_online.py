@@ -15,8 +15,9 @@ import neptune
 import pytest
 from neptune_server import NeptuneServer
 
-from callback_contract.testing import replay, run_python, wait_until
+from callback_contract.testing import run_python, wait_until
 from callback_core import TrainerCallback
+from callback_core.tracking import replay
 from callback_neptune import NeptuneCallback
 from trainer_torch.testing import At, Trial, comparable, logged_points, raising, small_trainer
 
@@ -229,8 +230,7 @@ def test_a_service_that_is_away_costs_the_training_nothing(
     server.mode = "ok"
     if mode != "broken":
         server.start()
-    done = replay(tmp_path / "out")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert replay.main([str(tmp_path / "out")]) == 0
     assert server.only().curves() == logged_points(trained)
     assert server.only().fields["finetuning/training_status"] == "finished"
 
