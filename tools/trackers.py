@@ -1,5 +1,7 @@
 """The tracker packages of this repository, and how each runs on a machine without an account."""
 
+import base64
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -78,6 +80,11 @@ def _clearml_away(url: str) -> Variables:
     return {**hosts, "CLEARML_API_ACCESS_KEY": "access", "CLEARML_API_SECRET_KEY": "secret"}
 
 
+def _neptune_away(url: str) -> Variables:
+    token = base64.b64encode(json.dumps({"api_address": url, "api_url": url}).encode()).decode()
+    return {"NEPTUNE_API_TOKEN": token, "NEPTUNE_PROJECT": "team/project"}
+
+
 TRACKERS = {
     tracker.name: tracker
     for tracker in (
@@ -121,6 +128,14 @@ TRACKERS = {
             lambda folder: {"CLEARML_OFFLINE_MODE": "1", "CLEARML_CACHE_DIR": str(folder)},
             "**/*.zip",
             _clearml_away,
+        ),
+        TrackerPackage(
+            "neptune",
+            "callback-neptune",
+            "neptune",
+            lambda folder: {"NEPTUNE_MODE": "offline", "NEPTUNE_DATA_DIRECTORY": str(folder)},
+            "offline/**/data-*.log",
+            _neptune_away,
         ),
     )
 }

@@ -199,6 +199,7 @@ class _Server(ThreadingHTTPServer):
 def _handler_for(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits 40 ms for the client's receipt
 
         def handle_any(self) -> None:
             body = self._body()
