@@ -105,10 +105,12 @@ class Attempts:
 
     Attributes:
         failure: Why the last one failed; `None` where it did not.
+        hopeless: Whether the next one will, too: something that the tracker needs is not installed.
     """
 
     def __init__(self, consumer: Consumer, longest_pause: float = LONGEST_PAUSE) -> None:
         self.failure: str | None = None
+        self.hopeless = False
         self._consumer, self._longest_pause = consumer, longest_pause
         self._in_a_row = 0
         self._said = False
@@ -129,6 +131,7 @@ class Attempts:
         except Exception as error:
             self._in_a_row += 1
             self.failure = f"{type(error).__name__}: {error}"
+            self.hopeless = isinstance(error, ModuleNotFoundError)
             if not self._said:
                 self._said = True
                 logger.warning(
@@ -137,7 +140,7 @@ class Attempts:
                     exc_info=error,
                 )
             return min(self._longest_pause, 0.5 * 2.0 ** min(self._in_a_row, 16))
-        self._in_a_row, self.failure = 0, None
+        self._in_a_row, self.failure, self.hopeless = 0, None, False
         return POLL
 
 
@@ -177,7 +180,7 @@ class ThreadDelivery(Delivery):
         self.hurry()
         while self._thread.is_alive() and monotonic() < deadline and not self._does_not_open():
             self._thread.join(min(0.5, max(0.0, deadline - monotonic())))
-        if self._thread.is_alive():
+        if not self.consumer.done:
             doing = self.consumer.doing
             self.given_up = doing is not None
             self.failure = self._attempts.failure
@@ -195,6 +198,8 @@ class ThreadDelivery(Delivery):
                 pause = self._attempts.deliver()
             except Abandoned:
                 self.consumer.release()  # which it may have taken meanwhile
+                return
+            if self._ending and self._attempts.hopeless:
                 return
             if not self.consumer.done:
                 self._wake.wait(min(pause, 1.0) if self._ending else pause)
@@ -225,7 +230,7 @@ class InlineDelivery(Delivery):
         """Deliver what is left."""
         while not self.consumer.done:
             pause = min(1.0, self._attempts.deliver())
-            if self.consumer.done or monotonic() + pause > deadline:
+            if self.consumer.done or self._attempts.hopeless or monotonic() + pause > deadline:
                 break
             Event().wait(pause)
         self.failure = self._attempts.failure
