@@ -79,7 +79,8 @@ def wait_until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
     """
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, f"it did not happen within {seconds:g} seconds"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"it did not happen within {seconds:g} seconds")
         time.sleep(0.02)
 
 

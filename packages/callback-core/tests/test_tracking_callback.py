@@ -88,6 +88,53 @@ def test_a_tracker_gets_all_of_a_training_and_nothing_is_said(
     assert kinds(tmp_path) == ["begin", "logs", "logs", "logs", "end"]
 
 
+class SwitchedOff(FileTracker):
+    """Is switched off while a file is there."""
+
+    @property
+    def disabled(self) -> bool:
+        return Path(self.path).with_name("off").exists()
+
+
+def test_nothing_is_recorded_for_a_tracker_that_is_switched_off(tmp_path: Path, out: Path) -> None:
+    out.with_name("off").touch()
+    off = callback(out, SwitchedOff)
+    training = Training(tmp_path / "training", [off])
+    training.log(eval_loss=1.0)  # an evaluation before the training, and one after it
+    training.begin()
+    training.step()
+    (tmp_path / "training").mkdir()
+    training.save()
+    training.fire("on_train_end")
+    training.log(eval_loss=1.0)
+    assert off.state_dict() == {"run": None, "run_id": None}
+    assert calls(out) == []
+    assert [path.name for path in (tmp_path / "training").iterdir()] == ["checkpoint-1"]
+
+
+def test_others_are_recorded_for_beside_one_that_is_switched_off(tmp_path: Path, out: Path) -> None:
+    out.with_name("off").touch()
+    other = out.with_name("other.jsonl")
+    Training(tmp_path, [callback(out, SwitchedOff), callback(other)]).train(2)
+    assert calls(out) == []
+    assert losses(other) == expected(1, 2)
+    [run] = RunFolder.all(tmp_path)
+    [begin] = [record for record in read(run.journal) if record.kind == "begin"]
+    assert "SwitchedOff" not in repr(begin)
+
+
+def test_a_tracker_that_is_switched_on_between_trainings_gets_the_second(
+    tmp_path: Path, out: Path
+) -> None:
+    off = callback(out, SwitchedOff)
+    out.with_name("off").touch()
+    Training(tmp_path / "first", [off]).train(1)
+    out.with_name("off").unlink()
+    Training(tmp_path / "second", [off]).train(2)
+    assert losses(out) == expected(1, 2)
+    assert statuses(out) == ["finished"]
+
+
 def test_no_secret_leaves_the_process(tmp_path: Path, out: Path) -> None:
     training = Training(tmp_path, [callback(out, redact=["learning_rate"])])
     training.handler.model = Model()

@@ -138,6 +138,10 @@ def logged_points(trained: Trainer) -> dict[tuple[str, int], float]:
     for entry in trained.state.log_history:
         for name, value in entry.items():
             if name != "step":
-                split = next((s for s in ("eval", "test") if name.startswith(f"{s}_")), "train")
-                points[f"{split}/{name.removeprefix(f'{split}_')}", entry["step"]] = value
+                points[_tracked_name(name), entry["step"]] = value
     return points
+
+
+def _tracked_name(name: str) -> str:
+    split, _, rest = name.partition("_")
+    return f"{split}/{rest}" if split in ("eval", "test") and rest else f"train/{name}"

@@ -1,0 +1,269 @@
+"""What `callback_contract.testing` offers: processes, waiting, and a server to stand in."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reference_tracker import DOWN, FileTracker
+
+from callback_contract._case import Arguments, Training
+from callback_contract.testing import (
+    Answer,
+    Request,
+    StandIn,
+    environment,
+    replay,
+    run_python,
+    unused_port,
+    use_absolute_paths,
+    wait_until,
+)
+from callback_core.tracking import TrackerCallback
+
+
+class Echo(StandIn):
+    """Says back what it was told."""
+
+    def answer(self, request: Request) -> Answer:
+        if request.path == "/missing":
+            return Answer(404, b"", {})
+        return Answer(201, request.body, {"Content-Type": "text/plain", "X-Path": request.path})
+
+
+@pytest.fixture
+def server() -> Iterator[Echo]:
+    with Echo() as one:
+        yield one
+
+
+def ask(
+    server: StandIn, method: str, path: str = "/", body: Any = None, *, timeout: float = 30.0
+) -> tuple[int, bytes, http.client.HTTPMessage]:
+    """Return the status, the body and the headers of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
+    try:
+        chunked = body is not None and not isinstance(body, bytes)
+        connection.request(method, path, body, encode_chunked=chunked)
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("method", ["DELETE", "GET", "PATCH", "POST", "PUT"])
+def test_a_stand_in_answers_and_keeps_what_it_was_sent(server: Echo, method: str) -> None:
+    status, body, headers = ask(server, method, "/runs?id=1", b"\x00\xff")
+    assert (status, body) == (201, b"\x00\xff")
+    assert (headers["Content-Type"], headers["X-Path"]) == ("text/plain", "/runs?id=1")
+    [request] = server.requests
+    assert (request.method, request.path, request.body) == (method, "/runs?id=1", b"\x00\xff")
+    assert request.headers["content-length"] == "2"
+
+
+def test_an_answer_is_an_empty_json_object_unless_it_says_otherwise() -> None:
+    assert Answer() == (200, b"{}", {"Content-Type": "application/json"})
+
+
+def test_head_gets_the_headers_alone_and_the_connection_goes_on(server: Echo) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    for method, length in (("HEAD", 0), ("POST", 4)):
+        connection.request(method, "/", b"body")
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Content-Length"]) == (201, "4")
+        assert len(answer.read()) == length
+    connection.close()
+    assert [request.method for request in server.requests] == ["HEAD", "POST"]
+
+
+def test_a_body_in_chunks_is_read_as_one_and_the_connection_goes_on(server: Echo) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    for _ in range(2):
+        connection.request("POST", "/", iter([b"one, ", b"two"]), encode_chunked=True)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (201, b"one, two")
+    connection.close()
+    assert [request.body for request in server.requests] == [b"one, two"] * 2
+
+
+def test_chunks_may_have_extensions_and_trailers(server: Echo) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(
+            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: Chunked\r\n\r\n"
+            b"a;name=value\r\n0123456789\r\n0\r\nX-Checksum: 1\r\n\r\n"
+        )
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.endswith(b"\r\n\r\n0123456789")
+
+
+def test_an_answer_without_a_body_is_no_reason_to_wait(server: Echo) -> None:
+    assert ask(server, "GET", "/missing")[:2] == (404, b"")
+
+
+def test_a_broken_stand_in_answers_500_and_keeps_nothing(server: Echo) -> None:
+    server.mode = "broken"
+    status, body, _ = ask(server, "POST", "/", b"lost")
+    assert (status, body) == (500, b'{"message": "broken"}')
+    assert server.requests == []
+    server.mode = "ok"
+    assert ask(server, "POST", "/", b"kept")[0] == 201
+    assert [request.body for request in server.requests] == [b"kept"]
+
+
+def test_a_silent_stand_in_takes_a_request_and_does_not_answer(server: Echo) -> None:
+    server.mode = "silent"
+    with pytest.raises(TimeoutError):
+        ask(server, "GET", timeout=0.5)
+    assert server.requests == []
+
+
+def test_stopping_hangs_up_on_those_who_wait_and_refuses_the_next(server: Echo) -> None:
+    server.mode = "silent"
+    ended: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            ask(server, "GET", timeout=60)
+        except (OSError, http.client.HTTPException) as error:
+            ended.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.3)  # it is answered by nobody by now
+    assert not ended
+    server.stop()
+    waiting.join(30)
+    assert [type(error) for error in ended] == [http.client.RemoteDisconnected]
+    with pytest.raises(ConnectionRefusedError):
+        ask(server, "GET")
+
+
+def test_a_stand_in_that_is_started_again_is_at_the_same_address_and_keeps_its_memory() -> None:
+    server = Echo()
+    with pytest.raises(ConnectionRefusedError):
+        ask(server, "GET")
+    addresses = set()
+    for turn in (b"1", b"2", b"3"):
+        with server:
+            assert ask(server, "POST", "/", turn)[0] == 201
+            addresses.add(server.url)
+    assert addresses == {f"http://127.0.0.1:{server.port}"}
+    assert [request.body for request in server.requests] == [b"1", b"2", b"3"]
+
+
+def test_stopping_twice_is_stopping_once() -> None:
+    server = Echo()
+    server.start()
+    server.stop()
+    server.stop()
+
+
+def test_requests_are_answered_one_at_a_time() -> None:
+    class Counting(Echo):
+        inside = most = 0
+
+        def answer(self, request: Request) -> Answer:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            time.sleep(0.02)
+            self.inside -= 1
+            return Answer()
+
+    with Counting() as server:
+        clients = [threading.Thread(target=ask, args=(server, "GET")) for _ in range(8)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join(30)
+    assert (len(server.requests), server.most) == (8, 1)
+
+
+def test_an_unused_port_can_be_listened_at() -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", unused_port()))
+
+
+def test_waiting_ends_when_it_holds_and_says_when_it_never_did() -> None:
+    turns = iter([False, 0, None, "yes"])
+    wait_until(lambda: next(turns))
+    assert list(turns) == []
+    with pytest.raises(AssertionError, match=r"^it did not happen within 0\.1 seconds$"):
+        wait_until(lambda: False, seconds=0.1)
+
+
+def test_python_runs_where_and_with_what_it_is_told_to(tmp_path: Path) -> None:
+    program = "import os, sys; print(os.getcwd(), os.environ['LINES'], sys.argv[1:], end='')"
+    ran = run_python("-c", program, "a b", cwd=tmp_path, variables={"LINES": "two"})
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{tmp_path} two ['a b']", "")
+    assert "LINES" not in os.environ
+
+
+def test_python_has_the_variables_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES_HERE", "one")
+    assert run_python("-c", "import os; print(os.environ['LINES_HERE'])").stdout == "one\n"
+
+
+def test_python_says_how_it_ended_and_reads_nothing_from_here() -> None:
+    program = "import sys; sys.stderr.write(repr(sys.stdin.read())); sys.exit(3)"
+    ran = run_python("-c", program)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (3, "", "''")
+
+
+def test_python_that_takes_too_long_is_killed() -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_python("-c", "import time; time.sleep(1000)", timeout=0.5)
+
+
+def test_python_finds_elsewhere_what_is_found_here_by_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "sources" / "lines_module.py").write_text("answer = 42\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("sources")
+    program = "import lines_module; print(lines_module.answer)"
+    assert run_python("-c", program, cwd=tmp_path / "elsewhere").stdout == "42\n"
+    assert str(tmp_path / "sources") in environment()["PYTHONPATH"].split(os.pathsep)
+    assert environment(PYTHONPATH="other")["PYTHONPATH"] == "other"
+
+
+def test_absolute_paths_are_those_that_were_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["sources", "/elsewhere", ""])
+    found = sys.path
+    use_absolute_paths()
+    assert sys.path is found
+    assert found == [str(tmp_path / "sources"), "/elsewhere", str(tmp_path)]
+
+
+def test_replay_delivers_what_a_training_left_and_returns_what_it_said(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / DOWN).touch()
+    callback = TrackerCallback(FileTracker(str(store)), flush_limit=0)
+    Training([callback], Arguments(str(tmp_path))).run()
+    (store / DOWN).unlink()
+    replayed = replay(tmp_path)
+    assert replayed.returncode == 0, replayed.stderr
+    assert "closed as finished" in replayed.stdout
+    [run] = store.iterdir()
+    assert ["train/loss", 1, 1.0] in json.loads(run.read_text("utf-8"))["points"]
+    again = replay(tmp_path, "--to", "reference")
+    assert "has everything already" in again.stdout
+
+
+def test_replay_returns_that_it_failed(tmp_path: Path) -> None:
+    assert replay(tmp_path).returncode == 2
