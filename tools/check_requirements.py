@@ -36,7 +36,7 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
             case ast.ImportFrom(module=str(module), level=0):
                 yield module
             case ast.Call(
-                func=ast.Name(id="import_module" | "__import__")
+                func=ast.Name(id="import_module" | "import_sdk" | "__import__")
                 | ast.Attribute(attr="import_module"),
                 args=[ast.Constant(value=str(module)), *_],
             ) if not module.startswith("."):

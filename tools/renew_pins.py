@@ -6,12 +6,13 @@ locks/<resolve>.txt gets one `name==version` per line.
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+from torch_index import torch_index
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = (3, 11)  # the version that pants.toml runs everything on
@@ -20,10 +21,7 @@ PYTHON = (3, 11)  # the version that pants.toml runs everything on
 def resolve(requirements: Path) -> list[str]:
     """What pip would install for a requirements file, as sorted `name==version` lines."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
-    if sys.platform == "linux" and not os.environ.get("PIP_FIND_LINKS"):
-        # As in tools/pants: elsewhere torch brings gigabytes of CUDA packages.
-        command += ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
-    command += ["--quiet", "--report", "-", "--requirement", str(requirements)]
+    command += [*torch_index(), "--quiet", "--report", "-", "--requirement", str(requirements)]
     report = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     packages = [entry["metadata"] for entry in json.loads(report)["install"]]
     pins = sorted((canonical(package["name"]), public(package["version"])) for package in packages)

@@ -27,6 +27,7 @@ def test_all_in_order(tmp_path):
         "import wandb.sdk",
         "from wandb import init",
         "def f():\n    return importlib.import_module('wandb')",
+        "def f():\n    return import_sdk('wandb.sdk', install='wandb', needed_by='WandbCallback')",
         "if TYPE_CHECKING:\n    import wandb",
     ],
 )

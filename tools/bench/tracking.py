@@ -19,7 +19,13 @@ from typing import Any, Final
 
 from table import Targets, checks, print_table, shown
 
-from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
+from callback_core import (
+    CallbackHandler,
+    DefaultFlowCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 from callback_core.tracking import Opening, Point, Status, Tracker, TrackerCallback
 
 RECORD_TARGET: Final = 30e-6
@@ -83,14 +89,12 @@ class Training:
     """A training by hand that logs five values at each step.
 
     Args:
-        tracker: Where to; `None` for no tracker.
+        callback: Whom to tell; `None` for nobody.
         work: What a step does.
     """
 
-    def __init__(self, tracker: Tracker | None, work: Callable[[], None]) -> None:
-        callbacks = [DefaultFlowCallback()]
-        if tracker is not None:
-            callbacks.append(TrackerCallback(tracker, flush_limit=FLUSH_LIMIT))
+    def __init__(self, callback: TrainerCallback | None, work: Callable[[], None]) -> None:
+        callbacks = [DefaultFlowCallback(), *filter(None, [callback])]
         self.handler = CallbackHandler(callbacks, None, None, None, None)
         self.work = work
         self.logging: list[float] = []
@@ -116,6 +120,11 @@ class Training:
             return trained - begun, perf_counter() - trained
 
 
+def sent_to(tracker: Tracker) -> TrackerCallback:
+    """Return the callback of a tracker."""
+    return TrackerCallback(tracker, flush_limit=FLUSH_LIMIT)
+
+
 def work_of(seconds: float) -> Callable[[], None]:
     """Return work for Python, without any waiting, that takes about so long."""
     block = b"x" * 1024  # hashing less than 2 KiB keeps the interpreter's lock
@@ -137,7 +146,7 @@ def measure_record(targets: Targets) -> None:
     for name, tracker in (("at once", Nowhere()), ("200 ms a call", Nowhere(DELAY))):
         costs, tails = [], []
         for _ in range(REPEATS):
-            bare, tracked = Training(None, work), Training(tracker, work)
+            bare, tracked = Training(None, work), Training(sent_to(tracker), work)
             for training in (bare, tracked):
                 training.run()
             costs.append(median(tracked.logging) - median(bare.logging))
@@ -154,13 +163,13 @@ def measure_training(targets: Targets) -> None:
     work = work_of(STEP)
     sides = {
         "none": lambda: None,
-        f"{DELAY * 1000:.0f} ms a call": lambda: Nowhere(DELAY),
-        "hangs when opened": lambda: Nowhere(hangs=True),
+        f"{DELAY * 1000:.0f} ms a call": lambda: sent_to(Nowhere(DELAY)),
+        "hangs when opened": lambda: sent_to(Nowhere(hangs=True)),
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(REPEATS):
-        for name, tracker in sides.items():
-            taken[name].append(Training(tracker(), work).run())
+        for name, callback in sides.items():
+            taken[name].append(Training(callback(), work).run())
     steps = {name: median(times[0] for times in taken[name]) for name in sides}
     ends = {name: median(times[1] for times in taken[name]) for name in sides}
     rows = [

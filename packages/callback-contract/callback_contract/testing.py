@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import email
+import gzip
+import json
 import os
 import socket
 import subprocess
@@ -107,6 +110,29 @@ class Request(NamedTuple):
     headers: Message
     body: bytes
 
+    @property
+    def content(self) -> bytes:
+        """The body, unpacked where it was sent as gzip."""
+        packed = self.headers.get("Content-Encoding") == "gzip"
+        return gzip.decompress(self.body) if packed else self.body
+
+    def json(self) -> Any:
+        """Return what the body says as JSON; an empty mapping where it is empty."""
+        return json.loads(self.content or b"{}")
+
+    def form(self) -> dict[str, bytes]:
+        """Return the parts of a form, such as files, by their names."""
+        kind = self.headers["Content-Type"].encode()
+        parts = email.message_from_bytes(b"Content-Type: " + kind + b"\r\n\r\n" + self.content)
+        found: dict[str, bytes] = {}
+        for part in parts.walk():
+            name = part.get_param("name", header="content-disposition")
+            if name is not None:
+                content = part.get_payload(decode=True)
+                assert isinstance(content, bytes)
+                found[str(name)] = content
+        return found
+
 
 class Answer(NamedTuple):
     """What a server says to it.
@@ -121,6 +147,11 @@ class Answer(NamedTuple):
     body: bytes = b"{}"
     headers: Mapping[str, str] = {"Content-Type": "application/json"}
 
+    @classmethod
+    def of(cls, content: Any, status: int = 200) -> Answer:
+        """Return the answer that says `content` as JSON."""
+        return cls(status, json.dumps(content).encode())
+
 
 class StandIn:
     """An HTTP server on this machine that stands in for a tracker's, for the real SDK to talk to.
@@ -128,12 +159,15 @@ class StandIn:
     A subclass says in `answer` what it does. The port is the same whenever it is started again.
 
     Attributes:
-        mode: `ok`; `broken` answers 500 to all, `silent` takes requests and does not answer.
+        mode: `ok`; `broken` answers all with `failure`, `silent` takes requests and does not
+            answer, `gone` takes them and hangs up.
+        failure: What a broken one answers.
         requests: What was sent to it while it was `ok`, in order.
         url: Its address, without a slash at the end.
     """
 
-    mode: Literal["ok", "broken", "silent"]
+    mode: Literal["ok", "broken", "silent", "gone"]
+    failure: Answer = Answer(500, b'{"message": "broken"}')
 
     def __init__(self) -> None:
         self.mode = "ok"
@@ -174,8 +208,10 @@ class StandIn:
         if self.mode == "silent":
             self._stopping.wait()
             return None
+        if self.mode == "gone":
+            return None
         if self.mode == "broken":
-            return Answer(500, b'{"message": "broken"}')
+            return self.failure
         with self.lock:
             self.requests.append(request)
             return self.answer(request)
@@ -185,6 +221,11 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong in answering, but not that a client has hung up."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 def _handler_for(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +128,60 @@ def test_a_silent_stand_in_takes_a_request_and_does_not_answer(server: Echo) -> 
     with pytest.raises(TimeoutError):
         ask(server, "GET", timeout=0.5)
     assert server.requests == []
+
+
+def test_a_broken_stand_in_answers_as_it_is_told_to(server: Echo) -> None:
+    server.mode, server.failure = "broken", Answer.of({"code": 7}, 503)
+    assert ask(server, "GET")[:2] == (503, b'{"code": 7}')
+
+
+def test_a_stand_in_that_is_gone_hangs_up(server: Echo) -> None:
+    server.mode = "gone"
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(server, "POST", "/", b"lost")
+    assert server.requests == []
+
+
+def test_a_client_that_hangs_up_is_not_worth_a_word(
+    server: Echo, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n1")
+    assert ask(server, "GET")[0] == 201
+    assert capfd.readouterr().err == ""
+
+
+def test_an_error_in_answering_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    class Wrong(StandIn):
+        def answer(self, request: Request) -> Answer:
+            raise ZeroDivisionError("not my day")
+
+    with Wrong() as server, pytest.raises(http.client.RemoteDisconnected):
+        ask(server, "GET")
+    assert "not my day" in capfd.readouterr().err
+
+
+def test_a_request_reads_json_packed_or_not_and_none_at_all() -> None:
+    headers = Message()
+    assert Request("POST", "/", headers, b'{"a": 1}').json() == {"a": 1}
+    assert Request("POST", "/", headers, b"").json() == {}
+    headers["Content-Encoding"] = "gzip"
+    packed = Request("POST", "/", headers, gzip.compress(b"[1, 2]"))
+    assert (packed.content, packed.json()) == (b"[1, 2]", [1, 2])
+
+
+def test_a_request_reads_the_parts_of_a_form() -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n{}\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.bin"\r\n'
+        b"Content-Type: application/octet-stream\r\n\r\n\x00\r\n\xff\r\n--b--\r\n"
+    )
+    headers = Message()
+    headers["Content-Type"] = 'multipart/form-data; boundary="b"'
+    form = Request("POST", "/", headers, body).form()
+    assert form == {"metadata": b"{}", "file": b"\x00\r\n\xff"}
 
 
 def test_stopping_hangs_up_on_those_who_wait_and_refuses_the_next(server: Echo) -> None:

@@ -1,0 +1,80 @@
+"""What a tracker's package costs a training where it is installed: prints JSON.
+
+    python tools/bench/one_tracker.py cost NAME
+    python tools/bench/one_tracker.py away NAME
+
+`tools/measure_trackers.py` runs it in an environment for each tracker, with the variables that say
+where it keeps its runs, or where its service would be, which is away. Beside each training with the
+tracker there is one without, in the same process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from tracking import FLUSH_LIMIT, STEP, Training, work_of
+
+from callback_core import TrainerCallback, get_reporting_integration_callbacks
+from callback_core.tracking import Opening, Point, TrackerCallback
+
+REPEATS: Final = 3
+CALLS: Final = 200
+
+
+def callback_of(name: str) -> TrainerCallback:
+    """Return a callback that waits for its tracker at the end for `FLUSH_LIMIT`, if it has one."""
+    [kind] = get_reporting_integration_callbacks(name)
+    return kind(flush_limit=FLUSH_LIMIT) if issubclass(kind, TrackerCallback) else kind()
+
+
+def cost(name: str) -> dict[str, float]:
+    """Return the seconds of a log of five values in the training's thread, and of the SDK's own."""
+    work = work_of(STEP)
+    ours = []
+    for _ in range(REPEATS):
+        bare, tracked = Training(None, work), Training(callback_of(name), work)
+        for training in (bare, tracked):
+            training.run()
+        ours.append(median(tracked.logging) - median(bare.logging))
+    found = {"log": max(0.0, min(ours))}
+    callback = callback_of(name)
+    if isinstance(callback, TrackerCallback):
+        found["log of the SDK"] = own_cost(callback.tracker)
+    return found
+
+
+def own_cost(tracker: Any) -> float:
+    """Return the seconds in which a tracker takes five values, one call for each step."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        folder = Path(directory) / "tracking" / "run" / tracker.name
+        folder.mkdir(parents=True)
+        tracker.open(Opening("own cost", Path(directory), folder, time=time.time()))
+        taken = []
+        for step in range(CALLS):
+            points = [Point(f"train/{n}", 1.0, step, time.time(), 0.5) for n in "abcde"]
+            begun = time.perf_counter()
+            tracker.log_metrics(points)
+            taken.append(time.perf_counter() - begun)
+        tracker.close("finished")
+        return median(taken)
+
+
+def away(name: str) -> dict[str, float]:
+    """Return how a training goes whose tracker's service is away."""
+    work = work_of(STEP)
+    bare, _ = Training(None, work).run()
+    steps, end = Training(callback_of(name), work).run()
+    return {"steps": steps / bare, "end": end}
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    measured = {"cost": cost, "away": away}[sys.argv[1]](sys.argv[2])
+    print(json.dumps(measured), flush=True)

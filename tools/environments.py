@@ -1,0 +1,75 @@
+"""Virtual environments with packages of this repository, as a user makes them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch_index import torch_index
+from trackers import ROOT
+
+
+class Environment:
+    """A virtual environment in a folder that does not exist yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.python = folder / "bin" / "python"
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+
+    def install(self, *what: str, constraints: Path | None = None) -> None:
+        """Install with pip, with no other versions than a file of pins has."""
+        command = [str(self.python), "-m", "pip", "install", "--quiet", *torch_index()]
+        command += ["--disable-pip-version-check"]
+        if constraints is not None:
+            command += ["--constraint", str(constraints)]
+        subprocess.run([*command, *what], check=True)
+
+    def install_ours(self, packages: Iterable[str], constraints: Path | None = None) -> None:
+        """Install wheels of ours out of dist/, which are on no index, and what they require."""
+        wheels = [wheel_of(package) for package in dict.fromkeys(packages)]
+        self.install(*wheels, constraints=constraints)
+
+    def distributions(self) -> dict[str, str]:
+        """The versions of all that is installed, by their names on a package index."""
+        command = [str(self.python), "-m", "pip", "list", "--format", "json"]
+        command += ["--disable-pip-version-check"]
+        listed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        return {
+            entry["name"].lower().replace("_", "-"): entry["version"]
+            for entry in json.loads(listed)
+        }
+
+    def run(self, *arguments: str, variables: dict[str, str], **options: Any) -> Any:
+        """Run its Python, as a user who has set `variables` and none that trackers look at."""
+        command = [str(self.python), *arguments]
+        return subprocess.run(command, env=_plain() | variables, **options)
+
+    def start(self, *arguments: str, variables: dict[str, str], **options: Any) -> Any:
+        """Start its Python likewise, whose output can be read as text."""
+        command = [str(self.python), *arguments]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=_plain() | variables, **pipes, **options)
+
+
+def _plain() -> dict[str, str]:
+    names = ("PATH", "HOME", "TMPDIR", "LANG")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def wheel_of(package: str) -> str:
+    """The wheel of a package of ours in dist/.
+
+    Raises:
+        SystemExit: It is not built.
+    """
+    found = sorted((ROOT / "dist").glob(f"{package.replace('-', '_')}-*.whl"))
+    if len(found) != 1:
+        sys.exit(
+            f"dist/ holds {len(found)} wheels of {package}. Build one of each: rm -rf dist; "
+            "tools/pants package ::"
+        )
+    return str(found[0])

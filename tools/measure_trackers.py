@@ -1,0 +1,229 @@
+"""Measure each tracker's package, and write docs/trackers.md: `measure_trackers.py [TRACKER ...]`.
+
+Wheels are taken from dist/. What is measured of each tracker is kept in docs/measured, so that one
+can be measured again without the others; the page is made of all. `--oldest` runs the package's
+tests with the oldest version of the SDK that the package admits, too.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from environments import Environment
+from trackers import ROOT, TRACKERS, TrackerPackage, with_what_it_needs
+
+MEASURED: Final = ROOT / "docs" / "measured"
+PAGE: Final = ROOT / "docs" / "trackers.md"
+IMPORTS: Final = 3
+LIMIT: Final = 300
+"""Seconds after which a probe is given up."""
+
+WAYS: Final = ("refuses", "hangs", "answers 500")
+
+# A server of the contract's, in a process of its own, that says its address.
+SERVER: Final = """
+import sys
+from callback_contract.testing import StandIn
+server = StandIn()
+server.mode = sys.argv[1]
+server.start()
+print(server.url, flush=True)
+sys.stdin.read()
+"""
+
+
+def measure(tracker: TrackerPackage) -> dict[str, Any]:
+    """What is measured of a tracker's package."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        environment = Environment(folder / "environment")
+        before = size(environment)
+        environment.install_ours(with_what_it_needs(tracker.package), tracker.lock)
+        installed = environment.distributions()
+        found: dict[str, Any] = {
+            "sdk": tracker.sdk[0],
+            "newest": installed[tracker.sdk[0].lower().replace("_", "-")],
+            "oldest": tracker.sdk[1],
+            "megabytes": round((size(environment) - before) / 1e6),
+            "distributions": len(installed.keys() - {"pip", "setuptools"}),
+            "import": import_time(environment, tracker.module),
+        }
+        environment.install_ours(["callback-contract"], tracker.lock)
+        runs = folder / "runs"
+        runs.mkdir()
+        found |= probe(environment, "cost", tracker, tracker.local(runs), folder)
+        if tracker.service is not None:
+            for way in WAYS:
+                with service(environment, way) as url:
+                    variables = tracker.service(url)
+                    found[way] = probe(environment, "away", tracker, variables, folder)
+    return found
+
+
+def size(environment: Environment) -> int:
+    """The bytes of what is installed, without what Python compiles it to."""
+    files = environment.folder.rglob("*")
+    return sum(file.lstat().st_size for file in files if file.suffix != ".pyc")
+
+
+def import_time(environment: Environment, module: str) -> float:
+    """The seconds that importing a module takes an interpreter, the fastest of a few."""
+
+    def run(code: str) -> float:
+        begun = time.perf_counter()
+        environment.run("-c", code, variables={}, check=True, capture_output=True)
+        return time.perf_counter() - begun
+
+    run(f"import {module}")  # which compiles it
+    return min(run(f"import {module}") - run("pass") for _ in range(IMPORTS))
+
+
+def probe(
+    environment: Environment,
+    what: str,
+    tracker: TrackerPackage,
+    variables: dict[str, str],
+    folder: Path,
+) -> dict[str, Any]:
+    """What `bench/one_tracker.py` prints, and the seconds that its process then took to end."""
+    script = str(ROOT / "tools" / "bench" / "one_tracker.py")
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    process = environment.start(
+        script, what, tracker.name, variables={"HOME": str(home), **variables}, cwd=folder
+    )
+    assert process.stdout is not None
+    for line in process.stdout:  # an SDK may print something, too
+        if line.startswith("{"):
+            begun = time.perf_counter()
+            process.wait(LIMIT)
+            return {**json.loads(line), "exit": time.perf_counter() - begun}
+    sys.exit(f"measure_trackers: {tracker.name}: {what} ended with {process.wait()}")
+
+
+@contextmanager
+def service(environment: Environment, way: str) -> Iterator[str]:
+    """The address of a service that is away in one of `WAYS`."""
+    mode = {"hangs": "silent"}.get(way, "broken")
+    process = environment.start("-c", SERVER, mode, variables={}, stdin=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        if way == "refuses":
+            process.kill()
+            process.wait()
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_with_oldest(tracker: TrackerPackage) -> str:
+    """How the tests of a package end with the oldest version of its SDK that it admits."""
+    sdk, oldest = tracker.sdk
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        environment = Environment(Path(name) / "environment")
+        requirements = (ROOT / "3rdparty/python/torch-requirements.txt").read_text().split("\n")
+        needed = [one for one in requirements if one and not one.startswith(("-", "#"))]
+        environment.install(f"{sdk}=={oldest}", "pytest", "hypothesis", *needed)
+        environment.install_ours(
+            ["callback-contract", "trainer-torch", *with_what_it_needs(tracker.package)]
+        )
+        folder = ROOT / "packages" / tracker.package / "tests"
+        done = environment.run(
+            "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder),
+            variables={"PYTHONDONTWRITEBYTECODE": "1"}, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        sys.stderr.write(done.stdout)
+        return str(done.stdout.strip().splitlines()[-1].strip("= "))
+
+
+def page(measured: dict[str, dict[str, Any]]) -> str:
+    """The page about what was measured of each tracker."""
+    return "\n".join([INTRODUCTION, *packages_table(measured), AWAY, *away_table(measured), ""])
+
+
+def packages_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The lines of the table of what a package brings and costs."""
+    head = ("tracker", "SDK", "tested with", "installed", "import", "a log", "the SDK's own")
+    yield f"| {' | '.join(head)} |"
+    yield "|---|---|---|--:|--:|--:|--:|"
+    for name, found in measured.items():
+        own = found.get("log of the SDK")
+        tested = f"{found['oldest']} to {found['newest']}" if "tests" in found else found["newest"]
+        yield (
+            f"| {name} | {found['sdk']} | {tested} "
+            f"| {found['megabytes']} MB, {found['distributions']} packages "
+            f"| {found['import']:.1f} s | {found['log'] * 1e6:.0f} µs "
+            f"| {f'{own * 1e6:,.0f} µs' if own is not None else 'none'} |"
+        )
+
+
+def away_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The lines of the table of trainings whose service is away."""
+    yield f"| tracker | {' | '.join(WAYS)} |"
+    yield "|---|--:|--:|--:|"
+    for name, found in measured.items():
+        if WAYS[0] in found:
+            cells = (
+                f"{found[way]['steps']:.2f}, {found[way]['end']:.1f} s, {found[way]['exit']:.1f} s"
+                for way in WAYS
+            )
+            yield f"| {name} | {' | '.join(cells)} |"
+
+
+INTRODUCTION: Final = """\
+# The trackers, measured
+
+Made by `python3.11 tools/measure_trackers.py --oldest` with the wheels of `tools/pants package ::`,
+on two cores that other jobs shared: look at the sizes of the numbers, not at their digits.
+
+- *Tested with*: the oldest version of the SDK that the package admits, and the newest, the pinned
+  one. With both, all tests of the package pass.
+- *Installed*: what `pip install` of the package brings.
+- *A log*: the median of 2,000 calls of `on_log` with five values, in the training's thread, less
+  that of a training without the tracker.
+- *The SDK's own*: what the SDK takes for the same five values, for which a training without
+  `callback_core.tracking` would wait.
+"""
+
+AWAY: Final = """
+## When the service is away
+
+A training of 2,000 steps of 1 ms, each of them logged, whose tracker finds at its service's address
+a closed port, a server that takes requests and never answers, or one that answers 500. Given are:
+how many times as long its steps take as without a tracker; how long its end then waits, with
+`flush_limit=2`; how long the interpreter then takes to exit. What is not delivered stays in the
+journal, from which `python -m callback_core.tracking.replay` delivers it.
+"""
+
+
+def main() -> None:
+    """Measure what the command line asks for, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trackers", nargs="*", metavar="TRACKER", help=", ".join(TRACKERS))
+    parser.add_argument("--oldest", action="store_true", help="run the tests with the oldest SDK")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.trackers) - TRACKERS.keys()):
+        parser.error(f"no tracker {', '.join(unknown)}; there are {', '.join(TRACKERS)}")
+    MEASURED.mkdir(exist_ok=True)
+    for name in options.trackers or TRACKERS:
+        found = measure(TRACKERS[name])
+        if options.oldest:
+            found["tests"] = test_with_oldest(TRACKERS[name])
+        (MEASURED / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+        print(f"{name}: {found}", flush=True)
+    files = {name: MEASURED / f"{name}.json" for name in TRACKERS}
+    known = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    PAGE.write_text(page(known), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

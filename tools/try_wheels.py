@@ -1,0 +1,90 @@
+"""Install the wheels in dist/ as users do, and train with them: `try_wheels.py [TRACKER ...]`.
+
+Each tracker's package is installed alone, with its pins, in an environment of its own. There the
+digits example logs to it, and no SDK of another tracker is present. With `--together` they are all
+installed into one environment, without pins, and one run logs to all of them.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from environments import Environment
+from trackers import ROOT, TRACKERS, TrackerPackage, with_what_it_needs
+
+EXAMPLE = ("torch", "scikit-learn")
+
+
+def try_alone(tracker: TrackerPackage, folder: Path) -> list[str]:
+    """What is wrong with a tracker's package where it is the only one."""
+    packages = ["trainer-torch", *with_what_it_needs(tracker.package)]
+    environment = Environment(folder / "environment")
+    environment.install(*EXAMPLE, constraints=tracker.lock)
+    environment.install_ours(packages, tracker.lock)
+    own = {one.sdk[0] for one in TRACKERS.values() if one.package in packages}
+    others = {one.sdk[0] for one in TRACKERS.values()} - own
+    present = sorted(others & environment.distributions().keys())
+    problems = [f"{name} is there, which is another tracker's SDK" for name in present]
+    return problems + train(environment, [tracker], folder)
+
+
+def try_together(trackers: Sequence[TrackerPackage], folder: Path) -> list[str]:
+    """What is wrong with all of the packages in one environment."""
+    packages = [name for one in trackers for name in with_what_it_needs(one.package)]
+    environment = Environment(folder / "environment")
+    environment.install(*(pin for pin in pins("torch") if pin.startswith("torch==")), EXAMPLE[1])
+    environment.install_ours(["trainer-torch", *packages])
+    subprocess.run([environment.python, "-m", "pip", "check"], check=True)
+    return train(environment, trackers, folder)
+
+
+def train(environment: Environment, trackers: Iterable[TrackerPackage], folder: Path) -> list[str]:
+    """Train the digits example, and return of which trackers nothing is stored."""
+    variables: dict[str, str] = {}
+    for tracker in trackers:
+        (folder / tracker.name).mkdir()
+        variables |= tracker.local(folder / tracker.name)
+    names = [tracker.name for tracker in trackers]
+    command = [str(ROOT / "docs/examples/digits.py"), "--max-steps", "20", "--report-to", *names]
+    command += ["--output-dir", str(folder / "run")]
+    done = environment.run(*command, variables=variables, cwd=folder, timeout=600)
+    problems = [f"the example ended with {done.returncode}"] if done.returncode else []
+    for tracker in trackers:
+        if not any((folder / tracker.name).glob(tracker.stored)):
+            problems.append(f"{tracker.name} has stored no {tracker.stored}")
+    return problems
+
+
+def pins(resolve: str) -> list[str]:
+    """The pins of a resolve."""
+    return (ROOT / "locks" / f"{resolve}.txt").read_text().split()
+
+
+def main() -> None:
+    """Try what the command line asks for, and exit with 1 where something is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trackers", nargs="*", metavar="TRACKER", help=", ".join(TRACKERS))
+    parser.add_argument("--together", action="store_true", help="all in one environment")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.trackers) - TRACKERS.keys()):
+        parser.error(f"no tracker {', '.join(unknown)}; there are {', '.join(TRACKERS)}")
+    chosen = [TRACKERS[name] for name in options.trackers or TRACKERS]
+    failed = False
+    for group in [chosen] if options.together else [[tracker] for tracker in chosen]:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            tried = (
+                try_together(group, Path(folder))
+                if options.together
+                else try_alone(group[0], Path(folder))
+            )
+        names = " ".join(tracker.name for tracker in group)
+        print(f"try_wheels: {names}: {'; '.join(tried) or 'in order'}", flush=True)
+        failed |= bool(tried)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
