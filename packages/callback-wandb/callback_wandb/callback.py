@@ -13,6 +13,7 @@ from callback_core.tracking import DeliveryKind, Status, TrackerCallback
 from callback_wandb import model as models
 from callback_wandb.tracker import WandbTracker
 from callback_wandb.versions import FINAL_MODEL
+from callback_wandb.watching import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ class WandbCallback(TrackerCallback):
                 f"WANDB_WATCH, or watch, is {tracker.watch!r}, which needs the training's own "
                 "process: it must be 'false', or delivery one of: thread, inline."
             )
-        self._watched: tuple[Any, Any] | None = None
+        self._watches = tracker.watch != "false"
+        self._watched: Watch | None = None
         self._last_checkpoint: str | None = None
 
     def setup(
@@ -109,16 +111,15 @@ class WandbCallback(TrackerCallback):
         **kwargs: Any,
     ) -> None:
         """Watch the model as soon as the run is open."""
-        if self.tracker.watch == "false" or self._watched is not None or model is None:
+        if not self._watches or self._watched is not None or model is None:
             return
-        run = self.tracker.run
-        if run is None or not state.is_world_process_zero:
+        if self.tracker.run is None or not state.is_world_process_zero:
             return
-        self._watched = (run, model)
         try:
             frequency = max(100, int(getattr(args, "logging_steps", 0)))
-            run.watch(model, log=self.tracker.watch, log_freq=frequency)
+            self._watched = Watch(model, self.tracker.watch, frequency)
         except Exception:
+            self._watches = False
             logger.warning("W&B cannot watch the model. Training goes on.", exc_info=True)
 
     def on_predict(
@@ -165,12 +166,8 @@ class WandbCallback(TrackerCallback):
     def end(self, status: Status) -> None:
         """End the training: no hook of the SDK is left in the process then, delivered or not."""
         if self._watched is not None:
-            run, model = self._watched
+            self._watched.end()
             self._watched = None
-            try:
-                run.unwatch(model)
-            except Exception:
-                logger.warning("W&B did not end to watch the model.", exc_info=True)
         super().end(status)
 
     def _keep_final_model(

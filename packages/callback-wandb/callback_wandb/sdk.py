@@ -130,7 +130,8 @@ class _Services:
         """End the process if nobody needs it, or nobody can."""
         with self._lock:
             self._users.remove(session)
-            if session is not vars(import_module("wandb.sdk.wandb_setup")).get("_singleton"):
+            current: Any = getattr(import_module("wandb.sdk.wandb_setup"), "_singleton", None)
+            if current is not session:
                 return  # somebody has ended it
             needed = session in self._users or session.most_recent_active_run is not None
             if lost or (self._is_ours and not needed):

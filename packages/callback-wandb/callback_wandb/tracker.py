@@ -132,9 +132,12 @@ class WandbTracker(Tracker):
         with self._open_run() as run:
             if self._connection is not None:
                 going_on_at = run.step if run.offline else None  # not to be had once it is finished
-                run.finish(exit_code=_EXIT_CODE[status or "finished"])
+                try:
+                    run.finish(exit_code=_EXIT_CODE[status or "finished"])
+                finally:
+                    self._let_go()
                 self._rows.forget(going_on_at)
-        self._let_go()
+        self._run = None
 
     def release(self) -> None:
         """Leave nothing of the run in the process, even where it hangs."""
@@ -146,15 +149,19 @@ class WandbTracker(Tracker):
         """Yield the run, opened again where it is finished, or where its process has gone."""
         try:
             if self.run is None:
-                self._let_go()
+                before = self._connection
                 self._attach()
+                if before is not None:
+                    before.leave()  # not earlier: somebody may still be finishing the run
             yield self._run
         except Exception as error:
-            if sdk.is_lost(error) or self.run is None:
-                self._let_go(lost=sdk.is_lost(error))
+            if sdk.is_lost(error):
+                self._let_go(lost=True)
             raise
 
     def _let_go(self, *, lost: bool = False) -> None:
+        if lost:
+            self.release()  # so that the run that follows is `wandb.run` in its place
         connection, self._connection, self._run = self._connection, None, None
         if connection is not None:
             connection.leave(lost=lost)
@@ -162,7 +169,7 @@ class WandbTracker(Tracker):
     def _attach(self) -> None:
         opening, run = self._opening, sdk.run_of_user()
         if opening.adopted and run is not None and sdk.path_of(run) == opening.run_id:
-            self._run = run
+            self._run, self._connection = run, None
         else:
             self._connection = sdk.Connection(
                 opening.output_dir,

@@ -1,7 +1,7 @@
 """A training by hand, without torch: by_hand.py OUTPUT_DIR [kill | missing | fails | begun | open].
 
-It logs eight losses of an eighth of the step. Then it ends, or is killed once the SDK has taken all;
-with the SDK missing or failing once this was said, or once the SDK's process or the run is there.
+It logs eight losses of an eighth of the step. Then it ends; or is killed once the SDK has taken
+all; or ends once it was said that the SDK is missing or fails, or its process or the run is there.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ _KEPT = {
     "WANDB_SILENT": "true",
     "WANDB_ERROR_REPORTING": "false",
     "WANDB_X_DISABLE_STATS": "true",
+    "WANDB_X_SAVE_REQUIREMENTS": "false",  # most of what it takes to open a run
 }
 for _name in [name for name in os.environ if name.startswith("WANDB_")]:
     del os.environ[_name]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from recorded import runs
+from recorded import Artifact, runs
 from wandb_server import WandbServer
 
 from callback_contract import RecordedRun, TrackerContract
@@ -19,13 +20,14 @@ _STATUS = {None: "running", 0: "finished", 1: "failed", 255: "interrupted"}
 class TestContract(TrackerContract):
     contract = (1, 0)
     capabilities = frozenset(
-        {"sdk", "state", "resume", "status", "parameters", "non_finite", "text", "unreachable"}
+        {"sdk", "state", "resume", "status", "parameters", "non_finite", "text", "files"}
+        | {"unreachable"}
     )
     module = "callback_wandb"
     sdk = "wandb"
     flush_limit = 1.0
     patience = 20.0
-    expect = "126 run, 5 not claimed, 0 deviates"
+    expect = "127 run, 4 not claimed, 0 deviates"
     server: ClassVar[WandbServer]
 
     @pytest.fixture(autouse=True)
@@ -37,7 +39,7 @@ class TestContract(TrackerContract):
         self.server.stop()
 
     def make(self, output_dir: Path) -> Any:
-        return WandbCallback()
+        return WandbCallback(log_model="checkpoint")
 
     def make_unreachable(self, output_dir: Path) -> Any:
         os.environ |= {"WANDB_MODE": "online", "WANDB_BASE_URL": self.server.url}
@@ -52,7 +54,10 @@ class TestContract(TrackerContract):
         served = self.server.runs.values()
         return [
             *(recorded(r.id, r.rows(), r.config(), r.summary(), r.exit_code) for r in served),
-            *(recorded(r.id, r.rows, r.config, r.summary, r.exit_code) for r in runs(output_dir)),
+            *(
+                recorded(r.id, r.rows, r.config, r.summary, r.exit_code, r.artifacts)
+                for r in runs(output_dir)
+            ),
         ]
 
 
@@ -62,6 +67,7 @@ def recorded(
     config: dict[str, Any],
     summary: dict[str, Any],
     exit_code: int | None,
+    artifacts: Iterable[Artifact] = (),
 ) -> RecordedRun:
     """Return what was read of a run as the contract asks for it."""
     points: dict[str, list[tuple[int, float]]] = {}
@@ -77,5 +83,8 @@ def recorded(
         points=points,
         text=text,
         summary={f"train/{name}": value for name, value in summary.items() if "/" not in name},
+        files=frozenset(
+            f"{alias}/{file}" for kept in artifacts for alias in kept.aliases for file in kept.files
+        ),
         status=_STATUS[exit_code],
     )

@@ -285,6 +285,18 @@ def test_the_model_is_watched_from_the_training_and_left_alone_after_it(
     trained.layer(torch.ones(2)).sum().backward()  # no hook logs to a run that is closed
 
 
+def test_a_histogram_that_finds_no_run_does_not_cost_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = WandbCallback(watch="all")
+    wait, finish = At(1, lambda: open_in(callback)), At(99, wandb.finish)
+    made = small_trainer(tmp_path / "out", callback, wait, finish, num_train_epochs=26)
+    made.train()
+    assert made.state.global_step == 104
+    assert {step for step, _ in the_run(tmp_path / "out").points("train/loss")} == {*range(1, 105)}
+    assert "W&B did not take a histogram" in caplog.text
+
+
 def test_a_process_of_its_own_delivers(tmp_path: Path) -> None:
     made = small_trainer(tmp_path / "out", WandbCallback(delivery="process", log_model="end"))
     made.train()
