@@ -129,9 +129,9 @@ def _dagshub_away(url: str) -> Variables:
 
 
 def _flyte(folder: Path, url: str) -> Variables:
-    parts = ("EXECUTION_ID", "EXECUTION_PROJECT", "EXECUTION_DOMAIN")
-    parts += ("TASK_PROJECT", "TASK_DOMAIN", "TASK_NAME", "TASK_VERSION")
-    return {f"FLYTE_INTERNAL_{part}": "example" for part in parts}
+    execution = [f"EXECUTION_{part}" for part in ("ID", "PROJECT", "DOMAIN")]
+    task = [f"TASK_{part}" for part in ("PROJECT", "DOMAIN", "NAME", "VERSION")]
+    return {f"FLYTE_INTERNAL_{part}": "example" for part in execution + task}
 
 
 TRACKERS = {
