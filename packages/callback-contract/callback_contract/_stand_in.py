@@ -6,12 +6,14 @@ import email
 import gzip
 import json
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 _StandIn = TypeVar("_StandIn", bound="StandIn")
@@ -88,6 +90,9 @@ class StandIn:
 
     A subclass says in `answer` what it does. The port is the same whenever it is started again.
 
+    Args:
+        certificate: Files of a certificate for 127.0.0.1 and of its key, to speak HTTPS with.
+
     Attributes:
         mode: `ok`; `broken` answers all with `failure`, `silent` takes requests and does not
             answer, `gone` takes them and hangs up.
@@ -102,11 +107,12 @@ class StandIn:
     failure: Answer = Answer(500, b'{"message": "broken"}')
     keep_alive: bool = True
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         self.mode = "ok"
         self.requests: list[Request] = []
         self.port = unused_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
+        self.certificate = certificate
         self.lock = threading.Lock()
         self._stopping = threading.Event()
         self._http: _Server | None = None
@@ -120,6 +126,13 @@ class StandIn:
         if self._http is None:
             self._stopping.clear()
             self._http = _Server(("127.0.0.1", self.port), _handler_for(self))
+            if self.certificate is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(*self.certificate)
+                # The handshake is left to the thread of the connection: no client holds up another.
+                self._http.socket = context.wrap_socket(
+                    self._http.socket, server_side=True, do_handshake_on_connect=False
+                )
             threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -186,6 +199,7 @@ class _Server(ThreadingHTTPServer):
 def _handler_for(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits 40 ms for the client's receipt
 
         def handle_any(self) -> None:
             body = self._body()

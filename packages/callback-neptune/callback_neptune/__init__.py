@@ -1,0 +1,8 @@
+"""A training callback that sends a run to Neptune."""
+
+from __future__ import annotations
+
+from callback_neptune.callback import NeptuneCallback
+from callback_neptune.tracker import NeptuneTracker
+
+__all__ = ["NeptuneCallback", "NeptuneTracker"]

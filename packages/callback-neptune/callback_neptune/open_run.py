@@ -1,0 +1,197 @@
+"""`OpenRun`: what is done with a Neptune run that is open."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from callback_core.tracking import Point, Rejected, Status, Upload, flattened
+from callback_neptune import sdk
+from callback_neptune.outbox import Outbox
+
+logger = logging.getLogger(__name__)
+
+_LARGEST_INT: Final = 2**63 - 1
+
+
+def as_parameters(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values by their paths, each as something that Neptune has a type for."""
+    return {name: _as_field(value) for name, value in flattened(groups, "/").items()}
+
+
+def _as_field(value: Any) -> Any:
+    if isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int) and abs(value) <= _LARGEST_INT:
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)
+
+
+class OpenRun:
+    """A run that is open.
+
+    Args:
+        run: A `neptune.Run`.
+        is_ours: Whether it is closed here.
+        namespace: Where in it everything goes.
+        checkpoints: Where in there checkpoints go.
+        folder: A directory for what has to be there later.
+    """
+
+    def __init__(
+        self, run: Any, is_ours: bool, namespace: str, checkpoints: str, folder: Path
+    ) -> None:
+        self.run = run
+        self._is_ours = is_ours
+        self._namespace = namespace
+        self._checkpoints = f"{namespace}/{checkpoints}"
+        self._folder = folder
+        queue = run._op_processor
+        self._outbox: Outbox | None = queue if isinstance(queue, Outbox) else None
+
+    def assign(self, fields: Mapping[str, Any]) -> None:
+        """Set fields, by their whole paths."""
+        self._send(lambda: self._assign(fields), "fields")
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Set fields in the namespace."""
+        self.assign({f"{self._namespace}/{name}": value for name, value in parameters.items()})
+
+    def log_series(self, points: Sequence[Point]) -> None:
+        """Add points to series of numbers or of strings."""
+        series: dict[str, list[Point]] = {}
+        for point in points:
+            series.setdefault(f"{self._namespace}/{point.name}", []).append(point)
+
+        def extend() -> None:
+            for path, its_points in series.items():
+                self.run[path].extend(
+                    [point.value for point in its_points],
+                    steps=[point.step for point in its_points],
+                    timestamps=[point.time for point in its_points],
+                )
+
+        self._send(extend, "points")
+
+    def log_files(self, upload: Upload, keeps_one: bool) -> None:
+        """Upload a directory; with `keeps_one`, delete the one before as soon as it is there."""
+        note = self._folder / "checkpoint"
+        before = note.read_text("utf-8") if keeps_one and note.is_file() else None
+        path = f"{self._checkpoints}/{upload.name}"
+        if self._outbox is None and sdk.is_offline(self.run):
+            self._upload(path, self._kept(upload))
+        else:
+            with _named_apart(upload.path) as directory:
+                if refused := self._upload(path, directory):
+                    raise Rejected("; ".join(refused))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(upload.name, "utf-8")
+        if before is not None and before != upload.name:
+            self._send(lambda: self.run.pop(f"{self._checkpoints}/{before}"), "deletions")
+            shutil.rmtree(self._folder / "checkpoints" / before, ignore_errors=True)
+
+    def close(self, status: Status | None) -> None:
+        """Note how the training ended, and stop the run if it is ours."""
+        if status is not None:
+            ended = {f"{self._namespace}/training_status": status, "sys/failed": status == "failed"}
+            self.assign(ended)
+        self._flush()
+        if self._is_ours:
+            sdk.stop(self.run)
+
+    def _assign(self, fields: Mapping[str, Any]) -> None:
+        for path, value in fields.items():
+            try:
+                self.run[path] = value
+            except (TypeError, ValueError):  # it has a value of another type
+                self.run.pop(path)
+                self.run[path] = value
+
+    def _send(self, give: Callable[[], Any], what: str) -> None:
+        """Give the run something, and see that it is sent, or safe on the disk."""
+        try:
+            give()
+            refused = self._flush()
+        except Exception:
+            if self._outbox is not None:
+                self._outbox.forget_own()  # it is given again
+            raise
+        if refused:
+            logger.warning("Neptune has refused some %s: %s", what, "; ".join(refused))
+
+    def _flush(self) -> list[str]:
+        """Send what the run was given, and return what the server says against it.
+
+        What is given to a run of the user's is on the disk then, from where Neptune sends it.
+        """
+        if self._outbox is not None:
+            return self._outbox.flush()
+        self.run.wait(disk_only=True)
+        return []
+
+    def _upload(self, path: str, directory: Path) -> list[str]:
+        """Upload files, and return when they have been read."""
+        if self.run.exists(path):  # of a try before, or of a training that was resumed
+            self.run.pop(path)
+        try:
+            self.run[path].upload_files(str(directory))
+            refused = self._flush()
+        except Exception:
+            if self._outbox is not None:
+                self._outbox.forget_own()
+            raise
+        self._wait_for_thread()
+        return refused
+
+    def _wait_for_thread(self) -> None:
+        """Wait until Neptune's thread, which a run of the user's has, has sent everything.
+
+        `Run.wait` would hold all that the user's own threads give the run meanwhile.
+        """
+        queue = self.run._op_processor
+        consumer = getattr(queue, "_consumer", None)
+        if consumer is None:
+            return
+        last = queue._last_version
+        consumer.wake_up()
+        while queue._consumed_version < last:
+            if not consumer.is_running():
+                raise ConnectionError("Neptune has stopped to send what this run was given")
+            time.sleep(0.05)
+
+    def _kept(self, upload: Upload) -> Path:
+        """Return a lasting copy of a directory: offline, Neptune notes only where files are."""
+        kept = self._folder / "checkpoints" / upload.name
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(upload.path, kept, copy_function=_linked)
+        return kept
+
+
+@contextmanager
+def _named_apart(directory: Path) -> Iterator[Path]:
+    """Yield a path to a directory that is not below the working directory.
+
+    Files below that Neptune names by their paths from there, and others by those in the directory.
+    """
+    with tempfile.TemporaryDirectory(prefix="neptune-") as apart:
+        link = Path(apart) / "files"
+        try:
+            link.symlink_to(directory.absolute(), target_is_directory=True)
+        except OSError:  # not every system lets everybody make one
+            link = directory
+        yield link
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,82 @@
+"""The callback keeps the contract of callbacks, online and offline."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from neptune_server import NeptuneServer
+from recorded import Recorded, offline_runs
+
+from callback_contract import Deviation, RecordedRun, TrackerContract
+from callback_neptune import NeptuneCallback
+
+
+class TestOnline(TrackerContract):
+    contract = (1, 0)
+    capabilities = frozenset(
+        {"sdk", "state", "resume", "status", "parameters", "text", "files", "unreachable"}
+    )
+    deviations = {  # noqa: RUF012
+        "LEF-001": Deviation("the stand-in's threads wait at the connections of LEF-007"),
+        "LEF-007": Deviation("Neptune keeps five connections to a server, for the next run"),
+    }
+    sdk = "neptune"
+    flush_limit = 2.0
+    expect = "124 run, 5 not claimed, 2 deviates"
+    server: ClassVar[NeptuneServer]
+
+    @pytest.fixture(autouse=True)
+    def served(self, server: NeptuneServer) -> None:
+        type(self).server = server
+
+    def make(self, output_dir: Path, **settings: Any) -> NeptuneCallback:
+        project = f"team/{output_dir.parent.name}-{output_dir.name}"
+        return NeptuneCallback(project=project, log_checkpoints="same", **settings)
+
+    def make_unreachable(self, output_dir: Path) -> NeptuneCallback:
+        self.server.stop()
+        return self.make(output_dir, flush_limit=self.flush_limit)
+
+    def deliver_later(self, output_dir: Path) -> None:
+        self.server.start()
+        super().deliver_later(output_dir)
+
+    def read(self, output_dir: Path) -> list[RecordedRun]:
+        project = f"team/{output_dir.parent.name}-{output_dir.name}"
+        return [as_the_contract_has_it(run) for run in self.server.runs if run.project == project]
+
+
+class TestOffline(TrackerContract):
+    contract = (1, 0)
+    capabilities = frozenset({"sdk", "state", "status", "parameters", "text", "files"})
+    deviations = {  # noqa: RUF012
+        "DEL-006": Deviation("offline, Neptune cannot open a run again; what follows is another")
+    }
+    sdk = "neptune"
+    expect = "113 run, 17 not claimed, 1 deviates"
+
+    def make(self, output_dir: Path) -> NeptuneCallback:
+        return NeptuneCallback(mode="offline", log_checkpoints="same", name=str(output_dir))
+
+    def read(self, output_dir: Path) -> list[RecordedRun]:
+        runs = offline_runs(Path(os.environ["NEPTUNE_DATA_DIRECTORY"]))
+        names = {run.id: run.fields.get("sys/name") for run in runs}
+        return [as_the_contract_has_it(r) for r in runs if names[r.id] == str(output_dir)]
+
+
+def as_the_contract_has_it(run: Recorded) -> RecordedRun:
+    """Return what is kept of a run as the contract asks for it."""
+    start = "finetuning/"
+    parameters = run.below("finetuning/trainer_parameters")
+    parameters |= run.below("finetuning/model_parameters")
+    return RecordedRun(
+        id=run.id,
+        parameters=parameters,
+        points={p.removeprefix(start): [e[:2] for e in s] for p, s in run.series.items()},
+        text={p.removeprefix(start): [e[:2] for e in s] for p, s in run.texts.items()},
+        files=frozenset(run.files()),
+        status=run.fields.get("finetuning/training_status", "running"),
+    )

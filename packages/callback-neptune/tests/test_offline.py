@@ -1,0 +1,161 @@
+"""Runs in a folder: what a training leaves in Neptune's offline store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import neptune
+import pytest
+from recorded import Recorded, offline_runs
+
+from callback_contract.testing import run_python
+from callback_neptune import NeptuneCallback
+from trainer_torch.testing import comparable, logged_points, small_trainer
+
+
+def offline(**settings: Any) -> NeptuneCallback:
+    return NeptuneCallback(mode="offline", **settings)
+
+
+def only(tmp_path: Path) -> Recorded:
+    (run,) = offline_runs(tmp_path / "neptune")
+    return run
+
+
+def test_a_training_is_in_the_folder(tmp_path: Path) -> None:
+    trained = small_trainer(tmp_path / "out", offline())
+    trained.train()
+    run = only(tmp_path)
+    assert run.curves() == logged_points(trained)
+    assert run.fields["sys/name"] == "small"
+    assert run.fields["finetuning/trainer_parameters/learning_rate"] == 0.05
+    assert run.fields["finetuning/training_status"] == "finished"
+
+
+def test_a_process_of_its_own_writes_the_folder_too(tmp_path: Path) -> None:
+    trained = small_trainer(tmp_path / "out", offline(delivery="process", flush_limit=100.0))
+    trained.train()
+    assert only(tmp_path).curves() == logged_points(trained)
+
+
+def test_same_keeps_all_checkpoints(tmp_path: Path) -> None:
+    trainer = small_trainer(
+        tmp_path / "out",
+        offline(log_checkpoints="same"),
+        save_strategy="epoch",
+        save_total_limit=1,
+    )
+    trainer.train()
+    run = only(tmp_path)
+    assert set(run.file_sets) == {f"finetuning/checkpoints/checkpoint-{n}" for n in (4, 8, 12)}
+    kept = tmp_path / "out" / "checkpoint-12"
+    for file in (f for f in kept.rglob("*") if f.is_file()):
+        name = file.relative_to(kept).as_posix()
+        assert run.file_sets["finetuning/checkpoints/checkpoint-12"][name] == file.read_bytes()
+
+
+def test_last_keeps_the_newest_checkpoint(tmp_path: Path) -> None:
+    trainer = small_trainer(
+        tmp_path / "out", offline(log_checkpoints="last"), save_strategy="epoch"
+    )
+    trainer.train()
+    run = only(tmp_path)
+    assert set(run.file_sets) == {"finetuning/checkpoints/last/checkpoint-12"}
+    before = [f"finetuning/checkpoints/last/checkpoint-{n}" for n in (4, 8)]
+    assert run.deleted == before
+
+
+@pytest.mark.parametrize(("better", "best"), [(False, 12), (True, 4)])
+def test_best_keeps_the_best_checkpoint(tmp_path: Path, better: bool, best: int) -> None:
+    trainer = small_trainer(
+        tmp_path / "out",
+        offline(log_checkpoints="best"),
+        save_strategy="epoch",
+        metric_for_best_model="loss",
+        greater_is_better=better,
+    )
+    trainer.train()
+    losses = {e["step"]: e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e}
+    assert best == (max if better else min)(losses, key=lambda step: losses[step])
+    assert set(only(tmp_path).file_sets) == {f"finetuning/checkpoints/best/checkpoint-{best}"}
+
+
+def test_no_checkpoint_is_the_best_without_a_metric(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small_trainer(tmp_path / "out", offline(log_checkpoints="best"), save_strategy="epoch").train()
+    assert not only(tmp_path).file_sets
+    assert "metric_for_best_model" in caplog.text
+
+
+def test_no_checkpoint_is_kept_by_default(tmp_path: Path) -> None:
+    small_trainer(tmp_path / "out", offline(), save_strategy="epoch").train()
+    assert not only(tmp_path).file_sets
+
+
+def test_a_resumed_training_is_a_folder_of_its_own_with_what_follows(tmp_path: Path) -> None:
+    small_trainer(tmp_path / "out", offline(), save_strategy="epoch", max_steps=8).train()
+    resumed = small_trainer(tmp_path / "out", offline(), save_strategy="epoch")
+    resumed.train(resume_from_checkpoint=True)
+    first, second = offline_runs(tmp_path / "neptune")
+    both = first.curves() | second.curves()
+    wanted = comparable(logged_points(resumed))
+    assert {key: both[key] for key in wanted} == wanted
+    assert not comparable(first.curves()).keys() & comparable(second.curves()).keys()
+
+
+def test_a_given_run_is_used_and_not_stopped(tmp_path: Path) -> None:
+    mine = users_run()
+    trained = small_trainer(tmp_path / "out", NeptuneCallback(run=mine))
+    trained.train()
+    assert NeptuneCallback.get_run(trained) is mine
+    mine["note"] = "still open"
+    mine.stop()
+    run = only(tmp_path)
+    assert run.curves() == logged_points(trained)
+    assert run.fields["note"] == "still open"
+
+
+def test_a_given_run_that_is_stopped_is_said_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = users_run()
+    mine.stop()
+    callback = NeptuneCallback(run=mine, mode="offline")
+    trained = small_trainer(tmp_path / "out", callback)
+    trained.train()
+    assert "offline it cannot be opened again" in caplog.text
+    _, own = offline_runs(tmp_path / "neptune")
+    assert own.curves() == logged_points(trained)
+
+
+def test_the_environment_says_that_it_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEPTUNE_MODE", "offline")
+    small_trainer(tmp_path / "out", NeptuneCallback()).train()
+    assert only(tmp_path).fields["finetuning/training_status"] == "finished"
+
+
+def test_nothing_is_kept_of_a_training_that_is_tried_out(tmp_path: Path) -> None:
+    small_trainer(tmp_path / "out", NeptuneCallback(mode="debug")).train()
+    assert not (tmp_path / "neptune").exists()
+    assert not (tmp_path / "out" / "tracking").exists()
+
+
+def test_importing_the_package_does_not_import_neptune() -> None:
+    done = run_python("-c", "import callback_neptune, sys; sys.exit('neptune' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+def users_run() -> neptune.Run:
+    return neptune.init_run(
+        mode="offline",
+        capture_stdout=False,
+        capture_stderr=False,
+        capture_hardware_metrics=False,
+        capture_traceback=False,
+        git_ref=False,
+        source_files=[],
+    )
