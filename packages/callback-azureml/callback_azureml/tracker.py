@@ -71,12 +71,23 @@ class AzureMLTracker(MLflowTracker):
             RuntimeError: Nothing says where to log.
         """
         if self.azureml_run is None and self._has_uri():
-            return self._open_by_mlflow(opening)
+            return super().open(opening)
         if self.azureml_run is None and _job() is None:
             raise RuntimeError(_NOWHERE)
         self.run = RunOfV1(self.azureml_run or run_of_the_job())
         self.run.set_tags(self.tags)
         return self.run.id
+
+    def make_client(self, mlflow: Any) -> Any:
+        """Return a client that Azure's plugin serves; or another, if that is where to log to."""
+        if (self.tracking_uri or mlflow.get_tracking_uri()).startswith(SCHEME):
+            import_sdk("azureml.mlflow", install="azureml-mlflow", needed_by="AzureMLCallback")
+        else:
+            logger.warning(
+                "AzureMLCallback logs to another MLflow than Azure ML's, whose tracking URI begins "
+                "with azureml:. If that is not what you want, set MLFLOW_TRACKING_URI."
+            )
+        return super().make_client(mlflow)
 
     def log_files(self, upload: Upload) -> None:
         """Copy a checkpoint to the run's artifacts, under its name; `<name>.2` if that is taken."""
@@ -87,18 +98,6 @@ class AzureMLTracker(MLflowTracker):
     def close(self, status: Status | None) -> None:
         """Set how the run ended; not that of the job, which ends with the job."""
         super().close(None if self.run.id == _job() else status)
-
-    def _open_by_mlflow(self, opening: Opening) -> str:
-        mlflow = import_sdk("mlflow", install="mlflow", needed_by="AzureMLCallback")
-        uri = self.tracking_uri or mlflow.get_tracking_uri()
-        if uri.startswith(SCHEME):
-            import_sdk("azureml.mlflow", install="azureml-mlflow", needed_by="AzureMLCallback")
-        else:
-            logger.warning(
-                "AzureMLCallback logs to another MLflow than Azure ML's, whose tracking URI begins "
-                "with azureml:. If that is not what you want, set MLFLOW_TRACKING_URI."
-            )
-        return super().open(opening)
 
     def _free_name(self, name: str) -> str:
         """Return a name for a folder of artifacts. Azure does not let a file be replaced.

@@ -13,7 +13,6 @@ from callback_core import (
     get_available_reporting_integrations,
     get_reporting_integration_callbacks,
 )
-from callback_mlflow import MLflowCallback
 from trainer_torch.testing import logged_points, small_trainer
 
 URI = "azureml://eastus.api.azureml.ms/mlflow/v1.0/subscriptions/s"
@@ -24,8 +23,8 @@ def test_the_package_is_found_by_the_name_of_transformers() -> None:
     assert get_reporting_integration_callbacks("azure_ml") == [AzureMLCallback]
 
 
-def test_it_extends_the_callback_of_mlflow_and_so_replaces_it_where_both_are_asked_for() -> None:
-    assert issubclass(AzureMLCallback, MLflowCallback)
+def test_where_mlflow_is_asked_for_too_nothing_is_logged_twice() -> None:
+    assert get_reporting_integration_callbacks(["mlflow", "azure_ml"]) == [AzureMLCallback]
 
 
 def test_importing_the_package_imports_neither_mlflow_nor_azures_sdks() -> None:

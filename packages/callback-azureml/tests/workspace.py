@@ -63,6 +63,8 @@ class Workspace(StandIn):
         runs: What MLflow's application has, read by its REST API.
     """
 
+    keep_alive = False
+
     def __init__(self, folder: Path) -> None:
         super().__init__(make_certificate(folder))
         self.uri = f"azureml://127.0.0.1:{self.port}/mlflow/v1.0{SCOPE}"
@@ -94,14 +96,6 @@ class Workspace(StandIn):
         }
 
     def answer(self, request: Request) -> Answer:
-        """Return what MLflow or the store of files says; the connection is not kept open.
-
-        Kept open, it would keep a thread of this server for each thread of the client.
-        """
-        answer = self._answer(request)
-        return answer._replace(headers={**answer.headers, "Connection": "close"})
-
-    def _answer(self, request: Request) -> Answer:
         path, azures = urlsplit(request.path).path, f"/mlflow/v2.0{SCOPE}"
         if path.startswith("/blob/"):
             run, _, name = unquote(path.removeprefix("/blob/")).partition("/")
