@@ -47,6 +47,7 @@ class Recording:
     Attributes:
         folder: Where it is kept.
         members: The callbacks that take part, by the names of their trackers.
+        ending: How the training is about to end, for what `before_end` was given to know.
         ended: How the training ended; `None` while it goes on.
         ended_at: When that was, in monotonic seconds.
         elsewhere: Whether it belongs to the process that this one was forked from.
@@ -62,6 +63,7 @@ class Recording:
         begins: bool = True,
     ) -> None:
         self.members: dict[str, TrackerCallback] = {}
+        self.ending: Status | None = None
         self.ended: Status | None = None if training else "finished"
         self.ended_at = time.monotonic()
         self._state = weakref.ref(state)
@@ -167,9 +169,12 @@ class Recording:
             if self._journal is not None:
                 self._journal.sync()
 
-    def upload(self, directory: Path, step: int, tracker: str) -> None:
-        """Keep `directory` for a tracker: as hard links, since it may be deleted any time."""
-        name = directory.name
+    def upload(self, directory: Path, step: int, tracker: str, name: str | None = None) -> None:
+        """Keep `directory` for a tracker: as hard links, since it may be deleted any time.
+
+        The tracker is told its name, or `name` instead.
+        """
+        name = name or directory.name
         kept = Path("files") / tracker / name
         target = self.folder.path / kept
         if target.exists():
@@ -188,6 +193,7 @@ class Recording:
         """Write that the training, or what was logged after it, has ended, unless that is done."""
         if self._journal is None:
             return
+        self.ending = status
         while self._before_end:
             try:
                 self._before_end.pop(0)()
