@@ -129,10 +129,17 @@ class MLflowTracker(Tracker):
         parameters = {**model_config, **arguments}
         return flattened(parameters) if self.flatten_params else parameters
 
+    def make_client(self, mlflow: Any) -> Any:
+        """Return the `MlflowClient` through which everything is sent; a new one for each opening.
+
+        Packages that build on this make theirs, which may sign what it sends.
+        """
+        return mlflow.MlflowClient(tracking_uri=self.tracking_uri)
+
     def open(self, opening: Opening) -> str:
         """Open the run that was asked for, the one of before, or a new one."""
         mlflow = import_sdk("mlflow", install="mlflow", needed_by="MLflowCallback")
-        client = mlflow.MlflowClient(tracking_uri=self.tracking_uri)
+        client = self.make_client(mlflow)
         run_id = opening.run_id if opening.adopted else self.run_id or opening.run_id
         if run_id is None:
             experiment = experiment_id(client, self.experiment_name, self._parent)
