@@ -28,7 +28,7 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerCallback, TrainerState
-from callback_core.tracking import Opening, TrackerCallback, import_sdk
+from callback_core.tracking import Opening, Recording, TrackerCallback, import_sdk
 from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.journal import read
 
@@ -508,6 +508,34 @@ def test_a_checkpoint_is_kept_whatever_becomes_of_its_directory(tmp_path: Path, 
     [upload] = [c for c in calls(out) if c["call"] == "log_files"]
     assert (upload["name"], upload["files"]) == ("checkpoint-1", {"weights": "of step 1"})
     assert list(tmp_path.rglob("weights")) == []
+
+
+def test_what_is_called_before_the_end_knows_how_it_ends_and_can_have_a_directory_kept(
+    tmp_path: Path, out: Path
+) -> None:
+    for error in (None, ArithmeticError()):
+        training = Training(tmp_path / "run", [callback(out, Keeping)])
+        training.begin()
+        training.step()
+        path = tmp_path / "weights of all"
+        path.mkdir(exist_ok=True)
+        (path / "weights").write_text("best", "utf-8")
+        recording = Recording.of(training.state)
+        assert recording is not None
+        assert recording.ending is None
+        endings: list[str | None] = []
+
+        def keep(recording: Recording = recording, endings: list[str | None] = endings) -> None:
+            endings.append(recording.ending)
+            recording.upload(tmp_path / "weights of all", 1, "file", "model")
+
+        recording.before_end(keep)
+        if error is not None:
+            training.fire("on_exception", exception=error)
+        training.fire("on_train_end")
+        assert endings == ["finished" if error is None else "failed"]
+    uploads = [c for c in calls(out) if c["call"] == "log_files"]
+    assert [(u["name"], u["files"]) for u in uploads] == [("model", {"weights": "best"})] * 2
 
 
 def test_a_checkpoint_that_cannot_be_kept_costs_no_more_than_itself(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from callback_core.tracking import import_sdk
@@ -27,7 +28,8 @@ def imported_dagshub(module: str) -> Any:
     Raises:
         ModuleNotFoundError: It is not installed.
     """
-    return import_sdk(f"dagshub.{module}", install="dagshub", needed_by="DagsHubCallback")
+    import_sdk("dagshub", install="dagshub", needed_by="DagsHubCallback")
+    return import_module(f"dagshub.{module}")
 
 
 def check_mlflow_variables(repository: Repository) -> None:

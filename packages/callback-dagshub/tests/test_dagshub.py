@@ -215,6 +215,7 @@ def test_a_token_that_dagshub_does_not_take_is_said(
     assert f"{dagshub.url} does not take the token" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_token_of_a_login_is_used_and_survives_that_dagshub_answers_with_errors(
     dagshub: DagsHub, reader: Runs, tmp_path: Path
 ) -> None:
@@ -295,6 +296,7 @@ def test_a_failed_training_goes_on_in_its_run_and_the_next_training_is_another(
     assert [run.status for run in runs()] == ["FINISHED", "FINISHED"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["refused", "broken", "silent"])
 def test_a_dagshub_that_is_away_holds_nobody_up_and_is_delivered_to_later(
     mode: Any, dagshub: DagsHub, callback: Any, runs: Any, tmp_path: Path
@@ -318,6 +320,7 @@ def test_a_dagshub_that_is_away_holds_nobody_up_and_is_delivered_to_later(
     assert committed(dagshub) == content(tmp_path / "out" / "checkpoint-12")
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_closes_the_run_of_a_training_that_is_killed(
     dagshub: DagsHub, runs: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -338,6 +341,7 @@ small_trainer(Path(sys.argv[1]), sent, dies, save_strategy="epoch").train()
     assert dagshub.commits == []
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_delivers_the_model(
     dagshub: DagsHub, callback: Any, runs: Any, tmp_path: Path
 ) -> None:

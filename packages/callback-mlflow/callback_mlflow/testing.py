@@ -109,9 +109,9 @@ class Runs:
         return [self._run(run) for run in answer.get("runs", [])]
 
     def artifacts(self, run: str, path: str) -> dict[str, int]:
-        """Return names and sizes of the files in a folder of a run's artifacts."""
-        answer = self._get("artifacts/list", run_id=run, path=path)
-        return {entry["path"]: int(entry["file_size"]) for entry in answer["files"]}
+        """Return names and sizes of what is in a folder of a run's artifacts; folders have 0."""
+        found = self._get("artifacts/list", run_id=run, path=path).get("files", [])
+        return {entry["path"]: int(entry.get("file_size", 0)) for entry in found}
 
     def artifact(self, run: str, path: str) -> bytes:
         """Return what is in a file of a run's artifacts."""
