@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import md5
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
@@ -19,12 +20,14 @@ class S3Server(StandIn):
     Attributes:
         objects: What is in it, by keys.
         may_delete: Whether what is there may be deleted.
+        hangs_after: Whether it answers no more once an object with this key was written.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.objects: dict[str, bytes] = {}
         self.may_delete = True
+        self.hangs_after: Callable[[str], bool] = lambda key: False
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables by which flytekit finds it."""
@@ -46,6 +49,8 @@ class S3Server(StandIn):
             return _xml(self._list(query))
         if request.method == "PUT":
             self.objects[key] = _content(request)
+            if self.hangs_after(key):
+                self.mode = "silent"
             return Answer(headers={"ETag": _tag(self.objects[key])}, body=b"")
         if request.method == "POST" and "delete" in query:
             return _xml(self._delete(request.body)) if self.may_delete else Answer(403, b"")

@@ -122,10 +122,10 @@ def test_a_second_training_replaces_the_checkpoints_of_the_first(
 def test_a_checkpoint_of_the_same_name_is_not_mixed_with_that_of_a_training_before(
     tmp_path: Path, running: Attempt
 ) -> None:
-    (running.kept / "checkpoint-4").mkdir(parents=True)
-    (running.kept / "checkpoint-4" / "rng_state_1.pth").write_bytes(b"of a second process")
-    trained(tmp_path / "run", FlyteCallback(), max_steps=4)
-    assert files_in(running.kept / "checkpoint-4") == files_in(tmp_path / "run" / "checkpoint-4")
+    (running.kept / "checkpoint-2").mkdir(parents=True)
+    (running.kept / "checkpoint-2" / "rng_state_1.pth").write_bytes(b"of a second process")
+    trained(tmp_path / "run", FlyteCallback(), max_steps=2)
+    assert files_in(running.kept / "checkpoint-2") == files_in(tmp_path / "run" / "checkpoint-2")
 
 
 def test_a_failed_upload_is_said_once_and_tried_again(

@@ -100,7 +100,7 @@ def test_a_directory_of_checkpoints_can_be_named(
     assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry] == [1, 2, 3, 4]
     for step in (1, 2, 3):
         (tmp_path / "before" / f"checkpoint-{step}" / MANIFEST).unlink()
-    with pytest.raises(FileNotFoundError, match="no complete checkpoint in .*before"):
+    with pytest.raises(FileNotFoundError, match=r"no complete checkpoint in .*before"):
         trainer(tmp_path / "now").train(resume_from_checkpoint=str(tmp_path / "before"))
 
 
