@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# Where the name of an import is not the name on the package index.
-DISTRIBUTIONS = {"git": "gitpython", "sklearn": "scikit-learn"}
+# Where the name of an import is not the name on the package index, or several share its first part.
+DISTRIBUTIONS = {
+    "azureml.core": "azureml-core",
+    "azureml.mlflow": "azureml-mlflow",
+    "git": "gitpython",
+    "sklearn": "scikit-learn",
+}
 
 
 def canonical(name: str) -> str:
@@ -50,7 +55,8 @@ def imported_distributions(source: Path) -> dict[str, str]:
         for module in imported_modules(ast.parse(path.read_text(encoding="utf-8"))):
             top = module.partition(".")[0]
             if top not in sys.stdlib_module_names and top != source.name:
-                found[canonical(DISTRIBUTIONS.get(top, top))] = path.name
+                name = DISTRIBUTIONS.get(module) or DISTRIBUTIONS.get(top, top)
+                found[canonical(name)] = path.name
     return found
 
 

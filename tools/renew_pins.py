@@ -17,12 +17,16 @@ from torch_index import torch_index
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = (3, 11)  # the version that pants.toml runs everything on
 
+# Most say with `-c` in their file whose lock binds them. torch's file is part of others', of which
+# some cannot keep to core's lock.
+BOUND_BY = {"torch": "core"}
 
-def resolve(requirements: Path) -> list[str]:
+
+def resolve(requirements: Path, *options: str) -> list[str]:
     """What pip would install for a requirements file, as sorted `name==version` lines."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
     command += [*torch_index(), "--quiet", "--report", "-", "--requirement", str(requirements)]
-    report = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    report = subprocess.run([*command, *options], check=True, stdout=subprocess.PIPE).stdout
     packages = [entry["metadata"] for entry in json.loads(report)["install"]]
     pins = sorted((canonical(package["name"]), public(package["version"])) for package in packages)
     return ["==".join(pin) for pin in pins]
@@ -49,7 +53,8 @@ def main(names: list[str]) -> None:
     if unknown := sorted(set(names) - set(locks)):
         sys.exit(f"renew_pins: no resolve {', '.join(unknown)}; there are {', '.join(locks)}")
     for name in names or locks:
-        pins = resolve(ROOT / "3rdparty" / "python" / f"{name}-requirements.txt")
+        bound = ("--constraint", str(ROOT / locks[BOUND_BY[name]])) if name in BOUND_BY else ()
+        pins = resolve(ROOT / "3rdparty" / "python" / f"{name}-requirements.txt", *bound)
         (ROOT / locks[name]).write_text("\n".join(pins) + "\n")
         print(f"{locks[name]}: {len(pins)} pins")
 

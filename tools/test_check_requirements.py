@@ -40,6 +40,11 @@ def test_a_requirement_that_nothing_imports(tmp_path):
     assert found(tmp_path, "", project) == ["wandb is declared, and nothing imports it"]
 
 
+def test_an_import_of_one_of_several_distributions_that_share_its_first_part(tmp_path):
+    code = "import azureml.mlflow"
+    assert found(tmp_path, code, {"dependencies": ["azureml-mlflow"]}) == []
+
+
 def test_exceptions_that_the_package_names(tmp_path):
     project = {"dependencies": ["wandb>=0.16"]}
     tool = {"used_without_import": ["wandb"], "imported_if_present": ["IPython"]}

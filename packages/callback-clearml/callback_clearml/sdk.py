@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 from typing import Any, Final
 
-from callback_core.tracking import Point
+from callback_core.tracking import Point, import_sdk
 
 OFFLINE_ID: Final = "offline-"
 """What the ids of tasks begin with that ClearML keeps in a folder."""
@@ -21,14 +20,7 @@ def imported_clearml() -> Any:
     Raises:
         ModuleNotFoundError: It is not installed.
     """
-    try:
-        return import_module("clearml")
-    except ModuleNotFoundError as error:
-        if error.name != "clearml":
-            raise
-        raise ModuleNotFoundError(
-            "ClearMLCallback needs ClearML: pip install clearml", name="clearml"
-        ) from error
+    return import_sdk("clearml", install="clearml", needed_by="ClearMLCallback")
 
 
 def current_task_id() -> str | None:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from callback_clearml import sdk, settings
+from callback_clearml import sdk
 from callback_clearml.offline import OfflineTask
 from callback_clearml.online import OnlineTask
-from callback_core.tracking import Limits, Opening, Point, Status, Tracker, Upload, flattened
+from callback_core.tracking import (
+    Limits,
+    Opening,
+    Point,
+    Status,
+    Tracker,
+    Upload,
+    flattened,
+    settings,
+)
 
 
 class ClearMLTracker(Tracker):
@@ -31,11 +40,11 @@ class ClearMLTracker(Tracker):
         task_name: str | None = None,
         log_model: bool | None = None,
     ) -> None:
-        self.project_name = settings.name(
-            "project_name", project_name, "CLEARML_PROJECT", "HuggingFace Transformers"
-        )
-        self.task_name = settings.name("task_name", task_name, "CLEARML_TASK", "Trainer")
-        self.log_model = settings.flag("log_model", log_model, "CLEARML_LOG_MODEL")
+        project_name = _name("project_name", project_name, "CLEARML_PROJECT")
+        self.project_name = project_name or "HuggingFace Transformers"
+        self.task_name = _name("task_name", task_name, "CLEARML_TASK") or "Trainer"
+        log_model = settings.flag("log_model", log_model, "CLEARML_LOG_MODEL")
+        self.log_model = log_model is True
         self._suffix = ""
         self._task: OnlineTask | OfflineTask
 
@@ -117,3 +126,10 @@ class ClearMLTracker(Tracker):
             trainings.append(training)
         number = trainings.index(training) + 1
         return f"_{number}" if number > 1 else ""
+
+
+def _name(argument: str, given: str | None, variable: str) -> str | None:
+    """Return the name of a project or a task, as long as ClearML demands it."""
+    demand = "a name of 3 characters or more"
+    found = settings.matching(argument, given, variable, r"(?s)\s*\S.+\S\s*", demand)
+    return None if found is None else found.strip()

@@ -3,57 +3,74 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import io
 import json
 import re
-import threading
 import time
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
+from callback_contract.testing import Answer, Request, StandIn
 
-class ClearMLServer:
+
+class ClearMLServer(StandIn):
     """Keeps tasks, events and files in memory.
 
     Attributes:
-        mode: `ok`; `broken` answers each call with an error, `silent` answers none, and `gone`
-            hangs up.
         tasks: The tasks by their ids.
         models: The models by their ids.
+        projects: The ids of the projects by their names.
         events: What was reported, in the order in which it came.
         files: What was uploaded, by its path.
-        calls: The endpoints that were called.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    keep_alive = False  # the SDK keeps one for its default session
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure = _answer("broken", {}, 500)
+        self.forget()
+
+    def forget(self) -> None:
+        """Have nothing, and answer."""
         self.mode = "ok"
+        self.requests.clear()
         self.tasks: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.projects: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
-        self.calls: list[str] = []
-        self._stopped = threading.Event()
-        self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self._http.daemon_threads = True
-        self.port = self._http.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
 
-    def stop(self) -> None:
-        """Give the port back."""
-        self._stopped.set()
-        self._http.shutdown()
-        self._http.server_close()
+    @property
+    def calls(self) -> list[str]:
+        """The endpoints that were called, in order."""
+        return [_endpoint(request) for request in self.requests]
 
     def environment(self) -> dict[str, str]:
         """Return the variables by which the SDK finds this server."""
         hosts = {f"CLEARML_{kind}_HOST": self.url for kind in ("API", "WEB", "FILES")}
         return {**hosts, "CLEARML_API_ACCESS_KEY": "access", "CLEARML_API_SECRET_KEY": "secret"}
+
+    def new_task(self, **about: Any) -> str:
+        """Make a task, and return its id."""
+        made = f"{len(self.tasks):032x}"
+        self.tasks[made] = {
+            "id": made,
+            "status": "created",
+            "hyperparams": {},
+            "execution": {"artifacts": []},
+            "script": {},
+            "user": "u",
+            "company": "c",
+            "output": {"destination": ""},
+            "created": "2026-01-01T00:00:00+00:00",
+            "configuration": {},
+            "runtime": {},
+            "comment": "",
+            **about,
+        }
+        return made
 
     def task(self) -> dict[str, Any]:
         """Return the only task."""
@@ -83,33 +100,24 @@ class ClearMLServer:
         [packed] = (data for name, data in self.files.items() if name.endswith(f"/{model}.zip"))
         return zipfile.ZipFile(io.BytesIO(packed)).namelist()
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """Return status and body of the answer to a request."""
-        endpoint = path.partition("?")[0].strip("/").rpartition("/")[2]
-        with self._lock:
-            self.calls.append(endpoint)
-        if self.mode == "silent":
-            self._stopped.wait(600)
-        if self.mode == "broken":
-            return 500, _envelope(endpoint, {}, 500)
+    def answer(self, request: Request) -> Answer:
+        endpoint = _endpoint(request)
         service, _, action = endpoint.partition(".")
         known = ("auth", "projects", "tasks", "events", "models", "debug", "users")
-        with self._lock:
-            if service not in known or not action:
-                if method == "POST":
-                    self.files |= _uploaded(body)
-                return 200, b"{}"
-            data = self._done(endpoint, body)
-        return 200, _envelope(endpoint, data)
+        if service in known and action:
+            return _answer(endpoint, self._done(endpoint, request))
+        if request.method == "POST":
+            self.files |= {unquote(name): content for name, content in request.form().items()}
+        return Answer()
 
-    def _done(self, endpoint: str, body: bytes) -> dict[str, Any]:
+    def _done(self, endpoint: str, request: Request) -> dict[str, Any]:
         if endpoint == "auth.login":
             return {"token": _token()}
         if endpoint == "events.add_batch":
-            new = [json.loads(line) for line in body.decode().splitlines() if line.strip()]
+            new = [json.loads(line) for line in request.content.splitlines() if line.strip()]
             self.events += new
             return {"added": len(new), "errors": 0}
-        asked = json.loads(body or b"{}")
+        asked = request.json()
         if endpoint == "projects.get_all":
             name = asked.get("name", "").strip("^$").replace("\\", "")
             found = [{"id": i, "name": n} for n, i in self.projects.items() if n == name]
@@ -139,23 +147,7 @@ class ClearMLServer:
 
     def _with_task(self, endpoint: str, asked: dict[str, Any]) -> dict[str, Any]:
         if endpoint == "tasks.create":
-            made = f"{len(self.tasks):032x}"
-            self.tasks[made] = {
-                "id": made,
-                "status": "created",
-                "hyperparams": {},
-                "execution": {"artifacts": []},
-                "script": {},
-                "user": "u",
-                "company": "c",
-                "output": {"destination": ""},
-                "created": "2026-01-01T00:00:00+00:00",
-                "configuration": {},
-                "runtime": {},
-                "comment": "",
-                **asked,
-            }
-            return {"id": made}
+            return {"id": self.new_task(**asked)}
         if endpoint.startswith("tasks.get_all"):
             names = asked.get("id") or list(self.tasks)
             pattern = asked.get("_all_", {}).get("pattern", "")
@@ -178,64 +170,14 @@ class ClearMLServer:
         return {"updated": 1, "fields": {"status": task["status"]}, "started": 1}
 
 
-def _handler(server: ClearMLServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def handle_one_request(self) -> None:
-            try:
-                super().handle_one_request()
-            except OSError:  # the client is gone
-                self.close_connection = True
-
-        def do(self) -> None:
-            body = self._body()
-            if server.mode == "gone":
-                self.close_connection = True
-                return
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            status, answer = server.answer(self.command, self.path, body)
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.send_header("Connection", "close")  # the SDK keeps one for its default session
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def _body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            parts = []
-            while size := int(self.rfile.readline().strip() or b"0", 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-
-        do_GET = do_POST = do_PUT = do
-
-    return Handler
+def _endpoint(request: Request) -> str:
+    return request.path.partition("?")[0].strip("/").rpartition("/")[2]
 
 
-def _envelope(endpoint: str, data: dict[str, Any], code: int = 200) -> bytes:
+def _answer(endpoint: str, data: dict[str, Any], code: int = 200) -> Answer:
     meta = {"id": "1", "trx": "1", "result_code": code, "result_subcode": 0, "result_msg": "said"}
     version = {"name": endpoint, "requested_version": "2.23", "actual_version": "2.23"}
-    return json.dumps({"meta": {**meta, "endpoint": version}, "data": data}).encode()
-
-
-def _uploaded(body: bytes) -> dict[str, bytes]:
-    """Return names and contents of the files in a form."""
-    boundary = body.partition(b"\r\n")[0]
-    found = {}
-    for part in body.split(boundary)[1:-1]:
-        head, _, content = part.partition(b"\r\n\r\n")
-        name = head.decode().split('; name="')[1].partition('"')[0]
-        found[unquote(name)] = content.removesuffix(b"\r\n")
-    return found
+    return Answer.of({"meta": {**meta, "endpoint": version}, "data": data}, code)
 
 
 def _token() -> str:

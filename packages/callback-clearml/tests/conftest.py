@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server import ClearMLServer
+from clearml_server import ClearMLServer
 
-# Tests run in directories of their own, from which what is found by a relative path is not.
-sys.path[:] = [os.path.abspath(path) for path in sys.path]
+from callback_contract.testing import use_absolute_paths
+
+use_absolute_paths()
 
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[ClearMLServer]:
-    server = ClearMLServer()
-    yield server
-    server.stop()
+    with ClearMLServer() as server:
+        yield server
 
 
 @pytest.fixture
 def server(shared: ClearMLServer) -> ClearMLServer:
     """Return a server that has nothing, and answers."""
-    shared.mode = "ok"
-    kept = (shared.tasks, shared.models, shared.projects, shared.events, shared.files, shared.calls)
-    for what in kept:
-        what.clear()
+    shared.forget()
+    shared.start()  # where a test has failed that had stopped it
     return shared
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from server import ClearMLServer
+from clearml_server import ClearMLServer
 
 from callback_clearml import ClearMLCallback
 from callback_contract import RecordedRun, TrackerContract

@@ -6,26 +6,31 @@ import json
 import math
 import zipfile
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
-from server import ClearMLServer
-from trainings import python
+import pytest
+from clearml_server import ClearMLServer
+
+from callback_contract.testing import run_python
 
 TRAINING = """
 import json, os, random, signal, sys
 from pathlib import Path
 import clearml, torch
 from callback_clearml import ClearMLCallback
-from trainings import At, curves, trainer
+from curves import curves
+from trainer_torch.testing import At, small_trainer
 
 def state():
     signals = [signal.getsignal(number) for number in (2, 11, 15)]
     return dict(os.environ), sys.excepthook, sys.exit, os.fork, signals
 
-trainer(Path("warm")).train()
+small_trainer(Path("warm")).train()
 before = state()
-made = trainer(Path("out"), ClearMLCallback(log_model=True, delivery=sys.argv[1], task_name="off"),
-               At(12, lambda: print("random", random.random())), save_strategy="epoch")
+callback = ClearMLCallback(log_model=True, delivery=sys.argv[1], task_name="off")
+draw = At(12, lambda: print("random", random.random()))
+made = small_trainer(Path("out"), callback, draw, save_strategy="epoch")
 random.seed(5)
 made.train()
 assert state() == before, [pair for pair in zip(state(), before) if pair[0] != pair[1]]
@@ -47,12 +52,30 @@ def session(cache: Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any], li
     return task, points, names
 
 
-def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_nothing(
-    server: ClearMLServer, tmp_path: Path
-) -> None:
-    done = python(TRAINING, "thread", CLEARML_OFFLINE_MODE="1")
+@pytest.fixture(scope="module")
+def trained(
+    shared: ClearMLServer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, CompletedProcess[str]]:
+    """Return where a training offline has run, and what it has printed."""
+    folder = tmp_path_factory.mktemp("offline")
+    shared.forget()
+    variables = {
+        **shared.environment(),
+        "CLEARML_OFFLINE_MODE": "1",
+        "CLEARML_CONFIG_FILE": str(folder / "none.conf"),
+        "CLEARML_CACHE_DIR": str(folder / "cache"),
+    }
+    done = run_python("-c", TRAINING, "thread", cwd=folder, variables=variables)
     assert done.returncode == 0, done.stderr
-    task, points, names = session(tmp_path / "cache")
+    assert shared.requests == []
+    return folder, done
+
+
+def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_nothing(
+    trained: tuple[Path, CompletedProcess[str]],
+) -> None:
+    folder, done = trained
+    task, points, names = session(folder / "cache")
     assert (task["name"], task["type"]) == ("off", "training")
     expected = json.loads(done.stdout.splitlines()[-1])
     assert points.keys() == {(title, series) for title, series, _ in expected}
@@ -66,11 +89,10 @@ def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_
     kept = sorted(Path(name).name for name in names if name.endswith(".zip"))
     assert kept == ["checkpoint-12.zip", "checkpoint-4.zip", "checkpoint-8.zip"]
     assert "script" not in task  # neither sources nor what git knows
-    assert server.calls == []
 
 
 def test_a_process_of_its_own_keeps_a_session_too(tmp_path: Path) -> None:
-    done = python(TRAINING, "process", CLEARML_OFFLINE_MODE="1")
+    done = run_python("-c", TRAINING, "process", variables={"CLEARML_OFFLINE_MODE": "1"})
     assert done.returncode == 0, done.stderr
     _, points, _ = session(tmp_path / "cache")
     assert len(points["train", "loss"]) == 12
@@ -81,10 +103,10 @@ import sys
 from pathlib import Path
 from clearml import Task
 from callback_clearml import ClearMLCallback
-from trainings import trainer
+from trainer_torch.testing import small_trainer
 task = Task.init("mine", "outer", auto_connect_frameworks=False, auto_connect_streams=False,
                  auto_connect_arg_parser=False, auto_resource_monitoring=False)
-trainer(Path("out"), ClearMLCallback).train()
+small_trainer(Path("out"), ClearMLCallback).train()
 assert Task.current_task() is task
 task.get_logger().report_single_value("after", 1.0)
 task.close()
@@ -92,7 +114,7 @@ task.close()
 
 
 def test_a_task_that_the_user_has_opened_offline_is_used_and_not_closed(tmp_path: Path) -> None:
-    done = python(USERS_TASK, CLEARML_OFFLINE_MODE="1")
+    done = run_python("-c", USERS_TASK, variables={"CLEARML_OFFLINE_MODE": "1"})
     assert done.returncode == 0, done.stderr
     task, points, _ = session(tmp_path / "cache")
     assert task["name"] == "outer"
@@ -100,12 +122,12 @@ def test_a_task_that_the_user_has_opened_offline_is_used_and_not_closed(tmp_path
     assert ("Summary", "after") in points
 
 
-def test_a_session_can_be_imported_to_a_server(server: ClearMLServer, tmp_path: Path) -> None:
-    done = python(TRAINING, "thread", CLEARML_OFFLINE_MODE="1")
-    assert done.returncode == 0, done.stderr
-    [path] = (tmp_path / "cache" / "offline").glob("*.zip")
+def test_a_session_can_be_imported_to_a_server(
+    trained: tuple[Path, CompletedProcess[str]], server: ClearMLServer
+) -> None:
+    [path] = (trained[0] / "cache" / "offline").glob("*.zip")
     code = "import sys; from clearml import Task; Task.import_offline_session(sys.argv[1])"
-    done = python(code, path)
+    done = run_python("-c", code, str(path))
     assert done.returncode == 0, done.stderr
     points = server.points(server.task()["id"])
     assert [step for step, _ in points["train", "loss"]] == list(range(1, 13))

@@ -9,18 +9,23 @@ import signal
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from server import ClearMLServer
-from trainings import At, curves, python, replay, trainer, wait_until
+from clearml_server import ClearMLServer
+from curves import curves
 
 from callback_clearml import ClearMLCallback
+from callback_contract.testing import replay, run_python, wait_until
+from trainer_torch.testing import At, raising, small_trainer
 
 
 def test_parameters_scalars_single_values_and_status_of_a_training_are_there(
     server: ClearMLServer, tmp_path: Path
 ) -> None:
-    made = trainer(tmp_path / "out", ClearMLCallback(project_name="vision", task_name="first"))
+    made = small_trainer(
+        tmp_path / "out", ClearMLCallback(project_name="vision", task_name="first")
+    )
     made.train()
     task = server.task()
     assert (task["name"], task["type"], task["status"]) == ("first", "training", "completed")
@@ -33,7 +38,7 @@ def test_parameters_scalars_single_values_and_status_of_a_training_are_there(
 
 
 def test_a_point_has_the_time_at_which_it_was_logged(server: ClearMLServer, tmp_path: Path) -> None:
-    trainer(tmp_path / "out", ClearMLCallback).train()
+    small_trainer(tmp_path / "out", ClearMLCallback).train()
     [journal] = (tmp_path / "out").glob("tracking/*/journal.jsonl")
     records = [json.loads(line) for line in journal.read_text().splitlines()]
     times = {r["step"]: r["time"] for r in records if "loss" in r.get("logs", {})}
@@ -47,7 +52,7 @@ def test_checkpoints_become_output_models_where_that_is_asked_for(
     server: ClearMLServer, tmp_path: Path
 ) -> None:
     callback = ClearMLCallback(log_model=True)
-    trainer(tmp_path / "out", callback, save_strategy="epoch", save_total_limit=1).train()
+    small_trainer(tmp_path / "out", callback, save_strategy="epoch", save_total_limit=1).train()
     models = {model["name"]: model for model in server.models.values()}
     assert list(models) == ["checkpoint-4", "checkpoint-8", "checkpoint-12"]
     assert {model["task"] for model in models.values()} == {server.task()["id"]}
@@ -66,11 +71,8 @@ def test_checkpoints_become_output_models_where_that_is_asked_for(
 def test_a_training_that_breaks_is_marked_so(
     raised: BaseException, status: str, server: ClearMLServer, tmp_path: Path
 ) -> None:
-    def fail() -> None:
-        raise raised
-
     with pytest.raises(type(raised)):
-        trainer(tmp_path / "out", ClearMLCallback, At(7, fail)).train()
+        small_trainer(tmp_path / "out", ClearMLCallback, At(7, raising(raised))).train()
     task = server.task()
     assert task["status"] == status
     assert [step for step, _ in server.points(task["id"])["train", "loss"]] == [1, 2, 3, 4, 5, 6]
@@ -79,16 +81,14 @@ def test_a_training_that_breaks_is_marked_so(
 def test_a_training_that_is_resumed_goes_on_in_its_task_with_each_point_once(
     server: ClearMLServer, tmp_path: Path
 ) -> None:
-    def fail() -> None:
-        raise ArithmeticError("broken")
-
-    whole = trainer(tmp_path / "whole")
+    whole = small_trainer(tmp_path / "whole")
     whole.train()
-    saving = {"save_strategy": "steps", "save_steps": 3}
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 3}
+    broken = At(8, raising(ArithmeticError("broken")))
     with pytest.raises(ArithmeticError):
-        trainer(tmp_path / "out", ClearMLCallback, At(8, fail), **saving).train()
+        small_trainer(tmp_path / "out", ClearMLCallback, broken, **saving).train()
     assert server.task()["status"] == "failed"
-    trainer(tmp_path / "out", ClearMLCallback, **saving).train(resume_from_checkpoint=True)
+    small_trainer(tmp_path / "out", ClearMLCallback, **saving).train(resume_from_checkpoint=True)
     task = server.task()
     assert task["status"] == "completed"
     found, expected = server.points(task["id"]), curves(whole)
@@ -101,7 +101,7 @@ def test_a_training_that_is_resumed_goes_on_in_its_task_with_each_point_once(
 def test_a_second_training_has_a_task_of_its_own_and_an_evaluation_goes_to_the_last(
     server: ClearMLServer, tmp_path: Path
 ) -> None:
-    made = trainer(tmp_path / "out", ClearMLCallback(delivery="inline"))
+    made = small_trainer(tmp_path / "out", ClearMLCallback(delivery="inline"))
     made.train()
     made.train()
     made.evaluate(metric_key_prefix="test")
@@ -118,10 +118,10 @@ import sys
 from pathlib import Path
 from clearml import Task
 from callback_clearml import ClearMLCallback
-from trainings import trainer
+from trainer_torch.testing import small_trainer
 task = Task.init("mine", "outer", auto_connect_frameworks=False, auto_connect_streams=False,
                  auto_connect_arg_parser=False, auto_resource_monitoring=False)
-made = trainer(Path(sys.argv[1]), ClearMLCallback)
+made = small_trainer(Path(sys.argv[1]), ClearMLCallback)
 made.train()
 made.train()
 assert Task.current_task() is task
@@ -133,7 +133,7 @@ print("used")
 def test_a_task_that_the_user_has_opened_is_used_and_not_closed(
     server: ClearMLServer, tmp_path: Path
 ) -> None:
-    done = python(USERS_TASK, tmp_path / "out")
+    done = run_python("-c", USERS_TASK, str(tmp_path / "out"))
     assert "used" in done.stdout, done.stderr
     task = server.task()
     assert task["name"] == "outer"
@@ -152,21 +152,20 @@ def test_a_task_that_an_agent_runs_is_used_and_not_closed(
 import sys
 from pathlib import Path
 from callback_clearml import ClearMLCallback
-from trainings import trainer
-trainer(Path(sys.argv[1]), ClearMLCallback).train()
+from trainer_torch.testing import small_trainer
+small_trainer(Path(sys.argv[1]), ClearMLCallback).train()
 """
-    server.answer("POST", "/tasks.create", b'{"name": "queued", "type": "training"}')
-    task = server.task()
-    done = python(code, tmp_path / "out", CLEARML_TASK_ID=task["id"])
+    task = server.new_task(name="queued", type="training")
+    done = run_python("-c", code, str(tmp_path / "out"), variables={"CLEARML_TASK_ID": task})
     assert done.returncode == 0, done.stderr
-    assert len(server.points(task["id"])["train", "loss"]) == 12
-    assert not {"tasks.completed", "tasks.create"} & set(server.calls[1:])
+    assert len(server.points(task)["train", "loss"]) == 12
+    assert not {"tasks.completed", "tasks.create"} & set(server.calls)
 
 
 def test_a_process_of_its_own_delivers_the_same(
     server: ClearMLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = trainer(tmp_path / "out", ClearMLCallback(delivery="process", flush_limit=60))
+    made = small_trainer(tmp_path / "out", ClearMLCallback(delivery="process", flush_limit=60))
     made.train()
     assert server.points(server.task()["id"]) == curves(made)
     assert server.task()["status"] == "completed"
@@ -180,11 +179,11 @@ def test_a_process_of_its_own_closes_the_task_of_a_training_that_is_killed(
 import os, sys
 from pathlib import Path
 from callback_clearml import ClearMLCallback
-from trainings import At, trainer
+from trainer_torch.testing import At, small_trainer
 sent = ClearMLCallback(delivery="process")
-trainer(Path(sys.argv[1]), sent, At(9, lambda: os.kill(os.getpid(), 9))).train()
+small_trainer(Path(sys.argv[1]), sent, At(9, lambda: os.kill(os.getpid(), 9))).train()
 """
-    done = python(code, tmp_path / "out")
+    done = run_python("-c", code, str(tmp_path / "out"))
     assert done.returncode == -signal.SIGKILL, done.stderr
     wait_until(lambda: [task["status"] for task in server.tasks.values()] == ["failed"])
     points = server.points(server.task()["id"])
@@ -192,28 +191,22 @@ trainer(Path(sys.argv[1]), sent, At(9, lambda: os.kill(os.getpid(), 9))).train()
 
 
 def test_a_training_whose_server_is_away_is_not_held_up_and_is_delivered_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: ClearMLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    away = ClearMLServer()
-    away.stop()
-    for name, value in away.environment().items():
-        monkeypatch.setenv(name, value)
+    server.stop()
     times: list[float] = []
     look = At(12, lambda: times.append(time.monotonic()))
-    made = trainer(tmp_path / "out", ClearMLCallback(flush_limit=2), look)
+    made = small_trainer(tmp_path / "out", ClearMLCallback(flush_limit=2), look)
     made.train()
     assert time.monotonic() - times[0] < 20
     ending = [r.getMessage() for r in caplog.records if "Training was not affected" in r.message]
     assert len(ending) == 1
     assert "clearml has not got 64 points" in ending[0]
-    back = ClearMLServer(away.port)
-    try:
-        done = replay(tmp_path / "out")
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert back.points(back.task()["id"]) == curves(made)
-        assert back.task()["status"] == "completed"
-    finally:
-        back.stop()
+    server.start()
+    done = replay(tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert server.points(server.task()["id"]) == curves(made)
+    assert server.task()["status"] == "completed"
 
 
 def test_a_server_that_answers_with_errors_for_a_while_loses_no_point(
@@ -227,7 +220,7 @@ def test_a_server_that_answers_with_errors_for_a_while_loses_no_point(
         wait_until(lambda: bool(server.events))
         server.mode = "broken"
 
-    made = trainer(tmp_path / "out", ClearMLCallback, At(4, break_it), At(8, mend))
+    made = small_trainer(tmp_path / "out", ClearMLCallback, At(4, break_it), At(8, mend))
     made.train()
     assert server.points(server.task()["id"]) == curves(made)
     assert server.task()["status"] == "completed"
@@ -237,11 +230,11 @@ SILENT = """
 import logging, sys, time
 from pathlib import Path
 from callback_clearml import ClearMLCallback
-from trainings import trainer
+from trainer_torch.testing import small_trainer
 logging.basicConfig(format="%(message)s")
 import clearml  # its seconds are not the server's
 begun = time.monotonic()
-made = trainer(Path(sys.argv[1]), ClearMLCallback(flush_limit=2, delivery=sys.argv[2]))
+made = small_trainer(Path(sys.argv[1]), ClearMLCallback(flush_limit=2, delivery=sys.argv[2]))
 made.train()
 print(made.state.global_step, time.monotonic() - begun, time.monotonic(), flush=True)
 """
@@ -252,7 +245,7 @@ def test_a_server_that_never_answers_holds_neither_the_training_nor_the_exit(
     delivery: str, server: ClearMLServer, tmp_path: Path
 ) -> None:
     server.mode = "silent"
-    done = python(SILENT, tmp_path / "out", delivery)
+    done = run_python("-c", SILENT, str(tmp_path / "out"), delivery)
     steps, trained, ended = map(float, done.stdout.splitlines()[-1].split())
     assert (done.returncode, steps) == (0, 12)
     assert trained < 30  # of which two are those of the limit, and the rest the machine's
@@ -263,7 +256,7 @@ def test_a_server_that_never_answers_holds_neither_the_training_nor_the_exit(
 def test_values_that_clearml_cannot_keep_are_left_out_and_named(
     server: ClearMLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = trainer(tmp_path / "out", ClearMLCallback)
+    made = small_trainer(tmp_path / "out", ClearMLCallback)
 
     def log() -> None:
         made.log({"bad": float("nan"), "note": "text", "good": 1.0})
@@ -284,18 +277,18 @@ import os, random, signal, sys
 from pathlib import Path
 import clearml, torch
 from callback_clearml import ClearMLCallback
-from trainings import trainer
+from trainer_torch.testing import small_trainer
 
 def state():
     signals = [signal.getsignal(number) for number in (2, 11, 15)]
     return dict(os.environ), sys.excepthook, sys.exit, os.fork, signals, random.getstate()
 
-trainer(Path("warm")).train()
+small_trainer(Path("warm")).train()
 before = state()
-trainer(Path("out"), ClearMLCallback).train()
+small_trainer(Path("out"), ClearMLCallback).train()
 assert state()[:-1] == before[:-1], [pair for pair in zip(state(), before) if pair[0] != pair[1]]
 assert clearml.Task.current_task() is None
 print("equal")
 """
-    done = python(code)
+    done = run_python("-c", code)
     assert done.stdout.endswith("equal\n"), done.stderr

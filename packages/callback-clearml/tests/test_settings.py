@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainings import python
 
 from callback_clearml import ClearMLCallback, ClearMLTracker
+from callback_contract.testing import missing
 from callback_core import get_available_reporting_integrations
+from trainer_torch.testing import small_trainer
 
 
 def test_the_defaults_are_those_of_transformers() -> None:
@@ -92,33 +93,11 @@ def test_the_package_is_found_by_its_name() -> None:
     assert "clearml" in get_available_reporting_integrations()
 
 
-def test_importing_the_package_does_not_import_clearml() -> None:
-    done = python("import sys, callback_clearml; print('clearml' in sys.modules)")
-    assert done.stdout == "False\n", done.stderr
-
-
-MISSING = """
-import logging, sys
-from pathlib import Path
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "clearml":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-logging.basicConfig()
-from callback_clearml import ClearMLCallback
-from trainings import trainer
-made = trainer(Path(sys.argv[1]), ClearMLCallback(flush_limit=1))
-made.train()
-print(made.state.global_step)
-"""
-
-
 def test_where_clearml_is_missing_training_goes_on_and_the_install_that_mends_it_is_named(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    done = python(MISSING, tmp_path)
-    assert done.stdout.endswith("12\n"), done.stderr
-    assert "pip install clearml" in done.stderr
+    made = small_trainer(tmp_path, ClearMLCallback(flush_limit=1))
+    with missing("clearml"):
+        made.train()
+    assert made.state.global_step == 12
+    assert "pip install clearml" in caplog.text

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from callback_codecarbon.settings import MeterSettings
+from callback_core.tracking import import_sdk
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Meter:
 
     def _made(self) -> Any:
         """Return CodeCarbon's tracker, which reports to this."""
-        codecarbon = imported_codecarbon()
+        codecarbon = import_sdk("codecarbon", install="codecarbon", needed_by="CodeCarbonCallback")
         config = import_module("codecarbon.core.config").get_hierarchical_config()
         arguments = dict(self._settings.arguments)
         known = config.keys() | arguments.keys()
@@ -116,19 +117,3 @@ class Meter:
             live_out = out
 
         return Outlet()
-
-
-def imported_codecarbon() -> Any:
-    """Return CodeCarbon.
-
-    Raises:
-        ModuleNotFoundError: It is not installed.
-    """
-    try:
-        return import_module("codecarbon")
-    except ModuleNotFoundError as error:
-        if error.name != "codecarbon":
-            raise
-        raise ModuleNotFoundError(
-            "CodeCarbonCallback needs CodeCarbon: pip install codecarbon", name="codecarbon"
-        ) from error

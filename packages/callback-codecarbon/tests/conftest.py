@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-# Tests run in directories of their own, from which what is found by a relative path is not.
-sys.path[:] = [os.path.abspath(path) for path in sys.path]
+from callback_contract.testing import use_absolute_paths
+
+use_absolute_paths()
 
 
 @pytest.fixture(autouse=True)

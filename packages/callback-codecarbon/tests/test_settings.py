@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainings import python
 
 from callback_codecarbon import CodeCarbonCallback
+from callback_contract.testing import missing
 from callback_core import get_available_reporting_integrations
+from trainer_torch.testing import small_trainer
 
 
 def test_without_settings_it_is_codecarbons_own_online_tracker() -> None:
@@ -96,33 +97,11 @@ def test_the_package_is_found_by_its_name() -> None:
     assert "codecarbon" in get_available_reporting_integrations()
 
 
-def test_importing_the_package_does_not_import_codecarbon() -> None:
-    done = python("import sys, callback_codecarbon; print('codecarbon' in sys.modules)")
-    assert done.stdout == "False\n", done.stderr
-
-
-MISSING = """
-import logging, sys
-from pathlib import Path
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "codecarbon":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-logging.basicConfig()
-from callback_codecarbon import CodeCarbonCallback
-from trainings import trainer
-made = trainer(Path(sys.argv[1]), CodeCarbonCallback)
-made.train()
-print(made.state.global_step)
-"""
-
-
 def test_where_codecarbon_is_missing_training_goes_on_and_the_install_that_mends_it_is_named(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    done = python(MISSING, tmp_path)
-    assert done.stdout.endswith("12\n"), done.stderr
-    assert "pip install codecarbon" in done.stderr
+    made = small_trainer(tmp_path, CodeCarbonCallback)
+    with missing("codecarbon"):
+        made.train()
+    assert made.state.global_step == 12
+    assert "pip install codecarbon" in caplog.text

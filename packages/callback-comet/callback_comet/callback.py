@@ -8,7 +8,7 @@ from typing import Any
 
 from callback_comet.tracker import CometTracker
 from callback_core import CallbackArguments, TrainerControl, TrainerState
-from callback_core.tracking import DeliveryKind, Status, TrackerCallback
+from callback_core.tracking import DeliveryKind, TrackerCallback
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,6 @@ class CometCallback(TrackerCallback):
             flush_limit=flush_limit,
             redact=redact,
         )
-        self.disabled = tracker.disabled
 
     def on_train_begin(
         self,
@@ -82,29 +81,9 @@ class CometCallback(TrackerCallback):
         **kwargs: Any,
     ) -> None:
         """Begin to record, with the layers of the model, which are the graph definition."""
-        if self.disabled:
-            return
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and not self.tracker.disabled:
             self.tracker.model_graph = _graph_of(model)
         super().on_train_begin(args, state, control, model=model, **kwargs)
-
-    def on_log(
-        self,
-        args: CallbackArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Record `logs`."""
-        if not self.disabled:
-            super().on_log(args, state, control, logs=logs, model=model, **kwargs)
-
-    def end(self, status: Status) -> None:
-        """End the training: the SDK does not go on with what it could not deliver by then."""
-        super().end(status)
-        self.tracker.give_up()
 
 
 def _graph_of(model: Any) -> str | None:

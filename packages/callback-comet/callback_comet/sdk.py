@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import Any, Final
 from weakref import WeakSet
 
+from callback_core.tracking import import_sdk
+
 OURS: Final[WeakSet[Any]] = WeakSet()
 """The experiments of this process that we have opened; any other is the user's."""
 
@@ -38,14 +40,7 @@ def imported_comet() -> Any:
         ModuleNotFoundError: It is not installed.
     """
     known, hook = sys.modules.get("comet_ml"), sys.excepthook
-    try:
-        comet_ml = import_module("comet_ml")
-    except ModuleNotFoundError as error:
-        if error.name != "comet_ml":
-            raise
-        raise ModuleNotFoundError(
-            "CometCallback needs Comet's SDK: pip install comet_ml", name="comet_ml"
-        ) from error
+    comet_ml = import_sdk("comet_ml", install="comet_ml", needed_by="CometCallback")
     if known is None:
         if sys.excepthook.__module__.startswith("comet_ml"):
             sys.excepthook = hook

@@ -9,15 +9,27 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
-from callback_comet import archive, sdk, settings
+from callback_comet import archive, sdk
 from callback_comet.handover import PARAMETERS, HandOver, given_up
 from callback_comet.starting import describe, started
-from callback_core.tracking import Limits, Opening, Point, Status, Tracker, Upload, flattened
+from callback_core.tracking import (
+    Limits,
+    Opening,
+    Point,
+    Status,
+    Tracker,
+    Upload,
+    flattened,
+    settings,
+)
 
 logger = logging.getLogger(__name__)
 
 LIMITS: Final = Limits(batch_size=1000, parameter_length=1000, key_length=100, text=True)
 """What Comet takes; it would cut longer names and values itself, and say so for each."""
+
+MODES: Final = ("ONLINE", "OFFLINE", "DISABLED", "get_or_create", "create", "get")
+"""Where to, as older versions of transformers' callback have it; which experiment, as newer do."""
 
 
 class CometTracker(Tracker):
@@ -44,10 +56,18 @@ class CometTracker(Tracker):
         log_assets: bool | None = None,
         model_graph: str | None = None,
     ) -> None:
-        self.mode = settings.mode("mode", mode, "COMET_MODE")
+        self.mode = settings.choice("mode", mode, "COMET_MODE", MODES)
+        off = settings.flag("disabled", None, "COMET_AUTO_LOG_DISABLE")
+        self._disabled = self.mode == "DISABLED" or off is True
         self.project_name = settings.text("project_name", project_name, "COMET_PROJECT_NAME")
         self.workspace = settings.text("workspace", workspace, "COMET_WORKSPACE")
-        self.experiment_key = settings.key("experiment_key", experiment_key, "COMET_EXPERIMENT_KEY")
+        self.experiment_key = settings.matching(
+            "experiment_key",
+            experiment_key,
+            "COMET_EXPERIMENT_KEY",
+            "[a-zA-Z0-9]{32,50}",
+            "32 to 50 letters and digits",
+        )
         self.offline_directory = settings.directory(
             "offline_directory", offline_directory, "COMET_OFFLINE_DIRECTORY"
         )
@@ -67,9 +87,8 @@ class CometTracker(Tracker):
 
     @property
     def disabled(self) -> bool:
-        """Whether Comet is switched off."""
-        off = settings.flag("COMET_AUTO_LOG_DISABLE", None, "COMET_AUTO_LOG_DISABLE")
-        return self.mode == "DISABLED" or off is True
+        """Whether the mode, or Comet's own `COMET_AUTO_LOG_DISABLE`, has switched it off."""
+        return self._disabled
 
     @property
     def takes_checkpoints(self) -> bool:
@@ -174,7 +193,7 @@ class CometTracker(Tracker):
         if status == "failed":  # as Comet does for an error that nobody catches
             experiment._report_experiment_error("The training failed.", has_crashed=True)
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """Let the SDK forget what it has not sent, which is delivered from the journal later."""
         experiment, self._experiment = self._experiment, None
         if experiment is not None and self._is_ours and not self._is_offline:

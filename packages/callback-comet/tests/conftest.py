@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from comet_server import CometServer
 
+from callback_contract.testing import use_absolute_paths
+
 # For this process and those that tests start: a home without settings, a server that is away is
 # looked for often, and what fails is not tried again for long.
 _HOME = tempfile.TemporaryDirectory()
@@ -22,8 +24,7 @@ os.environ |= {
     "COMET_FALLBACK_STREAMER_CONNECTION_CHECK_INTERVAL": "1",
     "COMET_ERROR_TRACKING_ENABLE": "false",
 }
-# Tests run in directories of their own, where relative paths to packages lead nowhere.
-sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
+use_absolute_paths()
 
 _KEPT = {name for name in os.environ if name.startswith("COMET_")}
 for _name in [name for name in os.environ if "COMET" in name and name not in _KEPT]:
@@ -44,9 +45,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CometServer]:
     """Return a server that is Comet's for the time of a test."""
-    one = CometServer()
-    one.start()
-    monkeypatch.setenv("COMET_URL_OVERRIDE", one.url)
-    monkeypatch.setenv("COMET_API_KEY", "k" * 25)
-    yield one
-    one.stop()
+    with CometServer() as one:
+        monkeypatch.setenv("COMET_URL_OVERRIDE", f"{one.url}/clientlib/")
+        monkeypatch.setenv("COMET_API_KEY", "k" * 25)
+        yield one

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from recorded import Recorded, archives_in
-from trainings import At, Trial, expected, python, stop_with, trainer
 
 from callback_comet import CometCallback
+from callback_contract.testing import run_python
+from trainer_torch.testing import At, Trial, comparable, logged_points, raising, small_trainer
 
 
 def offline(archives: Path, **more: Any) -> CometCallback:
@@ -24,7 +25,7 @@ def only(archives: Path) -> Recorded:
 
 
 def test_a_training_is_in_the_archive(tmp_path: Path) -> None:
-    made = trainer(
+    made = small_trainer(
         tmp_path / "out",
         offline(tmp_path / "archives", project_name="mine"),
         save_strategy="epoch",
@@ -35,31 +36,31 @@ def test_a_training_is_in_the_archive(tmp_path: Path) -> None:
     events.write_bytes(b"events")
     made.train()
     kept = only(tmp_path / "archives")
-    assert kept.curves() == expected(made)
+    assert kept.curves() == logged_points(made)
     assert kept.project == "mine"
-    assert kept.others["Name"] == "a run"
+    assert kept.others["Name"] == "small"
     assert kept.parameters["args|learning_rate"] == 0.05
-    assert kept.parameters["config|rope|theta"] == 0.5
+    assert kept.parameters["config|rope|theta"] == 10.5
     assert kept.graph is not None
     assert "Linear(in_features=2" in kept.graph
     assert (kept.ended, kept.crashed) == (True, False)
     assert kept.others["training_status"] == "finished"
     # All checkpoints, though but one is left on disk, as they were when they were saved.
     assert {name.partition("/")[0] for name in kept.files} == {
-        "checkpoint-2",
         "checkpoint-4",
-        "checkpoint-6",
+        "checkpoint-8",
+        "checkpoint-12",
         "runs",
     }
-    left = tmp_path / "out" / "checkpoint-6"
+    left = tmp_path / "out" / "checkpoint-12"
     for file in (file for file in left.rglob("*") if file.is_file()):
-        assert kept.files[f"checkpoint-6/{file.relative_to(left).as_posix()}"] == file.read_bytes()
+        assert kept.files[f"checkpoint-12/{file.relative_to(left).as_posix()}"] == file.read_bytes()
     assert kept.files["runs/one/events.out.tfevents.1"] == b"events"
 
 
 def test_nothing_is_captured_that_nobody_has_asked_for(tmp_path: Path) -> None:
     print("not for Comet")
-    trainer(tmp_path / "out", offline(tmp_path / "archives")).train()
+    small_trainer(tmp_path / "out", offline(tmp_path / "archives")).train()
     kinds = {"metric_msg", "parameter_msg", "log_other", "graph"}
     assert only(tmp_path / "archives").kinds == kinds
 
@@ -68,12 +69,12 @@ def test_what_comets_own_settings_ask_for_is_captured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMET_AUTO_LOG_ENV_HOST", "1")
-    trainer(tmp_path / "out", offline(tmp_path / "archives")).train()
+    small_trainer(tmp_path / "out", offline(tmp_path / "archives")).train()
     assert "system_details" in only(tmp_path / "archives").kinds
 
 
 def test_numbers_that_are_not_finite_texts_and_long_values_are_kept(tmp_path: Path) -> None:
-    made = trainer(tmp_path / "out", offline(tmp_path / "archives"), run_name="x" * 2000)
+    made = small_trainer(tmp_path / "out", offline(tmp_path / "archives"), run_name="x" * 2000)
     odd = {"worst": math.inf, "best": -math.inf, "none": math.nan, "said": "hello"}
     made.add_callback(At(3, lambda: made.log(dict(odd))))
     made.train()
@@ -89,9 +90,7 @@ def test_numbers_that_are_not_finite_texts_and_long_values_are_kept(tmp_path: Pa
     ("error", "status"), [(RuntimeError("x"), "failed"), (KeyboardInterrupt(), "interrupted")]
 )
 def test_how_a_training_ended_is_kept(tmp_path: Path, error: BaseException, status: str) -> None:
-    made = trainer(
-        tmp_path / "out", offline(tmp_path / "archives"), At(3, lambda: stop_with(error))
-    )
+    made = small_trainer(tmp_path / "out", offline(tmp_path / "archives"), At(3, raising(error)))
     with pytest.raises(type(error)):
         made.train()
     kept = only(tmp_path / "archives")
@@ -103,7 +102,7 @@ def test_checkpoints_stay_here_where_assets_are_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMET_LOG_ASSETS", "false")
-    trainer(tmp_path / "out", offline(tmp_path / "archives"), save_strategy="epoch").train()
+    small_trainer(tmp_path / "out", offline(tmp_path / "archives"), save_strategy="epoch").train()
     assert not only(tmp_path / "archives").files
 
 
@@ -113,7 +112,7 @@ def test_an_open_experiment_is_used_and_stays_open(tmp_path: Path) -> None:
     config = comet_ml.ExperimentConfig(offline_directory=str(tmp_path / "theirs"), log_code=False)
     theirs = comet_ml.start(online=False, experiment_config=config)
     try:
-        made = trainer(tmp_path / "out", offline(tmp_path / "ours"))
+        made = small_trainer(tmp_path / "out", offline(tmp_path / "ours"))
         made.train()
         assert comet_ml.get_running_experiment() is theirs
         assert theirs.alive
@@ -123,39 +122,38 @@ def test_an_open_experiment_is_used_and_stays_open(tmp_path: Path) -> None:
     kept = only(tmp_path / "theirs")
     assert kept.key == theirs.get_key()
     assert {("mine", 1): 1.0}.items() <= kept.curves().items()
-    assert expected(made).items() <= kept.curves().items()
+    assert logged_points(made).items() <= kept.curves().items()
     assert "training_status" not in kept.others
     assert not archives_in(tmp_path / "ours")
 
 
 def test_a_second_training_is_a_second_experiment(tmp_path: Path) -> None:
-    made = trainer(tmp_path / "out", offline(tmp_path / "archives"), num_train_epochs=1)
+    made = small_trainer(tmp_path / "out", offline(tmp_path / "archives"), num_train_epochs=1)
     made.train()
     made.train()
     first, second = archives_in(tmp_path / "archives")
-    assert first.curves().keys() == second.curves().keys() == expected(made).keys()
+    assert first.curves().keys() == second.curves().keys() == logged_points(made).keys()
 
 
 def test_an_evaluation_after_the_training_goes_to_its_experiment(tmp_path: Path) -> None:
-    made = trainer(tmp_path / "out", offline(tmp_path / "archives"), eval_strategy="no")
+    made = small_trainer(tmp_path / "out", offline(tmp_path / "archives"), eval_strategy="no")
     made.train()
     made.evaluate()
     made.train(resume_from_checkpoint=None)  # ends what the evaluation has begun
     first, _ = archives_in(tmp_path / "archives")
-    assert ("eval/loss", 6) in first.curves()
+    assert ("eval/loss", 12) in first.curves()
 
 
 def test_a_resumed_training_goes_on_in_its_experiment(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2}
-    broken = At(5, lambda: stop_with(RuntimeError("power cut")))
+    broken = At(5, raising(RuntimeError("power cut")))
     with pytest.raises(RuntimeError):
-        trainer(tmp_path / "out", offline(tmp_path / "archives"), broken, **arguments).train()
-    made = trainer(tmp_path / "out", offline(tmp_path / "archives"), **arguments)
+        small_trainer(tmp_path / "out", offline(tmp_path / "archives"), broken, **arguments).train()
+    made = small_trainer(tmp_path / "out", offline(tmp_path / "archives"), **arguments)
     made.train(resume_from_checkpoint=True)
     kept = only(tmp_path / "archives")
     assert kept.others["training_status"] == "finished"
-    measured = ("runtime", "per_second")
-    wanted = {key: v for key, v in expected(made).items() if not key[0].endswith(measured)}
+    wanted = comparable(logged_points(made))
     assert {key: v for key, v in kept.curves().items() if key in wanted} == wanted
 
 
@@ -163,36 +161,37 @@ def test_a_killed_training_leaves_an_archive_once_it_is_resumed(tmp_path: Path) 
     script = """
 import os, signal, sys, time
 from pathlib import Path
-from trainings import At, trainer
+from trainer_torch.testing import At, small_trainer
 from callback_comet import CometCallback
 callback = CometCallback(mode="OFFLINE", offline_directory=sys.argv[2])
 def killed():
     while callback._delivery.consumer.pending():
         time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGKILL)
-made = trainer(Path(sys.argv[1]), callback, At(5, killed), save_strategy="steps", save_steps=2)
-made.train()
+saving = {"save_strategy": "steps", "save_steps": 2}
+small_trainer(Path(sys.argv[1]), callback, At(5, killed), **saving).train()
 """
-    done = python("-c", script, str(tmp_path / "out"), str(tmp_path / "archives"))
+    done = run_python("-c", script, str(tmp_path / "out"), str(tmp_path / "archives"))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not archives_in(tmp_path / "archives")
-    made = trainer(
+    made = small_trainer(
         tmp_path / "out", offline(tmp_path / "archives"), save_strategy="steps", save_steps=2
     )
     made.train(resume_from_checkpoint=True)
     kept = only(tmp_path / "archives")
-    assert {step for name, step in kept.curves() if name == "train/loss"} == {1, 2, 3, 4, 5, 6}
+    assert {step for name, step in kept.curves() if name == "train/loss"} == set(range(1, 13))
 
 
 def test_a_process_of_its_own_delivers(tmp_path: Path) -> None:
-    made = trainer(tmp_path / "out", offline(tmp_path / "archives", delivery="process"))
+    made = small_trainer(tmp_path / "out", offline(tmp_path / "archives", delivery="process"))
     made.train()
-    assert only(tmp_path / "archives").curves().items() >= expected(made).items()
+    assert only(tmp_path / "archives").curves().items() >= logged_points(made).items()
 
 
 def test_a_trial_is_an_experiment_of_its_own_with_what_it_tries(tmp_path: Path) -> None:
     tracked = offline(tmp_path / "archives", experiment_key="k" * 32)
-    trainer(tmp_path / "out", Trial(), tracked, max_steps=2).train()
+    trial = Trial("trial-7", {"learning_rate": 0.05})
+    small_trainer(tmp_path / "out", trial, tracked, max_steps=2).train()
     kept = only(tmp_path / "archives")
     assert kept.key != "k" * 32
     assert kept.others["Name"] == "trial-7"
@@ -203,7 +202,7 @@ def test_nothing_but_the_archive_is_left_behind(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
-from trainings import trainer
+from trainer_torch.testing import small_trainer
 from callback_comet import CometCallback
 
 def state():
@@ -211,12 +210,12 @@ def state():
     return dict(os.environ), sys.excepthook, list(sys.meta_path), handlers
 
 before = state()
-trainer(Path("out"), CometCallback(mode="OFFLINE", offline_directory="archives")).train()
+small_trainer(Path("out"), CometCallback(mode="OFFLINE", offline_directory="archives")).train()
 assert state() == before
 import comet_ml
 assert comet_ml.get_running_experiment().ended
 print("equal")
 """
-    done = python("-c", script)
+    done = run_python("-c", script)
     assert done.stdout.endswith("equal\n"), done.stderr
     assert "before the following modules" not in done.stderr

@@ -10,38 +10,34 @@ from typing import Any
 
 import pytest
 from comet_server import CometServer
-from trainings import At, expected, replay, stop_with, trainer
 
 from callback_comet import CometCallback
-
-
-def wait_until(holds: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
+from callback_contract.testing import replay, wait_until
+from trainer_torch.testing import At, comparable, logged_points, raising, small_trainer
 
 
 def test_a_training_is_on_the_server(tmp_path: Path, server: CometServer) -> None:
-    made = trainer(tmp_path / "out", CometCallback(project_name="mine"), save_strategy="epoch")
+    made = small_trainer(
+        tmp_path / "out", CometCallback(project_name="mine"), save_strategy="epoch"
+    )
     made.add_callback(At(3, lambda: made.log({"said": "hello", "none": float("nan")})))
     made.train()
     kept = server.only()
     assert {key: v for key, v in kept.curves().items() if v == v} == {
-        key: v for key, v in expected(made).items() if key[0] != "train/said" and v == v
+        key: v for key, v in logged_points(made).items() if key[0] != "train/said" and v == v
     }
     assert kept.texts == [("train/said", 3, "hello")]
     assert kept.project == "mine"
-    assert (kept.others["Name"], kept.others["training_status"]) == ("a run", "finished")
+    assert (kept.others["Name"], kept.others["training_status"]) == ("small", "finished")
     assert kept.parameters["args|learning_rate"] == 0.05
     assert kept.graph is not None
     assert (kept.ended, kept.crashed) == (True, False)
-    weights = tmp_path / "out" / "checkpoint-6" / "model.safetensors"
-    assert kept.files["checkpoint-6/model.safetensors"] == weights.read_bytes()
+    weights = tmp_path / "out" / "checkpoint-12" / "model.safetensors"
+    assert kept.files["checkpoint-12/model.safetensors"] == weights.read_bytes()
 
 
 def test_a_failed_training_is_shown_as_crashed(tmp_path: Path, server: CometServer) -> None:
-    made = trainer(tmp_path / "out", CometCallback(), At(3, lambda: stop_with(RuntimeError("x"))))
+    made = small_trainer(tmp_path / "out", CometCallback(), At(3, raising(RuntimeError("x"))))
     with pytest.raises(RuntimeError):
         made.train()
     assert server.only().crashed
@@ -52,15 +48,14 @@ def test_a_resumed_training_goes_on_in_its_experiment_without_a_point_twice(
     tmp_path: Path, server: CometServer
 ) -> None:
     arguments: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2}
-    broken = At(5, lambda: stop_with(RuntimeError("power cut")))
+    broken = At(5, raising(RuntimeError("power cut")))
     with pytest.raises(RuntimeError):
-        trainer(tmp_path / "out", CometCallback(), broken, **arguments).train()
-    made = trainer(tmp_path / "out", CometCallback(), **arguments)
+        small_trainer(tmp_path / "out", CometCallback(), broken, **arguments).train()
+    made = small_trainer(tmp_path / "out", CometCallback(), **arguments)
     made.train(resume_from_checkpoint=True)
     kept = server.only()
     assert kept.others["training_status"] == "finished"
-    measured = ("runtime", "per_second")
-    wanted = {key: v for key, v in expected(made).items() if not key[0].endswith(measured)}
+    wanted = comparable(logged_points(made))
     assert {key: v for key, v in kept.curves().items() if key in wanted} == wanted
 
 
@@ -70,9 +65,9 @@ def test_the_mode_and_the_key_say_which_experiment_it_is(
 ) -> None:
     key = "a1" * 16
     if mode == "get":
-        trainer(tmp_path / "1", CometCallback(experiment_key=key), max_steps=1).train()
+        small_trainer(tmp_path / "1", CometCallback(experiment_key=key), max_steps=1).train()
     callback = CometCallback(mode=mode, experiment_key=key)
-    trainer(tmp_path / "2", callback, max_steps=2).train()
+    small_trainer(tmp_path / "2", callback, max_steps=2).train()
     assert server.only().key == key
     assert ("train/loss", 2) in {(name, step) for name, step, _ in server.only().points}
 
@@ -81,7 +76,7 @@ def test_a_server_that_is_away_does_not_hold_the_training_and_gets_it_later(
     tmp_path: Path, server: CometServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.stop()
-    made = trainer(tmp_path / "out", CometCallback(flush_limit=2))
+    made = small_trainer(tmp_path / "out", CometCallback(flush_limit=2))
     begun = time.monotonic()
     with caplog.at_level(logging.WARNING, "callback_core"):
         made.train()
@@ -91,7 +86,7 @@ def test_a_server_that_is_away_does_not_hold_the_training_and_gets_it_later(
     server.start()
     done = replay(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert server.only().curves() == expected(made)
+    assert server.only().curves() == logged_points(made)
     assert server.only().others["training_status"] == "finished"
 
 
@@ -108,9 +103,9 @@ def test_a_server_that_goes_away_in_the_middle_gets_each_point_once(
         time.sleep(3)
         server.start()
 
-    made = trainer(tmp_path / "out", callback, At(2, away), At(5, back))
+    made = small_trainer(tmp_path / "out", callback, At(2, away), At(5, back))
     made.train()
-    assert server.only().curves() == expected(made)
+    assert server.only().curves() == logged_points(made)
     assert server.only().ended
 
 
@@ -124,11 +119,11 @@ def test_what_a_server_refuses_for_a_while_is_sent_again(
         time.sleep(2)
         server.refuses = False
 
-    made = trainer(
+    made = small_trainer(
         tmp_path / "out", CometCallback(flush_limit=60), At(1, refuse(True)), At(5, accept)
     )
     made.train()
-    assert server.only().curves() == expected(made)
+    assert server.only().curves() == logged_points(made)
 
 
 def test_what_is_given_up_at_the_end_is_not_sent_by_the_sdk_as_well(
@@ -140,17 +135,17 @@ def test_what_is_given_up_at_the_end_is_not_sent_by_the_sdk_as_well(
         time.sleep(1.5)  # in which it is confirmed
         server.stop()
 
-    made = trainer(tmp_path / "out", CometCallback(flush_limit=1), At(2, away))
+    made = small_trainer(tmp_path / "out", CometCallback(flush_limit=1), At(2, away))
     made.train()
     server.start()
     done = replay(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     time.sleep(3)  # in which the SDK would look for its server
-    assert server.only().curves() == expected(made)
+    assert server.only().curves() == logged_points(made)
 
 
 def test_a_process_of_its_own_delivers(tmp_path: Path, server: CometServer) -> None:
-    made = trainer(tmp_path / "out", CometCallback(delivery="process"))
+    made = small_trainer(tmp_path / "out", CometCallback(delivery="process"))
     made.train()
-    assert server.only().curves().items() >= expected(made).items()
+    assert server.only().curves().items() >= logged_points(made).items()
     assert server.only().others["training_status"] == "finished"

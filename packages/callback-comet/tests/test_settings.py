@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainings import python, trainer
 
 from callback_comet import CometCallback, CometTracker
+from callback_contract.testing import missing
 from callback_core import get_available_reporting_integrations
+from trainer_torch.testing import small_trainer
 
 KEY = "0123456789abcdef" * 2
 
@@ -116,7 +117,7 @@ def test_a_disabled_integration_does_nothing(
     variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
-    made = trainer(tmp_path / "out", CometCallback, save_strategy="epoch")
+    made = small_trainer(tmp_path / "out", CometCallback, save_strategy="epoch")
     made.train()
     made.evaluate()
     assert not (tmp_path / "out" / "tracking").exists()
@@ -126,34 +127,11 @@ def test_the_package_is_found_by_its_name() -> None:
     assert "comet_ml" in get_available_reporting_integrations()
 
 
-def test_importing_the_package_does_not_import_comet() -> None:
-    done = python("-c", "import sys, callback_comet; print('comet_ml' in sys.modules)")
-    assert done.stdout == "False\n", done.stderr
-
-
 def test_where_comet_is_missing_training_goes_on_and_the_install_that_mends_it_is_named(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    done = python(
-        "-c",
-        """
-import logging, sys
-from pathlib import Path
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "comet_ml":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-logging.basicConfig()
-from callback_comet import CometCallback
-from trainings import trainer
-made = trainer(Path(sys.argv[1]), CometCallback(flush_limit=1))
-made.train()
-print(made.state.global_step)
-""",
-        str(tmp_path),
-    )
-    assert done.stdout.endswith("6\n"), done.stderr
-    assert "pip install comet_ml" in done.stderr
+    made = small_trainer(tmp_path, CometCallback(flush_limit=1))
+    with missing("comet_ml"):
+        made.train()
+    assert made.state.global_step == 12
+    assert "pip install comet_ml" in caplog.text

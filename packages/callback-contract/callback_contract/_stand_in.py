@@ -6,11 +6,14 @@ import email
 import gzip
 import json
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 _StandIn = TypeVar("_StandIn", bound="StandIn")
@@ -87,25 +90,32 @@ class StandIn:
 
     A subclass says in `answer` what it does. The port is the same whenever it is started again.
 
+    Args:
+        certificate: Files of a certificate for 127.0.0.1 and of its key, to speak HTTPS with.
+
     Attributes:
         mode: `ok`; `broken` answers all with `failure`, `silent` takes requests and does not
             answer, `gone` takes them and hangs up.
         failure: What a broken one answers.
+        keep_alive: Whether a connection is used again. Some SDKs leave theirs open, and with it a
+            thread of this, which the contract would find left over in the process of the tests.
         requests: What was sent to it while it was `ok`, in order.
         url: Its address, without a slash at the end.
     """
 
     mode: Literal["ok", "broken", "silent", "gone"]
     failure: Answer = Answer(500, b'{"message": "broken"}')
+    keep_alive: bool = True
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         self.mode = "ok"
         self.requests: list[Request] = []
         self.port = unused_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
+        self.certificate = certificate
         self.lock = threading.Lock()
         self._stopping = threading.Event()
-        self._http: ThreadingHTTPServer | None = None
+        self._http: _Server | None = None
 
     def answer(self, request: Request) -> Answer:
         """Return the answer to a request; called for one at a time."""
@@ -116,14 +126,22 @@ class StandIn:
         if self._http is None:
             self._stopping.clear()
             self._http = _Server(("127.0.0.1", self.port), _handler_for(self))
+            if self.certificate is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(*self.certificate)
+                # The handshake is left to the thread of the connection: no client holds up another.
+                self._http.socket = context.wrap_socket(
+                    self._http.socket, server_side=True, do_handshake_on_connect=False
+                )
             threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """Refuse connections from now on; whoever waits for an answer is hung up on."""
+        """Refuse connections from now on, and hang up on those that there are."""
         self._stopping.set()
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
+            self._http.hang_up()
             self._http = None
 
     def __enter__(self: _StandIn) -> _StandIn:
@@ -152,6 +170,26 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     allow_reuse_address = True
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._connections: set[Any] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Note the connection."""
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget it."""
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """End all connections."""
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say what went wrong in answering, but not that a client has hung up."""
         if not isinstance(sys.exc_info()[1], OSError):
@@ -173,6 +211,8 @@ def _handler_for(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(answer.body)))
+            if not stand_in.keep_alive:
+                self.send_header("Connection", "close")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(answer.body)

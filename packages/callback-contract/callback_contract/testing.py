@@ -70,7 +70,7 @@ def replay(output_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str
     return run_python("-m", "callback_core.tracking.replay", str(output_dir), *arguments)
 
 
-def wait_until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
+def wait_until(holds: Callable[[], Any], seconds: float = 300.0) -> None:
     """Wait until something holds. An `OSError`, of a server that is not up yet, means not yet.
 
     Raises:

@@ -91,6 +91,18 @@ def test_head_gets_the_headers_alone_and_the_connection_goes_on(server: Echo) ->
     assert [request.method for request in server.requests] == ["HEAD", "POST"]
 
 
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_a_connection_is_used_again_unless_that_is_not_wanted(
+    server: Echo, keep_alive: bool
+) -> None:
+    server.keep_alive = keep_alive
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", "/")
+    connection.getresponse().read()
+    assert (connection.sock is not None) is keep_alive
+    connection.close()
+
+
 def test_a_body_in_chunks_is_read_as_one_and_the_connection_goes_on(server: Echo) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     for _ in range(2):
@@ -205,6 +217,19 @@ def test_stopping_hangs_up_on_those_who_wait_and_refuses_the_next(server: Echo) 
     assert [type(error) for error in ended] == [http.client.RemoteDisconnected]
     with pytest.raises(ConnectionRefusedError):
         ask(server, "GET")
+
+
+def test_stopping_ends_a_connection_that_would_be_used_again(server: Echo) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", "/")
+    connection.getresponse().read()
+    connection.auto_open = 0  # or it would open another
+    server.stop()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        connection.request("GET", "/")
+        connection.getresponse()
+    connection.close()
+    assert len(server.requests) == 1
 
 
 def test_a_stand_in_that_is_started_again_is_at_the_same_address_and_keeps_its_memory() -> None:

@@ -23,6 +23,8 @@ def get_available_reporting_integrations() -> list[str]:
 def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -> list[type[Any]]:
     """Return the callback classes of the integrations that `report_to` names, in its order.
 
+    A class that another one of them extends is left out: that one does its work, too.
+
     Args:
         report_to: A name or several; `"all"` is every integration that is installed, `"none"` and
             `None` no one.
@@ -43,7 +45,12 @@ def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -
                 f"{', '.join(sorted(found)) or 'none'}. Install it with: pip install "
                 f"{_DISTRIBUTIONS.get(name, f'callback-{name}')}"
             )
-    return [found[name].load() for name in dict.fromkeys(names)]
+    callbacks: list[type[Any]] = [found[name].load() for name in dict.fromkeys(names)]
+    return [
+        callback
+        for callback in callbacks
+        if not any(other is not callback and issubclass(other, callback) for other in callbacks)
+    ]
 
 
 def _entry_points() -> dict[str, EntryPoint]:

@@ -11,9 +11,14 @@ from callback_core import get_available_reporting_integrations, get_reporting_in
 
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two packages, `callback-one` and `callback-two`, on the path as pip would put them there."""
-    for name in ("one", "two"):
-        (tmp_path / f"callback_{name}.py").write_text(f"class {name.title()}Callback:\n    pass\n")
+    """Packages `callback-one` and so on, on the path as pip would put them there."""
+    sources = {
+        "one": "class OneCallback:\n    pass\n",
+        "two": "class TwoCallback:\n    pass\n",
+        "more": "import callback_two\nclass MoreCallback(callback_two.TwoCallback):\n    pass\n",
+    }
+    for name, source in sources.items():
+        (tmp_path / f"callback_{name}.py").write_text(source)
         metadata = tmp_path / f"callback_{name}-1.0.dist-info"
         metadata.mkdir()
         (metadata / "METADATA").write_text(
@@ -38,8 +43,16 @@ def test_one_several_and_repeated_names_give_their_callbacks_in_order() -> None:
     assert names(["two", "one", "two"]) == ["TwoCallback", "OneCallback"]
 
 
-def test_all_gives_every_installed_integration() -> None:
-    assert {"OneCallback", "TwoCallback"} <= set(names("all"))
+def test_all_gives_every_installed_integration_but_those_that_another_extends() -> None:
+    found = set(names("all"))
+    assert {"OneCallback", "MoreCallback"} <= found
+    assert "TwoCallback" not in found
+
+
+@pytest.mark.parametrize("report_to", [["two", "more", "one"], ["more", "two", "one"]])
+def test_a_callback_that_another_selected_one_extends_is_left_out(report_to: list[str]) -> None:
+    assert names(report_to) == ["MoreCallback", "OneCallback"]
+    assert names(["two", "one"]) == ["TwoCallback", "OneCallback"]
 
 
 @pytest.mark.parametrize("nobody", ["none", ["none"], [], None])

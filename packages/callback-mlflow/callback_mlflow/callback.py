@@ -58,7 +58,7 @@ class MLflowCallback(TrackerCallback):
         flush_limit: float = 30.0,
         redact: Iterable[str] = (),
     ) -> None:
-        tracker = MLflowTracker(
+        tracker = self.make_tracker(
             tracking_uri=tracking_uri,
             experiment_name=experiment_name,
             run_id=run_id,
@@ -76,6 +76,10 @@ class MLflowCallback(TrackerCallback):
             flush_limit=flush_limit,
             redact=redact,
         )
+
+    def make_tracker(self, **settings: Any) -> MLflowTracker:
+        """Return the tracker with these settings; packages that build on this make theirs."""
+        return MLflowTracker(**settings)
 
     def on_train_begin(
         self,

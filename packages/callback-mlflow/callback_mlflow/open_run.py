@@ -7,13 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from callback_core.tracking import Point, Rejected
+from callback_core.tracking import Point, Rejected, Status, Upload
 from callback_mlflow.runs import existing_run
 
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 100  # parameters, or tags, in a request
 _TAG_LENGTH: Final = 5000
+
+_STATUS: Final[dict[Status, str]] = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
 
 
 class OpenRun:
@@ -76,6 +82,14 @@ class OpenRun:
                 refused += self._log_one_by_one([Param(*item) for item in batch])
         if refused:
             raise Rejected("; ".join(refused))
+
+    def log_files(self, upload: Upload) -> None:
+        """Copy a directory to the artifacts, under its name."""
+        self.client.log_artifacts(self.id, str(upload.path), upload.name)
+
+    def end(self, status: Status) -> None:
+        """Set how the run ended."""
+        self.client.set_terminated(self.id, _STATUS[status])
 
     def _has_nan(self, metric: Any) -> bool:
         history = self.client.get_metric_history(self.id, metric.key)

@@ -36,7 +36,7 @@ def new_run(
 ) -> Any:
     """Return the run of a training, which is there already where its id got lost on the way."""
     training = f"{opening.folder.parent.name}/{opening.folder.name}"
-    known = client.search_runs([experiment], f"tags.`{TRAINING_TAG}` = '{training}'", max_results=1)
+    known = client.search_runs([experiment], f"tags.{TRAINING_TAG} = '{training}'", max_results=1)
     if known:
         return known[0]
     given = {TRAINING_TAG: training, **({} if parent is None else {PARENT_TAG: parent}), **tags}

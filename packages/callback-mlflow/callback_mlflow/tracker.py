@@ -32,15 +32,13 @@ LIMITS: Final = Limits(
 )
 """What MLflow takes since 2.10, as its module `mlflow.utils.validation` has it."""
 
-_STATUS: Final[dict[Status, str]] = {
-    "finished": "FINISHED",
-    "failed": "FAILED",
-    "interrupted": "KILLED",
-}
-
 
 class MLflowTracker(Tracker):
     """A run in MLflow. Its arguments are described with `MLflowCallback`.
+
+    Attributes:
+        run: The run that `open` has opened, to which everything is handed. Packages that build on
+            this may open another kind of it.
 
     Raises:
         ValueError: A setting is wrong.
@@ -79,7 +77,7 @@ class MLflowTracker(Tracker):
         self.limits = Limits(**{**vars(LIMITS), "parameter_count": most})
         self.thread = fluent.ThreadOfTraining()
         self._parent = parent_run_id
-        self._run: OpenRun
+        self.run: OpenRun
 
     @property
     def disabled(self) -> bool:
@@ -129,41 +127,48 @@ class MLflowTracker(Tracker):
         parameters = {**model_config, **arguments}
         return flattened(parameters) if self.flatten_params else parameters
 
+    def make_client(self, mlflow: Any) -> Any:
+        """Return the `MlflowClient` through which everything is sent; a new one for each opening.
+
+        Packages that build on this make theirs, which may sign what it sends.
+        """
+        return mlflow.MlflowClient(tracking_uri=self.tracking_uri)
+
     def open(self, opening: Opening) -> str:
         """Open the run that was asked for, the one of before, or a new one."""
         mlflow = import_sdk("mlflow", install="mlflow", needed_by="MLflowCallback")
-        client = mlflow.MlflowClient(tracking_uri=self.tracking_uri)
+        client = self.make_client(mlflow)
         run_id = opening.run_id if opening.adopted else self.run_id or opening.run_id
         if run_id is None:
             experiment = experiment_id(client, self.experiment_name, self._parent)
             run = new_run(client, opening, experiment, self.tags, self._parent)
         else:
             run = existing_run(client, run_id)
-        self._run = OpenRun(client, run.info.run_id)
+        self.run = OpenRun(client, run.info.run_id)
         if run_id is not None and not opening.adopted:
             client.update_run(run_id, status="RUNNING")
-        self._run.set_tags(self.tags)
+        self.run.set_tags(self.tags)
         if not opening.adopted and client.tracking_uri == mlflow.get_tracking_uri():
             self.thread.show(mlflow.ActiveRun(run))
-        return self._run.id
+        return self.run.id
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Log what is new; what has changed, which MLflow does not allow, becomes tags."""
-        self._run.log_parameters(parameters)
+        self.run.log_parameters(parameters)
 
     def log_metrics(self, points: Sequence[Point]) -> None:
         """Add `points`."""
-        self._run.log_metrics(points)
+        self.run.log_metrics(points)
 
     def log_files(self, upload: Upload) -> None:
         """Copy a checkpoint to the run's artifacts, under its name."""
-        self._run.client.log_artifacts(self._run.id, str(upload.path), upload.name)
+        self.run.log_files(upload)
 
     def close(self, status: Status | None) -> None:
         """Set how the run ended."""
         self.thread.hide()
         if status is not None:
-            self._run.client.set_terminated(self._run.id, _STATUS[status])
+            self.run.end(status)
 
     def release(self) -> None:
         """Leave no active run behind in the training's thread."""

@@ -28,7 +28,9 @@ from trainer_torch.testing import At, logged_points, small_trainer
 def made_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an empty database, which takes MLflow seconds to make."""
     path = tmp_path_factory.mktemp("made") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)  # where the artifacts of its runs are to be
+        mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
 

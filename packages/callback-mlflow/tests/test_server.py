@@ -115,7 +115,7 @@ def test_a_failed_training_is_marked_and_goes_on_in_its_run_when_it_is_resumed(
     def fail() -> None:
         raise ArithmeticError("broken")
 
-    saving = {"save_strategy": "steps", "save_steps": 3}
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 3}
     with pytest.raises(ArithmeticError):
         small_trainer(tmp_path / "out", callback(), At(8, fail), **saving).train()
     [run] = server.runs(request.node.name)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from callback_contract.testing import run_python, unused_port
 from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 from callback_core.tracking import TrackerCallback
 
@@ -55,30 +60,46 @@ class Run:
         self.handler.on_train_end(self.args, self.state, self.control)
 
 
-def python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a Python of its own; what it prints, errors too, is in `stdout`."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def in_a_process(code: str, *arguments: object) -> str:
-    """Return what `code` prints, run by a Python of its own."""
-    answer = python("-c", code, *arguments)
-    assert answer.returncode == 0, answer.stdout
-    return answer.stdout
+    """Return what `code` prints, errors too, run by a Python of its own."""
+    answer = run_python("-c", code, *map(str, arguments))
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout + answer.stderr
 
 
-def replay(output_dir: Path, *options: str) -> str:
-    """Return what the replay of all runs in `output_dir` prints."""
-    answer = python("-m", "callback_core.tracking.replay", output_dir, *options)
-    assert answer.returncode == 0, answer.stdout
-    return answer.stdout
+class Server(NamedTuple):
+    """A running TensorBoard."""
+
+    url: str
+
+    def ask(self, path: str, data: dict[str, Any] | None = None, **query: str) -> Any:
+        """Return what it answers to its page."""
+        request = urllib.request.Request(
+            f"{self.url}/data/{path}?{urllib.parse.urlencode(query)}",
+            None if data is None else json.dumps(data).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def curve(self, run: str, tag: str) -> list[tuple[int, float]]:
+        """Return steps and values of a curve."""
+        return [(s, v) for _, s, v in self.ask("plugin/scalars/scalars", run=run, tag=tag)]
+
+
+@contextmanager
+def server(directory: Path, *options: str) -> Iterator[Server]:
+    """Run TensorBoard over `directory`."""
+    port = str(unused_port())
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(directory)]
+    command += ["--host", "127.0.0.1", "--port", port, "--reload_interval", "1", *options]
+    with open(directory.parent / "server.log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield Server(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def read(directory: Path) -> EventAccumulator:

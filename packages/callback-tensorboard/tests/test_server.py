@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import html
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard_for_tests import Run
+from tensorboard_for_tests import Run, Server, server
 
+from callback_contract.testing import wait_until
 from callback_tensorboard import TensorBoardCallback
-
-Ask = Callable[..., Any]
-
-
-@contextmanager
-def server(directory: Path, *options: str) -> Iterator[Ask]:
-    """Run TensorBoard over `directory`, and yield what asks it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(directory)]
-    command += ["--host", "127.0.0.1", "--port", port, *options]
-
-    def ask(path: str, data: dict[str, Any] | None = None, **query: str) -> Any:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/data/{path}?{urllib.parse.urlencode(query)}",
-            None if data is None else json.dumps(data).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
-
-    with open(directory.parent / "server.log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        yield ask
-    finally:
-        process.terminate()
-        process.wait()
+from trainer_torch.testing import Trial, logged_points, small_trainer
 
 
-def wait_until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if done():
-                return
-        except OSError:  # it does not listen yet
-            pass
-        time.sleep(0.1)
-    raise TimeoutError
+def session_groups(board: Server) -> list[dict[str, Any]]:
+    """Return the rows of the HParams tab."""
+    statuses = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
+    asked = {"allowedStatuses": statuses, "startIndex": 0, "sliceSize": 10}
+    groups: list[dict[str, Any]] = board.ask("plugin/hparams/session_groups", asked)[
+        "sessionGroups"
+    ]
+    return groups
 
 
 @pytest.mark.slow
@@ -74,13 +38,8 @@ def test_a_server_shows_curves_text_and_hyperparameters_while_a_run_goes_on(
         run.log(3, note="**done**", train_loss=rate)
         if name == "first":
             run.end()
-    options = ("--load_fast", reader, "--reload_interval", "1")
-    with server(tmp_path, *options) as ask:
-
-        def curve(run: str, tag: str) -> list[tuple[int, float]]:
-            found = ask("plugin/scalars/scalars", run=run, tag=tag)
-            return [(step, value) for _, step, value in found]
-
+    with server(tmp_path, "--load_fast", reader) as board:
+        ask, curve = board.ask, board.curve
         wait_until(lambda: len(ask("runs")) == 2)
         first, second = sorted(ask("runs"))
         assert first.startswith("first/runs/") and second.startswith("second/runs/")
@@ -101,14 +60,45 @@ def test_a_server_shows_curves_text_and_hyperparameters_while_a_run_goes_on(
         assert differing == {"output_dir", "rate"}
         tags = {info["name"]["tag"] for info in experiment["metricInfos"]}
         assert tags == {"train/loss", "train/train_loss"}
-        statuses = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
-        groups = ask(
-            "plugin/hparams/session_groups",
-            {"allowedStatuses": statuses, "startIndex": 0, "sliceSize": 10},
-        )["sessionGroups"]
+        groups = session_groups(board)
         assert {group["name"]: group["hparams"]["rate"] for group in groups} == {
             first: 0.5,
             second: 0.25,
         }
         by_name = {group["name"]: group["sessions"][0]["status"] for group in groups}
         assert by_name[first] == "STATUS_SUCCESS"
+
+
+@pytest.mark.slow
+def test_a_server_shows_the_trials_of_a_search_with_what_each_has_tried(tmp_path: Path) -> None:
+    rates = {"trial-7": 0.05, "trial-8": 0.01}
+    trained = {}
+    for trial, rate in rates.items():
+        search = Trial(trial, {"learning_rate": rate, "width": rate * 100})
+        trained[trial] = small_trainer(
+            tmp_path / "out", search, TensorBoardCallback(), learning_rate=rate
+        )
+        trained[trial].train()
+    with server(tmp_path / "out" / "runs", "--load_fast", "false") as board:
+        wait_until(lambda: len(board.ask("runs")) == 2)
+        shown = {run.partition("/")[2]: run for run in board.ask("runs")}
+        assert shown.keys() == rates.keys()
+        for trial, run in shown.items():
+            wait_until(lambda run=run: len(board.curve(run, "train/loss")) == 12)
+            for tag in ("train/loss", "eval/loss", "train/train_loss"):
+                logged = logged_points(trained[trial])
+                assert board.curve(run, tag) == [
+                    (step, pytest.approx(value))
+                    for (name, step), value in logged.items()
+                    if name == tag
+                ]
+            for tag, said in (("args", '"learning_rate"'), ("model_config", '"hidden_size": 8')):
+                [text] = board.ask("plugin/text/text", run=run, tag=f"{tag}/text_summary")
+                assert text["step"] == 0
+                assert said in html.unescape(text["text"])
+        groups = session_groups(board)
+        assert {group["name"]: group["hparams"]["width"] for group in groups} == {
+            run: pytest.approx(rates[trial] * 100) for trial, run in shown.items()
+        }
+        assert {group["hparams"]["learning_rate"] for group in groups} == set(rates.values())
+        assert {group["sessions"][0]["status"] for group in groups} == {"STATUS_SUCCESS"}

@@ -18,7 +18,6 @@ from tensorboard_for_tests import (
     hparams,
     in_a_process,
     points,
-    python,
     read,
     runs,
     texts,
@@ -26,6 +25,7 @@ from tensorboard_for_tests import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from callback_contract.testing import run_python
 from callback_tensorboard import TensorBoardCallback
 
 WRITERS = pytest.mark.parametrize(
@@ -286,7 +286,7 @@ sys.path_importer_cache.clear()
 from callback_tensorboard import TensorBoardCallback
 """
     code = "import callback_tensorboard" + code + "TensorBoardCallback()"
-    answer = python("-c", code).stdout
+    answer = run_python("-c", code).stderr
     assert "RuntimeError: TensorBoardCallback writes" in answer
     assert "pip install tensorboard" in answer
 

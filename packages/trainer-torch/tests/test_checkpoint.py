@@ -89,6 +89,21 @@ def test_a_checkpoint_can_be_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_directory_of_checkpoints_can_be_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer(tmp_path / "before", max_steps=4, **EVERY_STEP).train()
+    (tmp_path / "before" / "checkpoint-4" / OPTIMIZER).unlink()
+    resumed = trainer(tmp_path / "now", max_steps=4)
+    resumed.train(resume_from_checkpoint=tmp_path / "before")
+    assert "checkpoint-4: optimizer.pt is missing" in caplog.text
+    assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry] == [1, 2, 3, 4]
+    for step in (1, 2, 3):
+        (tmp_path / "before" / f"checkpoint-{step}" / MANIFEST).unlink()
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint in .*before"):
+        trainer(tmp_path / "now").train(resume_from_checkpoint=str(tmp_path / "before"))
+
+
 @pytest.mark.parametrize("changed", [{}, {"max_steps": 3}])
 def test_resuming_a_training_that_is_done_trains_no_more(
     tmp_path: Path, changed: dict[str, Any]

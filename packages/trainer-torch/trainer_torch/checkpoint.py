@@ -143,23 +143,25 @@ def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> P
     """Return the complete checkpoint that `resume_from` names.
 
     Args:
-        resume_from: A checkpoint, or `True` for the newest complete one in `output_dir`.
+        resume_from: A checkpoint; a directory of checkpoints, for the newest complete one in it; or
+            `True` for that in `output_dir`.
         output_dir: Where the checkpoints of the run are.
 
     Raises:
         FileNotFoundError: There is none; the message says what was found instead.
     """
-    if resume_from is not True:
-        checkpoint = Path(str(resume_from))
-        if fault := find_fault(checkpoint):
-            raise FileNotFoundError(f"Cannot resume from {checkpoint}: {fault}.")
-        return checkpoint
-    for checkpoint in reversed(list_checkpoints(output_dir)):
+    directory = Path(output_dir if resume_from is True else str(resume_from))
+    found = list_checkpoints(directory)
+    if resume_from is not True and not found:
+        if fault := find_fault(directory):
+            raise FileNotFoundError(f"Cannot resume from {directory}: {fault}.")
+        return directory
+    for checkpoint in reversed(found):
         if not (fault := find_fault(checkpoint)):
             return checkpoint
         logger.warning("Passed over the checkpoint %s: %s.", checkpoint, fault)
     raise FileNotFoundError(
-        f"Cannot resume: there is no complete checkpoint in {Path(output_dir).absolute()}. Train "
+        f"Cannot resume: there is no complete checkpoint in {directory.absolute()}. Train "
         "without resume_from_checkpoint to begin anew."
     )
 

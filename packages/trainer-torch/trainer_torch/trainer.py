@@ -162,8 +162,8 @@ class Trainer:
         """Train, and return what came of it.
 
         Args:
-            resume_from_checkpoint: Go on from this checkpoint; `True` for the newest complete one
-                in `output_dir`.
+            resume_from_checkpoint: Go on from this checkpoint, or from the newest complete one in
+                this directory of checkpoints; `True` for that in `output_dir`.
 
         Raises:
             FileNotFoundError: That checkpoint does not exist or is not complete.

@@ -3,6 +3,7 @@
 from callback_core.tracking import settings
 from callback_core.tracking.callback import TrackerCallback
 from callback_core.tracking.delivery import DeliveryKind
+from callback_core.tracking.links import linked_copy
 from callback_core.tracking.naming import tracked_name
 from callback_core.tracking.recording import Recording
 from callback_core.tracking.redaction import Redaction
@@ -32,6 +33,7 @@ __all__ = [
     "Upload",
     "flattened",
     "import_sdk",
+    "linked_copy",
     "settings",
     "tracked_name",
 ]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from callback_core.arguments import CallbackArguments
 from callback_core.state import TrainerState
 from callback_core.tracking.folder import RunFolder
+from callback_core.tracking.links import linked_copy
 from callback_core.tracking.place import folder_of_run, opened_journal, say_what_is_pending
 from callback_core.tracking.redaction import Redaction, scrubbed
 from callback_core.tracking.tracker import Status
@@ -47,6 +48,7 @@ class Recording:
     Attributes:
         folder: Where it is kept.
         members: The callbacks that take part, by the names of their trackers.
+        ending: How the training is about to end, for what `before_end` was given to know.
         ended: How the training ended; `None` while it goes on.
         ended_at: When that was, in monotonic seconds.
         elsewhere: Whether it belongs to the process that this one was forked from.
@@ -62,6 +64,7 @@ class Recording:
         begins: bool = True,
     ) -> None:
         self.members: dict[str, TrackerCallback] = {}
+        self.ending: Status | None = None
         self.ended: Status | None = None if training else "finished"
         self.ended_at = time.monotonic()
         self._state = weakref.ref(state)
@@ -167,14 +170,17 @@ class Recording:
             if self._journal is not None:
                 self._journal.sync()
 
-    def upload(self, directory: Path, step: int, tracker: str) -> None:
-        """Keep `directory` for a tracker: as hard links, since it may be deleted any time."""
-        name = directory.name
+    def upload(self, directory: Path, step: int, tracker: str, name: str | None = None) -> None:
+        """Keep `directory` for a tracker: as hard links, since it may be deleted any time.
+
+        The tracker is told its name, or `name` instead.
+        """
+        name = name or directory.name
         kept = Path("files") / tracker / name
         target = self.folder.path / kept
         if target.exists():
             shutil.rmtree(target)
-        shutil.copytree(directory, target, copy_function=_linked)
+        linked_copy(directory, target)
         self._write(
             {"kind": "upload", "step": step, "time": time.time(), "for": tracker}
             | {"path": str(kept), "name": name}
@@ -188,6 +194,7 @@ class Recording:
         """Write that the training, or what was logged after it, has ended, unless that is done."""
         if self._journal is None:
             return
+        self.ending = status
         while self._before_end:
             try:
                 self._before_end.pop(0)()
@@ -263,14 +270,6 @@ def _dict_of(owner: Any) -> dict[str, Any]:
     except Exception:
         logger.warning("Trackers get no parameters of %s.", type(owner).__name__, exc_info=True)
         return {}
-
-
-def _linked(source: str, target: str) -> None:
-    """Make `target` the same file as `source`, or a copy where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def last_error() -> BaseException | None:

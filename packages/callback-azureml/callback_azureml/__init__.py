@@ -1,0 +1,8 @@
+"""A training callback that sends a run to Azure Machine Learning."""
+
+from __future__ import annotations
+
+from callback_azureml.callback import AzureMLCallback
+from callback_azureml.tracker import AzureMLTracker
+
+__all__ = ["AzureMLCallback", "AzureMLTracker"]

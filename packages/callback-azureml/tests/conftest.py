@@ -1,0 +1,53 @@
+"""No test sees settings of Azure or MLflow from outside, or leaves any behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from callback_contract.testing import use_absolute_paths
+
+# Read when MLflow or the plugin is imported, and by the processes that tests start.
+_SET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    # A service that is away is tried once more, and not for minutes; we try again what fails.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "AZUREML_CURRENT_CLOUD": "AzureCloud",  # otherwise it is looked for in the internet
+}
+os.environ |= _SET
+_HOME = tempfile.TemporaryDirectory()
+os.environ["HOME"] = _HOME.name  # SDK v1 keeps the addresses of services there
+use_absolute_paths()
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """Return a workspace, which takes seconds to make, whose certificate is trusted here."""
+    from workspace import Workspace
+
+    made = Workspace(tmp_path_factory.mktemp("workspace"))
+    os.environ["REQUESTS_CA_BUNDLE"] = os.environ["SSL_CERT_FILE"] = str(made.certificate[0])
+    with made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run in a directory of its own, without settings but those above."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if _is_foreign(name)]:
+        monkeypatch.delenv(name)
+    yield
+    for name in [name for name in os.environ if _is_foreign(name)]:
+        del os.environ[name]
+
+
+def _is_foreign(name: str) -> bool:
+    ours = name.startswith(("MLFLOW_", "HF_MLFLOW_", "DISABLE_MLFLOW_", "AZUREML_"))
+    return ours and name not in _SET

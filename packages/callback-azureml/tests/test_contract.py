@@ -1,0 +1,78 @@
+"""Azure ML's callback keeps the contract of callbacks, read back by MLflow's REST API."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.error import HTTPError
+
+import pytest
+from workspace import Workspace
+
+from callback_azureml import AzureMLCallback
+from callback_contract import Deviation, RecordedRun, TrackerContract
+
+STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
+
+
+class TestAzureML(TrackerContract):
+    contract = (1, 0)
+    expect = "124 run, 5 not claimed, 2 deviates"
+    capabilities = frozenset(
+        {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
+    )
+    deviations = {  # noqa: RUF012
+        "OUT-003": Deviation(
+            "MLflow prints the address of a run that it ends, unless the environment has "
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true"
+        ),
+        "ROY-007": Deviation(
+            "azure-core draws from `random` where it asks for a token to upload a checkpoint with"
+        ),
+    }
+    sdk = "mlflow"
+    flush_limit = 2.0
+    workspace: ClassVar[Workspace]
+
+    @pytest.fixture(autouse=True)
+    def _workspace(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+        type(self).workspace = workspace
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.log_in())
+
+    def make(self, output_dir: Path, **settings: Any) -> AzureMLCallback:
+        usual = {"experiment_name": str(output_dir), "log_artifacts": True}
+        return AzureMLCallback(**{**usual, **settings})
+
+    def make_unreachable(self, output_dir: Path) -> AzureMLCallback:
+        self.workspace.stop()
+        return self.make(output_dir, flush_limit=self.flush_limit)
+
+    def deliver_later(self, output_dir: Path) -> None:
+        self.workspace.start()
+        super().deliver_later(output_dir)
+
+    def read(self, output_dir: Path) -> list[RecordedRun]:
+        try:
+            found = self.workspace.runs.runs(str(output_dir))
+        except HTTPError:  # there is no such experiment
+            return []
+        return [
+            RecordedRun(
+                run.id,
+                run.parameters,
+                {
+                    name: [finite_or_not(*point) for point in run.of(name)]
+                    for name, *_ in run.points
+                },
+                files=frozenset(self.workspace.files[run.id]),
+                status=STATUS[run.status],
+            )
+            for run in found
+        ]
+
+
+def finite_or_not(step: int, value: float) -> tuple[int, float]:
+    """Return a point; MLflow keeps infinities as the largest number there is."""
+    return step, math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value

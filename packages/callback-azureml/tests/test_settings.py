@@ -1,0 +1,122 @@
+"""What the callback is told, and what it says where it is told too little."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from callback_azureml import AzureMLCallback, AzureMLTracker
+from callback_contract.testing import replay, run_python
+from callback_core import (
+    get_available_reporting_integrations,
+    get_reporting_integration_callbacks,
+)
+from callback_mlflow import MLflowCallback
+from trainer_torch.testing import logged_points, small_trainer
+
+URI = "azureml://eastus.api.azureml.ms/mlflow/v1.0/subscriptions/s"
+
+
+def test_the_package_is_found_by_the_name_of_transformers() -> None:
+    assert "azure_ml" in get_available_reporting_integrations()
+    assert get_reporting_integration_callbacks("azure_ml") == [AzureMLCallback]
+
+
+def test_it_extends_the_callback_of_mlflow_and_so_replaces_it_where_both_are_asked_for() -> None:
+    assert issubclass(AzureMLCallback, MLflowCallback)
+
+
+def test_importing_the_package_imports_neither_mlflow_nor_azures_sdks() -> None:
+    code = "import sys, callback_azureml; print({'mlflow', 'azureml', 'azure'} & set(sys.modules))"
+    done = run_python("-c", code)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_outside_of_azure_what_to_set_is_said_and_all_is_delivered_once_it_is_set(
+    workspace: object,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = small_trainer(tmp_path / "out", AzureMLCallback(flush_limit=1))
+    made.train()
+    assert made.state.global_step == 12
+    assert "Set MLFLOW_TRACKING_URI" in caplog.text
+    assert not (tmp_path / "mlflow.db").exists()
+    for name, value in workspace.begin_job("later").items():
+        monkeypatch.setenv(name, value)
+    done = replay(tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [run] = workspace.runs.runs("later")
+    assert run.values() == logged_points(made)
+
+
+def test_the_default_of_mlflow_is_not_taken_for_a_tracking_uri_of_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import mlflow
+
+    assert mlflow.get_tracking_uri().startswith("sqlite:")
+    settings = AzureMLTracker().settings()
+    assert settings is not None
+    assert settings["tracking_uri"] is None
+    mlflow.set_tracking_uri(URI)
+    try:
+        settings = AzureMLTracker().settings()
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert settings is not None
+    assert settings["tracking_uri"] == URI
+
+
+def test_another_mlflow_that_is_asked_for_is_used_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = AzureMLCallback(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    caplog.set_level(logging.WARNING)
+    small_trainer(tmp_path / "out", callback).train()
+    assert "another MLflow than Azure ML's" in caplog.text
+    assert (tmp_path / "mlflow.db").exists()
+
+
+def test_in_a_job_its_run_is_used_unless_one_inside_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AZUREML_RUN_ID", "job")
+    assert AzureMLTracker().run_id == "job"
+    monkeypatch.setenv("MLFLOW_RUN_ID", "job")
+    assert AzureMLTracker().run_id == "job"
+    assert AzureMLTracker(run_id="mine").run_id == "mine"
+    for inside in (AzureMLTracker(nested=True), AzureMLTracker(parent_run_id="job")):
+        assert (inside.run_id, inside.parent_run_id) == (None, "job")
+
+
+@pytest.mark.parametrize(("given", "most"), [({}, 200), ({"max_log_params": 7}, 7)])
+def test_the_limit_of_parameters_is_that_of_azure_where_no_other_is_given(
+    given: dict[str, int], most: int
+) -> None:
+    tracker = AzureMLTracker(**given)
+    assert tracker.limits.parameter_count == most
+
+
+def test_a_wrong_setting_is_refused_with_its_name_and_value() -> None:
+    with pytest.raises(ValueError, match="run_id is 'a/b'"):
+        AzureMLCallback(run_id="a/b")
+    with pytest.raises(TypeError, match="stage"):
+        AzureMLCallback(stage="test")
+
+
+def test_settings_make_an_equal_tracker() -> None:
+    settings = AzureMLTracker(tracking_uri=URI, nested=True, tags={"a": "b"}).settings()
+    assert settings is not None
+    assert AzureMLTracker(**settings).settings() == settings
+
+
+def test_the_integration_is_switched_off_with_that_of_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISABLE_MLFLOW_INTEGRATION", "TRUE")
+    small_trainer(tmp_path / "out", AzureMLCallback).train()
+    assert not (tmp_path / "out" / "tracking").exists()

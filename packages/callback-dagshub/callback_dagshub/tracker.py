@@ -1,0 +1,83 @@
+"""`DagsHubTracker`: a run in the MLflow of a DagsHub repository, and the model in its git."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from callback_core.tracking import Opening, Upload, settings
+from callback_dagshub.credentials import check_mlflow_variables, headers_for_mlflow, uploader_of
+from callback_dagshub.repository import chosen_repository
+from callback_dagshub.signing import SignedClient
+from callback_dagshub.upload import commit_directory
+from callback_mlflow import MLflowTracker
+
+MODEL: Final = "model"
+"""The name of the model among the directories to keep; the others are checkpoints."""
+
+_MODEL_NAME: Final = r"\w[\w.-]*(/\w[\w.-]*)*"
+
+
+class DagsHubTracker(MLflowTracker):
+    """A run in DagsHub. Its arguments are described with `DagsHubCallback`.
+
+    Raises:
+        ValueError: A setting is wrong, or there is no repository.
+    """
+
+    name = "dagshub"
+
+    def __init__(
+        self,
+        *,
+        repository: str | None = None,
+        branch: str | None = None,
+        model_name: str | None = None,
+        upload_model: bool | None = None,
+        **of_mlflow: Any,
+    ) -> None:
+        self.repository = chosen_repository(repository)
+        check_mlflow_variables(self.repository)
+        self.branch = settings.text("branch", branch, "BRANCH")
+        self.model_name = (
+            settings.matching(
+                "model_name",
+                model_name,
+                "HF_DAGSHUB_MODEL_NAME",
+                _MODEL_NAME,
+                "a path of letters, digits and ._-",
+            )
+            or "main"
+        )
+        upload_model = settings.flag("upload_model", upload_model, "HF_DAGSHUB_LOG_ARTIFACTS")
+        self.upload_model = upload_model is True
+        self._run_id = ""
+        super().__init__(tracking_uri=self.repository.tracking_uri, **of_mlflow)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what makes an equal tracker elsewhere; the token is in DagsHub's own settings."""
+        of_mlflow = super().settings() or {}
+        del of_mlflow["tracking_uri"]
+        return {
+            "repository": self.repository.url,
+            "branch": self.branch,
+            "model_name": self.model_name,
+            "upload_model": self.upload_model,
+            **of_mlflow,
+        }
+
+    def make_client(self, mlflow: Any) -> Any:
+        """Return a client that signs what it sends."""
+        return SignedClient(super().make_client(mlflow), headers_for_mlflow(self.repository))
+
+    def open(self, opening: Opening) -> str:
+        """Open the run in MLflow."""
+        self._run_id = super().open(opening)
+        return self._run_id
+
+    def log_files(self, upload: Upload) -> None:
+        """Commit the model to the repository, or copy a checkpoint to the run's artifacts."""
+        if upload.name != MODEL:
+            return super().log_files(upload)
+        message = f"Model of MLflow run {self._run_id}"
+        uploader = uploader_of(self.repository, self.branch)
+        commit_directory(uploader, upload.path, f"artifacts/{self.model_name}", message)

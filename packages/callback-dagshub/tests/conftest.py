@@ -1,0 +1,63 @@
+"""A stand-in for DagsHub for all tests, and no settings from outside of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dagshub_server import TOKEN, DagsHub
+
+from callback_contract.testing import use_absolute_paths
+from callback_mlflow.testing import MLflowServer, Runs
+
+# Read when the SDKs are imported, and by the processes that tests start.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+os.environ["DAGSHUB_DISABLE_ANALYTICS"] = "1"
+# A server that is away is tried once more, and not for minutes; what fails is tried again by us.
+os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
+os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "0"
+
+use_absolute_paths()
+
+_KEPT = {*os.environ}
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of an MLflow server."""
+    server = MLflowServer(tmp_path_factory.mktemp("server"))
+    server.start()
+    server.wait()
+    yield server.uri
+    server.stop()
+
+
+@pytest.fixture
+def reader(mlflow_uri: str) -> Runs:
+    """Return what reads that server, past DagsHub."""
+    return Runs(mlflow_uri)
+
+
+@pytest.fixture
+def dagshub(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsHub]:
+    """Return a stand-in for DagsHub before it, and be the user whose token that takes."""
+    with DagsHub(mlflow_uri) as made:
+        monkeypatch.setenv("DAGSHUB_CLIENT_HOST", made.url)
+        monkeypatch.setenv("DAGSHUB_USER_TOKEN", TOKEN)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a directory of its own, that of no repository, without settings from outside."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setenv("DAGSHUB_CLIENT_TOKENS_CACHE", str(tmp_path / "tokens"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = [n for n in os.environ if "MLFLOW" in n or "DAGSHUB" in n or n == "BRANCH"]
+    for name in names:
+        if name not in (*_KEPT, "DAGSHUB_CLIENT_TOKENS_CACHE"):
+            monkeypatch.delenv(name)

@@ -1,0 +1,68 @@
+"""DagsHub's callback keeps the contract of callbacks, read back from MLflow's server behind it."""
+
+from __future__ import annotations
+
+import math
+import sys
+import urllib.error
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from dagshub_server import DagsHub
+
+from callback_contract import RecordedRun, TrackerContract
+from callback_dagshub import DagsHubCallback
+from callback_mlflow.testing import Read, Runs
+
+STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
+
+
+class TestDagsHub(TrackerContract):
+    contract = (1, 0)
+    expect = "126 run, 5 not claimed, 0 deviates"
+    capabilities = frozenset(
+        {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
+    )
+    sdk = "dagshub"
+    flush_limit = 2.0
+    dagshub: ClassVar[DagsHub]
+
+    @pytest.fixture(autouse=True)
+    @classmethod
+    def _stand_in(cls, dagshub: DagsHub) -> None:
+        cls.dagshub = dagshub
+
+    def make(self, output_dir: Path, **settings: object) -> DagsHubCallback:
+        usual = {"experiment_name": str(output_dir), "log_artifacts": True}
+        return DagsHubCallback("o/r", **{**usual, **settings})
+
+    def make_unreachable(self, output_dir: Path) -> DagsHubCallback:
+        self.dagshub.stop()
+        return self.make(output_dir, flush_limit=self.flush_limit)
+
+    def deliver_later(self, output_dir: Path) -> None:
+        self.dagshub.start()
+        super().deliver_later(output_dir)
+
+    def read(self, output_dir: Path) -> list[RecordedRun]:
+        reader = Runs(self.dagshub.mlflow)
+        try:
+            found = reader.runs(str(output_dir))
+        except urllib.error.HTTPError:  # there is no such experiment
+            return []
+        return [recorded(run, reader) for run in found]
+
+
+def recorded(run: Read, reader: Runs) -> RecordedRun:
+    points: dict[str, list[tuple[int, float]]] = {}
+    for name, step, value, _ in run.points:
+        # MLflow's databases keep infinities as the largest number there is.
+        kept = math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
+        points.setdefault(name, []).append((step, kept))
+    files = {
+        file for path in reader.artifacts(run.id, "") for file in reader.artifacts(run.id, path)
+    }
+    return RecordedRun(
+        run.id, run.parameters, points, files=frozenset(files), status=STATUS[run.status]
+    )

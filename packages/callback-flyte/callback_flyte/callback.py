@@ -1,0 +1,105 @@
+"""`FlyteCallback`: keeps a training's checkpoints and its log with the Flyte task it runs in."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from pathlib import Path
+from typing import Any
+
+from callback_core import CallbackArguments, TrainerCallback, TrainerControl, TrainerState
+from callback_core.tracking import settings
+from callback_flyte.deck import add_deck
+from callback_flyte.sync import CheckpointSync
+from callback_flyte.task import checkpoint_of, running_task
+
+logger = logging.getLogger(__name__)
+
+
+class FlyteCallback(TrainerCallback):
+    """Keeps the checkpoints and the log of a training with the Flyte task that it runs in.
+
+    It works only within a task, in which it has to be made. The main process of all uses it. The
+    training does not wait for an upload, and one that fails is tried again.
+
+    Args:
+        save_log_history: Whether the log becomes a deck of the task: the curve of its losses, and a
+            table. Flyte keeps decks of tasks that are declared with `enable_deck=True`.
+        sync_checkpoints: Whether checkpoints are kept in Flyte's checkpoint of the task, from which
+            a retry of an interrupted task goes on: the newest, and the best. See
+            `restored_checkpoint`.
+        flush_limit: Seconds that the end of training waits for an upload.
+
+    Raises:
+        ModuleNotFoundError: flytekit is not installed.
+        RuntimeError: It is not made in a task, or in one that has no place for checkpoints.
+        ValueError: A setting is wrong.
+    """
+
+    on_error = "isolate"
+
+    def __init__(
+        self,
+        save_log_history: bool = True,
+        sync_checkpoints: bool = True,
+        *,
+        flush_limit: float = 60.0,
+    ) -> None:
+        self.save_log_history = settings.flag("save_log_history", save_log_history, None)
+        self.sync_checkpoints = settings.flag("sync_checkpoints", sync_checkpoints, None)
+        if not flush_limit >= 0:
+            raise ValueError(f"flush_limit is {flush_limit!r}, it must be seconds, 0 or more.")
+        self.flush_limit = flush_limit
+        self._task = running_task(type(self).__name__)
+        self._context = contextvars.copy_context()
+        self._checkpoint: Any = None
+        if self.sync_checkpoints:
+            self._checkpoint = checkpoint_of(self._task, type(self).__name__)
+        self._sync: CheckpointSync | None = None
+
+    def on_train_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add the deck; carry over the checkpoint that the training goes on from."""
+        if not state.is_world_process_zero:
+            return
+        if self.save_log_history:
+            add_deck(self._task, state)
+        if self._checkpoint is not None:
+            sync = self._new_sync(args)
+            if state.global_step > 0 and self._checkpoint.prev_exists():
+                best = state.best_model_checkpoint
+                sync.carry_over(f"checkpoint-{state.global_step}", best and Path(best).name)
+
+    def on_save(
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        checkpoint_dir: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Bring the checkpoint to Flyte, and the best one too."""
+        if self._checkpoint is None or not state.is_world_process_zero:
+            return
+        sync = self._sync or self._new_sync(args)
+        best = Path(state.best_model_checkpoint or "")
+        sync.keep(
+            Path(checkpoint_dir or f"{args.output_dir}/checkpoint-{state.global_step}"),
+            best if state.best_model_checkpoint and best.is_dir() else None,
+        )
+
+    def on_train_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Wait for what is being brought, and say what is not."""
+        if self._sync is not None:
+            self._sync.finish()
+
+    def _new_sync(self, args: CallbackArguments) -> CheckpointSync:
+        """Begin anew with the checkpoints of a training."""
+        if self._sync is not None:  # of one before, whose loop may have raised and not said so
+            self._sync.give_up()
+        folder = Path(args.output_dir or ".") / ".flyte"
+        self._sync = CheckpointSync(self._checkpoint, self._context, folder, self.flush_limit)
+        return self._sync

@@ -1,0 +1,43 @@
+"""The callback passes the contract of training callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import copy_context
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from attempts import attempt
+from flytekit import current_context
+
+from callback_contract import CallbackContract
+from callback_flyte import FlyteCallback
+
+
+class TestContract(CallbackContract):
+    contract = (1, 0)
+    capabilities = frozenset({"sdk"})
+    module = "callback_flyte"
+    sdk = "flytekit"
+    expect = "51 run, 9 not claimed, 0 deviates"
+
+    @pytest.fixture(autouse=True)
+    def in_a_task(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        """Be in a task, with the thread that flytekit keeps for uploads from ours.
+
+        It has one for each name of a thread, as long as the process is there.
+        """
+        with attempt(tmp_path_factory.mktemp("flyte"), 1):
+            thread = Thread(
+                target=copy_context().run,
+                args=(current_context().checkpoint.write, b""),
+                name="FlyteCallback",
+            )
+            thread.start()
+            thread.join()
+            yield
+
+    def make(self, output_dir: Path) -> Any:
+        return FlyteCallback()

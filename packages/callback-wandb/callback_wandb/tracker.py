@@ -1,0 +1,214 @@
+"""`WandbTracker`: a run in Weights & Biases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from callback_core.tracking import Limits, Opening, Point, Rejected, Status, Tracker, Upload
+from callback_wandb import sdk, settings
+from callback_wandb.rows import Rows
+from callback_wandb.versions import fitting, log_version
+
+AXIS: Final = "train/global_step"
+"""The metric that all curves are drawn over."""
+
+_EXIT_CODE: Final[dict[Status, int]] = {"finished": 0, "failed": 1, "interrupted": 255}
+
+
+class WandbTracker(Tracker):
+    """A run in Weights & Biases. Its arguments are described with `WandbCallback`.
+
+    Args:
+        project: See there.
+        log_model: See there.
+        watch: See there.
+        facts: What is known of the model, for the run's configuration.
+
+    Attributes:
+        in_search: Whether the training is a trial of a search, which has a run of its own.
+
+    Raises:
+        ValueError: A setting is wrong.
+    """
+
+    name = "wandb"
+    limits = Limits(text=True)
+
+    def __init__(
+        self,
+        *,
+        project: str | None = None,
+        log_model: str | bool | None = None,
+        watch: str | bool | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.project = settings.project(project)
+        self.log_model = settings.log_model(log_model)
+        self.watch = settings.watch(watch)
+        self.facts = dict(facts or {})
+        self.in_search = False
+        self._disabled = settings.disabled()
+        self._connection: sdk.Connection | None = None
+        self._run: Any = None
+        self._opening: Opening
+        self._rows: Rows
+
+    @property
+    def disabled(self) -> bool:
+        """Whether W&B is switched off."""
+        return self._disabled
+
+    @property
+    def run(self) -> Any:
+        """The run, if it is open in this process."""
+        run = self._run
+        return None if run is None or sdk.is_finished(run) else run
+
+    @property
+    def takes_checkpoints(self) -> bool:
+        """Whether each checkpoint becomes a version of the model."""
+        return self.log_model == "checkpoint"
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return what makes an equal tracker elsewhere."""
+        return {
+            "project": self.project,
+            "log_model": self.log_model,
+            "watch": self.watch,
+            "facts": self.facts,
+        }
+
+    def adopt(self) -> str | None:
+        """Return the path of the run that the user has opened, if there is one."""
+        run = None if self.in_search else sdk.run_of_user()
+        return None if run is None else sdk.path_of(run)
+
+    def parameters_of(
+        self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return all of them, those of the arguments where both have one of a name."""
+        return {**self.facts, **model_config, **arguments}
+
+    def open(self, opening: Opening) -> str:
+        """Open the run of before or a new one, or go on in that of the user."""
+        self._opening = opening
+        self._rows = Rows(opening.folder / "rows.jsonl")
+        with self._open_run() as run:
+            return sdk.path_of(run)
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Set the run's configuration; what it has besides stays."""
+        of_trial = self._opening.trial_parameters or {}
+        with self._open_run() as run:
+            run.config.update({**of_trial, **parameters}, allow_val_change=True)
+
+    def log_metrics(self, points: Sequence[Point]) -> None:
+        """Add the points of one moment as one row of the run's history."""
+        with self._open_run() as run:
+            for (step, time), same in groupby(points, key=lambda point: (point.step, point.time)):
+                row = {point.name: point.value for point in same}
+                with _rejecting():
+                    self._rows.log(run, {**row, AXIS: step, "_timestamp": time})
+
+    log_text = log_metrics
+
+    def log_summary(self, points: Sequence[Point]) -> None:
+        """Put values that a training has one of into the run's summary, under their own names."""
+        values = {point.name.removeprefix("train/"): point.value for point in points}
+        with self._open_run() as run:
+            run.summary.update(values)
+
+    def log_files(self, upload: Upload) -> None:
+        """Add a version of the model, and wait until the server has it."""
+        with self._open_run() as run:
+            log_version(run, f"model-{(_name(self._opening) and run.name) or run.id}", upload)
+
+    def close(self, status: Status | None) -> None:
+        """Have the server take what is left, and end the run; leave one of the user's open."""
+        with self._open_run() as run:
+            if self._connection is not None:
+                going_on_at = run.step if run.offline else None  # not to be had once it is finished
+                try:
+                    run.finish(exit_code=_EXIT_CODE[status or "finished"])
+                finally:
+                    self._let_go()
+                self._rows.forget(going_on_at)
+        self._run = None
+
+    def release(self) -> None:
+        """Leave nothing of the run in the process, even where it hangs."""
+        if self._connection is not None:
+            sdk.hide(self._run)
+
+    @contextmanager
+    def _open_run(self) -> Iterator[Any]:
+        """Yield the run, opened again where it is finished, or where its process has gone."""
+        try:
+            if self.run is None:
+                before = self._connection
+                self._attach()
+                if before is not None:
+                    before.leave()  # not earlier: somebody may still be finishing the run
+            yield self._run
+        except Exception as error:
+            if sdk.is_lost(error):
+                self._let_go(lost=True)
+            raise
+
+    def _let_go(self, *, lost: bool = False) -> None:
+        if lost:
+            self.release()  # so that the run that follows is `wandb.run` in its place
+        connection, self._connection, self._run = self._connection, None, None
+        if connection is not None:
+            connection.leave(lost=lost)
+
+    def _attach(self) -> None:
+        opening, run = self._opening, sdk.run_of_user()
+        if opening.adopted and run is not None and sdk.path_of(run) == opening.run_id:
+            self._run, self._connection = run, None
+        else:
+            self._connection = sdk.Connection(
+                opening.output_dir,
+                new=opening.run_id is None,
+                others=opening.adopted,
+                **self._arguments(opening),
+            )
+            self._run = self._connection.run
+            self._rows.log_again(self._run)
+        self._run.define_metric(AXIS)
+        self._run.define_metric("*", step_metric=AXIS, step_sync=True)
+
+    def _arguments(self, opening: Opening) -> dict[str, Any]:
+        """Return the arguments of `wandb.init` that say which run, new or not, it is."""
+        if opening.run_id is not None:
+            *owner, project, run_id = opening.run_id.split("/")
+            return {"entity": owner[0] if owner else None, "project": project, "id": run_id}
+        # By this it is found again if the training is killed while it is opened.
+        made = opening.folder.parent.name + opening.folder.name.removeprefix(self.name)
+        arguments: dict[str, Any] = {"project": self.project, "id": fitting(made)}
+        name = _name(opening)
+        if opening.trial_name is not None:
+            arguments |= {"name": opening.trial_name, "group": name or str(opening.output_dir)}
+        elif name:
+            arguments["name"] = name
+        return arguments
+
+
+def _name(opening: Opening) -> str | None:
+    """Return the run's name; `None` where it is but the directory, as transformers had it."""
+    if not opening.name or Path(opening.name).absolute() == opening.output_dir:
+        return None
+    return opening.name
+
+
+@contextmanager
+def _rejecting() -> Iterator[None]:
+    """Tell what no row can hold, such as half a surrogate pair, from what fails for now."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise Rejected(str(error)) from error

@@ -1,0 +1,90 @@
+"""A training by hand, without torch: by_hand.py OUTPUT_DIR [kill | missing | fails | begun | open].
+
+It logs eight losses of an eighth of the step. Then it ends; or is killed once the SDK has taken
+all; or ends once it was said that the SDK is missing or fails, or its process or the run is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from typing import Any
+
+from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
+from callback_wandb import WandbCallback
+
+STEPS = 8
+
+
+@dataclass
+class Arguments:
+    """The few arguments that the callbacks read."""
+
+    output_dir: str
+    run_name: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"output_dir": self.output_dir}
+
+
+class Missing(MetaPathFinder):
+    """Finds that the SDK is not installed."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] == "wandb":
+            raise ModuleNotFoundError(f"No module named {name!r}", name="wandb")
+
+
+class Said(logging.Handler):
+    """Notes whether a warning was logged."""
+
+    anything = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.anything = self.anything or record.levelno >= logging.WARNING
+
+
+def has_child() -> bool:
+    """Return whether the SDK's process is there."""
+    return any(listed.read_text() for listed in Path("/proc/self/task").glob("*/children"))
+
+
+def main(output_dir: str, what: str = "") -> None:
+    said = Said()
+    logging.basicConfig()
+    logging.getLogger().addHandler(said)
+    if what == "missing":
+        sys.meta_path.insert(0, Missing())
+    callback = WandbCallback(flush_limit=2 if what in ("fails", "begun", "open") else 30)
+    args: Any = Arguments(output_dir)
+    state, control = TrainerState(max_steps=1000), TrainerControl()
+    handler = CallbackHandler([DefaultFlowCallback, callback], None, None, None, None)
+    handler.on_train_begin(args, state, control)
+    handler.on_epoch_begin(args, state, control)
+    for step in range(1, STEPS + 1):
+        state.global_step = step
+        handler.on_log(args, state, control, logs={"loss": step / 8})
+    tracker = callback.tracker
+    holds = {
+        "kill": lambda: tracker.run is not None and tracker.run.step >= STEPS,
+        "missing": lambda: said.anything,
+        "fails": lambda: said.anything,
+        "begun": has_child,
+        "open": lambda: tracker.run is not None,
+    }
+    while what in holds and not holds[what]():
+        time.sleep(0.02)
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    handler.on_train_end(args, state, control)
+    print(f"trained {STEPS} steps")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,182 @@
+"""What a server on this machine gets from the SDK, and what happens where it is away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from recorded import curves
+from wandb_server import ENTITY, WandbServer
+
+from callback_contract.testing import environment, replay, run_python, wait_until
+from callback_wandb import WandbCallback
+from trainer_torch import Trainer
+from trainer_torch.testing import At, logged_points, small_trainer
+
+BY_HAND = str(Path(__file__).with_name("by_hand.py"))
+
+
+def fail() -> None:
+    raise RuntimeError("broken")
+
+
+def losses(made: Trainer) -> list[tuple[int, float]]:
+    found = logged_points(made)
+    return [(step, value) for (name, step), value in found.items() if name == "train/loss"]
+
+
+def test_a_server_gets_configuration_curves_summary_models_and_the_end(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "digits")
+    monkeypatch.setenv("WANDB_LOG_MODEL", "checkpoint")
+    callback = WandbCallback()
+    made = small_trainer(tmp_path / "out", callback, save_strategy="epoch", run_name="first run")
+    made.train()
+    [run] = server.runs.values()
+    assert (run.project, run.exit_code) == ("digits", 0)
+    assert run.fields["displayName"] == "first run"
+    assert callback.state_dict()["run_id"] == f"{ENTITY}/digits/{run.id}"
+    assert run.points("train/loss") == losses(made)
+    drawn, logged = curves(run.rows()), logged_points(made)
+    assert drawn.items() <= logged.items()
+    assert {name for name, _ in logged.keys() - drawn.keys()} == {
+        "train/train_loss",
+        "train/train_runtime",
+        "train/train_samples_per_second",
+        "train/train_steps_per_second",
+    }  # which are in the summary
+    assert run.summary()["train_loss"] == made.state.log_history[-1]["train_loss"]
+    assert run.config()["learning_rate"] == 0.05
+    assert [artifact.committed for artifact in server.artifacts] == [True] * 4
+    assert {artifact.name for artifact in server.artifacts} == {"model-first-run"}
+    assert "checkpoint-4" in server.artifacts[0].aliases
+    assert "final_model" in server.artifacts[-1].aliases
+    weights = tmp_path / "out" / "checkpoint-12" / "model.safetensors"
+    assert server.artifacts[2].files["model.safetensors"] == weights.read_bytes()
+    assert not list((tmp_path / "out").glob("tracking/*/files/wandb/*"))
+    # The SDK is not to look at sources, the console and git.
+    assert not [name for name in run.files if name.startswith(("code/", "output.log", "diff"))]
+    assert "output.log" not in run.lines
+    assert b'"git"' not in run.files["wandb-metadata.json"]
+
+
+def test_a_resumed_training_goes_on_in_its_run(server: WandbServer, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"save_strategy": "steps", "save_steps": 4}
+    with pytest.raises(RuntimeError):
+        small_trainer(tmp_path / "out", WandbCallback, At(7, fail), **arguments).train()
+    [run] = server.runs.values()
+    assert run.exit_code == 1
+    made = small_trainer(tmp_path / "out", WandbCallback, **arguments)
+    made.train(resume_from_checkpoint=True)
+    [run] = server.runs.values()
+    assert run.points("train/loss") == losses(made)
+    assert [row["_step"] for row in run.rows()] == list(range(len(run.rows())))
+    assert run.exit_code == 0
+
+
+def test_a_run_that_the_user_names_is_gone_on_in(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "named")
+    small_trainer(tmp_path / "out", WandbCallback).train()
+    assert [*server.runs] == ["named"]
+    small_trainer(tmp_path / "other", WandbCallback).train()
+    assert [*server.runs] == ["named"]
+    assert len(server.runs["named"].points("train/loss")) == 24
+
+
+def test_rows_that_the_server_lacks_after_a_kill_are_sent_again_and_none_twice(
+    server: WandbServer, tmp_path: Path
+) -> None:
+    assert run_python(BY_HAND, str(tmp_path / "out"), "kill").returncode == -9
+    done = replay(tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [run] = server.runs.values()
+    assert [step for step, _ in run.points("train/loss")] == list(range(1, 9))
+    assert run.exit_code == 1
+
+
+def test_a_server_that_is_away_costs_the_training_nothing_and_is_delivered_to_later(
+    server: WandbServer, impatient: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.stop()
+    ended: list[float] = []
+    made = small_trainer(
+        tmp_path / "out",
+        WandbCallback(flush_limit=1, log_model="end"),
+        At(12, lambda: ended.append(time.monotonic())),
+    )
+    made.train()
+    # Not what it takes to reach the server and to give up, which the SDK is asked to do in 2 s.
+    assert time.monotonic() - ended[0] < 60
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert sum("wandb" in message for message in warnings) <= 2
+    assert "callback_core.tracking.replay" in warnings[-1]
+    assert not server.runs
+    server.start()
+    done = replay(tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [run] = server.runs.values()
+    assert run.points("train/loss") == losses(made)
+    assert run.exit_code == 0
+    assert [artifact.committed for artifact in server.artifacts] == [True]
+    wait_until(lambda: wandb.run is None)
+
+
+@pytest.mark.parametrize("how", ["broken", "silent"])
+def test_what_a_server_lacks_that_went_away_is_sent_when_it_is_back(
+    how: Any, server: WandbServer, impatient: None, tmp_path: Path
+) -> None:
+    callback = WandbCallback(flush_limit=2)
+
+    def leave() -> None:
+        wait_until(lambda: callback.tracker.run is not None and callback.tracker.run.step > 3)
+        server.mode = how
+
+    made = small_trainer(tmp_path / "out", callback, At(9, leave))
+    made.train()
+    [run] = server.runs.values()
+    assert run.exit_code is None
+    server.mode = "ok"
+    done = replay(tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert run.points("train/loss") == losses(made)
+    assert run.exit_code == 0
+
+
+def test_without_a_key_the_sdk_does_not_ask_for_one(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY")
+    _, terminal = os.openpty()
+    done = subprocess.run(
+        [sys.executable, BY_HAND, str(tmp_path / "out"), "fails"],
+        env=environment(),
+        stdin=terminal,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "trained 8 steps" in done.stdout, done.stderr
+    assert "wandb login" in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["broken", "silent"])
+@pytest.mark.parametrize("since", ["begun", "open"])
+def test_a_server_that_is_of_no_use_holds_no_program_at_its_exit(
+    since: str, mode: Any, server: WandbServer, tmp_path: Path
+) -> None:
+    if since == "begun":
+        server.mode = mode
+    else:
+        server.then = mode
+    done = run_python(BY_HAND, str(tmp_path / "out"), since, timeout=45)
+    assert "trained 8 steps" in done.stdout, done.stderr
+    assert "Training was not affected, but wandb has not" in done.stderr
