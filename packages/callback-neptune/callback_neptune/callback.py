@@ -143,8 +143,8 @@ class NeptuneCallback(TrackerCallback):
         best = self.tracker.log_checkpoints == "best"
         if best and state.is_world_process_zero and not _has_a_best(args):
             logger.warning(
-                "log_checkpoints is 'best', but no metric_for_best_model says which checkpoint that "
-                "is: none is uploaded."
+                "log_checkpoints is 'best', but no metric_for_best_model says which checkpoint "
+                "that is: none is uploaded."
             )
         super().on_train_begin(args, state, control, model=model, **kwargs)
 
