@@ -15,9 +15,8 @@ import neptune
 import pytest
 from neptune_server import NeptuneServer
 
-from callback_contract.testing import run_python, wait_until
+from callback_contract.testing import replay, run_python, wait_until
 from callback_core import TrainerCallback
-from callback_core.tracking import replay
 from callback_neptune import NeptuneCallback
 from trainer_torch.testing import At, Trial, comparable, logged_points, raising, small_trainer
 
@@ -190,6 +189,7 @@ def test_a_training_goes_on_in_the_run_that_with_id_names(
     assert any(path.startswith("b/train/") for path in server.only().series)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_in_its_run(server: NeptuneServer, tmp_path: Path) -> None:
     done = run_python("-c", TRAINING, str(tmp_path / "out"), "6")
     assert done.returncode == -9
@@ -201,6 +201,7 @@ def test_a_resumed_training_goes_on_in_its_run(server: NeptuneServer, tmp_path: 
     assert run.fields["sys/failed"] is False
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_closes_the_run_of_a_training_that_is_killed(
     server: NeptuneServer, tmp_path: Path
 ) -> None:
@@ -213,6 +214,7 @@ def test_a_process_of_its_own_closes_the_run_of_a_training_that_is_killed(
     ) in server.only().curves()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["broken", "silent", "refusing"])
 def test_a_service_that_is_away_costs_the_training_nothing(
     server: NeptuneServer, tmp_path: Path, mode: Any
@@ -230,7 +232,8 @@ def test_a_service_that_is_away_costs_the_training_nothing(
     server.mode = "ok"
     if mode != "broken":
         server.start()
-    assert replay.main([str(tmp_path / "out")]) == 0
+    done = replay(tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert server.only().curves() == logged_points(trained)
     assert server.only().fields["finetuning/training_status"] == "finished"
 
