@@ -49,6 +49,8 @@ class Recorded:
         elif kind == "insertStrings":
             self.tags |= set(content["values"])
         elif kind == "deleteAttribute":
+            if path not in self.types():
+                return f"there is no {path}"
             self.delete(path)
         elif kind.startswith("assign"):
             self.fields[path] = content["value"]

@@ -386,3 +386,32 @@ def test_a_given_run_gets_checkpoints_before_their_copies_are_gone(
     files = server.only().file_sets
     assert set(files) == {f"finetuning/checkpoints/checkpoint-{n}" for n in (4, 8, 12)}
     assert all("model.safetensors" in names for names in files.values())
+
+
+def test_an_upload_that_fails_is_tried_again(
+    server: NeptuneServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.failing_uploads = 2
+    callback = NeptuneCallback(log_checkpoints="last")
+    trained = small_trainer(tmp_path / "out", callback, save_strategy="epoch")
+    trained.train()
+    assert server.failing_uploads == 0
+    assert set(server.only().file_sets) == {"finetuning/checkpoints/last/checkpoint-12"}
+    assert server.only().curves() == logged_points(trained)
+    assert "has refused" not in caplog.text
+    assert "rejected" not in caplog.text
+
+
+def test_what_neptune_refuses_is_said_with_its_words(
+    server: NeptuneServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = users_run()
+    mine["finetuning/train/loss"].append(0.5, step=6)
+    mine.wait()
+    mine.stop()
+    trained = small_trainer(tmp_path / "out", NeptuneCallback(with_id="RUN-1"))
+    trained.train()
+    assert "the steps of finetuning/train/loss must grow, but" in caplog.text
+    curves, loss = server.only().curves(), "train/loss"
+    others = {key: value for key, value in logged_points(trained).items() if key[0] != loss}
+    assert {key: value for key, value in curves.items() if key[0] != loss} == others
