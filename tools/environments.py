@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,19 @@ class Environment:
         command = [str(self.python), *arguments]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, env=_plain() | variables, **pipes, **options)
+
+    @contextmanager
+    def serving(self, script: str, *arguments: str) -> Iterator[str]:
+        """Run a script that prints an address and serves there, and return the address."""
+        process = self.start(script, *arguments, variables={}, stdin=subprocess.PIPE)
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(10)
+            finally:
+                process.kill()
 
 
 def _plain() -> dict[str, str]:

@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from environments import Environment
 from trackers import ROOT, TRACKERS, TrackerPackage, with_what_it_needs
 
+TOOLS: Final = ROOT / "tools"
 MEASURED: Final = ROOT / "docs" / "measured"
 PAGE: Final = ROOT / "docs" / "trackers.md"
 IMPORTS: Final = 3
@@ -26,17 +27,6 @@ LIMIT: Final = 300
 """Seconds after which a probe is given up."""
 
 WAYS: Final = ("refuses", "hangs", "answers 500")
-
-# A server of the contract's, in a process of its own, that says its address.
-SERVER: Final = """
-import sys
-from callback_contract.testing import StandIn
-server = StandIn()
-server.mode = sys.argv[1]
-server.start()
-print(server.url, flush=True)
-sys.stdin.read()
-"""
 
 
 def measure(tracker: TrackerPackage) -> dict[str, Any]:
@@ -56,14 +46,17 @@ def measure(tracker: TrackerPackage) -> dict[str, Any]:
             "import": import_time(environment, tracker.module),
         }
         environment.install_ours(["callback-contract"], tracker.lock)
-        runs = folder / "runs"
-        runs.mkdir()
-        found |= probe(environment, "cost", tracker, tracker.local(runs), folder)
-        if tracker.service is not None:
+        work = folder / "work"
+        work.mkdir()
+        url = ""
+        with ExitStack() as servers:
+            if tracker.server is not None:
+                script = str(TOOLS / tracker.server)
+                url = servers.enter_context(environment.serving(script, str(work / tracker.name)))
+            found |= probe(environment, "cost", tracker, tracker.local(work, url), work)
+        if tracker.away is not None:
             for way in WAYS:
-                with service(environment, way) as url:
-                    variables = tracker.service(url)
-                    found[way] = probe(environment, "away", tracker, variables, folder)
+                found[way] = try_away(environment, tracker, way, work)
     return found
 
 
@@ -85,44 +78,36 @@ def import_time(environment: Environment, module: str) -> float:
     return min(run(f"import {module}") - run("pass") for _ in range(IMPORTS))
 
 
+def try_away(
+    environment: Environment, tracker: TrackerPackage, way: str, work: Path
+) -> dict[str, Any]:
+    """How a training goes whose tracker's service is away in one of `WAYS`."""
+    assert tracker.away is not None
+    mode = {"hangs": "silent"}.get(way, "broken")
+    with environment.serving(str(TOOLS / "serve_badly.py"), mode) as url:
+        if way != "refuses":
+            return probe(environment, "away", tracker, tracker.away(url), work)
+    return probe(environment, "away", tracker, tracker.away(url), work)
+
+
 def probe(
     environment: Environment,
     what: str,
     tracker: TrackerPackage,
     variables: dict[str, str],
-    folder: Path,
+    work: Path,
 ) -> dict[str, Any]:
     """What `bench/one_tracker.py` prints, and the seconds that its process then took to end."""
-    script = str(ROOT / "tools" / "bench" / "one_tracker.py")
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    process = environment.start(
-        script, what, tracker.name, variables={"HOME": str(home), **variables}, cwd=folder
-    )
-    assert process.stdout is not None
+    command = [str(TOOLS / "bench" / "one_tracker.py"), what, tracker.name]
+    if tracker.wrapper is not None:
+        command = [str(TOOLS / tracker.wrapper), str(work / tracker.name), *command]
+    process = environment.start(*command, variables={"HOME": str(work), **variables}, cwd=work)
     for line in process.stdout:  # an SDK may print something, too
         if line.startswith("{"):
             begun = time.perf_counter()
             process.wait(LIMIT)
             return {**json.loads(line), "exit": time.perf_counter() - begun}
     sys.exit(f"measure_trackers: {tracker.name}: {what} ended with {process.wait()}")
-
-
-@contextmanager
-def service(environment: Environment, way: str) -> Iterator[str]:
-    """The address of a service that is away in one of `WAYS`."""
-    mode = {"hangs": "silent"}.get(way, "broken")
-    process = environment.start("-c", SERVER, mode, variables={}, stdin=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        if way == "refuses":
-            process.kill()
-            process.wait()
-        yield url
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_with_oldest(tracker: TrackerPackage) -> str:

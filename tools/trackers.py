@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import sqlite3
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,18 +22,23 @@ class TrackerPackage(NamedTuple):
         name: What `report_to` calls it.
         package: Its name on a package index.
         module: What is imported with its SDK.
-        local: Given a folder, the environment variables with which it keeps a run in there.
-        stored: What there is in that folder then, as a pattern of paths.
-        service: Given a URL, the variables with which it looks for its service there; `None` where
-            it has none.
+        local: Given an empty folder to work in, and the address of its `server`, the environment
+            variables with which it keeps a run on this machine.
+        is_stored: Given that folder, whether there is something of a run in there.
+        away: Given a URL, the variables with which it looks for its service there; `None` where it
+            has none.
+        server: The script in tools/ that serves what `local` needs, if it needs that.
+        wrapper: The script in tools/ in which a training has to run, if it has to.
     """
 
     name: str
     package: str
     module: str
-    local: Callable[[Path], Variables]
-    stored: str
-    service: Callable[[str], Variables] | None = None
+    local: Callable[[Path, str], Variables]
+    is_stored: Callable[[Path], bool]
+    away: Callable[[str], Variables] | None = None
+    server: str | None = None
+    wrapper: str | None = None
 
     @property
     def lock(self) -> Path:
@@ -71,6 +78,28 @@ def with_what_it_needs(package: str) -> Iterator[str]:
     yield package
 
 
+def _has(pattern: str) -> Callable[[Path], bool]:
+    return lambda folder: any(folder.glob(pattern))
+
+
+def _has_points(database: str) -> Callable[[Path], bool]:
+    """Whether a database of MLflow's has points."""
+
+    def is_stored(folder: Path) -> bool:
+        with sqlite3.connect(folder / database) as opened:
+            return opened.execute("select count(*) from metrics").fetchone()[0] > 0
+
+    return is_stored
+
+
+def _mlflow(folder: Path, url: str) -> Variables:
+    return {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+
+
+def _mlflow_away(url: str) -> Variables:
+    return {"MLFLOW_TRACKING_URI": url}
+
+
 def _comet_away(url: str) -> Variables:
     return {"COMET_URL_OVERRIDE": f"{url}/clientlib/", "COMET_API_KEY": "k" * 25}
 
@@ -81,8 +110,28 @@ def _clearml_away(url: str) -> Variables:
 
 
 def _neptune_away(url: str) -> Variables:
-    token = base64.b64encode(json.dumps({"api_address": url, "api_url": url}).encode()).decode()
-    return {"NEPTUNE_API_TOKEN": token, "NEPTUNE_PROJECT": "team/project"}
+    token = {"api_address": url, "api_url": url, "api_key": "key"}
+    encoded = base64.b64encode(json.dumps(token).encode()).decode()
+    return {"NEPTUNE_API_TOKEN": encoded, "NEPTUNE_PROJECT": "work/space"}
+
+
+def _dagshub(folder: Path, url: str) -> Variables:
+    """A clone of the repository of the stand-in, by which it is found."""
+    git = ["git", "-C", str(folder)]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "remote", "add", "origin", f"{url}/o/r.git"], check=True)
+    return {"DAGSHUB_CLIENT_HOST": url, "DAGSHUB_USER_TOKEN": "d" * 40}
+
+
+def _dagshub_away(url: str) -> Variables:
+    there = {"DAGSHUB_CLIENT_HOST": url, "DAGSHUB_USER_TOKEN": "d" * 40}
+    return {**there, "MLFLOW_TRACKING_URI": f"{url}/o/r.mlflow"}
+
+
+def _flyte(folder: Path, url: str) -> Variables:
+    execution = [f"EXECUTION_{part}" for part in ("ID", "PROJECT", "DOMAIN")]
+    task = [f"TASK_{part}" for part in ("PROJECT", "DOMAIN", "NAME", "VERSION")]
+    return {f"FLYTE_INTERNAL_{part}": "example" for part in execution + task}
 
 
 TRACKERS = {
@@ -92,50 +141,86 @@ TRACKERS = {
             "tensorboard",
             "callback-tensorboard",
             "tensorboard.summary.writer.event_file_writer",
-            lambda folder: {"TENSORBOARD_LOGGING_DIR": str(folder)},
-            "**/events.out.tfevents.*",
+            lambda folder, _: {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard")},
+            _has("tensorboard/**/events.out.tfevents.*"),
+        ),
+        TrackerPackage(
+            "wandb",
+            "callback-wandb",
+            "wandb",
+            lambda folder, _: {"WANDB_MODE": "offline", "WANDB_DIR": str(folder)},
+            _has("wandb/*/run-*.wandb"),
+            lambda url: {"WANDB_BASE_URL": url, "WANDB_API_KEY": "k" * 40},
         ),
         TrackerPackage(
             "comet_ml",
             "callback-comet",
             "comet_ml",
-            lambda folder: {"COMET_MODE": "OFFLINE", "COMET_OFFLINE_DIRECTORY": str(folder)},
-            "*.zip",
+            lambda folder, _: {
+                "COMET_MODE": "OFFLINE",
+                "COMET_OFFLINE_DIRECTORY": str(folder / "comet"),
+            },
+            _has("comet/*.zip"),
             _comet_away,
         ),
         TrackerPackage(
             "mlflow",
             "callback-mlflow",
             "mlflow",
-            lambda folder: {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"},
-            "mlflow.db",
-            lambda url: {"MLFLOW_TRACKING_URI": url},
-        ),
-        TrackerPackage(
-            "codecarbon",
-            "callback-codecarbon",
-            "codecarbon",
-            lambda folder: {
-                "CODECARBON_COUNTRY_ISO_CODE": "SWE",
-                "CODECARBON_OUTPUT_DIR": str(folder),
-            },
-            "emissions.csv",
-        ),
-        TrackerPackage(
-            "clearml",
-            "callback-clearml",
-            "clearml",
-            lambda folder: {"CLEARML_OFFLINE_MODE": "1", "CLEARML_CACHE_DIR": str(folder)},
-            "**/*.zip",
-            _clearml_away,
+            _mlflow,
+            _has_points("mlflow.db"),
+            _mlflow_away,
         ),
         TrackerPackage(
             "neptune",
             "callback-neptune",
             "neptune",
-            lambda folder: {"NEPTUNE_MODE": "offline", "NEPTUNE_DATA_DIRECTORY": str(folder)},
-            "offline/**/data-*.log",
+            lambda folder, _: {"NEPTUNE_MODE": "offline"},
+            _has(".neptune/offline/**/data-*.log"),
             _neptune_away,
+        ),
+        TrackerPackage(
+            "azure_ml",
+            "callback-azureml",
+            "azureml.mlflow",
+            _mlflow,
+            _has_points("mlflow.db"),
+            _mlflow_away,
+        ),
+        TrackerPackage(
+            "codecarbon",
+            "callback-codecarbon",
+            "codecarbon",
+            lambda folder, _: {"CODECARBON_COUNTRY_ISO_CODE": "SWE"},
+            _has("run/emissions.csv"),
+        ),
+        TrackerPackage(
+            "clearml",
+            "callback-clearml",
+            "clearml",
+            lambda folder, _: {
+                "CLEARML_OFFLINE_MODE": "1",
+                "CLEARML_CACHE_DIR": str(folder / "clearml"),
+            },
+            _has("clearml/**/*.zip"),
+            _clearml_away,
+        ),
+        TrackerPackage(
+            "dagshub",
+            "callback-dagshub",
+            "dagshub",
+            _dagshub,
+            _has_points("dagshub/server.db"),
+            _dagshub_away,
+            server="serve_dagshub.py",
+        ),
+        TrackerPackage(
+            "flyte",
+            "callback-flyte",
+            "flytekit",
+            _flyte,
+            _has("flyte/checkpoints/checkpoint-*"),
+            wrapper="in_flyte_task.py",
         ),
     )
 }

@@ -9,12 +9,14 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from environments import Environment
 from trackers import ROOT, TRACKERS, TrackerPackage, with_what_it_needs
 
+TOOLS = ROOT / "tools"
 EXAMPLE = ("torch", "scikit-learn")
 
 
@@ -28,7 +30,7 @@ def try_alone(tracker: TrackerPackage, folder: Path) -> list[str]:
     others = {one.sdk[0] for one in TRACKERS.values()} - own
     present = sorted(others & environment.distributions().keys())
     problems = [f"{name} is there, which is another tracker's SDK" for name in present]
-    return problems + train(environment, [tracker], folder)
+    return problems + train(environment, [tracker], folder / "work")
 
 
 def try_together(trackers: Sequence[TrackerPackage], folder: Path) -> list[str]:
@@ -38,24 +40,32 @@ def try_together(trackers: Sequence[TrackerPackage], folder: Path) -> list[str]:
     environment.install(*(pin for pin in pins("torch") if pin.startswith("torch==")), EXAMPLE[1])
     environment.install_ours(["trainer-torch", *packages])
     subprocess.run([environment.python, "-m", "pip", "check"], check=True)
-    return train(environment, trackers, folder)
+    return train(environment, trackers, folder / "work")
 
 
-def train(environment: Environment, trackers: Iterable[TrackerPackage], folder: Path) -> list[str]:
+def train(environment: Environment, trackers: Sequence[TrackerPackage], folder: Path) -> list[str]:
     """Train the digits example, and return of which trackers nothing is stored."""
-    variables: dict[str, str] = {}
-    for tracker in trackers:
-        (folder / tracker.name).mkdir()
-        variables |= tracker.local(folder / tracker.name)
+    folder.mkdir()
     names = [tracker.name for tracker in trackers]
     command = [str(ROOT / "docs/examples/digits.py"), "--max-steps", "20", "--report-to", *names]
     command += ["--output-dir", str(folder / "run")]
-    done = environment.run(*command, variables=variables, cwd=folder, timeout=600)
+    with ExitStack() as servers:
+        variables = {"HOME": str(folder)}
+        for tracker in trackers:
+            url = ""
+            if tracker.server is not None:
+                environment.install_ours(["callback-contract"], tracker.lock)  # has a server
+                server = environment.serving(
+                    str(TOOLS / tracker.server), str(folder / tracker.name)
+                )
+                url = servers.enter_context(server)
+            if tracker.wrapper is not None:
+                command = [str(TOOLS / tracker.wrapper), str(folder / tracker.name), *command]
+            variables |= tracker.local(folder, url)
+        done = environment.run(*command, variables=variables, cwd=folder, timeout=600)
     problems = [f"the example ended with {done.returncode}"] if done.returncode else []
-    for tracker in trackers:
-        if not any((folder / tracker.name).glob(tracker.stored)):
-            problems.append(f"{tracker.name} has stored no {tracker.stored}")
-    return problems
+    missing = [tracker.name for tracker in trackers if not tracker.is_stored(folder)]
+    return problems + [f"{name} has stored nothing" for name in missing]
 
 
 def pins(resolve: str) -> list[str]:

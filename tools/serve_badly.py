@@ -1,0 +1,14 @@
+"""Serve as a service that is out of order, until standard input ends: `serve_badly.py MODE`.
+
+The modes are those of the contract's `StandIn`: `silent` or `broken`. Its address is printed.
+"""
+
+import sys
+
+from callback_contract.testing import StandIn
+
+server = StandIn()
+server.mode = sys.argv[1]  # type: ignore[assignment]
+with server:
+    print(server.url, flush=True)
+    sys.stdin.read()

@@ -1,0 +1,25 @@
+"""Serve a DagsHub in FOLDER until standard input ends: `serve_dagshub.py FOLDER`.
+
+It is that of callback-dagshub's tests, with a real MLflow server behind it. Its address is printed.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "packages" / "callback-dagshub" / "tests"))
+
+from dagshub_server import DagsHub
+
+from callback_mlflow.testing import MLflowServer
+
+folder = Path(sys.argv[1])
+folder.mkdir()
+mlflow = MLflowServer(folder)
+mlflow.start()
+try:
+    mlflow.wait()
+    with DagsHub(mlflow.uri) as dagshub:
+        print(dagshub.url, flush=True)
+        sys.stdin.read()
+finally:
+    mlflow.stop()
