@@ -126,9 +126,9 @@ def elsewhere(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def keep(private: dict[str, Any]) -> str:
-    """Keep what does not leave this process, and return a key to it that may."""
-    key = uuid4().hex
+def keep(private: dict[str, Any], key: str | None) -> str:
+    """Keep what does not leave this process under `key`, or a new one, which may; return it."""
+    key = key or uuid4().hex
     _KEPT[key] = private
     return key
 

@@ -104,11 +104,14 @@ class NeptuneCallback(TrackerCallback):
         if given is not None and sdk.is_open(given):
             return given
         recording, delivery = self._recording, self._delivery
-        if recording is not None and recording.ended is None and self.delivery != "process":
-            if delivery is None or not delivery.started:
-                raise RuntimeError("The Neptune run is opened when the first epoch begins.")
+        goes_on = recording is not None and recording.ended is None
+        if goes_on and (delivery is None or not delivery.started):
+            raise RuntimeError("The Neptune run is opened when the first epoch begins.")
+        if goes_on and self.delivery != "process":
             return self.tracker.wait_for_run(self.open_limit)
         run_id = self.state_dict()["run_id"]
+        if goes_on and run_id is None:
+            raise RuntimeError("The Neptune run is not open yet, in the process that delivers.")
         ours = self._connection
         if ours is None or not sdk.is_open(ours) or run_id not in (None, sdk.id_of(ours)):
             self._connection = self.tracker.connection(run_id)
@@ -140,8 +143,8 @@ class NeptuneCallback(TrackerCallback):
         best = self.tracker.log_checkpoints == "best"
         if best and state.is_world_process_zero and not _has_a_best(args):
             logger.warning(
-                "log_checkpoints is 'best', but no metric_for_best_model says which checkpoint that "
-                "is: none is uploaded."
+                "log_checkpoints is 'best', but no metric_for_best_model says which checkpoint "
+                "that is: none is uploaded."
             )
         super().on_train_begin(args, state, control, model=model, **kwargs)
 

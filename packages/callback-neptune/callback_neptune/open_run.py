@@ -59,7 +59,7 @@ class OpenRun:
 
     def assign(self, fields: Mapping[str, Any]) -> None:
         """Set fields, by their whole paths."""
-        self._send(lambda: self._assign(fields), "fields")
+        _say(self._send(lambda: self._assign(fields)), "fields")
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Set fields in the namespace."""
@@ -79,7 +79,7 @@ class OpenRun:
                     timestamps=[point.time for point in its_points],
                 )
 
-        self._send(extend, "points")
+        _say(self._send(extend), "points")
 
     def log_files(self, upload: Upload, keeps_one: bool) -> None:
         """Upload a directory; with `keeps_one`, delete the one before as soon as it is there."""
@@ -90,20 +90,18 @@ class OpenRun:
             self._upload(path, self._kept(upload))
         else:
             with _named_apart(upload.path) as directory:
-                if refused := self._upload(path, directory):
-                    raise Rejected("; ".join(refused))
+                self._upload(path, directory)
         self._folder.mkdir(parents=True, exist_ok=True)
         note.write_text(upload.name, "utf-8")
         if before is not None and before != upload.name:
-            self._send(lambda: self.run.pop(f"{self._checkpoints}/{before}"), "deletions")
-            shutil.rmtree(self._folder / "checkpoints" / before, ignore_errors=True)
+            self._delete(before)
 
     def close(self, status: Status | None) -> None:
         """Note how the training ended, and stop the run if it is ours."""
         if status is not None:
             ended = {f"{self._namespace}/training_status": status, "sys/failed": status == "failed"}
             self.assign(ended)
-        self._flush()
+        _say(self._send(lambda: None), "values")  # that the user has added
         if self._is_ours:
             sdk.stop(self.run)
 
@@ -115,41 +113,33 @@ class OpenRun:
                 self.run.pop(path)
                 self.run[path] = value
 
-    def _send(self, give: Callable[[], Any], what: str) -> None:
-        """Give the run something, and see that it is sent, or safe on the disk."""
+    def _send(self, give: Callable[[], Any]) -> list[str]:
+        """Give the run something, see that it is sent, and return what the server says against it.
+
+        To a run of the user's it is given when it is on the disk, from where Neptune sends it.
+        """
         try:
             give()
-            refused = self._flush()
+            if self._outbox is not None:
+                return self._outbox.flush()
         except Exception:
             if self._outbox is not None:
                 self._outbox.forget_own()  # it is given again
             raise
-        if refused:
-            logger.warning("Neptune has refused some %s: %s", what, "; ".join(refused))
-
-    def _flush(self) -> list[str]:
-        """Send what the run was given, and return what the server says against it.
-
-        What is given to a run of the user's is on the disk then, from where Neptune sends it.
-        """
-        if self._outbox is not None:
-            return self._outbox.flush()
         self.run.wait(disk_only=True)
         return []
 
-    def _upload(self, path: str, directory: Path) -> list[str]:
+    def _upload(self, path: str, directory: Path) -> None:
         """Upload files, and return when they have been read."""
-        if self.run.exists(path):  # of a try before, or of a training that was resumed
-            self.run.pop(path)
-        try:
-            self.run[path].upload_files(str(directory))
-            refused = self._flush()
-        except Exception:
-            if self._outbox is not None:
-                self._outbox.forget_own()
-            raise
+        if refused := self._send(lambda: self.run[path].upload_files(str(directory))):
+            raise Rejected("; ".join(refused))
         self._wait_for_thread()
-        return refused
+
+    def _delete(self, checkpoint: str) -> None:
+        path = f"{self._checkpoints}/{checkpoint}"
+        if self.run.exists(path):
+            _say(self._send(lambda: self.run.pop(path)), "deletions")
+        shutil.rmtree(self._folder / "checkpoints" / checkpoint, ignore_errors=True)
 
     def _wait_for_thread(self) -> None:
         """Wait until Neptune's thread, which a run of the user's has, has sent everything.
@@ -173,6 +163,11 @@ class OpenRun:
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(upload.path, kept, copy_function=_linked)
         return kept
+
+
+def _say(refused: list[str], what: str) -> None:
+    if refused:
+        logger.warning("Neptune has refused some %s: %s", what, "; ".join(refused))
 
 
 @contextmanager

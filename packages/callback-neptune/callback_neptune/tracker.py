@@ -103,14 +103,9 @@ class NeptuneTracker(Tracker):
 
     def settings(self) -> dict[str, Any] | None:
         """Return what makes an equal tracker elsewhere; the token is in the environment there."""
-        if self._kept is None:
-            self._kept = arguments.keep(
-                {
-                    "api_token": self.api_token,
-                    "given": self.given,
-                    "run_arguments": {n: self.run_arguments[n] for n in self.bound_arguments},
-                }
-            )
+        bound = {name: self.run_arguments[name] for name in self.bound_arguments}
+        private = {"api_token": self.api_token, "given": self.given, "run_arguments": bound}
+        self._kept = arguments.keep(private, self._kept)
         project = self.project
         if project is None and self.given is not None and not sdk.is_offline(self.given):
             project = sdk.project_of(self.given)
@@ -165,12 +160,14 @@ class NeptuneTracker(Tracker):
             self.log_checkpoints, f"checkpoints/{self.log_checkpoints}"
         )
         self._run = OpenRun(run, given is None, namespace, checkpoints, opening.folder)
-        self._is_open.set()
         if opening.run_id is None or opening.adopted or sdk.is_offline(run):
-            self._run.assign({INTEGRATION_VERSION_KEY: version("callback-neptune")})
-            if opening.trial_name is not None:
-                trial = {"trial": opening.trial_name, "trial_params": opening.trial_parameters}
-                self._run.log_parameters(as_parameters(trial))
+            try:
+                self._describe(opening)
+            except Exception:  # it is opened again
+                if given is None:
+                    sdk.stop(run)
+                raise
+        self._is_open.set()
         return sdk.id_of(run)
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
@@ -226,6 +223,13 @@ class NeptuneTracker(Tracker):
     def _opened_run(self) -> OpenRun:
         assert self._run is not None
         return self._run
+
+    def _describe(self, opening: Opening) -> None:
+        """Tell a new run, or the user's, what comes here."""
+        self._opened_run.assign({INTEGRATION_VERSION_KEY: version("callback-neptune")})
+        if opening.trial_name is not None:
+            trial = {"trial": opening.trial_name, "trial_params": opening.trial_parameters}
+            self._opened_run.log_parameters(as_parameters(trial))
 
     def _opened(self, opening: Opening) -> Any:
         """Return the run of before, the one that was asked for, or a new one."""

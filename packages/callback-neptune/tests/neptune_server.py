@@ -107,12 +107,14 @@ class NeptuneServer(StandIn):
     Attributes:
         runs: What it has got, in order.
         token: The token by which it is entered.
+        failing_uploads: So many uploads fail that come next.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.runs: list[Recorded] = []
         self.token = token_for(self.url)
+        self.failing_uploads = 0
 
     def only(self) -> Recorded:
         """Return the only run."""
@@ -185,6 +187,9 @@ class NeptuneServer(StandIn):
         return Answer.of({})
 
     def answer_files(self, query: dict[str, str], body: bytes) -> Answer:
+        if self.failing_uploads:
+            self.failing_uploads -= 1
+            return Answer(500)
         with tarfile.open(fileobj=io.BytesIO(body)) as archive:
             for member in archive:
                 content = archive.extractfile(member)

@@ -49,6 +49,8 @@ class Recorded:
         elif kind == "insertStrings":
             self.tags |= set(content["values"])
         elif kind == "deleteAttribute":
+            if path not in self.types():
+                return f"there is no {path}"
             self.delete(path)
         elif kind.startswith("assign"):
             self.fields[path] = content["value"]
@@ -99,7 +101,7 @@ def offline_runs(folder: Path) -> list[Recorded]:
     A folder holds JSON objects, one after the other. One that is being made is not there yet.
     """
     found = []
-    made = [path for path in folder.glob("offline/run__*") if _metadata(path).read_text("utf-8")]
+    made = [p for p in folder.glob("offline/run__*") if _size(p / "metadata.json")]
     for path in sorted(made, key=_creation):
         run = Recorded(path.name.split("__")[1])
         for file in sorted(path.glob("data-*.log"), key=lambda f: int(f.stem.split("-")[1])):
@@ -109,12 +111,12 @@ def offline_runs(folder: Path) -> list[Recorded]:
     return found
 
 
-def _metadata(path: Path) -> Path:
-    return path / "metadata.json"
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _creation(path: Path) -> str:
-    created: str = json.loads(_metadata(path).read_text("utf-8"))["createdAt"]
+    created: str = json.loads((path / "metadata.json").read_text("utf-8"))["createdAt"]
     return created
 
 

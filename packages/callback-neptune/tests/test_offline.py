@@ -33,6 +33,7 @@ def test_a_training_is_in_the_folder(tmp_path: Path) -> None:
     assert run.fields["finetuning/training_status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_writes_the_folder_too(tmp_path: Path) -> None:
     trained = small_trainer(tmp_path / "out", offline(delivery="process", flush_limit=100.0))
     trained.train()

@@ -15,9 +15,8 @@ import neptune
 import pytest
 from neptune_server import NeptuneServer
 
-from callback_contract.testing import run_python, wait_until
+from callback_contract.testing import replay, run_python, wait_until
 from callback_core import TrainerCallback
-from callback_core.tracking import replay
 from callback_neptune import NeptuneCallback
 from trainer_torch.testing import At, Trial, comparable, logged_points, raising, small_trainer
 
@@ -190,6 +189,7 @@ def test_a_training_goes_on_in_the_run_that_with_id_names(
     assert any(path.startswith("b/train/") for path in server.only().series)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_in_its_run(server: NeptuneServer, tmp_path: Path) -> None:
     done = run_python("-c", TRAINING, str(tmp_path / "out"), "6")
     assert done.returncode == -9
@@ -201,6 +201,7 @@ def test_a_resumed_training_goes_on_in_its_run(server: NeptuneServer, tmp_path: 
     assert run.fields["sys/failed"] is False
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_closes_the_run_of_a_training_that_is_killed(
     server: NeptuneServer, tmp_path: Path
 ) -> None:
@@ -213,6 +214,7 @@ def test_a_process_of_its_own_closes_the_run_of_a_training_that_is_killed(
     ) in server.only().curves()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["broken", "silent", "refusing"])
 def test_a_service_that_is_away_costs_the_training_nothing(
     server: NeptuneServer, tmp_path: Path, mode: Any
@@ -230,7 +232,8 @@ def test_a_service_that_is_away_costs_the_training_nothing(
     server.mode = "ok"
     if mode != "broken":
         server.start()
-    assert replay.main([str(tmp_path / "out")]) == 0
+    done = replay(tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert server.only().curves() == logged_points(trained)
     assert server.only().fields["finetuning/training_status"] == "finished"
 
@@ -383,3 +386,32 @@ def test_a_given_run_gets_checkpoints_before_their_copies_are_gone(
     files = server.only().file_sets
     assert set(files) == {f"finetuning/checkpoints/checkpoint-{n}" for n in (4, 8, 12)}
     assert all("model.safetensors" in names for names in files.values())
+
+
+def test_an_upload_that_fails_is_tried_again(
+    server: NeptuneServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.failing_uploads = 2
+    callback = NeptuneCallback(log_checkpoints="last")
+    trained = small_trainer(tmp_path / "out", callback, save_strategy="epoch")
+    trained.train()
+    assert server.failing_uploads == 0
+    assert set(server.only().file_sets) == {"finetuning/checkpoints/last/checkpoint-12"}
+    assert server.only().curves() == logged_points(trained)
+    assert "has refused" not in caplog.text
+    assert "rejected" not in caplog.text
+
+
+def test_what_neptune_refuses_is_said_with_its_words(
+    server: NeptuneServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = users_run()
+    mine["finetuning/train/loss"].append(0.5, step=6)
+    mine.wait()
+    mine.stop()
+    trained = small_trainer(tmp_path / "out", NeptuneCallback(with_id="RUN-1"))
+    trained.train()
+    assert "the steps of finetuning/train/loss must grow, but" in caplog.text
+    curves, loss = server.only().curves(), "train/loss"
+    others = {key: value for key, value in logged_points(trained).items() if key[0] != loss}
+    assert {key: value for key, value in curves.items() if key[0] != loss} == others
