@@ -38,6 +38,7 @@ def everything_in(resolve):
 PUBLIC_CORE = (
     "//packages/callback-core/callback_core/__init__.py",
     "//packages/callback-core/callback_core/tracking/__init__.py",
+    "//packages/callback-core/callback_core/tracking/settings.py",  # which the line before exports as a module
 )
 PUBLIC = (
     "!//packages/*/tests/**",
