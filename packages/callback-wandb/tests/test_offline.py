@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import wandb
+from by_hand import BY_HAND
 from recorded import curves, runs, the_run
 
 from callback_contract.testing import replay, run_python, wait_until
@@ -22,7 +23,6 @@ from callback_core.tracking import Opening, Point
 from callback_wandb import WandbCallback, WandbTracker
 from trainer_torch.testing import CONFIG, At, Trial, logged_points, small_trainer
 
-BY_HAND = str(Path(__file__).with_name("by_hand.py"))
 SUMMARY = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import wandb
+from by_hand import BY_HAND
 from recorded import curves
 from wandb_server import ENTITY, WandbServer
 
@@ -18,8 +19,6 @@ from callback_contract.testing import environment, replay, run_python, wait_unti
 from callback_wandb import WandbCallback
 from trainer_torch import Trainer
 from trainer_torch.testing import At, logged_points, small_trainer
-
-BY_HAND = str(Path(__file__).with_name("by_hand.py"))
 
 
 def fail() -> None:
