@@ -19,6 +19,9 @@ from typing import Any
 from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 from callback_wandb import WandbCallback
 
+BY_HAND = os.path.abspath(__file__)
+"""This program, which tests import so that it is there in a sandbox too."""
+
 STEPS = 8
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import wandb
+from by_hand import BY_HAND
 from recorded import curves, runs, the_run
 
 from callback_contract.testing import replay, run_python, wait_until
@@ -22,7 +23,6 @@ from callback_core.tracking import Opening, Point
 from callback_wandb import WandbCallback, WandbTracker
 from trainer_torch.testing import CONFIG, At, Trial, logged_points, small_trainer
 
-BY_HAND = str(Path(__file__).with_name("by_hand.py"))
 SUMMARY = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
 
 
@@ -145,6 +145,35 @@ def test_the_run_is_that_of_wandb_while_it_is_open(tmp_path: Path) -> None:
     assert seen == [run.id]
     assert [row["mine"] for row in run.rows if "mine" in row] == [1.0]
     assert len(run.points("train/loss")) == 12
+
+
+def test_the_sdk_captures_little_and_waits_for_a_while_unless_its_own_variables_say_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("console", "save_code", "disable_git", "init_timeout", "finish_timeout", "root_dir")
+    seen: list[list[Any]] = []
+
+    def train(name: str) -> None:
+        callback = WandbCallback()
+
+        def look() -> None:
+            open_in(callback)
+            seen.append([getattr(callback.tracker.run.settings, one) for one in asked])
+
+        small_trainer(tmp_path / name, callback, At(5, look)).train()
+
+    train("out")
+    monkeypatch.setenv("WANDB_CONSOLE", "wrap_raw")
+    monkeypatch.setenv("WANDB_SAVE_CODE", "true")
+    monkeypatch.setenv("WANDB_DISABLE_GIT", "false")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "40")
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "50")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    train("other")
+    assert seen == [
+        ["off", False, True, 30.0, 60.0, str(tmp_path / "out")],
+        ["wrap_raw", True, False, 40.0, 50.0, str(tmp_path)],
+    ]
 
 
 def test_a_run_that_the_user_opened_is_used_and_stays_open(

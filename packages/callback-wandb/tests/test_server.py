@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import wandb
+from by_hand import BY_HAND
 from recorded import curves
 from wandb_server import ENTITY, WandbServer
 
@@ -18,8 +19,6 @@ from callback_contract.testing import environment, replay, run_python, wait_unti
 from callback_wandb import WandbCallback
 from trainer_torch import Trainer
 from trainer_torch.testing import At, logged_points, small_trainer
-
-BY_HAND = str(Path(__file__).with_name("by_hand.py"))
 
 
 def fail() -> None:
@@ -130,6 +129,7 @@ def test_a_server_that_is_away_costs_the_training_nothing_and_is_delivered_to_la
     wait_until(lambda: wandb.run is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["broken", "silent"])
 def test_what_a_server_lacks_that_went_away_is_sent_when_it_is_back(
     how: Any, server: WandbServer, impatient: None, tmp_path: Path
@@ -168,6 +168,7 @@ def test_without_a_key_the_sdk_does_not_ask_for_one(
     assert "wandb login" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["broken", "silent"])
 @pytest.mark.parametrize("since", ["begun", "open"])
 def test_a_server_that_is_of_no_use_holds_no_program_at_its_exit(

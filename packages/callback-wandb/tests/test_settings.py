@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_hand import BY_HAND
 from recorded import runs, the_run
 
 from callback_contract.testing import run_python
 from callback_core import get_available_reporting_integrations
 from callback_wandb import WandbCallback, WandbTracker
 from trainer_torch.testing import small_trainer
-
-BY_HAND = str(Path(__file__).with_name("by_hand.py"))
 
 
 @pytest.mark.parametrize(
