@@ -25,6 +25,13 @@ CAPABILITIES: Final = {
     "text": "keeps strings that are logged",
     "files": "keeps checkpoints",
     "unreachable": "can be made so that its service is not there",
+    "flow": "asks for what the strategies of the arguments say is due, and for the end",
+    "patience": "stops a training that gets no better; `make_patient` says how it is made",
+    "reasons": "tells by its control's requests why it stops, as this library's does",
+    "prints_logs": "prints each log as a line",
+    "bars": "shows in a terminal how far a training and its evaluations are",
+    "tracking": "is a `TrackerCallback`, with a journal that is delivered to its tracker",
+    "settings": "reads settings from arguments and environment variables; `settings` names them",
 }
 """What a callback may be able to do; `Contract.capabilities` names those that it is."""
 
@@ -104,6 +111,13 @@ class Subject:
         """
         training.state.max_steps = 40
         training.run(steps=40)
+
+    def make_patient(self, output_dir: Path, patience: int, threshold: float) -> Any:
+        """Return one that stops after so many evaluations without an improvement by so much.
+
+        Asked of those that have `patience`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must make one that has this patience.")
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
         """Return the runs that the callbacks for `output_dir` have stored, oldest first.

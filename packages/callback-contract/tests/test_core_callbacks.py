@@ -15,8 +15,8 @@ from callback_core import (
 
 
 class TestDefaultFlow(CallbackContract):
-    contract = (1, 0)
-    capabilities = frozenset({"steers"})
+    contract = (1, 1)
+    capabilities = frozenset({"steers", "flow"})
     expect = "50 run, 10 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
@@ -24,8 +24,8 @@ class TestDefaultFlow(CallbackContract):
 
 
 class TestPrinter(CallbackContract):
-    contract = (1, 0)
-    capabilities = frozenset({"prints"})
+    contract = (1, 1)
+    capabilities = frozenset({"prints", "prints_logs"})
     expect = "50 run, 10 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
@@ -33,8 +33,8 @@ class TestPrinter(CallbackContract):
 
 
 class TestProgress(CallbackContract):
-    contract = (1, 0)
-    capabilities = frozenset({"prints"})
+    contract = (1, 1)
+    capabilities = frozenset({"prints", "prints_logs", "bars"})
     expect = "50 run, 10 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
@@ -42,10 +42,13 @@ class TestProgress(CallbackContract):
 
 
 class TestEarlyStopping(CallbackContract):
-    contract = (1, 0)
-    capabilities = frozenset({"steers", "stops", "state"})
+    contract = (1, 1)
+    capabilities = frozenset({"steers", "stops", "state", "patience", "reasons"})
     arguments = {"eval_strategy": "steps", "load_best_model_at_end": True}  # noqa: RUF012
     expect = "57 run, 3 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return EarlyStoppingCallback(early_stopping_patience=2)
+
+    def make_patient(self, output_dir: Path, patience: int, threshold: float) -> Any:
+        return EarlyStoppingCallback(patience, threshold)

@@ -1,16 +1,20 @@
 """The rules, a module for each group. Importing this registers them."""
 
 from callback_contract.rules import (
+    bars,
     control,
     delivery,
     events,
     failure,
+    flow,
     imports,
     leftovers,
     lifecycle,
     limits,
     outage,
     output,
+    patience,
+    printing,
     ranks,
     readonly,
     redaction,
@@ -21,16 +25,20 @@ from callback_contract.rules import (
 )
 
 __all__ = [
+    "bars",
     "control",
     "delivery",
     "events",
     "failure",
+    "flow",
     "imports",
     "leftovers",
     "lifecycle",
     "limits",
     "outage",
     "output",
+    "patience",
+    "printing",
     "ranks",
     "readonly",
     "redaction",
