@@ -40,7 +40,10 @@ CONTROL_EVERY = 50
 """After so many mutants the contract is checked of a copy without a change."""
 
 CALLBACKS = ("default_flow", "printer", "progress", "early_stopping")
-OF_TRACKING = ("reference_tracker:Reference", "configurations:Inline", "configurations:Plain")
+OF_TRACKING = (
+    "reference_tracker:Reference",
+    *(f"configurations:{name}" for name in ("Inline", "Plain", "Configured")),
+)
 OF_CALLBACKS = tuple(
     f"test_core_callbacks:{name}"
     for name in ("TestDefaultFlow", "TestPrinter", "TestProgress", "TestEarlyStopping")

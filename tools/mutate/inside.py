@@ -85,9 +85,10 @@ def check(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     seconds, lines = [], []
     try:
         suite_of = {name: made(name) for name, _ in request["checks"]}
-        rules, keep = import_module("callback_contract").RULES, import_module(
-            "callback_contract._suite"
-        ).keep
+        rules, keep = (
+            import_module("callback_contract").RULES,
+            import_module("callback_contract._suite").keep,
+        )
         silence = import_module("callback_contract._watching").silence
         if trace is not None:
             lines.append(trace.taken())
@@ -121,10 +122,7 @@ def rules_of(suites: list[str], at: Path) -> dict[str, Any]:
     if child == 0:
         fates = import_module("callback_contract._suite").fates
         found = [
-            (name, rule.id)
-            for name in suites
-            for rule, fate in fates(made(name))
-            if fate == "run"
+            (name, rule.id) for name in suites for rule, fate in fates(made(name)) if fate == "run"
         ]
         os.write(writing, json.dumps(found).encode())
         os._exit(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -48,6 +48,30 @@ class Deviation(NamedTuple):
     issue: str = ""
 
 
+class Setting(NamedTuple):
+    """A setting of a callback, by its argument, an environment variable, or a default.
+
+    Attributes:
+        argument: The constructor's argument, and the attribute that has the value that counts.
+        variable: The environment variable.
+        default: The value where nothing is said.
+        examples: What the variable may be, and the value that it means.
+        given: Values that the argument may be.
+        wrong: What the variable may not be.
+        wrong_given: What the argument may not be.
+        choices: What the message of what is wrong has to name.
+    """
+
+    argument: str
+    variable: str
+    default: Any
+    examples: Sequence[tuple[str, Any]]
+    given: Sequence[tuple[Any, Any]] = ()
+    wrong: Sequence[str] = ()
+    wrong_given: Sequence[Any] = ()
+    choices: Sequence[str] = ()
+
+
 @dataclass
 class RecordedRun:
     """What the store of a tracker holds of one run, as an independent reader finds it.
@@ -84,6 +108,7 @@ class Subject:
             that `make_unreachable` makes its callback with. Few, so that the suite is quick.
         patience: Seconds by which the store holds what was logged while no training went on, since
             nothing ends that could wait for it.
+        settings: The settings that it reads; asked of those with `settings`.
     """
 
     capabilities: frozenset[str] | set[str] = frozenset()
@@ -92,6 +117,7 @@ class Subject:
     sdk: str | None = None
     flush_limit: float = 30.0
     patience: float = 5.0
+    settings: Sequence[Setting] = ()
 
     def make(self, output_dir: Path) -> Any:
         """Return a new callback, for a training that writes to `output_dir`.
@@ -111,6 +137,10 @@ class Subject:
         """
         training.state.max_steps = 40
         training.run(steps=40)
+
+    def make_with(self, output_dir: Path, **arguments: Any) -> Any:
+        """Return one that is made with these arguments; asked of those with `settings`."""
+        raise NotImplementedError(f"{type(self).__name__} must make one with these arguments.")
 
     def make_patient(self, output_dir: Path, patience: int, threshold: float) -> Any:
         """Return one that stops after so many evaluations without an improvement by so much.

@@ -117,11 +117,11 @@ class Reference(TrackerContract):
     """How the contract makes, breaks and reads the reference; mutants change a part of it."""
 
     __test__ = False
-    contract = (1, 0)
+    contract = (1, 1)
     expect = ""
     capabilities = frozenset(
         {"state", "resume", "rewinds", "status", "parameters", "non_finite", "text", "files"}
-        | {"unreachable"}
+        | {"unreachable", "tracking"}
     )
     flush_limit = 0.2
     module = "reference_tracker"

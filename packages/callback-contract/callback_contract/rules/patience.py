@@ -110,9 +110,7 @@ def better_is_what_the_arguments_say(case: Case) -> None:
     """With `greater_is_better`, more is better; without it, less is."""
     _require_stop(case, (0.25, 0.5, 0.75), None, patience=1, greater_is_better=True)
     _require_stop(case, (0.25, 0.125, 0.0625), 2, patience=1, greater_is_better=True)
-    _require_stop(
-        case, (1.0, 1.5, 3.0), 2, patience=1, threshold=1.0, greater_is_better=True
-    )
+    _require_stop(case, (1.0, 1.5, 3.0), 2, patience=1, threshold=1.0, greater_is_better=True)
 
 
 @rule(
