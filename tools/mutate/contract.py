@@ -41,7 +41,7 @@ CONTROL_EVERY = 50
 
 CALLBACKS = ("default_flow", "printer", "progress", "early_stopping")
 OF_TRACKING = (
-    "reference_tracker:Reference",
+    "reference_tracker:Whole",
     *(f"configurations:{name}" for name in ("Inline", "Plain", "Configured")),
 )
 OF_CALLBACKS = tuple(

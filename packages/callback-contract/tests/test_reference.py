@@ -5,14 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from time import perf_counter, process_time
 
-from reference_tracker import Reference
+from configurations import Configured, Inline, Plain
+from reference_tracker import Whole
 
 from callback_contract import check
 
 
-class TestReference(Reference):
+class TestReference(Whole):
     __test__ = True
     expect = "126 run, 5 not claimed, 0 deviates"
+
+
+class TestInline(Inline):
+    __test__ = True
+    expect = ""
+
+
+class TestPlain(Plain):
+    __test__ = True
+    expect = ""
+
+
+class TestConfigured(Configured):
+    __test__ = True
+    expect = ""
 
 
 def test_the_whole_suite_takes_a_few_seconds(tmp_path: Path) -> None:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._heard import Heard, heard
 from callback_contract._rule import ContractViolation, require, rule
-from callback_contract._stored import comes_true, said
+from callback_contract._stored import said
 from callback_core.tracking import TrackerCallback
 
 _MEND = "Let Tracker.settings return what makes the tracker elsewhere; leave the rest."
+
+
+def _in_time(holds: Callable[[], Any]) -> bool:
+    """Return whether something holds before half a minute is over: a process takes long to begin."""
+    deadline = monotonic() + 30
+    while not holds() and monotonic() < deadline:
+        sleep(0.02)
+    return bool(holds())
 
 
 def _in_a_process(case: Case, **options: Any) -> Any:
@@ -40,7 +49,7 @@ def a_process_delivers_all(case: Case) -> None:
         training.begin()
         for step in (1, 2, 3):
             training.step({"loss": step / 8})
-        comes_true(case, lambda: told.points())
+        _in_time(told.points)
         during = callback.state_dict()["run_id"]
         training.end()
     require(told.points() == [(1, 0.125), (2, 0.25), (3, 0.375)], f"it has {told.points()}")
@@ -69,7 +78,7 @@ def a_process_that_hangs_is_begun_anew(case: Case) -> None:
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.125})
-    again = comes_true(case, lambda: len(told.calls("open")) > 1)
+    again = _in_time(lambda: len(told.calls("open")) > 1)
     back.touch()
     training.end()
     require(again, "a call that hung was not begun anew")
@@ -105,9 +114,7 @@ def a_process_outlives_a_training_that_is_killed(case: Case) -> None:
         finally:
             os._exit(1)
     os.waitpid(child, 0)
-    deadline = monotonic() + 20
-    while not told.status and monotonic() < deadline:
-        comes_true(case, lambda: told.status)
+    _in_time(lambda: told.status)
     require(told.points() == [(1, 0.125), (2, 0.25)], f"it has {told.points()}")
     require(told.status == ["failed"], f"it was closed as {told.status}")
 
@@ -127,7 +134,7 @@ def a_process_is_ended_at_the_limit(case: Case) -> None:
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.125})
-    comes_true(case, lambda: told.calls("open", failed=True))
+    _in_time(lambda: told.calls("open", failed=True))
     with said() as lines:
         begun = monotonic()
         training.end()
@@ -138,7 +145,7 @@ def a_process_is_ended_at_the_limit(case: Case) -> None:
     log = Path(about[0].partition(", see ")[2].partition(".log")[0] + ".log")
     require("open is to fail" in log.read_text(), f"in {log.name} there is {log.read_text()!r}")
     opened = told.calls("open", failed=True)
-    comes_true(case, lambda: not _is_alive(opened[0]["pid"]))
+    _in_time(lambda: not _is_alive(opened[0]["pid"]))
     require(not _is_alive(opened[0]["pid"]), "the process is still there")
 
 

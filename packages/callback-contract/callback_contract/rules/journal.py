@@ -12,8 +12,10 @@ from callback_contract._case import Case, Training
 from callback_contract._heard import Told, heard
 from callback_contract._rule import require, rule
 from callback_contract._stored import comes_true, said
+from callback_contract._watching import silence
 from callback_contract.testing import run_python
 from callback_core import TrainerState
+from callback_core.tracking import replay
 
 DIED: Final = RuntimeError("CUDA out of memory")
 
@@ -164,8 +166,9 @@ def half_a_record_is_dropped(case: Case) -> None:
 )
 def a_damaged_record_costs_only_itself(case: Case) -> None:
     """A line of the journal that is no record is passed over and named, and all else is sent."""
-    fails = {"open": {"error": "ConnectionError"}}
-    left, state, told = _killed(case, (0.125, 0.25), save_at=2, fails=fails)
+    there = case.output_dir.parent / "there"
+    fails = {"open": {"error": "ConnectionError", "until": str(there)}}
+    left, _, told = _killed(case, (0.125, 0.25), save_at=2, fails=fails)
     journal = _journal(left)
     damaged = (b"\0\0\0\n", b"[1]\n", b'{"kind":"logs","step":2}\n', b'{"kind":"end","step":2}\n',
                b'{"kind":"logs","step":"2","logs":{},"time":1}\n', b"{}\n",
@@ -175,15 +178,15 @@ def a_damaged_record_costs_only_itself(case: Case) -> None:
         for line in damaged:
             file.write(line)
             at.append(file.tell())
-    callback = _again(case, told)
-    callback.load_state_dict(state)
-    with said() as lines:
-        _goes_on(case, callback, left, 2, 0.375)
+        file.write(b'{"kind":"logs","step":3,"time":1.0,"epoch":1.5,"logs":{"loss":0.375}}\n')
+    there.touch()
+    with silence() as (output, _):
+        code = replay.main([str(left)])
+    text = output.getvalue()
     expected = [(1, 0.125), (2, 0.25), (3, 0.375)]
-    require(told.points() == expected, f"the tracker has {told.points()}")
-    text = "\n".join(lines)
-    named = f"byte {at[0]} of the journal: a damaged line" in text
-    require(named or "did not take" not in text, f"it said {lines}")
+    require(told.points() == expected, f"the tracker has {told.points()}: {text}")
+    named = [f"byte {byte} of the journal: a damaged line" in text for byte in at[:-1]]
+    require(code == 0 and all(named), f"the command returned {code}, and said {text}")
 
 
 @rule(
@@ -409,6 +412,14 @@ def an_earlier_run_that_is_not_delivered_is_named(case: Case) -> None:
     about = [line for line in lines if "earlier run" in line]
     whole = len(about) == 1 and "2 earlier runs:" in about[0] and "delivers them" in about[0]
     require(whole, f"of two earlier runs it said {lines}")
+    both = case.output_dir / "both"
+    training = _training(case, _again(case, told), both)
+    training.begin()
+    training.step({"loss": 0.5})
+    with said() as lines:
+        _goes_on(case, heard(case, "beside")[0], both, 0, 0.5)
+    training.end()
+    require(not lines, f"of one that is still running it said {lines}")
 
 
 def _killed_again(case: Case) -> None:
@@ -444,6 +455,7 @@ from pathlib import Path
 from callback_contract._case import Arguments, Training
 from callback_contract._heard import Heard
 from callback_core import TrainerState
+from callback_core.tracking import replay
 from callback_core.tracking import TrackerCallback
 
 import logging
@@ -507,6 +519,7 @@ import sys
 from callback_contract._case import Arguments, Training
 from callback_contract._heard import Heard
 from callback_core import TrainerState
+from callback_core.tracking import replay
 from callback_core.tracking import TrackerCallback
 
 output, heard, error = sys.argv[1:]
