@@ -69,7 +69,6 @@ def begin(folder: Path) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nowhere, stream)
-    sys.stdin = open(0, closefd=False)
     os.chdir(folder)
     tempfile.tempdir = str(folder)
     os.environ["TMPDIR"] = str(folder)
@@ -136,7 +135,7 @@ def rules_of(suites: list[str], at: Path) -> dict[str, Any]:
 def main() -> None:
     """Answer requests until there are no more."""
     at = Path(sys.argv[1])
-    threading.settrace(None)  # type: ignore[arg-type]
+    threading.settrace(None)
     for line in sys.stdin:
         request = json.loads(line)
         if "suites" in request:

@@ -34,8 +34,8 @@ class Trace:
         self._ran.clear()
         for file in self._into.iterdir():
             for line in file.read_text().splitlines():
-                module, _, number = line.rpartition(":")
-                ran.add((module, int(number)))
+                module, _, at = line.rpartition(":")
+                ran.add((module, int(at)))
             file.unlink()
         lines: dict[str, list[int]] = {}
         for module, number in sorted(ran):

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,6 @@ from callback_core import (
     ProgressCallback,
     TrainerControl,
 )
-from callback_core.printer import printable, readable_logs
 
 
 class OfFlow(DefaultFlowCallback):
@@ -295,7 +295,8 @@ class PrintsToABuffer(PrintingSuite):
     class callback(PrinterCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
             if state.is_local_process_zero:
-                print(printable(str(readable_logs(logs))))
+                printer: Any = import_module("callback_core.printer")
+                print(printer.printable(str(printer.readable_logs(logs))))
 
 
 class BarsSuite(Bars):

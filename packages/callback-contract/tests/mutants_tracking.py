@@ -87,7 +87,7 @@ def fails(how: dict[str, Any], **expected: Any) -> bool:
 class OpensAtTheFirstLog(Wrong):
     patience = 1.0
 
-    class callback(Meddling):
+    class callback(ReferenceCallback):
         def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
             """Do nothing."""
 

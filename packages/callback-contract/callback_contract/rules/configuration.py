@@ -57,14 +57,14 @@ def _error(case: Case, one: Setting, written: str | None, *given: Any) -> str:
     mend=_MEND,
 )
 def an_argument_goes_before_a_variable(case: Case) -> None:
-    """An argument counts before its variable, which counts before the default; if empty, it is none."""
+    """An argument counts before its variable, and that before the default; if empty, it is none."""
     for one in case.subject.settings:
         for given, meant in one.given:
-            written = one.examples[0][0]
-            value = _value(case, one, written, given)
+            beside = one.examples[0][0]
+            value = _value(case, one, beside, given)
             require(
                 value == meant and type(value) is type(meant),
-                f"{one.argument}={given!r} beside {one.variable}={written!r} is {value!r}",
+                f"{one.argument}={given!r} beside {one.variable}={beside!r} is {value!r}",
             )
         for written in (None, "", "  "):
             value = _value(case, one, written)
@@ -100,7 +100,7 @@ def a_variable_means_what_its_documentation_says(case: Case) -> None:
     mend=_MEND,
 )
 def a_wrong_variable_is_refused_at_once(case: Case) -> None:
-    """A variable with a wrong value is a ValueError at construction that names it, and the choices."""
+    """A wrong variable is a ValueError at construction that names it, the value and the choices."""
     for one in case.subject.settings:
         for written in one.wrong:
             message = _error(case, one, written)
@@ -118,7 +118,7 @@ def a_wrong_variable_is_refused_at_once(case: Case) -> None:
     mend=_MEND,
 )
 def a_wrong_argument_is_refused_at_once(case: Case) -> None:
-    """An argument with a wrong value is a ValueError at construction that names it and the value."""
+    """A wrong argument is a ValueError at construction that names it and the value."""
     for one in case.subject.settings:
         for given in one.wrong_given:
             message = _error(case, one, None, given)

@@ -1,4 +1,4 @@
-"""Trackers in a process of their own: what hangs there can be killed, and it outlives a training."""
+"""Trackers in a process of their own: one that hangs is killed, and it outlives a training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEND = "Let Tracker.settings return what makes the tracker elsewhere; leave the
 
 
 def _in_time(holds: Callable[[], Any]) -> bool:
-    """Return whether something holds before half a minute is over: a process takes long to begin."""
+    """Return whether something holds within half a minute: a process takes long to begin."""
     deadline = monotonic() + 30
     while not holds() and monotonic() < deadline:
         sleep(0.02)
@@ -161,7 +161,7 @@ def _is_alive(pid: int) -> bool:
     "TRK-034",
     since=(1, 1),
     needs=["tracking"],
-    why="That a tracker cannot be made elsewhere was found when training had begun, by its silence.",
+    why="That a tracker cannot be made elsewhere was found hours later, by its silence.",
     mend="Return None from Tracker.settings where it cannot be made elsewhere.",
 )
 def one_that_cannot_be_made_elsewhere_is_refused(case: Case) -> None:

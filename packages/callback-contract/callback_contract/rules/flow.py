@@ -148,7 +148,7 @@ def asks_for_the_end_at_the_last_step(case: Case) -> None:
     mend="Look at the strategies in on_epoch_end too, at each for its own flag.",
 )
 def epochs_are_logged_evaluated_and_saved(case: Case) -> None:
-    """With `"epoch"` as a strategy, what it is about is asked for when an epoch ends, and only then.
+    """With `"epoch"` as a strategy, what it is about is asked for at an epoch's end, and only then.
 
     What the other strategies are about is not.
     """

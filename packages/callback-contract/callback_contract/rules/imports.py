@@ -72,7 +72,7 @@ def says_what_to_install(case: Case) -> None:
     sdk = case.subject.sdk
     require(sdk, "it claims an `sdk` and does not say which")
     said = []
-    with _missing(str(sdk)), log_messages() as logged, silence():
+    with missing(str(sdk)), log_messages() as logged, silence():
         try:
             training = case.training()
             try:
@@ -154,7 +154,7 @@ class _Without:
 
 
 @contextmanager
-def _missing(package: str) -> Iterator[None]:
+def missing(package: str) -> Iterator[None]:
     """Let `package` be one that is not installed."""
     hidden = {
         name: module

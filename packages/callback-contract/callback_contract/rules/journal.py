@@ -143,7 +143,7 @@ def what_is_logged_is_on_disk_at_once(case: Case) -> None:
     mend="Leave the journal to TrackerCallback.",
 )
 def half_a_record_is_dropped(case: Case) -> None:
-    """Of a journal whose last record is cut off, all before it counts, and what follows does too."""
+    """Of a journal whose last record is cut off, all before it counts, and so does what follows."""
     fails = {"open": {"error": "ConnectionError"}}
     left, state, told = _killed(case, (0.125, 0.25), save_at=2, fails=fails)
     journal = _journal(left)
@@ -360,7 +360,7 @@ def two_that_go_on_in_one_run_do_not_mix(case: Case) -> None:
     """Where a run is being written already, another training of it is kept apart, and says so."""
     left, state, told = _killed(case, (0.125, 0.25), save_at=2)
     holds = (
-        "import sys, time; from pathlib import Path; from callback_core.tracking.lock import FileLock;"
+        "import sys; from pathlib import Path; from callback_core.tracking.lock import FileLock;"
         "lock = FileLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     import subprocess
@@ -397,7 +397,7 @@ def two_that_go_on_in_one_run_do_not_mix(case: Case) -> None:
     mend="Leave it to TrackerCallback to look for earlier runs.",
 )
 def an_earlier_run_that_is_not_delivered_is_named(case: Case) -> None:
-    """A training says, in one line, which earlier runs in its output directory are not delivered."""
+    """A training says in a line which earlier runs in its output directory are not delivered."""
     _, _, told = _killed(case, (0.125,), fails={"open": {"error": "ConnectionError"}})
     with said() as lines:
         _goes_on(case, _again(case, told), case.output_dir, 0, 0.5)
@@ -437,7 +437,7 @@ def _killed_again(case: Case) -> None:
     mend="Leave to TrackerCallback where the journal is.",
 )
 def where_the_directory_cannot_be_written_it_is_kept_elsewhere(case: Case) -> None:
-    """Where the output directory takes no journal, it is kept elsewhere, which is said, and sent."""
+    """Where the output directory takes no journal, it is elsewhere, which is said; all is sent."""
     (case.output_dir / "tracking").write_text("a file where the directory is to be")
     callback, told = heard(case)
     with said() as lines:
@@ -461,7 +461,8 @@ from callback_core.tracking import TrackerCallback
 import logging
 logging.basicConfig(format="%(message)s")
 output, heard = sys.argv[1:]
-callback = TrackerCallback(Heard(heard, fails={"open": {"error": "ConnectionError", "times": 1}}), flush_limit=5.0 if "again" in sys.argv[1] else 0.2)
+fails = {"open": {"error": "ConnectionError", "times": 1}}
+callback = TrackerCallback(Heard(heard, fails=fails), flush_limit=5.0 if "again" in output else 0.2)
 training = Training([callback], Arguments(output), TrainerState(epoch=0.0, max_steps=8))
 training.begin()
 training.step({"loss": 0.125})

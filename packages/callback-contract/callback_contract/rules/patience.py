@@ -155,7 +155,7 @@ def _error(training: Training, losses: Sequence[Mapping[str, float]] = ()) -> st
     mend="Raise a ValueError with the value in the constructor.",
 )
 def refuses_a_patience_that_cannot_be_meant(case: Case) -> None:
-    """A patience below 1 and a negative threshold are a ValueError that names the value, at once."""
+    """A patience below 1 and a negative threshold are a ValueError that names the value."""
     for patience, threshold, shown in ((0, 0.0, "0"), (-3, 0.0, "-3"), (1, -0.5, "-0.5")):
         try:
             case.subject.make_patient(case.output_dir, patience, threshold)
@@ -178,7 +178,8 @@ def refuses_a_patience_that_cannot_be_meant(case: Case) -> None:
 def refuses_a_training_without_evaluations(case: Case) -> None:
     """A training without a metric to look at, or without evaluations, is a ValueError at once."""
     for name, value in (("metric_for_best_model", None), ("eval_strategy", "no")):
-        message = _error(_training(case, 2, **{name: value}))
+        changed: dict[str, Any] = {name: value}
+        message = _error(_training(case, 2, **changed))
         require(name in message, f"with {name}={value!r} it says {message!r}")
 
 
@@ -262,7 +263,7 @@ def other_evaluations_need_not_have_the_metric(case: Case) -> None:
     mend="Keep the count in the state, and take it over from there.",
 )
 def a_resumed_training_has_the_patience_that_is_left(case: Case) -> None:
-    """The count goes on where the checkpoint has it: a resumed training stops when it would have."""
+    """The count goes on where the checkpoint has it: a resumed training stops as it would have."""
     first = case.subject.make_patient(case.output_dir, 3, 0.0)
     training = _training(case, 3, callback=first)
     require(_stops_at(training, (1.0, 2.0, 2.0)) is None, "it stopped too early")

@@ -202,7 +202,7 @@ def prints_nothing_about_an_end_that_was_due(case: Case) -> None:
     require(not _stopped(case, "before", begins=False), "it says so where none has begun")
     require(not _stopped(case, "there", state=elsewhere()), "another process says so too")
     training = case.training()
-    training.control.requests = [  # type: ignore[assignment]
+    training.control.requests = [
         {"flag": "should_training_stop", "by": "DefaultFlowCallback", "step": 2}
     ]
     with silence() as (output, _):

@@ -90,7 +90,8 @@ def delivers_what_is_pending_and_says_how_much(case: Case) -> None:
     code, text = _ran(case.output_dir)
     require(code == 0 and _has_all(told), f"it returned {code}, and sent {told.points()}: {text}")
     title = f"{_run_of(case)} to heard"
-    line = f"{title}: 6 points delivered, 0 names cut or left out, 0 points failed; closed as finished."
+    line = f"{title}: 6 points delivered, 0 names cut or left out, 0 points failed; closed as "
+    line += "finished."
     require(line in text, f"it printed {text!r}")
     before = len(told.calls())
     code, text = _ran(case.output_dir)
@@ -124,7 +125,7 @@ def closes_a_run_that_was_killed_as_failed(case: Case) -> None:
     mend="Leave the exit code to the command.",
 )
 def says_why_it_could_not_deliver(case: Case) -> None:
-    """Where the service is still not there, it gives up after its patience, says why, and returns 1.
+    """Where the service is still away, it gives up after its patience, says why, and returns 1.
 
     What it has not sent is pending as before.
     """
@@ -308,7 +309,7 @@ def goes_on_where_it_came_to(case: Case) -> None:
     mend="Leave --patience to the command.",
 )
 def gives_up_where_the_service_hangs(case: Case) -> None:
-    """Where a call hangs beyond its patience, the command gives up, names the call, and returns 1."""
+    """Where a call hangs beyond its patience, it gives up, names the call, and returns 1."""
     told = _pending(case)
     back = case.output_dir.parent / "back"
     for file in case.output_dir.glob("tracking/*/heard.tracker.json"):

@@ -11,7 +11,7 @@ from time import monotonic, time
 from typing import Any, Final
 
 from callback_contract._case import Case, Config, Training
-from callback_contract._heard import Told, heard
+from callback_contract._heard import heard
 from callback_contract._rule import ContractViolation, require, rule
 from callback_contract._stored import comes_true, said
 from callback_core import TrainerState
@@ -30,6 +30,12 @@ def _train(case: Case, callback: Any, *logs: Any, **how: Any) -> Training:
         training.step(values)
     training.end()
     return training
+
+
+def _after_a_step(training: Training) -> bool:
+    """Do a step, and return true."""
+    training.step({"note": 1.0})
+    return True
 
 
 def _losses(*losses: float) -> list[dict[str, float]]:
@@ -115,7 +121,7 @@ def inline_delivers_in_the_trainings_thread(case: Case) -> None:
     for step in (1, 2, 3):
         training.step({"loss": step / 8})
     require(not told.points(), "what has just failed is tried again at once, at each log")
-    comes_true(case, lambda: (training.step({"note": 1.0}), told.points())[1])
+    comes_true(case, lambda: _after_a_step(training) and told.points())
     found = told.points()
     training.step({"loss": 0.75})
     there = told.points()
@@ -187,7 +193,7 @@ def names_are_within_the_limits(case: Case) -> None:
     mend="Say limits.parameter_length and parameter_count, and leave the rest to TrackerCallback.",
 )
 def parameters_are_within_the_limits(case: Case) -> None:
-    """Parameters have the length and the count that the tracker takes, and each that is cut is named.
+    """Parameters have the length and the count that the tracker takes; each that is cut is named.
 
     Of one that is cut, the beginning is kept, and a sign says that it goes on.
     """
@@ -433,7 +439,7 @@ def where_all_fails_nothing_is_left_out(case: Case) -> None:
     mend="Raise what the SDK raises. After some tries, the points go first.",
 )
 def parameters_that_always_fail_cost_no_point(case: Case) -> None:
-    """Parameters that fail however often are named, and the points are sent; once more at the end."""
+    """Parameters that fail however often are named, and points are sent; once more at the end."""
     fails = {"log_parameters": {"error": "RuntimeError"}}
     callback, told = heard(case, fails=fails)
     callback.delivery, callback.flush_limit = "thread", 30.0
@@ -499,13 +505,13 @@ def a_call_that_hangs_is_given_up(case: Case) -> None:
 def a_run_that_does_not_open_is_said_and_not_waited_for(case: Case) -> None:
     """A run that is not open after `open_limit` is said once, and the end does not wait for it."""
     back = case.output_dir.parent / "back"
-    callback, told = heard(case, fails={"open": {"seconds": 20.0, "until": str(back), "times": 1}})
+    callback, _ = heard(case, fails={"open": {"seconds": 20.0, "until": str(back), "times": 1}})
     callback.delivery, callback.open_limit, callback.flush_limit = "thread", 0.2, 15.0
     training = case.training(callback)
     with said() as lines:
         training.begin()
         training.step({"loss": 0.5})
-        comes_true(case, lambda: (training.step({"loss": 0.5}), "has not opened" in str(lines))[1])
+        comes_true(case, lambda: _after_a_step(training) and "has not opened" in str(lines))
         training.step({"loss": 0.5})
         begun = monotonic()
         training.end()
@@ -740,7 +746,7 @@ def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
     uploads = told.calls("log_files")
     found = [(call["name"], call["step"], call["files"]) for call in uploads]
     require(("checkpoint-1", 1, files) in found, f"of {files}, this was sent: {found}")
-    left = [path for path in case.output_dir.glob("tracking/*/files/*/*")]
+    left = [*case.output_dir.glob("tracking/*/files/*/*")]
     require(not left, f"what was sent is kept: {left}")
     callback, told = heard(case, "other")
     training = case.training(callback)
@@ -761,7 +767,12 @@ def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
 def wrong_settings_of_delivery_are_refused(case: Case) -> None:
     """A wrong `delivery`, `open_limit`, `flush_limit` or `redact` is a ValueError that names it."""
     callback, _ = heard(case)
-    wrong = {"delivery": "post", "open_limit": -1.0, "flush_limit": math.nan, "redact": "secret"}
+    wrong: dict[str, Any] = {
+        "delivery": "post",
+        "open_limit": -1.0,
+        "flush_limit": math.nan,
+        "redact": "secret",
+    }
     for name, value in wrong.items():
         try:
             TrackerCallback.__init__(callback, callback.tracker, **{name: value})
@@ -792,7 +803,7 @@ def wrong_settings_of_delivery_are_refused(case: Case) -> None:
     mend="Hand redact on to TrackerCallback.",
 )
 def names_that_the_user_redacts_are_redacted(case: Case) -> None:
-    """Values of names that `redact` and CALLBACKS_REDACT have are redacted, also of a second tracker.
+    """Values of names in `redact` and CALLBACKS_REDACT are redacted, for all trackers.
 
     So they are in logs, of any case.
     """
