@@ -135,13 +135,13 @@ class EarlyStoppingCallback(Peer):
 class PrinterCallback(Peer):
     """Prints the logs."""
 
-    capabilities = frozenset({"prints", "prints_logs"})
+    capabilities = frozenset({"prints"})
 
 
 class ProgressCallback(Peer):
     """Draws a bar."""
 
-    capabilities = frozenset({"prints", "prints_logs", "bars"})
+    capabilities = frozenset({"prints", "bars"})
 
 
 class NotebookProgressCallback(Peer):
@@ -519,7 +519,8 @@ DEL-001, which asks what is there when `on_train_end` returns.
 {not_asked}
 - IMP-002, about a missing SDK, was checked in an interpreter of its own that never had it.
 - `unreachable`, `resume`, `rewinds` and the trackers' `state` are claimed by none, since none
-  documents them. `tracking`, `settings` and `reasons` are about this library.
+  documents them. `tracking`, `settings`,
+  `reasons` and `prints_logs` are about what this library has, and were not claimed either.
 
 This page is written by `tools/peers/contract_of_transformers.py`, whose docstring has the commands.
 """

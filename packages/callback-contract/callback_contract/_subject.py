@@ -28,7 +28,7 @@ CAPABILITIES: Final = {
     "flow": "asks for what the strategies of the arguments say is due, and for the end",
     "patience": "stops a training that gets no better; `make_patient` says how it is made",
     "reasons": "tells by its control's requests why it stops, as this library's does",
-    "prints_logs": "prints each log as a line",
+    "prints_logs": "prints each log as a line, in the form that this library has for people",
     "bars": "shows in a terminal how far a training and its evaluations are",
     "tracking": "is a `TrackerCallback`, with a journal that is delivered to its tracker",
     "settings": "reads settings from arguments and environment variables; `settings` names them",
