@@ -245,6 +245,10 @@ class TheSecondOfANameIsDeaf(Wrong):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
             return heard.name != how["named"]
 
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            if not self.met:
+                super().on_train_begin(*args, **kwargs)
+
         def on_log(self, *args: Any, **kwargs: Any) -> None:
             if not self.met:
                 super().on_log(*args, **kwargs)
@@ -385,7 +389,7 @@ class WritesBehindHalfARecord(Wrong):
 
 @mutant("JRN-003")
 class DoesNotNameWhatIsDamaged(Wrong):
-    patches = logs("a damaged line", "left out")
+    patches = says("a damaged line", "left out")
 
 
 @mutant("JRN-004")
