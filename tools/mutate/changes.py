@@ -76,7 +76,7 @@ def _edits(node: ast.AST, statement: Any) -> Iterator[tuple[Edit, Any]]:
                 return [*value[:place], new, *value[place + 1 :]] if type(value) is list else new
 
             if type(child) in SWAPS:
-                new = SWAPS[type(child)]()  # type: ignore[abstract]
+                new = SWAPS[type(child)]()
                 yield Edit(node, field, put(new), node), inside
             elif isinstance(child, ast.UnaryOp) and isinstance(child.op, ast.Not):
                 after = ast.unparse(child.operand)

@@ -1,8 +1,8 @@
 """How many mutants of callback_core the contract alone kills.
 
 A mutant is a copy of `callback_core` with one change. It is killed where a rule fails, or where the
-rules do not come to an end: by the reference tracker's contract if the change is in
-`callback_core.tracking`, by that of the callback itself if it is in one of the four core callbacks.
+rules do not come to an end. Rules are checked of the reference tracker, in several configurations,
+and of the four core callbacks; those that run the line that is changed.
 """
 
 from __future__ import annotations
@@ -19,106 +19,170 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.util import cache_from_source
 from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
+from typing import Any
 
 from changes import Mutant, mutants_of
+from inside import MARK
 
-ROOT = Path(__file__).parents[2] / "packages"
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1] / "packages"
 CORE = ROOT / "callback-core/callback_core"
 CONTRACT = ROOT / "callback-contract"
-INSIDE = Path(__file__).parent / "inside.py"
 TARGET = 0.85
-CONTROL_EVERY = 25
-"""After so many mutants the contract is run on a copy without a change."""
+CONTROL_EVERY = 50
+"""After so many mutants the contract is checked of a copy without a change."""
 
-SUITES = {
-    "default_flow": ("test_core_callbacks", "TestDefaultFlow"),
-    "printer": ("test_core_callbacks", "TestPrinter"),
-    "progress": ("test_core_callbacks", "TestProgress"),
-    "early_stopping": ("test_core_callbacks", "TestEarlyStopping"),
-}
-"""The contract of a module; those of `tracking` have the reference tracker's."""
+CALLBACKS = ("default_flow", "printer", "progress", "early_stopping")
+OF_TRACKING = (
+    "reference_tracker:Whole",
+    *(f"configurations:{name}" for name in ("Inline", "Plain", "Configured")),
+)
+OF_CALLBACKS = tuple(
+    f"test_core_callbacks:{name}"
+    for name in ("TestDefaultFlow", "TestPrinter", "TestProgress", "TestEarlyStopping")
+)
+SUITES = OF_TRACKING + OF_CALLBACKS
+"""What is checked: a module of the contract's own tests, and a contract in it."""
+
+Check = tuple[str, str]
+"""A suite and a rule."""
 
 
 class Slot:
-    """A copy of what the contract needs, in which one mutant at a time is run."""
+    """A copy of what the contract needs, in which one mutant at a time is checked."""
 
     def __init__(self, at: Path) -> None:
-        self.at, self.path, self.result = at, at / "path", at / "result.json"
+        self.at, self.path = at, at / "path"
         shutil.copytree(CORE, self.path / "callback_core")
         shutil.copytree(CONTRACT / "callback_contract", self.path / "callback_contract")
-        for name in ("reference_tracker", "test_core_callbacks"):
-            shutil.copy(CONTRACT / f"tests/{name}.py", self.path)
+        for file in (CONTRACT / "tests").glob("*.py"):
+            shutil.copy(file, self.path)
+        shutil.copy(HERE / "lines_that_run.py", self.path)
+        starts = "from lines_that_run import trace_if_asked\n\ntrace_if_asked()\n"
+        (self.path / "sitecustomize.py").write_text(starts)
         compileall.compile_dir(self.path, quiet=2)
-
-    def run(self, module: str, limit: float, *flags: str, source: str | None = None) -> str:
-        """Return which rule a copy fails, `hangs` or `dies`; nothing where it keeps all."""
-        file = self.path / f"callback_core/{module}.py"
-        cached = Path(cache_from_source(str(file)))
-        self.result.unlink(missing_ok=True)
-        (self.at / "tmp").mkdir()
-        suite = SUITES.get(module, ("reference_tracker", "Reference"))
-        if source is not None:
-            cached.unlink()
-            file.write_text(source, "utf-8")
-        environment = {**os.environ, "PYTHONPATH": str(self.path), "TMPDIR": str(self.at / "tmp")}
-        process = subprocess.Popen(
-            [sys.executable, str(INSIDE), str(self.result), *suite, *flags],
+        environment = {**os.environ, "PYTHONPATH": str(self.path), MARK: str(at)}
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "inside.py"), str(at)],
             env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
-            cwd=self.at / "tmp",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            text=True,
         )
+        self.checks: list[Check] = [(s, r) for s, r in self.ask(suites=[*SUITES])["checks"]]
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Return the answer to a request."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def check(
+        self, checks: list[Check], limit: float, mutant: Mutant | None = None, trace: bool = False
+    ) -> dict[str, Any]:
+        """Return what came of checking a mutant, or a copy without a change."""
+        file = self.path / f"callback_core/{mutant.module if mutant else '__init__'}.py"
+        cached = Path(cache_from_source(str(file)))
+        if mutant is not None:
+            cached.unlink()
+            file.write_text(mutant.source, "utf-8")
         try:
-            process.wait(limit)
-            failed = (
-                json.loads(self.result.read_text())["failed"] if self.result.exists() else "dies"
-            )
-        except subprocess.TimeoutExpired:
-            failed = "hangs"
+            return self.ask(checks=checks, limit=limit, trace=trace)
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            self.end_what_is_left()
             shutil.rmtree(self.at / "tmp", ignore_errors=True)
-            if source is not None:
-                shutil.copy(CORE / f"{module}.py", file)
+            if mutant is not None:
+                shutil.copy(CORE / f"{mutant.module}.py", file)
                 py_compile.compile(str(file), doraise=True)
-        return str(failed)
+
+    def end_what_is_left(self) -> None:
+        """End the processes that a mutant has started and that outlive it."""
+        mark = f"{MARK}={self.at}".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                ours = mark in (process / "environ").read_bytes().split(b"\0")
+                if ours and int(process.name) != self.process.pid:
+                    os.kill(int(process.name), signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
 
 
 class Run:
-    """Runs mutants in some slots, and controls between them."""
+    """Checks mutants in some slots, and copies without a change between them."""
 
     def __init__(self, folder: Path, jobs: int) -> None:
+        with ThreadPoolExecutor(jobs) as threads:
+            self._all = [*threads.map(Slot, (folder / str(number) for number in range(jobs)))]
         self.slots: SimpleQueue[Slot] = SimpleQueue()
-        for number in range(jobs):
-            self.slots.put(Slot(folder / str(number)))
-        self.jobs, self.took = jobs, [5.0]
+        for slot in self._all:
+            self.slots.put(slot)
+        self.jobs = jobs
         self.controls: list[str] = []
+        self.seconds: dict[Check, float] = {}
+        self.lines: dict[Check, dict[str, set[int]]] = {}
+        self.at_import: dict[str, set[int]] = {}
+        self._killed: Counter[Check] = Counter()
+        self._tried: Counter[Check] = Counter()
 
-    @property
-    def limit(self) -> float:
-        """Seconds after which a mutant hangs: three times as long as it took without a change."""
-        return 3 * max(self.took)
+    def find_out(self, suites: Iterable[str]) -> None:
+        """Find out how long each rule of `suites` takes, and which lines it runs.
 
-    def reached(self, module: str) -> dict[str, list[int]]:
-        """Return which lines the contract of `module` reaches, by module, if it keeps all rules."""
-        slot, begun = self.slots.get(), monotonic()
-        if failed := slot.run(module, 120.0):
-            raise SystemExit(f"{module} without a change fails: {failed}")
-        self.took.append(monotonic() - begun)
-        slot.run(module, 300.0, "trace")
-        lines: dict[str, list[int]] = json.loads(slot.result.read_text())["lines"]
+        Raises:
+            SystemExit: A rule is broken where nothing is changed.
+        """
+        with ThreadPoolExecutor(self.jobs) as threads:
+            list(threads.map(self._find_out, suites))
+
+    def _find_out(self, suite: str) -> None:
+        slot = self.slots.get()
+        checks = [check for check in slot.checks if check[0] == suite]
+        answer = slot.check(checks, 600.0)
+        traced = {} if answer["failed"] else slot.check(checks, 1200.0, trace=True)
         self.slots.put(slot)
-        return lines
+        if failed := answer["failed"] or traced["failed"]:
+            said = answer.get("said") or traced.get("said", "")
+            raise SystemExit(f"without a change, {failed} fails: {said}")
+        imported, *lines = traced["lines"]
+        for module, numbers in imported.items():
+            self.at_import.setdefault(module, set()).update(numbers)
+        for check, seconds, ran in zip(checks, answer["seconds"], lines, strict=True):
+            self.seconds[check] = seconds
+            self.lines[check] = {module: set(numbers) for module, numbers in ran.items()}
+
+    def checks_of(self, mutant: Mutant) -> list[Check]:
+        """Return the checks that run a line of `mutant`; all of them where importing does."""
+        module = mutant.module
+        if self.at_import.get(module, set()).isdisjoint(mutant.lines):
+            found = [
+                check
+                for check, lines in self.lines.items()
+                if not lines.get(module, set()).isdisjoint(mutant.lines)
+            ]
+        else:
+            found = [check for check, lines in self.lines.items() if module in lines]
+        return found
+
+    def in_order(self, checks: Iterable[Check]) -> list[Check]:
+        """Return `checks` with those first that kill most for the time they take."""
+
+        def seconds_to_a_kill(check: Check) -> float:
+            chance = (self._killed[check] + 0.2) / (self._tried[check] + 4)
+            return (self.seconds[check] + 0.01) / chance
+
+        return sorted(checks, key=seconds_to_a_kill)
 
     def kill(self, mutants: list[Mutant]) -> list[str]:
         """Return what killed each of `mutants`; nothing where it survives."""
@@ -127,24 +191,50 @@ class Run:
 
     def _kill(self, number: int, mutant: Mutant) -> str:
         slot = self.slots.get()
+        checks = self.in_order(self.checks_of(mutant))
+        limit = 10.0 + 3 * sum(self.seconds[check] for check in checks)
         if number % CONTROL_EVERY == 0:
-            self.controls.append(slot.run(mutant.module, self.limit))
-        killed = slot.run(mutant.module, self.limit, source=mutant.source)
+            self.controls.append(str(slot.check(checks, limit)["failed"]))
+        killed = str(slot.check(checks, limit, mutant)["failed"])
+        by = next((c for c in checks if killed == f"{c[1]} {c[0]}"), None)
+        if by is not None:
+            # Once more, since rules have limits of time, and a machine may be busy.
+            again = slot.check([by], 10.0 + 3 * self.seconds[by], mutant)["failed"]
+            if not again:
+                rest = checks[checks.index(by) + 1 :]
+                killed = str(slot.check(rest, limit, mutant)["failed"])
+                by = next((c for c in checks if killed == f"{c[1]} {c[0]}"), None)
+        self._tried.update(checks if by is None else checks[: checks.index(by) + 1])
+        if by is not None:
+            self._killed[by] += 1
         self.slots.put(slot)
         print(f"{killed or 'SURVIVES':8} {mutant}", file=sys.stderr, flush=True)
         return killed
+
+    def close(self) -> None:
+        """End all slots."""
+        for slot in self._all:
+            slot.close()
+
+
+def suites_for(modules: Iterable[str]) -> tuple[str, ...]:
+    """Return the suites that may reach `modules`."""
+    kinds = {module in CALLBACKS for module in modules}
+    return OF_TRACKING * (False in kinds) + OF_CALLBACKS * (True in kinds)
 
 
 def report(pairs: list[tuple[Mutant, str]], reasons: dict[str, str]) -> float:
     """Print what came of the mutants, by module and one by one, and return the share killed."""
     kinds = ("killed", "survives", "not reached", "of no consequence")
-    print(f"{'module':24}{'made':>6}" + "".join(f"{kind:>19}" for kind in kinds))
+    print(f"{'module':24}{'made':>6}" + "".join(f"{kind:>19}" for kind in kinds) + "     share")
     rows: dict[str, Counter[str]] = {}
     for mutant, fate in pairs:
         rows.setdefault(mutant.module, Counter())[fate] += 1
     total = rows["all"] = Counter(fate for _, fate in pairs)
     for name, row in rows.items():
-        print(f"{name:24}{row.total():6}" + "".join(f"{row[kind]:19}" for kind in kinds))
+        share = row["killed"] / max(1, row.total() - row["of no consequence"])
+        counts = "".join(f"{row[kind]:19}" for kind in kinds)
+        print(f"{name:24}{row.total():6}{counts}{100 * share:8.0f} %")
     for kind in kinds[1:]:
         print(f"\n{kind}:")
         for mutant in (mutant for mutant, fate in pairs if fate == kind):
@@ -165,16 +255,16 @@ def reasons_in(file: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    """Run a sample of the mutants, print what came of them, and return the exit code."""
+    """Check a sample of the mutants, print what came of them, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     modules = [f"tracking/{file.stem}" for file in sorted((CORE / "tracking").glob("[!_]*.py"))]
-    modules += SUITES
-    parser.add_argument("--sample", type=int, default=200, help="how many mutants; 0 for all")
+    modules += CALLBACKS
+    parser.add_argument("--sample", type=int, default=0, help="how many mutants; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--module", action="append", help="of these only", choices=modules)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--check", action="store_true", help="exit with 1 below the target")
-    parser.add_argument("--reasons", type=Path, default=Path(__file__).parent / "survivors.txt")
+    parser.add_argument("--reasons", type=Path, default=HERE / "survivors.txt")
     options = parser.parse_args()
 
     chosen = options.module or modules
@@ -183,23 +273,22 @@ def main() -> int:
     random.Random(options.seed).shuffle(mutants)  # so that a larger sample has a smaller one in it
     sample = mutants[: options.sample or None]
     reasons = reasons_in(options.reasons)
-    memory = Path("/dev/shm")
+    memory, begun = Path("/dev/shm"), monotonic()
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         run = Run(Path(folder), options.jobs)
-        lines: dict[str, dict[str, list[int]]] = {}
-        for module in chosen:
-            suite = module if module in SUITES else "tracking"
-            if suite not in lines:
-                lines[suite] = run.reached(module)
-            lines[module] = lines[suite]
-        met = [not set(lines[m.module].get(m.module, ())).isdisjoint(m.lines) for m in sample]
-        killed = iter(run.kill([mutant for mutant, ran in zip(sample, met, strict=True) if ran]))
+        try:
+            run.find_out(suites_for(chosen))
+            met = [bool(run.checks_of(mutant)) for mutant in sample]
+            killed = iter(run.kill([m for m, ran in zip(sample, met, strict=True) if ran]))
+        finally:
+            run.close()
     fates = [("killed" if next(killed) else "survives") if ran else "not reached" for ran in met]
     fates = [
         "of no consequence" if fate != "killed" and str(mutant) in reasons else fate
         for mutant, fate in zip(sample, fates, strict=True)
     ]
     print(f"a sample of {len(sample)} of {len(mutants)} mutants, seed {options.seed}")
+    print(f"{len(run.seconds)} checks of {len(SUITES)} suites, {monotonic() - begun:.0f} s")
     place = {str(mutant): number for number, mutant in enumerate(everything)}
     pairs = sorted(zip(sample, fates, strict=True), key=lambda pair: place[str(pair[0])])
     result = report(pairs, reasons)

@@ -46,7 +46,7 @@ from callback_contract import (
 from callback_contract._case import Arguments
 from callback_contract._suite import keep
 from callback_contract._watching import silence
-from callback_core import TrainerControl, TrainerState
+from callback_contract.rules.imports import missing
 
 VERSION: Final = "5.23.0"
 LIMIT: Final = 90.0
@@ -60,6 +60,12 @@ LONGEST: Final = 200
 
 PACKAGES: Final = Path(__file__).resolve().parents[2] / "packages"
 INTEGRATIONS: Final = "transformers.integrations.integration_utils"
+
+NOT_ASKED: Final = {
+    "CTL-005": "Its control keeps no reasons: `should_training_stop = True` is all there is.",
+    "FLT-002": "Its handler knows no `on_error`: an error of any callback ends the training.",
+}
+"""Rules that ask for what transformers has no means for, and why."""
 
 ARGUMENTS: Final = {
     "hub_private_repo": None,
@@ -82,7 +88,7 @@ class Peer(CallbackContract):
     """
 
     __test__ = False
-    contract = (1, 0)
+    contract = (1, 1)
     expect = ""
     home: ClassVar[str] = "transformers.trainer_callback"
     packages: ClassVar[tuple[str, ...]] = ()
@@ -108,18 +114,22 @@ class Peer(CallbackContract):
 class DefaultFlowCallback(Peer):
     """Decides when to log, to evaluate and to save."""
 
-    capabilities = frozenset({"steers"})
+    capabilities = frozenset({"steers", "flow"})
 
 
 class EarlyStoppingCallback(Peer):
     """Stops a training that gets no better."""
 
-    capabilities = frozenset({"steers", "stops", "state"})
+    capabilities = frozenset({"steers", "stops", "state", "patience"})
     arguments = {"eval_strategy": "steps", "load_best_model_at_end": True}  # noqa: RUF012
 
     def make(self, output_dir: Path) -> Any:
         """Return one that has little patience."""
         return import_module(self.home).EarlyStoppingCallback(early_stopping_patience=2)
+
+    def make_patient(self, output_dir: Path, patience: int, threshold: float) -> Any:
+        """Return one with this patience."""
+        return import_module(self.home).EarlyStoppingCallback(patience, threshold)
 
 
 class PrinterCallback(Peer):
@@ -131,7 +141,7 @@ class PrinterCallback(Peer):
 class ProgressCallback(Peer):
     """Draws a bar."""
 
-    capabilities = frozenset({"prints"})
+    capabilities = frozenset({"prints", "bars"})
 
 
 class NotebookProgressCallback(Peer):
@@ -162,18 +172,6 @@ class CodeCarbonCallback(Peer):
     packages = ("codecarbon",)
     sdk = "codecarbon"
     capabilities = frozenset({"sdk"})
-    early = True
-
-    def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Note whether the rule is about another process than the main one."""
-        self.early = rule.group != "RNK" and rule.id != "OUT-001"
-
-    def make(self, output_dir: Path) -> Any:
-        """Return one that knows of its trainer, by which most trainings of the rules are begun."""
-        callback = super().make(output_dir)
-        if self.early:
-            callback.on_init_end(Arguments(str(output_dir)), TrainerState(), TrainerControl())
-        return callback
 
 
 class FlyteCallback(Peer):
@@ -515,14 +513,14 @@ were read from disk. Comet and ClearML sent to stand-in servers, those of the te
 What Comet still had to send was waited for before its store was read (`experiment.end()`), but for
 DEL-001, which asks what is there when `on_train_end` returns.
 
-- Where transformers' Trainer fires `on_init_end`, most trainings of the rules do not. It was fired
-  for `CodeCarbonCallback`, which does nothing without it.
 - One defect can break several rules: a tracker that ends a training when a value cannot be
   written breaks each rule that logs one.
-- FLT-002 and CTL-005 ask for what transformers has no means for: an `on_error`, and a reason in
-  the control. They are broken by all that they are run for.
+- Rules that ask for what transformers has no means for are not asked, and not counted:
+{not_asked}
+- IMP-002, about a missing SDK, was checked in an interpreter of its own that never had it.
 - `unreachable`, `resume`, `rewinds` and the trackers' `state` are claimed by none, since none
-  documents them: 22 rules for trackers were not run for anyone.
+  documents them. `tracking`, `settings`,
+  `reasons` and `prints_logs` are about what this library has, and were not claimed either.
 
 This page is written by `tools/peers/contract_of_transformers.py`, whose docstring has the commands.
 """
@@ -554,7 +552,9 @@ def run(peer: type[Peer], only: list[str], into: Path) -> None:
         rules = [
             rule
             for rule in sorted(RULES.values(), key=lambda rule: rule.id)
-            if (peer._of_trackers or not rule.of_trackers) and (not only or rule.id in only)
+            if (peer._of_trackers or not rule.of_trackers)
+            and (not only or rule.id in only)
+            and rule.id not in NOT_ASKED
         ]
         outcomes = apart(peer, rules, Path(folder))
         results = []
@@ -607,6 +607,10 @@ def _started(peer: type[Peer], rule: Rule, folder: Path) -> int:
     child = os.fork()
     if child == 0:
         os.setsid()  # so that all that it starts can be ended with it
+        if rule.id == "IMP-002":
+            os.execv(
+                sys.executable, [sys.executable, __file__, "without", peer.__name__, str(folder)]
+            )
         try:
             answer = folder / f"{rule.id}.new"
             answer.write_text(json.dumps(_checked(peer, rule, folder)))
@@ -616,7 +620,20 @@ def _started(peer: type[Peer], rule: Rule, folder: Path) -> int:
     return child
 
 
-def _checked(peer: type[Peer], rule: Rule, folder: Path) -> tuple[str, str]:
+def without_its_sdk(peer: type[Peer], folder: Path) -> None:
+    """Check in this interpreter, which never had the SDK, what is said where it is missing."""
+    rule = RULES["IMP-002"]
+    vars_of_arguments(**ARGUMENTS)
+    with missing(str(peer.sdk)):
+        answer = folder / f"{rule.id}.new"
+        answer.write_text(json.dumps(_checked(peer, rule, folder, prepares=False)))
+        answer.rename(answer.with_suffix(".json"))
+    os._exit(0)
+
+
+def _checked(
+    peer: type[Peer], rule: Rule, folder: Path, *, prepares: bool = True
+) -> tuple[str, str]:
     """Check one rule in this process, whose output nobody reads."""
     at = folder / rule.id
     (at / "output").mkdir(parents=True)
@@ -627,7 +644,8 @@ def _checked(peer: type[Peer], rule: Rule, folder: Path) -> tuple[str, str]:
     os.dup2(nowhere, 2)
     try:
         subject = peer()
-        subject.prepare(at / "output", rule)
+        if prepares:
+            subject.prepare(at / "output", rule)
         with silence():
             keep(rule, subject, at)
     except ContractViolation as violation:
@@ -667,6 +685,7 @@ def page(results: Path) -> Iterator[str]:
     yield INTRODUCTION.format(
         versions=", ".join(f"{name} {number}" for name, number in sorted(versions.items())),
         limit=f"{LIMIT:.0f}",
+        not_asked="\n".join(f"  {linked(rule)}: {why}" for rule, why in NOT_ASKED.items()),
     ).rstrip("\n")
     yield from (
         "",
@@ -726,5 +745,7 @@ def cell(text: str) -> str:
 if __name__ == "__main__":
     if sys.argv[1] == "page":
         print("\n".join(page(Path(sys.argv[2]))))
+    elif sys.argv[1] == "without":
+        without_its_sdk(PEERS[sys.argv[2]], Path(sys.argv[3]))
     else:
         run(PEERS[sys.argv[3]], sys.argv[4:], Path(sys.argv[2]))

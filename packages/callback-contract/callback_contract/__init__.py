@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from callback_contract._result import Outcome, Result
 from callback_contract._rule import GROUPS, RULES, ContractViolation, Rule
-from callback_contract._subject import CAPABILITIES, Deviation, RecordedRun, Subject
+from callback_contract._subject import CAPABILITIES, Deviation, RecordedRun, Setting, Subject
 from callback_contract._suite import CallbackContract, TrackerContract, check
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "RecordedRun",
     "Result",
     "Rule",
+    "Setting",
     "Subject",
     "TrackerContract",
     "check",

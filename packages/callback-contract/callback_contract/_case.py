@@ -104,9 +104,11 @@ class Training:
         self.control = TrainerControl()
         self.model = Model()
         self.extra = extra
+        self._built = False
 
     def fire(self, event: str, **passed: Any) -> None:
         """Call `event` of each callback that has it."""
+        self._built = self._built or event == "on_init_end"
         for flag in EVENTS[event].resets if event in EVENTS else ():
             setattr(self.control, flag, False)
         common: dict[str, Any] = {"model": self.model, "processing_class": None, "tokenizer": None}
@@ -135,7 +137,9 @@ class Training:
         return answer
 
     def begin(self) -> None:
-        """Begin a training."""
+        """Begin a training, of a trainer that has been built."""
+        if not self._built:
+            self.fire("on_init_end")
         self.fire("on_train_begin")
 
     def step(self, logs: Mapping[str, Any] | None = None) -> None:

@@ -66,6 +66,14 @@ GROUPS: Final = {
     "IMP": "imports",
     "LEF": "leftovers",
     "OUT": "output",
+    "FLW": "flow",
+    "PAT": "patience",
+    "PRN": "printing",
+    "BAR": "bars",
+    "TRK": "trackers",
+    "JRN": "journal",
+    "RPL": "replay",
+    "CFG": "configuration",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,13 @@ CAPABILITIES: Final = {
     "text": "keeps strings that are logged",
     "files": "keeps checkpoints",
     "unreachable": "can be made so that its service is not there",
+    "flow": "asks for what the strategies of the arguments say is due, and for the end",
+    "patience": "stops a training that gets no better; `make_patient` says how it is made",
+    "reasons": "tells by its control's requests why it stops, as this library's does",
+    "prints_logs": "prints each log as a line, in the form that this library has for people",
+    "bars": "shows in a terminal how far a training and its evaluations are",
+    "tracking": "is a `TrackerCallback`, with a journal that is delivered to its tracker",
+    "settings": "reads settings from arguments and environment variables; `settings` names them",
 }
 """What a callback may be able to do; `Contract.capabilities` names those that it is."""
 
@@ -39,6 +46,30 @@ class Deviation(NamedTuple):
 
     reason: str
     issue: str = ""
+
+
+class Setting(NamedTuple):
+    """A setting of a callback, by its argument, an environment variable, or a default.
+
+    Attributes:
+        argument: The constructor's argument, and the attribute that has the value that counts.
+        variable: The environment variable.
+        default: The value where nothing is said.
+        examples: What the variable may be, and the value that it means.
+        given: Values that the argument may be.
+        wrong: What the variable may not be.
+        wrong_given: What the argument may not be.
+        choices: What the message of what is wrong has to name.
+    """
+
+    argument: str
+    variable: str
+    default: Any
+    examples: Sequence[tuple[str, Any]]
+    given: Sequence[tuple[Any, Any]] = ()
+    wrong: Sequence[str] = ()
+    wrong_given: Sequence[Any] = ()
+    choices: Sequence[str] = ()
 
 
 @dataclass
@@ -77,6 +108,7 @@ class Subject:
             that `make_unreachable` makes its callback with. Few, so that the suite is quick.
         patience: Seconds by which the store holds what was logged while no training went on, since
             nothing ends that could wait for it.
+        settings: The settings that it reads; asked of those with `settings`.
     """
 
     capabilities: frozenset[str] | set[str] = frozenset()
@@ -85,6 +117,7 @@ class Subject:
     sdk: str | None = None
     flush_limit: float = 30.0
     patience: float = 5.0
+    settings: Sequence[Setting] = ()
 
     def make(self, output_dir: Path) -> Any:
         """Return a new callback, for a training that writes to `output_dir`.
@@ -104,6 +137,17 @@ class Subject:
         """
         training.state.max_steps = 40
         training.run(steps=40)
+
+    def make_with(self, output_dir: Path, **arguments: Any) -> Any:
+        """Return one that is made with these arguments; asked of those with `settings`."""
+        raise NotImplementedError(f"{type(self).__name__} must make one with these arguments.")
+
+    def make_patient(self, output_dir: Path, patience: int, threshold: float) -> Any:
+        """Return one that stops after so many evaluations without an improvement by so much.
+
+        Asked of those that have `patience`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must make one that has this patience.")
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
         """Return the runs that the callbacks for `output_dir` have stored, oldest first.

@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def mutant(rule_id: str, *, capabilities: Iterable[str] = ()) -> Callable[[type]
 
             members = {
                 "__test__": False,
-                "contract": (1, 0),
+                "contract": (1, 1),
                 "expect": "",
                 "capabilities": frozenset(capabilities),
                 "make": make,
@@ -62,11 +63,13 @@ def all_mutants() -> list[Mutant]:
     # By name, since Pants takes along what is imported, and here, since they import this module.
     import mutants_arguments  # noqa: F401
     import mutants_control  # noqa: F401
+    import mutants_core  # noqa: F401
     import mutants_delivery  # noqa: F401
     import mutants_lifecycle  # noqa: F401
     import mutants_process  # noqa: F401
     import mutants_runs  # noqa: F401
     import mutants_state  # noqa: F401
+    import mutants_tracking  # noqa: F401
     import mutants_values  # noqa: F401
 
     return MUTANTS
@@ -75,13 +78,32 @@ def all_mutants() -> list[Mutant]:
 def failures_of(name: str) -> dict[str, str]:
     """Check the mutant of this name, and return which rules it fails, and how."""
     mutant = next(mutant for mutant in all_mutants() if mutant.suite.__name__ == name)
-    with clean_process() as folder:
+    with clean_process() as folder, patched(getattr(mutant.suite, "patches", {})):
         results = check(mutant.suite, folder)
     return {
         result.rule.id: f"{result.outcome}: {result.message}"
         for result in results
         if result.outcome not in ("kept", "not claimed")
     }
+
+
+@contextmanager
+def patched(patches: Mapping[str, Callable[[Any], Any]]) -> Iterator[None]:
+    """Put something else in place of what `module:name` names: what is made of it."""
+    were = []
+    for target, made in patches.items():
+        module, _, path = target.partition(":")
+        *owners, name = path.split(".")
+        owner: Any = import_module(module)
+        for part in owners:
+            owner = getattr(owner, part)
+        were.append((owner, name, vars(owner)[name]))
+        setattr(owner, name, made(vars(owner)[name]))
+    try:
+        yield
+    finally:
+        for owner, name, was in reversed(were):
+            setattr(owner, name, was)
 
 
 @contextmanager

@@ -117,7 +117,7 @@ class Reference(TrackerContract):
     """How the contract makes, breaks and reads the reference; mutants change a part of it."""
 
     __test__ = False
-    contract = (1, 0)
+    contract = (1, 1)
     expect = ""
     capabilities = frozenset(
         {"state", "resume", "rewinds", "status", "parameters", "non_finite", "text", "files"}
@@ -144,6 +144,13 @@ class Reference(TrackerContract):
     def read(self, output_dir: Path) -> list[RecordedRun]:
         files = sorted((output_dir / "store").glob("run-*.json"))
         return [recorded(json.loads(text)) for text in (file.read_text() for file in files) if text]
+
+
+class Whole(Reference):
+    """The reference with the rules that put a tracker of their own in its place."""
+
+    __test__ = False
+    capabilities = Reference.capabilities | {"tracking"}
 
 
 def recorded(run: Mapping[str, Any]) -> RecordedRun:

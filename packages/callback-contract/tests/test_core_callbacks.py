@@ -15,37 +15,40 @@ from callback_core import (
 
 
 class TestDefaultFlow(CallbackContract):
-    contract = (1, 0)
-    capabilities = frozenset({"steers"})
-    expect = "50 run, 10 not claimed, 0 deviates"
+    contract = (1, 1)
+    capabilities = frozenset({"steers", "flow"})
+    expect = "58 run, 102 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return DefaultFlowCallback()
 
 
 class TestPrinter(CallbackContract):
-    contract = (1, 0)
-    capabilities = frozenset({"prints"})
-    expect = "50 run, 10 not claimed, 0 deviates"
+    contract = (1, 1)
+    capabilities = frozenset({"prints", "prints_logs"})
+    expect = "58 run, 102 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return PrinterCallback()
 
 
 class TestProgress(CallbackContract):
-    contract = (1, 0)
-    capabilities = frozenset({"prints"})
-    expect = "50 run, 10 not claimed, 0 deviates"
+    contract = (1, 1)
+    capabilities = frozenset({"prints", "prints_logs", "bars"})
+    expect = "69 run, 91 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return ProgressCallback()
 
 
 class TestEarlyStopping(CallbackContract):
-    contract = (1, 0)
-    capabilities = frozenset({"steers", "stops", "state"})
+    contract = (1, 1)
+    capabilities = frozenset({"steers", "stops", "state", "patience", "reasons"})
     arguments = {"eval_strategy": "steps", "load_best_model_at_end": True}  # noqa: RUF012
-    expect = "57 run, 3 not claimed, 0 deviates"
+    expect = "69 run, 91 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return EarlyStoppingCallback(early_stopping_patience=2)
+
+    def make_patient(self, output_dir: Path, patience: int, threshold: float) -> Any:
+        return EarlyStoppingCallback(patience, threshold)

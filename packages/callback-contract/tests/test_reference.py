@@ -1,18 +1,34 @@
-"""The reference tracker keeps every rule, in a few seconds."""
+"""The reference tracker keeps every rule, whatever it can do, in a few seconds of computing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter, process_time
 
-from reference_tracker import Reference
+from configurations import Configured, Inline, Plain
+from reference_tracker import Whole
 
 from callback_contract import check
 
 
-class TestReference(Reference):
+class TestReference(Whole):
     __test__ = True
-    expect = "126 run, 5 not claimed, 0 deviates"
+    expect = "183 run, 48 not claimed, 0 deviates"
+
+
+class TestInline(Inline):
+    __test__ = True
+    expect = "126 run, 105 not claimed, 0 deviates"
+
+
+class TestPlain(Plain):
+    __test__ = True
+    expect = "122 run, 109 not claimed, 0 deviates"
+
+
+class TestConfigured(Configured):
+    __test__ = True
+    expect = "53 run, 107 not claimed, 0 deviates"
 
 
 def test_the_whole_suite_takes_a_few_seconds(tmp_path: Path) -> None:
@@ -20,4 +36,4 @@ def test_the_whole_suite_takes_a_few_seconds(tmp_path: Path) -> None:
     results = check(TestReference, tmp_path)
     took, computed = perf_counter() - before, process_time() - computed
     assert {result.outcome for result in results} == {"kept", "not claimed"}
-    assert took < 20 or computed < 10, took  # which it is where others keep the machine busy
+    assert computed < 20, took  # the rest is waiting: for limits of time that rules are about

@@ -1,0 +1,193 @@
+"""`Heard`: a tracker that writes down what it is told, and fails and hangs where a rule says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from callback_contract._case import Case
+from callback_core.tracking import Limits, Opening, Point, Rejected, Status, Tracker, Upload
+
+_ERRORS: Mapping[str, type[Exception]] = {
+    "ConnectionError": ConnectionError,
+    "Rejected": Rejected,
+    "RuntimeError": RuntimeError,
+}
+
+
+class Heard(Tracker):
+    """Writes a line of JSON to a file for each call.
+
+    Args:
+        path: The file.
+        named: Its name.
+        rewinds: Whether it can forget.
+        checkpoints: Whether it takes checkpoints.
+        adopts: The run that the user has opened.
+        disabled: Whether it is switched off.
+        bound: Whether it can be made in this process only.
+        limits: What it can take, by the names of `Limits`.
+        fails: By the names of methods, how they fail: `error` is the name of what is raised,
+            `seconds` how long it takes; `times` how often, `point` for which name of a point only,
+            and `until` names a file that ends it.
+    """
+
+    name: ClassVar[str] = "heard"
+
+    def __init__(
+        self,
+        path: str,
+        named: str = "heard",
+        rewinds: bool = False,
+        checkpoints: bool = False,
+        adopts: str | None = None,
+        disabled: bool = False,
+        bound: bool = False,
+        limits: Mapping[str, Any] | None = None,
+        fails: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._settings = {n: v for n, v in locals().items() if n not in ("self", "__class__")}
+        self.path, self.name, self.rewinds = path, named, rewinds  # type: ignore[misc]
+        self.limits = Limits(**{"text": True, **(limits or {})})
+        self.run = ""
+        self._failed: dict[str, int] = {}
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return how it was made."""
+        return None if self._settings["bound"] else dict(self._settings)
+
+    @property
+    def disabled(self) -> bool:
+        """Whether it is switched off."""
+        return bool(self._settings["disabled"])
+
+    @property
+    def takes_checkpoints(self) -> bool:
+        """Whether it takes checkpoints."""
+        return bool(self._settings["checkpoints"])
+
+    def parameters_of(
+        self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return all but where the training writes to, which rules change."""
+        return {n: v for n, v in {**model_config, **arguments}.items() if n != "output_dir"}
+
+    def adopt(self) -> str | None:
+        """Return the run that the user has opened."""
+        self._hear("adopt")
+        return self._settings["adopts"]  # type: ignore[no-any-return]
+
+    def open(self, opening: Opening) -> str:
+        """Open a run."""
+        self._hear("open", **{**vars(opening), "again": opening.run_id is not None})
+        self.run = opening.run_id or f"{self.name}-{os.getpid()}-{time.time_ns()}"
+        return self.run
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Take parameters."""
+        self._hear("log_parameters", parameters=dict(parameters))
+
+    def log_metrics(self, points: Sequence[Point]) -> None:
+        """Take points."""
+        self._hear("log_metrics", points)
+
+    def log_text(self, points: Sequence[Point]) -> None:
+        """Take strings."""
+        self._hear("log_text", points)
+
+    def log_summary(self, points: Sequence[Point]) -> None:
+        """Take what a training has one of."""
+        self._hear("log_summary", points)
+
+    def log_files(self, upload: Upload) -> None:
+        """Take a checkpoint."""
+        files = {
+            file.relative_to(upload.path).as_posix(): file.stat().st_size
+            for file in sorted(upload.path.rglob("*"))
+            if file.is_file()
+        }
+        self._hear("log_files", name=upload.name, step=upload.step, files=files)
+
+    def close(self, status: Status | None) -> None:
+        """Close the run."""
+        self._hear("close", status=status)
+
+    def release(self) -> None:
+        """Undo what is left."""
+        self._hear("release")
+
+    def _hear(self, call: str, points: Sequence[Point] = (), **what: Any) -> None:
+        thread = threading.current_thread().name
+        line = {"call": call, "run": self.run, "thread": thread, "pid": os.getpid(), **what}
+        line |= {"begun": time.time(), "points": [list(point) for point in points]}
+        error = self._failure(call, points)
+        line |= {"failed": error is not None, "ended": time.time()}
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.write(file, json.dumps(line, default=str).encode() + b"\n")  # as a whole
+        os.close(file)
+        if error is not None:
+            raise error
+
+    def _failure(self, call: str, points: Sequence[Point]) -> Exception | None:
+        """Return the error that `call` is to end by, if it is, after the time that it takes."""
+        how = (self._settings["fails"] or {}).get(call)
+        if how is None or how.get("point", points and points[0].name) not in {
+            *(point.name for point in points),
+            *(() if points else (how.get("point", points),)),
+        }:
+            return None
+        failed = self._failed[call] = self._failed.get(call, 0) + 1
+        until, deadline = how.get("until"), time.monotonic() + how.get("seconds", 0.0)
+        if failed > how.get("times", failed) or (until and os.path.exists(until)):
+            return None
+        while time.monotonic() < deadline and not (until and os.path.exists(until)):
+            time.sleep(0.01)
+        return _ERRORS[how["error"]](f"{call} is to fail") if "error" in how else None
+
+
+class Told(NamedTuple):
+    """What a `Heard` was told.
+
+    Attributes:
+        path: Its file.
+    """
+
+    path: Path
+
+    def calls(self, *names: str, failed: bool = False) -> list[dict[str, Any]]:
+        """Return the calls of these names, or all, in order; those that failed where asked."""
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        found = [json.loads(line) for line in lines]
+        return [
+            call
+            for call in found
+            if call["failed"] is failed and (call["call"] in names or not names)
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the calls that did not fail, in order, but for `adopt` and `release`."""
+        return [c["call"] for c in self.calls() if c["call"] not in ("adopt", "release")]
+
+    def points(self, name: str = "train/loss") -> list[tuple[int, Any]]:
+        """Return the steps and values of a curve, in order."""
+        points = [point for call in self.calls() for point in call["points"]]
+        return [(point[2], point[1]) for point in points if point[0] == name]
+
+    @property
+    def status(self) -> list[Any]:
+        """How runs were closed."""
+        return [call["status"] for call in self.calls("close")]
+
+
+def heard(case: Case, named: str = "heard", **options: Any) -> tuple[Any, Told]:
+    """Return a callback that sends to a `Heard`, and what that was told."""
+    path = case.output_dir.parent / f"{named}.jsonl"
+    callback = case.make()
+    callback.tracker = Heard(str(path), named, **options)
+    return callback, Told(path)

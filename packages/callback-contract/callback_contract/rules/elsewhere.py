@@ -1,0 +1,193 @@
+"""Trackers in a process of their own: one that hangs is killed, and it outlives a training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from callback_contract._case import Case
+from callback_contract._heard import Heard, heard
+from callback_contract._rule import ContractViolation, require, rule
+from callback_contract._stored import said
+from callback_core.tracking import TrackerCallback
+
+_MEND = "Let Tracker.settings return what makes the tracker elsewhere; leave the rest."
+
+
+def _in_time(holds: Callable[[], Any]) -> bool:
+    """Return whether something holds within half a minute: a process takes long to begin."""
+    deadline = monotonic() + 30
+    while not holds() and monotonic() < deadline:
+        sleep(0.02)
+    return bool(holds())
+
+
+def _in_a_process(case: Case, **options: Any) -> Any:
+    callback, told = heard(case, **options)
+    callback.delivery = "process"
+    return callback, told
+
+
+@rule(
+    "TRK-030",
+    since=(1, 1),
+    needs=["tracking"],
+    why="An SDK that holds the interpreter's lock, or leaks, costs the training whatever thread it "
+    "is in.",
+    mend=_MEND,
+)
+def a_process_delivers_all(case: Case) -> None:
+    """With `delivery="process"`, another process is told all, and the run is known and closed."""
+    callback, told = _in_a_process(case)
+    training = case.training(callback)
+    with said() as lines:
+        training.begin()
+        for step in (1, 2, 3):
+            training.step({"loss": step / 8})
+        _in_time(told.points)
+        during = callback.state_dict()["run_id"]
+        training.end()
+    require(told.points() == [(1, 0.125), (2, 0.25), (3, 0.375)], f"it has {told.points()}")
+    require(told.status == ["finished"], f"it was closed as {told.status}")
+    by = {call["pid"] for call in told.calls("open", "log_metrics", "close")}
+    require(os.getpid() not in by and len(by) == 1, "this process has called the tracker")
+    run = told.calls("close")[0]["run"]
+    ids = during, callback.state_dict()["run_id"]
+    require(ids == (run, run), f"the run is {run}, and the state said {ids}")
+    require(not lines, f"it said {lines}")
+
+
+@rule(
+    "TRK-031",
+    since=(1, 1),
+    needs=["tracking"],
+    why="ClearML's close() never comes back where its server hangs, and a thread cannot be killed.",
+    mend=_MEND,
+)
+def a_process_that_hangs_is_begun_anew(case: Case) -> None:
+    """Where a call hangs beyond `open_limit`, its process is begun anew, and goes on from there."""
+    back = case.output_dir.parent / "back"
+    fails = {"log_metrics": {"seconds": 30.0, "until": str(back)}}
+    callback, told = _in_a_process(case, fails=fails)
+    callback.open_limit, callback.flush_limit = 0.3, 25.0
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.125})
+    again = _in_time(lambda: len(told.calls("open")) > 1)
+    back.touch()
+    training.end()
+    require(again, "a call that hung was not begun anew")
+    require(told.points() == [(1, 0.125)], f"it has {told.points()}")
+    require(told.status == ["finished"], f"it was closed as {told.status}")
+    runs = {call["run_id"] for call in told.calls("open")[1:]}
+    require(runs == {told.calls("log_metrics")[0]["run"]}, f"it was opened again as {runs}")
+
+
+@rule(
+    "TRK-032",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A job that is killed dies and its run shows as running for ever: "
+    "huggingface/transformers#30333.",
+    mend=_MEND,
+)
+def a_process_outlives_a_training_that_is_killed(case: Case) -> None:
+    """Where the training is killed, the process delivers the rest, and closes the run as failed."""
+    callback, told = _in_a_process(case)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        try:
+            training = case.training(callback)
+            training.begin()
+            training.step({"loss": 0.125})
+            while not told.points():
+                pass
+            training.step({"loss": 0.25})
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    os.waitpid(child, 0)
+    _in_time(lambda: told.status)
+    require(told.points() == [(1, 0.125), (2, 0.25)], f"it has {told.points()}")
+    require(told.status == ["failed"], f"it was closed as {told.status}")
+
+
+@rule(
+    "TRK-033",
+    since=(1, 1),
+    needs=["tracking"],
+    why="15 hours of eight GPUs were lost to a tracker's timeout: radixark/miles#2571.",
+    mend=_MEND,
+)
+def a_process_is_ended_at_the_limit(case: Case) -> None:
+    """At `flush_limit`, the process is ended; that is said, with where it has written why."""
+    fails = {"open": {"error": "ConnectionError"}}
+    callback, told = _in_a_process(case, fails=fails)
+    callback.flush_limit = 1.5
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.125})
+    _in_time(lambda: told.calls("open", failed=True))
+    with said() as lines:
+        begun = monotonic()
+        training.end()
+        took = monotonic() - begun
+    require(took < 4.0, f"with a flush_limit of 1.5 s the end took {took:.1f} s")
+    about = [line for line in lines if "its process did not come to an end, see " in line]
+    require(len(about) == 1 and "has not got 2 points" in about[0], f"it said {lines}")
+    log = Path(about[0].partition(", see ")[2].partition(".log")[0] + ".log")
+    require("open is to fail" in log.read_text(), f"in {log.name} there is {log.read_text()!r}")
+    opened = told.calls("open", failed=True)
+    _in_time(lambda: not _is_alive(opened[0]["pid"]))
+    require(not _is_alive(opened[0]["pid"]), "the process is still there")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@rule(
+    "TRK-034",
+    since=(1, 1),
+    needs=["tracking"],
+    why="That a tracker cannot be made elsewhere was found hours later, by its silence.",
+    mend="Return None from Tracker.settings where it cannot be made elsewhere.",
+)
+def one_that_cannot_be_made_elsewhere_is_refused(case: Case) -> None:
+    """A tracker that is bound to this process, or of a local class, is refused, with the reason.
+
+    One that goes on in the user's run is delivered to by a thread, which is said.
+    """
+
+    class Local(Heard):
+        pass
+
+    for tracker, why in ((Heard("", bound=True), "bound to this process"), (Local(""), "imported")):
+        callback = case.make()
+        try:
+            TrackerCallback.__init__(callback, tracker, delivery="process")
+        except ValueError as error:
+            named = why in str(error) and type(tracker).__name__ in str(error)
+            require(named and "another delivery" in str(error), f"it says {error}")
+        else:
+            raise ContractViolation(f"a tracker that cannot be made elsewhere is taken: {why}")
+    callback, told = _in_a_process(case, adopts="the user's")
+    training = case.training(callback)
+    with said() as lines:
+        training.begin()
+        training.step({"loss": 0.5})
+        training.end()
+    here = {call["pid"] for call in told.calls()} == {os.getpid()}
+    require(here and told.points() == [(1, 0.5)], "a run of the user's was not delivered to here")
+    require(any("by a thread" in line for line in lines), f"it said {lines}")

@@ -1,0 +1,579 @@
+"""Mutants of the rules about what trackers are told, the journal, replay and other processes.
+
+Each is wrong in what one of these rules looks at. Where the callback could be wrong in ways that
+several rules see, it is so only in the circumstances of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from time import sleep
+from typing import Any, ClassVar
+
+from mutants import mutant
+from reference_tracker import ReferenceCallback, Whole
+
+from callback_contract._heard import Heard
+
+PID = os.getpid()
+Patches = dict[str, Callable[[Any], Any]]
+
+
+def logs(old: str, new: str) -> Patches:
+    """Return what makes warnings say `new` in place of `old`."""
+
+    def made(kept: Any) -> Any:
+        def warning(self: Any, message: str, *args: Any, **kwargs: Any) -> None:
+            text = (message % args if args else message).replace(old, new)
+            kept(self, text.replace("%", "%%") % (), **kwargs)
+
+        return warning
+
+    return {"logging:Logger.warning": made}
+
+
+def says(old: str, new: str) -> Patches:
+    """Return what makes the command say `new` in place of `old`."""
+
+    def made(kept: Any) -> Any:
+        def main(arguments: list[str] | None = None) -> int:
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                code: int = kept(arguments)
+            print(output.getvalue().replace(old, new), end="")
+            return code
+
+        return main
+
+    return {"callback_core.tracking.replay:main": made}
+
+
+class Wrong(Whole):
+    __test__ = False
+    patches: ClassVar[Patches] = {}
+
+
+class Meddling(ReferenceCallback):
+    """Does something else where its tracker is one of a rule, and one that `meets` its case."""
+
+    def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+        raise NotImplementedError
+
+    def meddle(self, heard: Heard) -> None:
+        """Do it."""
+
+    @property
+    def met(self) -> bool:
+        heard: Any = self.tracker
+        return isinstance(heard, Heard) and self.meets(heard, heard._settings)
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        if self.met:
+            self.meddle(self.tracker)  # type: ignore[arg-type]
+        super().on_train_begin(*args, **kwargs)
+
+
+def fails(how: dict[str, Any], **expected: Any) -> bool:
+    """Return whether a rule's tracker is to fail just so."""
+    return bool(how["fails"] == expected)
+
+
+@mutant("TRK-001")
+class OpensAtTheFirstLog(Wrong):
+    patience = 1.0
+
+    class callback(ReferenceCallback):
+        def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
+            """Do nothing."""
+
+
+@mutant("TRK-002")
+class DeliversItself(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return fails(how, log_metrics={"seconds": 0.1})
+
+        def meddle(self, heard: Heard) -> None:
+            self.delivery = "inline"
+
+
+@mutant("TRK-003")
+class DoesNotDeliverItself(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return fails(how, log_metrics={"error": "ConnectionError", "times": 1})
+
+        def meddle(self, heard: Heard) -> None:
+            self.delivery = "thread"
+
+
+@mutant("TRK-004")
+class SendsMoreThanIsTaken(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return heard.limits.batch_size == 4
+
+        def meddle(self, heard: Heard) -> None:
+            heard.limits = replace(heard.limits, batch_size=5)
+
+
+@mutant("TRK-005")
+class CutsNamesShorter(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return heard.limits.key_length == 12
+
+        def meddle(self, heard: Heard) -> None:
+            heard.limits = replace(heard.limits, key_length=11)
+
+
+@mutant("TRK-006")
+class CutsParametersShorter(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return heard.limits.parameter_length == 10
+
+        def meddle(self, heard: Heard) -> None:
+            heard.limits = replace(heard.limits, parameter_length=9)
+
+
+@mutant("TRK-007")
+class ForgetsTheEpoch(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.batches:Point": lambda kept: (
+            lambda name, value, step, time, epoch: kept(name, value, step, time)
+        )
+    }
+
+
+@mutant("TRK-008")
+class ForgetsTheTrial(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.consumer:Opening": lambda kept: (
+            lambda **how: kept(**{**how, "trial_name": None})
+        )
+    }
+
+
+@mutant("TRK-009")
+class DropsWhatFailsOnce(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return "close" in (how["fails"] or {}) and "log_text" in how["fails"]
+
+        def meddle(self, heard: Heard) -> None:
+            heard.limits = replace(heard.limits, text=False)
+
+
+@mutant("TRK-010")
+class DoesNotSayThatItWasRejected(Wrong):
+    patches = logs("rejected: ", "")
+
+
+@mutant("TRK-011")
+class DoesNotNameWhatFails(Wrong):
+    patches = logs("train/b: failed", "a point failed")
+
+
+@mutant("TRK-012")
+class BlamesThePoints(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            of_metrics = (how["fails"] or {}).get("log_metrics", {})
+            return {*of_metrics} == {"error", "until"}
+
+        def meddle(self, heard: Heard) -> None:
+            heard._settings["fails"]["log_metrics"]["error"] = "Rejected"
+
+
+@mutant("TRK-013")
+class DoesNotNameTheParameters(Wrong):
+    patches = logs("parameters: failed", "some failed")
+
+
+@mutant("TRK-014")
+class DoesNotSayWhatHangs(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            of_metrics = (how["fails"] or {}).get("log_metrics", {})
+            return {*of_metrics} == {"seconds", "until", "point"}
+
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            if self.met:
+                self.flush_limit = 4.0
+            super().on_train_end(*args, **kwargs)
+
+
+@mutant("TRK-015")
+class DoesNotSayThatItDoesNotOpen(Wrong):
+    patches = logs("has not opened its run in", "is slow:")
+
+
+@mutant("TRK-016")
+class OpensARunOfItsOwn(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return how["adopts"] == "the user's" and self.delivery != "process"
+
+        def meddle(self, heard: Heard) -> None:
+            heard.adopt = lambda: None  # type: ignore[method-assign]
+
+
+@mutant("TRK-017")
+class WritesThoughItIsOff(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return heard.disabled
+
+        def meddle(self, heard: Heard) -> None:
+            (Path(heard.path).parent / "output/tracking").mkdir()
+
+
+@mutant("TRK-018")
+class DoesNotSayThatItIsText(Wrong):
+    patches = logs("it is text", "it is not taken")
+
+
+@mutant("TRK-019")
+class TheSecondOfANameIsDeaf(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return heard.name != how["named"]
+
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            if not self.met:
+                super().on_train_begin(*args, **kwargs)
+
+        def on_log(self, *args: Any, **kwargs: Any) -> None:
+            if not self.met:
+                super().on_log(*args, **kwargs)
+
+
+@mutant("TRK-020")
+class WaitsForEachTracker(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return how["named"] == "second" and "log_metrics" in (how["fails"] or {})
+
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            if self.met:
+                sleep(1.5)
+            super().on_train_end(*args, **kwargs)
+
+
+@mutant("TRK-021")
+class FinishesByAnEvaluation(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return self._recording is not None and self._recording.ended == "failed"
+
+        def on_log(self, *args: Any, **kwargs: Any) -> None:
+            if self.met and self._recording is not None:
+                self._recording.ended = "finished"
+            super().on_log(*args, **kwargs)
+
+
+@mutant("TRK-022")
+class UploadsFromWhereItWas(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return bool(how["checkpoints"]) and fails(how, open={"seconds": 0.2})
+
+        def on_save(self, *args: Any, **kwargs: Any) -> None:
+            if not self.met:
+                super().on_save(*args, **kwargs)
+
+
+@mutant("TRK-023")
+class TakesAnyDelivery(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.callback:DELIVERY_KINDS": lambda kept: (*kept, "post")
+    }
+
+
+@mutant("TRK-024")
+class RedactsOnlyWhatItKnows(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.redaction:Redaction.extend": lambda kept: lambda self, names: None
+    }
+
+
+@mutant("TRK-025")
+class DoesNotSayWhereItFailed(Wrong):
+    patches = logs("failed in on_log", "failed")
+
+
+@mutant("TRK-026")
+class DoesNotWaitForOneThatIsSlow(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return fails(how, log_metrics={"seconds": 0.3}, close={"seconds": 0.3})
+
+        def meddle(self, heard: Heard) -> None:
+            self.flush_limit = 0.1
+
+
+@mutant("TRK-027")
+class DoesNotNameWhatIsMute(Wrong):
+    patches = logs("_Mute", "something")
+
+
+@mutant("TRK-028")
+class RedactsWithTheQuotes(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.redaction:_without_value": lambda kept: (
+            lambda found: kept(found).replace("'[redacted]'", "[redacted]")
+        )
+    }
+
+
+@mutant("TRK-030")
+class StaysInThisProcess(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            plain = how["fails"] is None and how["adopts"] is None
+            return plain and self.delivery == "process" and os.getpid() == PID
+
+        def meddle(self, heard: Heard) -> None:
+            self.delivery = "thread"
+
+
+@mutant("TRK-031")
+class WaitsForOneThatHangs(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return self.delivery == "process" and self.open_limit == 0.3
+
+        def meddle(self, heard: Heard) -> None:
+            self.open_limit = 60.0
+
+
+@mutant("TRK-032")
+class DiesWithTheTraining(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return self.delivery == "process" and os.getpid() != PID
+
+        def meddle(self, heard: Heard) -> None:
+            self.delivery = "thread"
+
+
+@mutant("TRK-033")
+class DoesNotSayThatItsProcessWasEnded(Wrong):
+    patches = logs("its process did not come to an end", "it was ended")
+
+
+@mutant("TRK-034")
+class DoesNotSayThatAThreadDelivers(Wrong):
+    patches = logs("by a thread", "otherwise")
+
+
+@mutant("JRN-001")
+class DoesNotNoteCheckpoints(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.recording:Recording.saved": lambda kept: lambda *args: None
+    }
+
+
+@mutant("JRN-002")
+class WritesBehindHalfARecord(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.journal:whole_size": lambda kept: lambda path: path.stat().st_size
+    }
+
+
+@mutant("JRN-003")
+class DoesNotNameWhatIsDamaged(Wrong):
+    patches = says("a damaged line", "left out")
+
+
+@mutant("JRN-004")
+class SendsAgainWhatIsTheSame(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.past:Past.news": lambda kept: (
+            lambda self, name, value, step, time: ((value, time))
+        )
+    }
+
+
+@mutant("JRN-005")
+class SendsNoCheckpointOfAKilledRun(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.consumer:Consumer._upload": lambda kept: (
+            lambda self, record: None if "left" in self.folder.path.parts else kept(self, record)
+        )
+    }
+
+
+def rewinds_otherwise(step: int, to: Callable[[int], int | None]) -> Patches:
+    """Return what has a rule's tracker told of another step where it goes on at `step`."""
+
+    def made(kept: Any) -> Any:
+        def opening(self: Any, told: Any) -> str:
+            if told.rewind_to is not None and told.step == step:
+                told = replace(told, rewind_to=to(told.rewind_to))
+            opened: str = kept(self, told)
+            return opened
+
+        return opening
+
+    return {"callback_contract._heard:Heard.open": made}
+
+
+@mutant("JRN-006")
+class RewindsTooLittle(Wrong):
+    patches = rewinds_otherwise(2, lambda to: to + 1)
+
+
+@mutant("JRN-007")
+class DoesNotRewindWhatIsDoubtful(Wrong):
+    patches = rewinds_otherwise(3, lambda to: None)
+
+
+@mutant("JRN-008")
+class FindsNoRunWithoutAState(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.recording:folder_of_run": lambda kept: (
+            lambda output_dir, run, resumed: kept(output_dir, run, resumed and run is not None)
+        )
+    }
+
+
+@mutant("JRN-009")
+class DoesNotSayThatThereIsAnother(Wrong):
+    patches = logs("Another training writes", "Something is written")
+
+
+@mutant("JRN-010")
+class DoesNotSayThatARunIsPending(Wrong):
+    patches = logs("earlier run", "one")
+
+
+@mutant("JRN-011")
+class DoesNotSayWhereItIsKept(Wrong):
+    patches = logs("It is kept in", "See")
+
+
+@mutant("JRN-012")
+class KeepsNothingInMemory(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_contract.rules.journal:_FULL": lambda kept: kept.replace(
+            "import logging\n",
+            "import logging, callback_core.tracking.journal as j; j.MOST_WAITING = 1\n",
+        )
+    }
+
+
+@mutant("JRN-013")
+class LeavesRunsOpenAtTheEnd(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_contract.rules.journal:_UNENDED": lambda kept: (
+            "import atexit, callback_core.tracking.recording as r\n"
+            "atexit.unregister(r._end_what_goes_on)\n" + kept
+        )
+    }
+
+
+@mutant("JRN-014")
+class ClosesInEachProcess(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return os.getpid() != PID and self.delivery == "thread"
+
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            if self.met:
+                self.tracker.close("failed")
+            super().on_train_end(*args, **kwargs)
+
+
+@mutant("RPL-001")
+class DoesNotSayThatAllIsThere(Wrong):
+    patches = says("has everything already", "is done")
+
+
+@mutant("RPL-002")
+class DoesNotSayThatItFailed(Wrong):
+    patches = says("closed as failed", "closed")
+
+
+@mutant("RPL-003")
+class DoesNotSayHowMuchFailed(Wrong):
+    patches = says("6 points failed", "some points failed")
+
+
+@mutant("RPL-004")
+class ReturnsNothingForNoRun(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.replay:main": lambda kept: (
+            lambda arguments: 0 if (code := kept(arguments)) == 2 else code
+        )
+    }
+
+
+@mutant("RPL-005")
+class DeliversAllRuns(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.replay:main": lambda kept: (
+            lambda arguments: (
+                kept(
+                    arguments
+                    if "other" in arguments
+                    else [a for a in arguments if not a.startswith("2")][:1]
+                )
+                if "--run" in arguments
+                else kept(arguments)
+            )
+        )
+    }
+
+
+@mutant("RPL-006")
+class DoesNotSayThatItCannotBeMade(Wrong):
+    patches = says("cannot be delivered", "is skipped")
+
+
+@mutant("RPL-007")
+class DoesNotSayThatItsTrainingRuns(Wrong):
+    patches = says("still running", "there")
+
+
+@mutant("RPL-008")
+class DoesNotSayWhatWasCut(Wrong):
+    patches = says("  run_name: ", "  ")
+
+
+def forgetful(kept: Any) -> Any:
+    """Return a command that forgets which run it has begun to deliver."""
+
+    def main(arguments: list[str]) -> int:
+        for file in Path(arguments[0]).glob("tracking/*/*.progress.json"):
+            progress = json.loads(file.read_text())
+            if progress["run_id"] is not None and progress["status"] is None:
+                file.write_text(json.dumps({**progress, "run_id": None}))
+        code: int = kept(arguments)
+        return code
+
+    return main
+
+
+@mutant("RPL-009")
+class OpensAnotherRunEachTime(Wrong):
+    patches: ClassVar[Patches] = {"callback_core.tracking.replay:main": forgetful}
+
+
+@mutant("RPL-010")
+class DoesNotSayWhichCallHangs(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.replay:_deliver": lambda kept: (
+            lambda *args: (
+                failure.replace("has not come back", "is slow")
+                if (failure := kept(*args))
+                else None
+            )
+        )
+    }

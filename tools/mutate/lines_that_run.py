@@ -1,0 +1,71 @@
+"""Which lines of callback_core run, in this process and in those that it starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "CONTRACT_TRACE"
+"""Environment variable that says to processes that are started what to trace, and where to."""
+
+
+class Trace:
+    """Notes which lines run, by the module's path in `core`, from now on.
+
+    Args:
+        core: The directory of the modules that are looked at.
+        into: A directory in which other processes note theirs.
+    """
+
+    def __init__(self, core: Path, into: Path) -> None:
+        self._into = into
+        into.mkdir()
+        self._ran: set[tuple[str, int]] = set()
+        os.environ[VARIABLE] = os.pathsep.join((str(core), str(into)))
+        trace(core, self._ran.add)
+
+    def taken(self) -> dict[str, list[int]]:
+        """Return which lines ran since it was called before."""
+        ran = {*self._ran}
+        self._ran.clear()
+        for file in self._into.iterdir():
+            for line in file.read_text().splitlines():
+                module, _, at = line.rpartition(":")
+                ran.add((module, int(at)))
+            file.unlink()
+        lines: dict[str, list[int]] = {}
+        for module, number in sorted(ran):
+            lines.setdefault(module, []).append(number)
+        return lines
+
+
+def trace(core: Path, note: Callable[[tuple[str, int]], Any]) -> None:
+    """Have `note` told of each line of `core` that runs, in all threads of this process."""
+    begins = str(core) + os.sep
+
+    def look(frame: Any, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename.startswith(begins):
+            note((frame.f_code.co_filename[len(begins) : -3], frame.f_lineno))
+            return look
+
+    threading.settrace(look)
+    sys.settrace(look)
+
+
+def trace_if_asked() -> None:
+    """Trace this process, where the one that has started it says so."""
+    if VARIABLE in os.environ:
+        core, into = os.environ[VARIABLE].split(os.pathsep)
+        file = os.open(f"{into}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        known: set[tuple[str, int]] = set()
+
+        def note(line: tuple[str, int]) -> None:
+            if line not in known:  # at once, since it may be killed any time
+                known.add(line)
+                os.write(file, f"{line[0]}:{line[1]}\n".encode())
+
+        trace(Path(core), note)
