@@ -210,6 +210,25 @@ def test_what_follows_the_save_that_is_resumed_from_is_superseded(path: Path) ->
     assert steps_that_count(path) == [1, 2, 2, 3, 4]
 
 
+def upload(step: int, tracker: str) -> dict[str, Any]:
+    return {"kind": "upload", "step": step, "time": float(step), "for": tracker, "path": "p"}
+
+
+def test_the_uploads_of_the_checkpoint_that_is_resumed_from_count(path: Path) -> None:
+    written(path, begin(), logs(2), saved(2), upload(2, "a"), upload(2, "b"), logs(2), logs(3))
+    written(path, begin(2), logs(3))
+    [(cut, _)] = superseded(path)
+    assert [r.kind for r in read(path) if r.start < cut][-2:] == ["upload", "upload"]
+    assert steps_that_count(path) == [2, 3]
+
+
+def test_an_upload_that_is_none_of_the_checkpoint_does_not_keep_what_was_logged_before_it(
+    path: Path,
+) -> None:
+    written(path, begin(), logs(2), saved(2), logs(2), upload(2, "final model"), begin(2))
+    assert steps_that_count(path) == [2]
+
+
 def test_without_a_record_of_the_save_all_up_to_its_step_counts(path: Path) -> None:
     written(path, begin(), logs(1), logs(2), logs(3), begin(2), logs(3))
     assert steps_that_count(path) == [1, 2, 3]

@@ -196,7 +196,8 @@ def superseded(path: Path) -> list[tuple[int, int]]:
     """Return the stretches of the journal at `path` that a resumed training has replaced.
 
     A training that goes on from the checkpoint of a step repeats all that followed it. That is what
-    comes after the last `saved` or `upload` record of the step, or else after the last record up to that step.
+    comes after the last `saved` record of the step and the uploads of what was saved, or else after
+    the last record up to that step.
     """
     stretches: list[tuple[int, int]] = []
     ends: list[tuple[int, int, bool]] = []  # of the records that count: end, step, if saved there
@@ -211,9 +212,9 @@ def superseded(path: Path) -> list[tuple[int, int]]:
             if cut < record.start:
                 stretches.append((cut, record.start))
             ends = [entry for entry in ends if entry[0] <= cut]
-        # An upload is a part of the checkpoint, each tracker's behind the one `saved`. Where it was
-        # resumed before, there is a checkpoint, even if its `saved` was cut off.
-        resumed = record.kind == "begin" and record.content["resumed"]
-        known = record.kind in ("saved", "upload") or resumed
+        # Where it was resumed before, there is a checkpoint, even if its `saved` was cut off.
+        known = record.kind == "saved" or (record.kind == "begin" and record.content["resumed"])
+        if record.kind == "upload" and ends:  # of the checkpoint, each tracker's right behind `saved`
+            known = ends[-1][2] and ends[-1][1] == record.step
         ends.append((record.end, record.step, known))
     return stretches
