@@ -211,7 +211,8 @@ def test_what_follows_the_save_that_is_resumed_from_is_superseded(path: Path) ->
 
 
 def upload(step: int, tracker: str) -> dict[str, Any]:
-    return {"kind": "upload", "step": step, "time": float(step), "for": tracker, "path": "p"}
+    about = {"for": tracker, "path": "p", "name": "n"}
+    return {"kind": "upload", "step": step, "time": float(step), **about}
 
 
 def test_the_uploads_of_the_checkpoint_that_is_resumed_from_count(path: Path) -> None:

@@ -214,7 +214,7 @@ def superseded(path: Path) -> list[tuple[int, int]]:
             ends = [entry for entry in ends if entry[0] <= cut]
         # Where it was resumed before, there is a checkpoint, even if its `saved` was cut off.
         known = record.kind == "saved" or (record.kind == "begin" and record.content["resumed"])
-        if record.kind == "upload" and ends:  # of the checkpoint, each tracker's right behind `saved`
+        if record.kind == "upload" and ends:  # of a checkpoint, if it is right behind its `saved`
             known = ends[-1][2] and ends[-1][1] == record.step
         ends.append((record.end, record.step, known))
     return stretches
