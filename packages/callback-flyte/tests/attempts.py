@@ -116,9 +116,9 @@ class Run(NamedTuple):
     said: str
 
 
-def execute(flyte: Path, number: int, task: str, **inputs: Any) -> Run:
-    """Run a task of `tasks.py` in a process of its own, as a container does."""
-    one = Attempt(flyte, number)
+def execute(flyte: Path, number: int, task: Any, **inputs: Any) -> Run:
+    """Run a task in a process of its own, as a container does."""
+    one, function = Attempt(flyte, number), task.task_function
     one.outputs.mkdir(parents=True)
     inputs = {"outputs": str(one.outputs), "kept": str(one.kept), **inputs}
     types = {name: type(value) for name, value in inputs.items()}
@@ -132,7 +132,7 @@ def execute(flyte: Path, number: int, task: str, **inputs: Any) -> Run:
         *("--raw-output-data-prefix", str(flyte / "raw"), "--checkpoint-path", str(one.kept)),
         *(("--prev-checkpoint", str(one.before)) if one.before else ()),
         *("--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"),
-        *("task-module", "tasks", "task-name", task),
+        *("task-module", function.__module__, "task-name", function.__name__),
     )
     return Run(one, done.returncode, done.stdout + done.stderr)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from attempts import Attempt, Deck, execute
+from tasks import as_on_the_page, with_restored_checkpoint
 
 from trainer_torch.testing import small_trainer
 
@@ -14,10 +15,10 @@ from trainer_torch.testing import small_trainer
 def test_the_example_of_the_page_goes_on_from_an_interrupted_attempt_to_the_bit(
     tmp_path: Path,
 ) -> None:
-    run = execute(tmp_path, 1, "as_on_the_page", step=7, how="raises")
+    run = execute(tmp_path, 1, as_on_the_page, step=7, how="raises")
     assert "the machine was taken away" in str(run.attempt.error()), run.said
     assert run.attempt.checkpoints() == ["checkpoint-6"]
-    again = execute(tmp_path, 2, "as_on_the_page", step=0, how="")
+    again = execute(tmp_path, 2, as_on_the_page, step=0, how="")
     assert again.attempt.error() is None, again.said
     assert again.attempt.checkpoints() == ["checkpoint-12"]
     losses = ends_as_an_undisturbed_one(tmp_path, again.attempt)
@@ -29,10 +30,10 @@ def test_attempts_that_are_killed_again_and_again_go_on_from_the_same_checkpoint
     tmp_path: Path,
 ) -> None:
     for number in (1, 2):  # the second is killed before it has saved a checkpoint of its own
-        run = execute(tmp_path, number, "with_restored_checkpoint", step=7, how="dies")
+        run = execute(tmp_path, number, with_restored_checkpoint, step=7, how="dies")
         assert run.status == -9, run.said
         assert "checkpoint-6" in run.attempt.checkpoints()
-    run = execute(tmp_path, 3, "with_restored_checkpoint", step=0, how="")
+    run = execute(tmp_path, 3, with_restored_checkpoint, step=0, how="")
     assert run.attempt.error() is None, run.said
     ends_as_an_undisturbed_one(tmp_path, run.attempt)
 
