@@ -367,6 +367,7 @@ def test_replay_delivers_what_a_training_left_and_returns_what_it_said(tmp_path:
     (store / DOWN).touch()
     callback = TrackerCallback(FileTracker(str(store)), flush_limit=0)
     Training([callback], Arguments(str(tmp_path))).run()
+    wait_until(lambda: not any(t.name.startswith("deliver") for t in threading.enumerate()))
     (store / DOWN).unlink()
     replayed = replay(tmp_path)
     assert replayed.returncode == 0, replayed.stderr
