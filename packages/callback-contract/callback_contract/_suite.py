@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -145,12 +145,17 @@ def count(suite: type[CallbackContract]) -> str:
     return ", ".join(f"{fate_of.count(fate)} {fate}" for fate in ("run", "not claimed", "deviates"))
 
 
-def check(suite: type[CallbackContract], folder: Path | None = None) -> list[Result]:
+def check(
+    suite: type[CallbackContract],
+    folder: Path | None = None,
+    rules: Collection[str] | None = None,
+) -> list[Result]:
     """Check a callback against the contract without pytest, and return what came of each rule.
 
     Args:
         suite: What is checked, as a subclass says it.
         folder: An empty directory to work in; a temporary one where it is not given.
+        rules: The ids of the rules to check; all that apply where they are not given.
     """
     import tempfile
 
@@ -159,5 +164,7 @@ def check(suite: type[CallbackContract], folder: Path | None = None) -> list[Res
         subject = suite()
         with silence():  # as pytest does with what the callback prints
             return [
-                outcome_of(rule, fate, subject, at / rule.id, keep) for rule, fate in fates(suite)
+                outcome_of(rule, fate, subject, at / rule.id, keep)
+                for rule, fate in fates(suite)
+                if rules is None or rule.id in rules
             ]

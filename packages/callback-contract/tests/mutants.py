@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from callback_contract import CallbackContract, check
+from callback_contract import CallbackContract, Result, check
 
 
 class Mutant(NamedTuple):
@@ -76,10 +76,21 @@ def all_mutants() -> list[Mutant]:
 
 
 def failures_of(name: str) -> dict[str, str]:
-    """Check the mutant of this name, and return which rules it fails, and how."""
+    """Check the mutant of this name, and return which rules it fails, and how.
+
+    Rules have limits of time, which a busy machine may miss: that one fails which is not the
+    mutant's own counts if it does so twice.
+    """
     mutant = next(mutant for mutant in all_mutants() if mutant.suite.__name__ == name)
     with clean_process() as folder, patched(getattr(mutant.suite, "patches", {})):
-        results = check(mutant.suite, folder)
+        failed = _failures(check(mutant.suite, folder / "first"))
+        if others := failed.keys() - {mutant.rule_id}:
+            again = _failures(check(mutant.suite, folder / "again", others))
+            failed = {rule: how for rule, how in failed.items() if rule not in others - {*again}}
+    return failed
+
+
+def _failures(results: Iterable[Result]) -> dict[str, str]:
     return {
         result.rule.id: f"{result.outcome}: {result.message}"
         for result in results

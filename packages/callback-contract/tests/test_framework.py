@@ -101,6 +101,10 @@ def test_check_tells_deviations_from_mended_ones() -> None:
     assert outcomes["LIF-002"] == "mended"
 
 
+def test_only_the_rules_that_are_asked_for_are_checked(tmp_path: Path) -> None:
+    assert [result.rule.id for result in check(Broken, tmp_path, ["LIF-002"])] == ["LIF-002"]
+
+
 def test_a_violation_keeps_the_error_behind_it(tmp_path: Path) -> None:
     with pytest.raises(ContractViolation) as raised:
         Broken().test_contract(RULES["LIF-001"], tmp_path)
