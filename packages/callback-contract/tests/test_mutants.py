@@ -11,7 +11,7 @@ from mutants import Mutant, all_mutants, failures_of
 
 from callback_contract import RULES
 
-WORKERS = 16
+WORKERS = 8
 """More than there may be processors: mutants of trackers mostly wait for their threads."""
 
 
