@@ -142,7 +142,9 @@ def packages_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|--:|--:|--:|--:|"
     for name, found in measured.items():
         own = found.get("log of the SDK")
-        tested = f"{found['oldest']} to {found['newest']}" if "tests" in found else found["newest"]
+        tested = found["newest"]
+        if "tests" in found:
+            tested += f"; {found['oldest']}: {found['tests']}"
         yield (
             f"| {name} | {found['sdk']} | {tested} "
             f"| {found['megabytes']} MB, {found['distributions']} packages "
@@ -167,11 +169,11 @@ def away_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
 INTRODUCTION: Final = """\
 # The trackers, measured
 
-Made by `python3.11 tools/measure_trackers.py --oldest` with the wheels of `tools/pants package ::`,
-on two cores that other jobs shared: look at the sizes of the numbers, not at their digits.
+Made by `python3.11 tools/measure_trackers.py` with the wheels of `tools/pants package ::`, on two
+cores that other jobs shared: look at the sizes of the numbers, not at their digits.
 
-- *Tested with*: the oldest version of the SDK that the package admits, and the newest, the pinned
-  one. With both, all tests of the package pass.
+- *Tested with*: the pinned version of the SDK, with which all tests of the package pass; and, after
+  `--oldest`, the oldest that the package admits, with how they end.
 - *Installed*: what `pip install` of the package brings.
 - *A log*: the median of 2,000 calls of `on_log` with five values, in the training's thread, less
   that of a training without the tracker.
@@ -205,6 +207,11 @@ def main() -> None:
             found["tests"] = test_with_oldest(TRACKERS[name])
         (MEASURED / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
         print(f"{name}: {found}", flush=True)
+        write_page()
+
+
+def write_page() -> None:
+    """Write the page about what is known by now."""
     files = {name: MEASURED / f"{name}.json" for name in TRACKERS}
     known = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     PAGE.write_text(page(known), encoding="utf-8")

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from time import sleep
 from typing import Any, ClassVar
@@ -414,6 +415,7 @@ def rewinds_otherwise(step: int, to: Callable[[int], int | None]) -> Patches:
     """Return what has a rule's tracker told of another step where it goes on at `step`."""
 
     def made(kept: Any) -> Any:
+        @wraps(kept)  # its name is what is said of it where it does not come back
         def opening(self: Any, told: Any) -> str:
             if told.rewind_to is not None and told.step == step:
                 told = replace(told, rewind_to=to(told.rewind_to))
