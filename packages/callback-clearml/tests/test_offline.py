@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import curves  # noqa: F401  used by the program below: Pants takes along what is imported
 import pytest
 from clearml_server import ClearMLServer
 
