@@ -20,6 +20,7 @@ class Environment:
         self.folder = folder
         self.python = folder / "bin" / "python"
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        self.install("--upgrade", "pip")  # an older one takes minutes to resolve all trackers
 
     def install(self, *what: str, constraints: Path | None = None) -> None:
         """Install with pip, with no other versions than a file of pins has."""
