@@ -132,7 +132,10 @@ def test_with_oldest(tracker: TrackerPackage) -> str:
 
 def page(measured: dict[str, dict[str, Any]]) -> str:
     """The page about what was measured of each tracker."""
-    return "\n".join([INTRODUCTION, *packages_table(measured), AWAY, *away_table(measured), ""])
+    missing = ", ".join(name for name in TRACKERS if name not in measured)
+    open_ends = [f"\nNot measured yet: {missing}."] if missing else []
+    tables = [*packages_table(measured), *open_ends, AWAY, *away_table(measured)]
+    return "\n".join([INTRODUCTION, *tables, ""])
 
 
 def packages_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:

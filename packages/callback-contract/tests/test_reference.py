@@ -35,5 +35,5 @@ def test_the_whole_suite_takes_a_few_seconds(tmp_path: Path) -> None:
     before, computed = perf_counter(), process_time()
     results = check(TestReference, tmp_path)
     took, computed = perf_counter() - before, process_time() - computed
-    assert {result.outcome for result in results} == {"kept", "not claimed"}
+    assert len(results) > 100  # what comes of each, the contract's own tests say
     assert computed < 20, took  # the rest is waiting: for limits of time that rules are about
