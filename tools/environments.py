@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from renew_pins import canonical
 from torch_index import torch_index
 from trackers import ROOT
 
@@ -40,10 +41,7 @@ class Environment:
         command = [str(self.python), "-m", "pip", "list", "--format", "json"]
         command += ["--disable-pip-version-check"]
         listed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-        return {
-            entry["name"].lower().replace("_", "-"): entry["version"]
-            for entry in json.loads(listed)
-        }
+        return {canonical(entry["name"]): entry["version"] for entry in json.loads(listed)}
 
     def run(self, *arguments: str, variables: dict[str, str], **options: Any) -> Any:
         """Run its Python, as a user who has set `variables` and none that trackers look at."""

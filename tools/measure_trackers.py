@@ -39,7 +39,7 @@ def measure(tracker: TrackerPackage) -> dict[str, Any]:
         installed = environment.distributions()
         found: dict[str, Any] = {
             "sdk": tracker.sdk[0],
-            "newest": installed[tracker.sdk[0].lower().replace("_", "-")],
+            "newest": installed[tracker.sdk[0]],
             "oldest": tracker.sdk[1],
             "megabytes": round((size(environment) - before) / 1e6),
             "distributions": len(installed.keys() - {"pip", "setuptools"}),

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from renew_pins import canonical
+
 ROOT = Path(__file__).resolve().parent.parent
 
 Variables = dict[str, str]
@@ -49,11 +51,11 @@ class TrackerPackage(NamedTuple):
 
     @property
     def sdk(self) -> tuple[str, str]:
-        """The distribution of its SDK, and the oldest version that its package admits."""
+        """The distribution of its SDK, as indexes spell it, and the oldest that is admitted."""
         for requirement in project_of(self.package)["dependencies"]:
             name, oldest = re.match(r"([\w.-]+)(?:>=([\w.]+))?", requirement).groups()  # type: ignore[union-attr]
             if not is_ours(name):
-                return name, oldest
+                return canonical(name), oldest
         raise LookupError(f"{self.package} requires no SDK")
 
 
