@@ -33,8 +33,7 @@ class Environment:
 
     def install_ours(self, packages: Iterable[str], constraints: Path | None = None) -> None:
         """Install wheels of ours out of dist/, which are on no index, and what they require."""
-        wheels = [wheel_of(package) for package in dict.fromkeys(packages)]
-        self.install(*wheels, constraints=constraints)
+        self.install(*wheels_of(packages), constraints=constraints)
 
     def distributions(self) -> dict[str, str]:
         """The versions of all that is installed, by their names on a package index."""
@@ -73,16 +72,19 @@ def _plain() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def wheel_of(package: str) -> str:
-    """The wheel of a package of ours in dist/.
+def wheels_of(packages: Iterable[str]) -> list[str]:
+    """The wheels of packages of ours in dist/, each once.
 
     Raises:
-        SystemExit: It is not built.
+        SystemExit: One is not built, or in two versions.
     """
-    found = sorted((ROOT / "dist").glob(f"{package.replace('-', '_')}-*.whl"))
-    if len(found) != 1:
-        sys.exit(
-            f"dist/ holds {len(found)} wheels of {package}. Build one of each: rm -rf dist; "
-            "tools/pants package ::"
-        )
-    return str(found[0])
+    wheels = []
+    for package in dict.fromkeys(packages):
+        found = sorted((ROOT / "dist").glob(f"{package.replace('-', '_')}-*.whl"))
+        if len(found) != 1:
+            sys.exit(
+                f"dist/ holds {len(found)} wheels of {package}. Build one of each: rm -rf dist; "
+                "tools/pants package ::"
+            )
+        wheels.append(str(found[0]))
+    return wheels

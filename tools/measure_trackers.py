@@ -1,8 +1,8 @@
 """Measure each tracker's package, and write docs/trackers.md: `measure_trackers.py [TRACKER ...]`.
 
 Wheels are taken from dist/. What is measured of each tracker is kept in docs/measured, so that one
-can be measured again without the others; the page is made of all. `--oldest` runs the package's
-tests with the oldest version of the SDK that the package admits, too.
+can be measured again without the others; the page is made of all. `--oldest` measures nothing, and
+runs the package's tests with the oldest version of the SDK that the package admits.
 """
 
 import argparse
@@ -205,11 +205,14 @@ def main() -> None:
         parser.error(f"no tracker {', '.join(unknown)}; there are {', '.join(TRACKERS)}")
     MEASURED.mkdir(exist_ok=True)
     for name in options.trackers or TRACKERS:
-        found = measure(TRACKERS[name])
         if options.oldest:
-            found["tests"] = test_with_oldest(TRACKERS[name])
-        (MEASURED / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+            found = {"tests": test_with_oldest(TRACKERS[name])}
+        else:
+            found = measure(TRACKERS[name])
         print(f"{name}: {found}", flush=True)
+        file = MEASURED / f"{name}.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps(known | found, indent=2) + "\n")
         write_page()
 
 

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from environments import Environment
+from environments import Environment, wheels_of
 from trackers import ROOT, TRACKERS, TrackerPackage, with_what_it_needs
 
 TOOLS = ROOT / "tools"
 EXAMPLE = ("torch", "scikit-learn")
+SERVERS = ("callback-contract",)  # from which the scripts that serve take theirs
 
 
 def try_alone(tracker: TrackerPackage, folder: Path) -> list[str]:
@@ -30,6 +31,8 @@ def try_alone(tracker: TrackerPackage, folder: Path) -> list[str]:
     others = {one.sdk[0] for one in TRACKERS.values()} - own
     present = sorted(others & environment.distributions().keys())
     problems = [f"{name} is there, which is another tracker's SDK" for name in present]
+    if tracker.server is not None:
+        environment.install_ours(SERVERS, tracker.lock)
     return problems + train(environment, [tracker], folder / "work")
 
 
@@ -37,8 +40,9 @@ def try_together(trackers: Sequence[TrackerPackage], folder: Path) -> list[str]:
     """What is wrong with all of the packages in one environment."""
     packages = [name for one in trackers for name in with_what_it_needs(one.package)]
     environment = Environment(folder / "environment")
-    environment.install(*(pin for pin in pins("torch") if pin.startswith("torch==")), EXAMPLE[1])
-    environment.install_ours(["trainer-torch", *packages])
+    # In one command: with some of it installed, pip takes many times as long to find what fits.
+    wheels = wheels_of(["trainer-torch", *packages, *SERVERS])
+    environment.install(pin("torch"), *EXAMPLE[1:], *wheels)
     subprocess.run([environment.python, "-m", "pip", "check"], check=True)
     return train(environment, trackers, folder / "work")
 
@@ -54,7 +58,6 @@ def train(environment: Environment, trackers: Sequence[TrackerPackage], folder: 
         for tracker in trackers:
             url = ""
             if tracker.server is not None:
-                environment.install_ours(["callback-contract"], tracker.lock)  # has a server
                 server = environment.serving(
                     str(TOOLS / tracker.server), str(folder / tracker.name)
                 )
@@ -68,9 +71,10 @@ def train(environment: Environment, trackers: Sequence[TrackerPackage], folder: 
     return problems + [f"{name} has stored nothing" for name in missing]
 
 
-def pins(resolve: str) -> list[str]:
-    """The pins of a resolve."""
-    return (ROOT / "locks" / f"{resolve}.txt").read_text().split()
+def pin(name: str) -> str:
+    """The pin of a package that the example needs."""
+    pins = (ROOT / "locks" / "torch.txt").read_text().split()
+    return next(one for one in pins if one.startswith(f"{name}=="))
 
 
 def main() -> None:
