@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from callback_contract._rule import ContractViolation, require
 from callback_contract._subject import RecordedRun, Subject
 from callback_core import EVENTS, TrainerControl, TrainerState
+
+DIED: Final = RuntimeError("CUDA out of memory")
+"""What trainings of the rules die of."""
 
 
 @dataclass

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from callback_contract._case import Case
+from callback_contract._case import Case, Training
+from callback_core import NotConfigured
 from callback_core.tracking import Limits, Opening, Point, Rejected, Status, Tracker, Upload
 
 _ERRORS: Mapping[str, type[Exception]] = {
     "ConnectionError": ConnectionError,
+    "NotConfigured": NotConfigured,
     "Rejected": Rejected,
     "RuntimeError": RuntimeError,
 }
@@ -191,3 +193,25 @@ def heard(case: Case, named: str = "heard", **options: Any) -> tuple[Any, Told]:
     callback = case.make()
     callback.tracker = Heard(str(path), named, **options)
     return callback, Told(path)
+
+
+def trained(case: Case, callback: Any, *logs: Any, **how: Any) -> Training:
+    """Train a step for each of `logs`, to the end, and return the training."""
+    training = case.training(callback, **how)
+    training.begin()
+    training.fire("on_epoch_begin")
+    for values in logs:
+        training.step(values)
+    training.end()
+    return training
+
+
+def after_a_step(training: Training) -> bool:
+    """Do a step, and return true."""
+    training.step({"note": 1.0})
+    return True
+
+
+def losses(*losses: float) -> list[dict[str, float]]:
+    """Return logs of these losses."""
+    return [{"loss": loss} for loss in losses]

@@ -52,7 +52,8 @@ class Setting(NamedTuple):
     """A setting of a callback, by its argument, an environment variable, or a default.
 
     Attributes:
-        argument: The constructor's argument, and the attribute that has the value that counts.
+        argument: The constructor's argument, and the attribute that has the value that counts, of
+            the callback or of its tracker.
         variable: The environment variable.
         default: The value where nothing is said.
         examples: What the variable may be, and the value that it means.

@@ -21,6 +21,7 @@ from mutants import mutant
 from reference_tracker import ReferenceCallback, Whole
 
 from callback_contract._heard import Heard
+from callback_core import NotConfigured
 
 PID = os.getpid()
 Patches = dict[str, Callable[[Any], Any]]
@@ -331,6 +332,20 @@ class RedactsWithTheQuotes(Wrong):
             lambda found: kept(found).replace("'[redacted]'", "[redacted]")
         )
     }
+
+
+@mutant("TRK-035")
+class WaitsForOneThatIsNotConfigured(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return fails(how, open={"error": "NotConfigured"})
+
+        def meddle(self, heard: Heard) -> None:
+            def wait(*_: Any) -> str:
+                sleep(9.0)
+                raise NotConfigured("open is to fail")
+
+            heard.open = wait  # type: ignore[method-assign]
 
 
 @mutant("TRK-030")

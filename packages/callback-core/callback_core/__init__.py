@@ -10,8 +10,10 @@ from callback_core.early_stopping import EarlyStoppingCallback
 from callback_core.events import COMMON_KEYWORDS, EVENTS, Event
 from callback_core.handler import CallbackHandler
 from callback_core.integrations import (
+    NotConfigured,
     get_available_reporting_integrations,
     get_reporting_integration_callbacks,
+    make_reporting_integration_callbacks,
 )
 from callback_core.persistence import ExportableState, export_states, restore_states
 from callback_core.printer import PrinterCallback
@@ -28,6 +30,7 @@ __all__ = [
     "Event",
     "ExportableState",
     "IntervalStrategy",
+    "NotConfigured",
     "PrinterCallback",
     "ProgressCallback",
     "Request",
@@ -38,5 +41,6 @@ __all__ = [
     "export_states",
     "get_available_reporting_integrations",
     "get_reporting_integration_callbacks",
+    "make_reporting_integration_callbacks",
     "restore_states",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP: Final = "callback_core.integrations"
 """A package offers its callback class here, under the name that `report_to` takes."""
@@ -18,6 +21,14 @@ _DISTRIBUTIONS: Final = {"azure_ml": "callback-azureml", "comet_ml": "callback-c
 def get_available_reporting_integrations() -> list[str]:
     """Return the names that `report_to` takes in this environment, sorted."""
     return sorted(_entry_points())
+
+
+class NotConfigured(RuntimeError):
+    """Raised by an integration that has nowhere to send to, unless somebody sets something.
+
+    In a constructor, it is why `report_to="all"` does without. In `Tracker.open`, it is why the end
+    of a training does not wait.
+    """
 
 
 def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -> list[type[Any]]:
@@ -32,7 +43,37 @@ def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -
     Raises:
         ValueError: A name that no installed package offers.
     """
-    names = [report_to] if isinstance(report_to, str) else list(report_to or [])
+    return _without_those_extended(_named(_names(report_to)))
+
+
+def make_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -> list[Any]:
+    """Return a callback of each class that `get_reporting_integration_callbacks` returns.
+
+    Where `report_to` is `"all"`, one that is not configured is left out and named in the log.
+
+    Raises:
+        ValueError: A name that no installed package offers, or a setting that is wrong.
+        NotConfigured: One that `report_to` names is not configured.
+    """
+    names, made = _names(report_to), {}
+    classes = _named(names)
+    while missing := [one for one in _without_those_extended(classes) if one not in made]:
+        for one in missing:
+            try:
+                made[one] = one()
+            except NotConfigured as error:
+                if names != ["all"]:
+                    raise
+                logger.warning("%s is not used: %s", one.__name__, error)
+                classes.remove(one)  # after which the one that it extends may be used
+    return [made[one] for one in classes if one in made]
+
+
+def _names(report_to: str | Iterable[str] | None) -> list[str]:
+    return [report_to] if isinstance(report_to, str) else list(report_to or [])
+
+
+def _named(names: list[str]) -> list[type[Any]]:
     if names in ([], ["none"]):
         return []
     found = _entry_points()
@@ -45,11 +86,14 @@ def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -
                 f"{', '.join(sorted(found)) or 'none'}. Install it with: pip install "
                 f"{_DISTRIBUTIONS.get(name, f'callback-{name}')}"
             )
-    callbacks: list[type[Any]] = [found[name].load() for name in dict.fromkeys(names)]
+    return [found[name].load() for name in dict.fromkeys(names)]
+
+
+def _without_those_extended(classes: list[type[Any]]) -> list[type[Any]]:
     return [
-        callback
-        for callback in callbacks
-        if not any(other is not callback and issubclass(other, callback) for other in callbacks)
+        one
+        for one in classes
+        if not any(other is not one and issubclass(other, one) for other in classes)
     ]
 
 

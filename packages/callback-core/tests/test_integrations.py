@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from callback_core import get_available_reporting_integrations, get_reporting_integration_callbacks
+from callback_core import (
+    NotConfigured,
+    get_available_reporting_integrations,
+    get_reporting_integration_callbacks,
+    make_reporting_integration_callbacks,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +21,15 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "one": "class OneCallback:\n    pass\n",
         "two": "class TwoCallback:\n    pass\n",
         "more": "import callback_two\nclass MoreCallback(callback_two.TwoCallback):\n    pass\n",
+        "lost": """
+import os
+import callback_core, callback_one
+
+class LostCallback(callback_one.OneCallback):
+    def __init__(self):
+        if "LOST_URL" not in os.environ:
+            raise callback_core.NotConfigured("set LOST_URL")
+""",
     }
     for name, source in sources.items():
         (tmp_path / f"callback_{name}.py").write_text(source)
@@ -45,8 +59,8 @@ def test_one_several_and_repeated_names_give_their_callbacks_in_order() -> None:
 
 def test_all_gives_every_installed_integration_but_those_that_another_extends() -> None:
     found = set(names("all"))
-    assert {"OneCallback", "MoreCallback"} <= found
-    assert "TwoCallback" not in found
+    assert {"LostCallback", "MoreCallback"} <= found
+    assert not {"OneCallback", "TwoCallback"} & found
 
 
 @pytest.mark.parametrize("report_to", [["two", "more", "one"], ["more", "two", "one"]])
@@ -70,3 +84,31 @@ def test_an_unknown_name_is_an_error_that_says_what_there_is_and_how_to_install_
 def test_a_name_that_differs_from_its_package_s_is_an_error_with_the_package() -> None:
     with pytest.raises(ValueError, match=r"pip install callback-comet$"):
         names("comet_ml")
+
+
+def made(report_to: str | list[str]) -> set[str]:
+    return {type(callback).__name__ for callback in make_reporting_integration_callbacks(report_to)}
+
+
+def test_of_all_one_that_is_not_configured_is_named_and_left_out(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = made("all")
+    assert {"OneCallback", "MoreCallback"} <= found, "what it extends is used in its place"
+    assert "LostCallback" not in found
+    assert [*caplog.messages] == ["LostCallback is not used: set LOST_URL"]
+    monkeypatch.setenv("LOST_URL", "there")
+    found = made(["all"])
+    assert "LostCallback" in found
+    assert "OneCallback" not in found
+
+
+def test_one_that_is_named_and_not_configured_is_an_error() -> None:
+    with pytest.raises(NotConfigured, match="set LOST_URL"):
+        made(["lost", "two"])
+
+
+def test_callbacks_are_made_in_the_order_of_their_names() -> None:
+    callbacks = make_reporting_integration_callbacks(["two", "one"])
+    assert [type(callback).__name__ for callback in callbacks] == ["TwoCallback", "OneCallback"]
+    assert make_reporting_integration_callbacks("none") == []

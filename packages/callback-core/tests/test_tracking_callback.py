@@ -17,6 +17,8 @@ from tracking_for_tests import (
     Keeping,
     Rewinding,
     Training,
+    WithoutKey,
+    WithoutSDK,
     calls,
     eventually,
     names_of_calls,
@@ -28,7 +30,7 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerCallback, TrainerState
-from callback_core.tracking import Opening, Recording, TrackerCallback, import_sdk
+from callback_core.tracking import Recording, TrackerCallback
 from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.journal import read
 
@@ -89,26 +91,27 @@ def test_a_tracker_gets_all_of_a_training_and_nothing_is_said(
     assert kinds(tmp_path) == ["begin", "logs", "logs", "logs", "end"]
 
 
-class WithoutSDK(FileTracker):
-    """Is installed without what it needs, until a file is there."""
-
-    def open(self, opening: Opening) -> str:
-        if not Path(self.path).with_name("installed").exists():
-            import_sdk("lines_sdk", install="lines-sdk", needed_by="LinesCallback")
-        return super().open(opening)
-
-
-@pytest.mark.parametrize("delivery", ["thread", "inline"])
-def test_the_end_of_training_does_not_wait_for_what_is_not_installed(
-    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture, delivery: Any
+@pytest.mark.parametrize(
+    ("tracker", "why"),
+    [(WithoutSDK, "pip install lines-sdk"), (WithoutKey, "LinesCallback needs LINES_KEY")],
+)
+@pytest.mark.parametrize("delivery", ["thread", "inline", "process"])
+def test_the_end_of_training_does_not_wait_for_what_is_not_installed_or_not_configured(
+    tmp_path: Path,
+    out: Path,
+    caplog: pytest.LogCaptureFixture,
+    delivery: Any,
+    tracker: type[FileTracker],
+    why: str,
 ) -> None:
-    training = Training(tmp_path, [callback(out, WithoutSDK, delivery=delivery, flush_limit=600)])
+    waiting = callback(out, tracker, delivery=delivery, flush_limit=600)
     begun = time.monotonic()
-    training.train(3)
+    Training(tmp_path, [waiting]).train(3)
     assert time.monotonic() - begun < 120
     assert "has not got 3 points" in said(caplog)[-1]
-    assert "pip install lines-sdk" in said(caplog)[-1]
-    out.with_name("installed").touch()
+    logs = "".join(log.read_text() for log in tmp_path.glob("tracking/*/*.log"))
+    assert why in (logs if delivery == "process" else said(caplog)[-1])
+    out.with_name("mended").touch()
     assert replay(tmp_path).returncode == 0
     assert losses(out) == expected(1, 2, 3)
 

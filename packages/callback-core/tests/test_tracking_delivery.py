@@ -24,7 +24,7 @@ from tracking_for_tests import (
     stored,
 )
 
-from callback_core.tracking import Limits, Opening, Point, Tracker
+from callback_core.tracking import Limits, Point, Tracker
 from callback_core.tracking.batches import MOST_TRIES, Abandoned
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.delivery import InlineDelivery, ThreadDelivery
@@ -436,27 +436,6 @@ def test_a_tracker_that_always_fails_is_logged_once_with_its_traceback(
         "file has not got 2 points (ConnectionError: the service is down): python -m "
         f"callback_core.tracking.replay '{run.folder.output_dir}' delivers what is pending"
     )
-
-
-class WithoutSdk(FileTracker):
-    """Needs what is not installed."""
-
-    def open(self, opening: Opening) -> str:
-        raise ModuleNotFoundError("it needs an SDK: pip install sdk", name="sdk")
-
-
-@pytest.mark.parametrize("kind", [ThreadDelivery, InlineDelivery])
-def test_a_tracker_whose_sdk_is_not_installed_is_not_waited_for(run: Run, kind: Any) -> None:
-    run.log(1, a=1)
-    run.end()
-    delivery = kind(run.consumer(WithoutSdk), 60.0)
-    delivery.start()
-    deadline = time.monotonic() + 120
-    delivery.finish(deadline)
-    assert time.monotonic() < deadline
-    assert "has not got 1 points (ModuleNotFoundError: it needs an SDK" in delivery.trouble()
-    Consumer(run.tracker(), run.folder, "file").deliver()
-    assert [p.step for p in points(run.out)] == [1]
 
 
 def test_a_lock_that_another_holds_is_waited_for_in_silence(

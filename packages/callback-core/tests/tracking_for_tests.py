@@ -16,8 +16,14 @@ from typing import Any
 
 from arguments_for_tests import Arguments
 
-from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
-from callback_core.tracking import Limits, Opening, Point, Rejected, Tracker, Upload
+from callback_core import (
+    CallbackHandler,
+    DefaultFlowCallback,
+    NotConfigured,
+    TrainerControl,
+    TrainerState,
+)
+from callback_core.tracking import Limits, Opening, Point, Rejected, Tracker, Upload, import_sdk
 
 
 class FileTracker(Tracker):
@@ -102,6 +108,24 @@ class Keeping(FileTracker):
     @property
     def takes_checkpoints(self) -> bool:
         return True
+
+
+class WithoutSDK(FileTracker):
+    """Is installed without what it needs, until a file is there."""
+
+    def open(self, opening: Opening) -> str:
+        if not Path(self.path).with_name("mended").exists():
+            import_sdk("lines_sdk", install="lines-sdk", needed_by="LinesCallback")
+        return super().open(opening)
+
+
+class WithoutKey(FileTracker):
+    """Has no key, until a file is there."""
+
+    def open(self, opening: Opening) -> str:
+        if not Path(self.path).with_name("mended").exists():
+            raise NotConfigured("LinesCallback needs LINES_KEY")
+        return super().open(opening)
 
 
 class Choosy(FileTracker):

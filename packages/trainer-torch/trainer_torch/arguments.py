@@ -68,8 +68,8 @@ class TrainingArguments:
         ddp_find_unused_parameters: Under several processes, look in each backward pass for
             parameters without a gradient, which a model that leaves out some of its parts needs.
         ddp_timeout: Seconds that one of several processes waits for the others.
-        report_to: Trackers to report to, by name; `all` is every tracker package that is installed,
-            `none` no one.
+        report_to: Trackers to report to, by name; `all` is every tracker package that is installed
+            and knows where to send to, `none` no one.
         run_name: The name of the run in trackers.
 
     Raises:

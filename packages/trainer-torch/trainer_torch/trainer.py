@@ -23,7 +23,7 @@ from callback_core import (
     ProgressCallback,
     TrainerControl,
     TrainerState,
-    get_reporting_integration_callbacks,
+    make_reporting_integration_callbacks,
     restore_states,
 )
 from trainer_torch import checkpoint as checkpoints
@@ -123,7 +123,7 @@ class Trainer:
         self.callback_handler = CallbackHandler(
             [
                 DefaultFlowCallback,
-                *get_reporting_integration_callbacks(self.args.report_to),
+                *make_reporting_integration_callbacks(self.args.report_to),
                 *(callbacks or ()),
                 PrinterCallback if self.args.disable_tqdm else ProgressCallback,
             ],

@@ -1,4 +1,4 @@
-"""The rules, a module for each group. Importing this registers them."""
+"""The rules, a module for what some of them have in common. Importing this registers them."""
 
 from callback_contract.rules import (
     bars,
@@ -8,6 +8,7 @@ from callback_contract.rules import (
     elsewhere,
     events,
     failure,
+    fitting,
     flow,
     imports,
     journal,
@@ -23,6 +24,9 @@ from callback_contract.rules import (
     redaction,
     replay,
     resume,
+    runs,
+    seams,
+    setbacks,
     state,
     status,
     trackers,
@@ -37,6 +41,7 @@ __all__ = [
     "elsewhere",
     "events",
     "failure",
+    "fitting",
     "flow",
     "imports",
     "journal",
@@ -52,6 +57,9 @@ __all__ = [
     "redaction",
     "replay",
     "resume",
+    "runs",
+    "seams",
+    "setbacks",
     "state",
     "status",
     "trackers",

@@ -36,7 +36,8 @@ def _value(case: Case, one: Setting, written: str | None, *given: Any) -> Any:
         except ValueError as error:
             how = f"{one.variable}={written!r}, {arguments}"
             raise ContractViolation(f"with {how} it is not made: {error!r}") from error
-    return getattr(made, one.argument)
+    holder = made if hasattr(made, one.argument) else made.tracker
+    return getattr(holder, one.argument)
 
 
 def _error(case: Case, one: Setting, written: str | None, *given: Any) -> str:

@@ -1,99 +1,20 @@
-"""Journal: what was logged is on disk at once, and a run that is killed goes on without a seam."""
+"""Journal: what was logged is on disk at once, and stays there until it is delivered."""
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from callback_contract._case import Case, Training
+from callback_contract._case import Case
 from callback_contract._heard import Told, heard
+from callback_contract._killed import again, goes_on, journal_of, killed, records_of, training_in
 from callback_contract._rule import require, rule
 from callback_contract._stored import comes_true, said
 from callback_contract._watching import silence
 from callback_contract.testing import run_python
-from callback_core import TrainerState
 from callback_core.tracking import replay
-
-DIED: Final = RuntimeError("CUDA out of memory")
-
-
-def _journal(output_dir: Path) -> Path:
-    """Return the only journal below `output_dir`."""
-    found = sorted(output_dir.glob("tracking/*/journal.jsonl"))
-    require(len(found) == 1, f"there are {len(found)} journals in {output_dir.name}/tracking")
-    return found[0]
-
-
-def _records(journal: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in journal.read_text("utf-8").splitlines()]
-
-
-def _training(case: Case, callback: Any, output_dir: Path, step: int = 0, **args: Any) -> Training:
-    """Return a training that goes on at `step` in `output_dir`."""
-    state = TrainerState(global_step=step, epoch=step / 2, max_steps=8, num_train_epochs=4)
-    arguments = case.arguments(**args)
-    arguments.output_dir = str(output_dir)
-    return case.training(callback, args=arguments, state=state)
-
-
-def _killed(
-    case: Case, losses: Sequence[float], save_at: int = 0, **options: Any
-) -> tuple[Path, Any, Told]:
-    """Train, and return what a kill leaves: the output directory as it is, and the state saved.
-
-    The training itself is ended afterwards, in the directory that it has.
-    """
-    callback, told = heard(case, **options)
-    training = _training(case, callback, case.output_dir)
-    training.begin()
-    training.fire("on_epoch_begin")
-    state = None
-    for step, loss in enumerate(losses, 1):
-        training.step({"loss": loss})
-        if step == save_at:
-            training.save()
-            state = json.loads(json.dumps(callback.state_dict()))
-    state = state or json.loads(json.dumps(callback.state_dict()))
-    if callback.tracker.settings()["fails"] is None:
-        comes_true(case, lambda: told.points()[-1:] == [(len(losses), losses[-1])])
-        comes_true(case, lambda: _is_noted(case.output_dir))
-    left = case.output_dir.parent / "left"
-    shutil.copytree(case.output_dir, left)
-    for lock in left.rglob("*.lock"):
-        lock.unlink()
-    callback.flush_limit = 0.0
-    calls = told.path.read_bytes() if told.path.exists() else b""
-    training.end(DIED)
-    if calls:  # what followed the kill has not happened
-        told.path.write_bytes(calls)
-    elif told.path.exists():
-        told.path.unlink()
-    return left, state, told
-
-
-def _is_noted(output_dir: Path) -> bool:
-    """Return whether it is noted that all of the journal is delivered."""
-    journal = _journal(output_dir)
-    progress = [json.loads(p.read_text()) for p in journal.parent.glob("*.progress.json")]
-    return any(p["offset"] >= journal.stat().st_size for p in progress)
-
-
-def _again(case: Case, told: Told, **options: Any) -> Any:
-    """Return a new callback that sends to where the one of `told` did."""
-    callback, _ = heard(case, told.path.stem, **options)
-    return callback
-
-
-def _goes_on(case: Case, callback: Any, left: Path, step: int, *losses: float, **args: Any) -> None:
-    training = _training(case, callback, left, step, **args)
-    training.begin()
-    training.fire("on_epoch_begin")
-    for loss in losses:
-        training.step({"loss": loss})
-    training.end()
 
 
 @rule(
@@ -111,10 +32,10 @@ def what_is_logged_is_on_disk_at_once(case: Case) -> None:
     """
     callback, _ = heard(case, fails={"open": {"error": "ConnectionError"}})
     callback.flush_limit = 0.0
-    training = _training(case, callback, case.output_dir)
+    training = training_in(case, callback, case.output_dir)
     training.begin()
     training.step({"loss": 0.5, "bad": float("nan"), "worse": float("-inf"), "list": [1]})
-    records = _records(_journal(case.output_dir))
+    records = records_of(journal_of(case.output_dir))
     require([r["kind"] for r in records] == ["begin", "logs"], f"the journal has {records}")
     begin, logs = records
     require(begin["arguments"]["learning_rate"] == 0.125, f"the arguments are {begin}")
@@ -126,10 +47,10 @@ def what_is_logged_is_on_disk_at_once(case: Case) -> None:
     require((logs["step"], logs["epoch"]) == (1, 0.5), f"the record is {logs}")
     training.step({"note": "a\nb"})
     training.save()
-    kinds = [r["kind"] for r in _records(_journal(case.output_dir))]
+    kinds = [r["kind"] for r in records_of(journal_of(case.output_dir))]
     require(kinds == ["begin", "logs", "logs", "saved"], f"the records are {kinds}")
     training.end(KeyboardInterrupt())
-    last = _records(_journal(case.output_dir))[-1]
+    last = records_of(journal_of(case.output_dir))[-1]
     ended = (last["kind"], last["status"], last["step"])
     require(ended == ("end", "interrupted", 2), f"the last record is {last}")
 
@@ -145,13 +66,13 @@ def what_is_logged_is_on_disk_at_once(case: Case) -> None:
 def half_a_record_is_dropped(case: Case) -> None:
     """Of a journal whose last record is cut off, all before it counts, and so does what follows."""
     fails = {"open": {"error": "ConnectionError"}}
-    left, state, told = _killed(case, (0.125, 0.25), save_at=2, fails=fails)
-    journal = _journal(left)
+    left, state, told = killed(case, (0.125, 0.25), save_at=2, fails=fails)
+    journal = journal_of(left)
     with journal.open("ab") as file:
         file.write(b'{"kind":"logs","step":3,"logs":{"note":"' + b"z" * 70_000)
-    callback = _again(case, told)
+    callback = again(case, told)
     callback.load_state_dict(state)
-    _goes_on(case, callback, left, 2, 0.375, 0.5)
+    goes_on(case, callback, left, 2, 0.375, 0.5)
     expected = [(1, 0.125), (2, 0.25), (3, 0.375), (4, 0.5)]
     require(told.points() == expected, f"the tracker has {told.points()}")
     require(b"zzz" not in journal.read_bytes(), "half a record is still in the journal")
@@ -168,8 +89,8 @@ def a_damaged_record_costs_only_itself(case: Case) -> None:
     """A line of the journal that is no record is passed over and named, and all else is sent."""
     there = case.output_dir.parent / "there"
     fails = {"open": {"error": "ConnectionError", "until": str(there)}}
-    left, _, told = _killed(case, (0.125, 0.25), save_at=2, fails=fails)
-    journal = _journal(left)
+    left, _, told = killed(case, (0.125, 0.25), save_at=2, fails=fails)
+    journal = journal_of(left)
     damaged = (b"\0\0\0\n", b"[1]\n", b'{"kind":"logs","step":2}\n', b'{"kind":"end","step":2}\n',
                b'{"kind":"logs","step":"2","logs":{},"time":1}\n', b"{}\n",
                b'{"kind":"begin","step":2}\n', b'{"kind":"upload","step":2}\n')  # fmt: skip
@@ -190,205 +111,6 @@ def a_damaged_record_costs_only_itself(case: Case) -> None:
 
 
 @rule(
-    "JRN-004",
-    since=(1, 1),
-    needs=["tracking"],
-    why="What a killed run has logged after its last checkpoint is logged again by the one that "
-    "goes on: ray-project/ray#29916, wandb/wandb#6728.",
-    mend="Say by Tracker.rewinds whether the store can forget, and leave the rest.",
-)
-def a_killed_run_goes_on_without_a_seam(case: Case) -> None:
-    """A run that is killed and resumed is opened again, and sent what it has not got, and no more.
-
-    What came out as before is not sent again; what came out otherwise is.
-    """
-    left, state, told = _killed(case, (0.125, 0.25, 0.375, 0.5), save_at=2)
-    run = told.calls("open")[0]["run"] or told.calls("log_metrics")[0]["run"]
-    before = len(told.calls())
-    callback = _again(case, told)
-    callback.load_state_dict(state)
-    _goes_on(case, callback, left, 2, 0.375, 7.0, 0.625)
-    opened = told.calls("open")[-1]
-    wanted = (run, False, 2, None)
-    found = tuple(opened[n] for n in ("run_id", "adopted", "step", "rewind_to"))
-    require(found == wanted, f"it was opened again with {found} and not {wanted}")
-    new = [call for call in told.calls()[before:] if call["points"]]
-    sent = [(p[2], p[1]) for call in new for p in call["points"] if p[0] == "train/loss"]
-    require(sent == [(4, 7.0), (5, 0.625)], f"after the kill, this was sent: {sent}")
-    parameters = [c for c in told.calls()[before:] if c["call"] == "log_parameters"]
-    require(not parameters, "parameters that it has were sent again")
-    require(told.status == ["finished"], f"it was closed as {told.status}")
-
-
-@rule(
-    "JRN-005",
-    since=(1, 1),
-    needs=["tracking"],
-    why="What had not been sent when a run was killed, and then came out otherwise, was sent too: "
-    "two points of a step, of which one never was (wandb/wandb#6728).",
-    mend="Leave to TrackerCallback what of a journal still counts.",
-)
-def what_was_replaced_before_it_was_sent_is_not_sent(case: Case) -> None:
-    """What a killed run had logged after the checkpoint, and had not sent, is sent once: the new.
-
-    So with its checkpoints. Where nothing was saved, what counts is what came before the step.
-    """
-    for save_at in (2, 0):
-        for each in case.output_dir.parent.glob("*"):
-            shutil.rmtree(each) if each.is_dir() else each.unlink()
-        case.output_dir.mkdir()
-        fails = {"open": {"error": "ConnectionError"}}
-        left, state, told = _killed(
-            case, (0.125, 0.25, 0.375, 0.5), save_at=save_at, checkpoints=True, fails=fails
-        )
-        callback = _again(case, told, checkpoints=True)
-        callback.load_state_dict(state)
-        _goes_on(case, callback, left, 2, 0.375, 7.0)
-        expected = [(1, 0.125), (2, 0.25), (3, 0.375), (4, 7.0)]
-        where = "saved at 2" if save_at else "nowhere saved"
-        require(told.points() == expected, f"of a run {where}, the tracker has {told.points()}")
-        uploads = [call["name"] for call in told.calls("log_files")]
-        require(uploads == ["checkpoint-2"] * bool(save_at), f"checkpoints sent: {uploads}")
-        journals = [*left.glob("tracking/*/journal.jsonl")]
-        require(len(journals) == 1, f"a run that goes on has {len(journals)} journals")
-
-
-@rule(
-    "JRN-006",
-    since=(1, 1),
-    needs=["tracking"],
-    why="A store that forgets from a step on has to be told which, and be given all that it has "
-    "forgotten: roboflow/rf-detr#1321.",
-    mend="Rewind in open to opening.rewind_to; all from there on is sent anew.",
-)
-def one_that_rewinds_is_told_to_which_step(case: Case) -> None:
-    """A tracker that can forget is told from which step on, and sent all from there on anew.
-
-    Where it has all, and nothing is replaced, it is told of no step.
-    """
-    left, state, told = _killed(case, (0.125, 0.25, 0.375, 0.5), save_at=2, rewinds=True)
-    before = len(told.calls())
-    callback = _again(case, told, rewinds=True)
-    callback.load_state_dict(state)
-    _goes_on(case, callback, left, 2, 0.375, 7.0)
-    opened = told.calls("open")[-1]
-    require(opened["rewind_to"] == 3, f"it was told to forget from {opened['rewind_to']} on")
-    new = [p for call in told.calls()[before:] for p in call["points"] if p[0] == "train/loss"]
-    sent = [(p[2], p[1]) for p in new]
-    require(sent == [(3, 0.375), (4, 7.0)], f"after it had forgotten, it was sent {sent}")
-    callback = _again(case, told, rewinds=True)
-    callback.load_state_dict(state)
-    before = len(told.calls())
-    _goes_on(case, callback, left, 4, 0.625)
-    opened = told.calls("open")[-1]
-    require(opened["rewind_to"] is None, f"with nothing replaced, it is {opened['rewind_to']}")
-    new = [p for call in told.calls()[before:] for p in call["points"] if p[0] == "train/loss"]
-    require([(p[2], p[1]) for p in new] == [(5, 0.625)], f"it was sent {new}")
-
-
-@rule(
-    "JRN-007",
-    since=(1, 1),
-    needs=["tracking"],
-    why="A store that was killed while it was sent to may have a point or not; twice is wrong, and "
-    "so is never (ray-project/ray#29916).",
-    mend="Rewind where the store can; else the store tells by time what it has.",
-)
-def what_may_have_been_sent_is_sent_again_as_the_same(case: Case) -> None:
-    """What was under way when a run was killed is sent again: the same point, with its time.
-
-    One that rewinds is told to forget it first.
-    """
-    for rewinds in (False, True):
-        for each in case.output_dir.parent.glob("*"):
-            shutil.rmtree(each) if each.is_dir() else each.unlink()
-        case.output_dir.mkdir()
-        left, state, told = _killed(case, (0.125, 0.25, 0.375), save_at=3, rewinds=rewinds)
-        for file in left.glob("tracking/*/*.progress.json"):
-            progress = json.loads(file.read_text())
-            journal = _journal(left).read_bytes()
-            # It was noted last before the third step.
-            progress["offset"] = journal.index(b'{"kind":"logs","step":3')
-            file.write_text(json.dumps(progress))
-        first = [p for c in told.calls() for p in c["points"] if p[:3] == ["train/loss", 0.375, 3]]
-        callback = _again(case, told, rewinds=rewinds)
-        callback.load_state_dict(state)
-        _goes_on(case, callback, left, 3, 0.5)
-        every = [p for c in told.calls() for p in c["points"] if p[0] == "train/loss" and p[2] == 3]
-        require(len(every) == 2 and every[0] == every[1] == first[0], f"of step 3 it has {every}")
-        to = told.calls("open")[-1]["rewind_to"]
-        require(to == (3 if rewinds else None), f"it was told to forget from {to} on")
-
-
-@rule(
-    "JRN-008",
-    since=(1, 1),
-    needs=["tracking"],
-    why="Not every loop keeps what callbacks want kept: huggingface/transformers#33875.",
-    mend="Leave it to TrackerCallback to find the run in the output directory.",
-)
-def a_run_is_found_without_its_state(case: Case) -> None:
-    """Where the loop has kept no state, a resumed training goes on in the newest run that is there.
-
-    A training that begins anew is another run, and one of a state that is loaded, too.
-    """
-    left, _, told = _killed(case, (0.125, 0.25), save_at=2)
-    run = told.calls("log_metrics")[0]["run"]
-    _goes_on(case, _again(case, told), left, 2, 0.375)
-    opened = told.calls("open")[-1]["run_id"]
-    require(opened == run, f"without its state, it goes on in {opened} and not in {run}")
-    callback = _again(case, told)
-    callback.load_state_dict({"run": "gone", "run_id": "gone"})
-    _goes_on(case, callback, left, 0, 0.5)
-    opened = told.calls("open")[-1]["run_id"]
-    require(opened is None, f"a training that begins anew goes on in {opened}")
-    state = callback.state_dict()
-    folders = sorted(path.name for path in left.glob("tracking/*"))
-    require(len(folders) == 2 and state["run"] in folders, f"the runs are {folders}: {state}")
-    require(state["run_id"] == told.calls("close")[-1]["run"], f"its state is {state}")
-
-
-@rule(
-    "JRN-009",
-    since=(1, 1),
-    needs=["tracking"],
-    why="Two processes that resume one run, as after a job was started twice, tear its file "
-    "(huggingface/transformers#28009).",
-    mend="Leave the lock to TrackerCallback.",
-)
-def two_that_go_on_in_one_run_do_not_mix(case: Case) -> None:
-    """Where a run is being written already, another training of it is kept apart, and says so."""
-    left, state, told = _killed(case, (0.125, 0.25), save_at=2)
-    holds = (
-        "import sys; from pathlib import Path; from callback_core.tracking.lock import FileLock;"
-        "lock = FileLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
-    )
-    import subprocess
-    import sys
-
-    from callback_contract.testing import environment
-
-    lock = _journal(left).with_suffix(".lock")
-    other = subprocess.Popen(
-        [sys.executable, "-c", holds, str(lock)],
-        env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert other.stdout is not None
-        other.stdout.readline()
-        callback = _again(case, told)
-        callback.load_state_dict(state)
-        with said() as lines:
-            _goes_on(case, callback, left, 2, 0.375)
-    finally:
-        other.communicate(timeout=60)
-    journals = [*left.glob("tracking/*/journal.jsonl")]
-    require(len(journals) == 2, f"there are {len(journals)} journals of two trainings at once")
-    require(any("Another training" in line for line in lines), f"it said {lines}")
-    require((3, 0.375) in told.points(), f"the tracker has {told.points()}")
-
-
-@rule(
     "JRN-010",
     since=(1, 1),
     needs=["tracking"],
@@ -398,9 +120,9 @@ def two_that_go_on_in_one_run_do_not_mix(case: Case) -> None:
 )
 def an_earlier_run_that_is_not_delivered_is_named(case: Case) -> None:
     """A training says in a line which earlier runs in its output directory are not delivered."""
-    _, _, told = _killed(case, (0.125,), fails={"open": {"error": "ConnectionError"}})
+    _, _, told = killed(case, (0.125,), fails={"open": {"error": "ConnectionError"}})
     with said() as lines:
-        _goes_on(case, _again(case, told), case.output_dir, 0, 0.5)
+        goes_on(case, again(case, told), case.output_dir, 0, 0.5)
     (first, _) = sorted(path.name for path in case.output_dir.glob("tracking/*"))
     about = [line for line in lines if "earlier run" in line]
     whole = len(about) == 1 and f"1 earlier run ({first})" in about[0]
@@ -408,16 +130,16 @@ def an_earlier_run_that_is_not_delivered_is_named(case: Case) -> None:
     require("callback_core.tracking.replay" in about[0], f"it does not say how: {about}")
     _killed_again(case)
     with said() as lines:
-        _goes_on(case, _again(case, told), case.output_dir, 0, 0.5)
+        goes_on(case, again(case, told), case.output_dir, 0, 0.5)
     about = [line for line in lines if "earlier run" in line]
     whole = len(about) == 1 and "2 earlier runs:" in about[0] and "delivers them" in about[0]
     require(whole, f"of two earlier runs it said {lines}")
     both = case.output_dir / "both"
-    training = _training(case, _again(case, told), both)
+    training = training_in(case, again(case, told), both)
     training.begin()
     training.step({"loss": 0.5})
     with said() as lines:
-        _goes_on(case, heard(case, "beside")[0], both, 0, 0.5)
+        goes_on(case, heard(case, "beside")[0], both, 0, 0.5)
     training.end()
     require(not lines, f"of one that is still running it said {lines}")
 
@@ -425,7 +147,7 @@ def an_earlier_run_that_is_not_delivered_is_named(case: Case) -> None:
 def _killed_again(case: Case) -> None:
     callback, _ = heard(case, "another", fails={"open": {"error": "ConnectionError"}})
     callback.flush_limit = 0.0
-    _goes_on(case, callback, case.output_dir, 0, 0.5)
+    goes_on(case, callback, case.output_dir, 0, 0.5)
 
 
 @rule(
@@ -441,7 +163,7 @@ def where_the_directory_cannot_be_written_it_is_kept_elsewhere(case: Case) -> No
     (case.output_dir / "tracking").write_text("a file where the directory is to be")
     callback, told = heard(case)
     with said() as lines:
-        _goes_on(case, callback, case.output_dir, 0, 0.5)
+        goes_on(case, callback, case.output_dir, 0, 0.5)
     require(told.points() == [(1, 0.5)], f"the tracker has {told.points()}")
     about = [line for line in lines if "cannot be kept in" in line]
     require(len(about) == 1 and "It is kept in" in about[0], f"it said {lines}")
@@ -557,7 +279,7 @@ def a_program_that_ends_closes_its_runs(case: Case) -> None:
         run_python("-c", _UNENDED, str(folder), str(told.path), error)
         require(told.points() == [(1, 0.125)], f"after {error or 'nothing'} it has {told.points()}")
         require(told.status == [status], f"after {error or 'nothing'} it is {told.status}")
-        last = _records(_journal(folder))[-1]
+        last = records_of(journal_of(folder))[-1]
         require(last["kind"] == "end" and last["step"] == 1, f"the journal ends with {last}")
 
 
@@ -571,11 +293,10 @@ def a_program_that_ends_closes_its_runs(case: Case) -> None:
 )
 def a_forked_process_leaves_the_run_alone(case: Case) -> None:
     """A process that is forked from a training's neither sends, nor writes, nor closes anything."""
-    import os
     import warnings
 
     callback, told = heard(case)
-    training = _training(case, callback, case.output_dir)
+    training = training_in(case, callback, case.output_dir)
     training.begin()
     training.step({"loss": 0.125})
     comes_true(case, lambda: told.points())
@@ -594,5 +315,5 @@ def a_forked_process_leaves_the_run_alone(case: Case) -> None:
     training.end()
     require(told.points() == [(1, 0.125), (2, 0.25)], f"the tracker has {told.points()}")
     require(told.status == ["finished"], f"it was closed as {told.status}")
-    kinds = [record["kind"] for record in _records(_journal(case.output_dir))]
+    kinds = [record["kind"] for record in records_of(journal_of(case.output_dir))]
     require(kinds == ["begin", "logs", "logs", "end"], f"the journal has {kinds}")

@@ -6,13 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from callback_contract._case import Arguments, Case, Training
+from callback_contract._case import DIED, Arguments, Case, Training
 from callback_contract._rule import require, rule
 from callback_contract._stored import Stored
 from callback_contract._subject import RecordedRun
 from callback_core import TrainerState
-
-DIED = RuntimeError("CUDA out of memory")
 
 
 def _until_it_dies(case: Case, after: float = 0.375) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from threading import Event, Thread
 from time import monotonic
 from typing import Final, Literal, get_args
 
+from callback_core.integrations import NotConfigured
 from callback_core.tracking.batches import Abandoned
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.lock import Held
@@ -105,7 +106,7 @@ class Attempts:
 
     Attributes:
         failure: Why the last one failed; `None` where it did not.
-        hopeless: Whether that was a module that is missing, for which nobody needs to wait.
+        hopeless: Whether that was a module or a setting that is missing.
     """
 
     def __init__(self, consumer: Consumer, longest_pause: float = LONGEST_PAUSE) -> None:
@@ -130,7 +131,7 @@ class Attempts:
             return POLL
         except Exception as error:
             self._in_a_row += 1
-            self.hopeless = isinstance(error, ImportError)
+            self.hopeless = isinstance(error, ImportError | NotConfigured)
             self.failure = f"{type(error).__name__}: {error}"
             if not self._said:
                 self._said = True
@@ -188,8 +189,13 @@ class ThreadDelivery(Delivery):
                 self.failure = f"{doing[0]} has not come back for {monotonic() - doing[1]:.0f} s"
             self.consumer.abandon()
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether a module or a setting is missing, for which nobody needs to wait."""
+        return self._attempts.hopeless
+
     def _is_in_vain(self) -> bool:
-        return self._attempts.hopeless or self._does_not_open()
+        return self.hopeless or self._does_not_open()
 
     def _does_not_open(self) -> bool:
         doing = self.consumer.doing

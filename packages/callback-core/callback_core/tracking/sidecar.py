@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.delivery import POLL, Delivery, ThreadDelivery
+from callback_core.tracking.past import last_records
 from callback_core.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -114,6 +116,12 @@ class ProcessDelivery(Delivery):
             self.failure = f"its process ended with {process.returncode}, see {log}"
 
 
+def _has_ended(journal: Path) -> bool:
+    """Return whether the training has said that it ends."""
+    _, last = last_records(journal)
+    return last is not None and last.kind == "end"
+
+
 def follow(consumer: Consumer, training: int, call_limit: float, restarts: int) -> int:
     """Deliver until the training has ended, in a process of its own, and return its exit code.
 
@@ -145,6 +153,7 @@ def follow(consumer: Consumer, training: int, call_limit: float, restarts: int) 
                 sys.executable,
                 [sys.executable, "-m", module, *arguments, f"--restarts={restarts + 1}"],
             )
-        if monotonic() - came_on > MOST_RESTARTS * limit:
+        in_vain = delivery.hopeless and _has_ended(consumer.folder.journal)
+        if in_vain or monotonic() - came_on > MOST_RESTARTS * limit:
             return 1
     return 0

@@ -154,7 +154,12 @@ class Tracker:
         return {**model_config, **arguments}
 
     def open(self, opening: Opening) -> str:
-        """Open a new run, or the one with `opening.run_id` again, and return its id."""
+        """Open a new run, or the one with `opening.run_id` again, and return its id.
+
+        Raises:
+            NotConfigured: Nothing says where, or who one is. It is tried again as any error is, but
+                the end of training does not wait for it.
+        """
         raise NotImplementedError
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:

@@ -1,0 +1,95 @@
+"""What a kill leaves of a training, and how another goes on from there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from callback_contract._case import DIED, Case, Training
+from callback_contract._heard import Told, heard
+from callback_contract._rule import require
+from callback_contract._stored import comes_true
+from callback_core import TrainerState
+
+
+def journal_of(output_dir: Path) -> Path:
+    """Return the only journal below `output_dir`."""
+    found = sorted(output_dir.glob("tracking/*/journal.jsonl"))
+    require(len(found) == 1, f"there are {len(found)} journals in {output_dir.name}/tracking")
+    return found[0]
+
+
+def records_of(journal: Path) -> list[dict[str, Any]]:
+    """Return the records of a journal, in order."""
+    return [json.loads(line) for line in journal.read_text("utf-8").splitlines()]
+
+
+def training_in(
+    case: Case, callback: Any, output_dir: Path, step: int = 0, **args: Any
+) -> Training:
+    """Return a training that goes on at `step` in `output_dir`."""
+    state = TrainerState(global_step=step, epoch=step / 2, max_steps=8, num_train_epochs=4)
+    arguments = case.arguments(**args)
+    arguments.output_dir = str(output_dir)
+    return case.training(callback, args=arguments, state=state)
+
+
+def killed(
+    case: Case, losses: Sequence[float], save_at: int = 0, **options: Any
+) -> tuple[Path, Any, Told]:
+    """Train, and return what a kill leaves: the output directory as it is, and the state saved.
+
+    The training itself is ended afterwards, in the directory that it has.
+    """
+    callback, told = heard(case, **options)
+    training = training_in(case, callback, case.output_dir)
+    training.begin()
+    training.fire("on_epoch_begin")
+    state = None
+    for step, loss in enumerate(losses, 1):
+        training.step({"loss": loss})
+        if step == save_at:
+            training.save()
+            state = json.loads(json.dumps(callback.state_dict()))
+    state = state or json.loads(json.dumps(callback.state_dict()))
+    if callback.tracker.settings()["fails"] is None:
+        comes_true(case, lambda: told.points()[-1:] == [(len(losses), losses[-1])])
+        comes_true(case, lambda: is_noted(case.output_dir))
+    left = case.output_dir.parent / "left"
+    shutil.copytree(case.output_dir, left)
+    for lock in left.rglob("*.lock"):
+        lock.unlink()
+    callback.flush_limit = 0.0
+    calls = told.path.read_bytes() if told.path.exists() else b""
+    training.end(DIED)
+    if calls:  # what followed the kill has not happened
+        told.path.write_bytes(calls)
+    elif told.path.exists():
+        told.path.unlink()
+    return left, state, told
+
+
+def is_noted(output_dir: Path) -> bool:
+    """Return whether it is noted that all of the journal is delivered."""
+    journal = journal_of(output_dir)
+    progress = [json.loads(p.read_text()) for p in journal.parent.glob("*.progress.json")]
+    return any(p["offset"] >= journal.stat().st_size for p in progress)
+
+
+def again(case: Case, told: Told, **options: Any) -> Any:
+    """Return a new callback that sends to where the one of `told` did."""
+    callback, _ = heard(case, told.path.stem, **options)
+    return callback
+
+
+def goes_on(case: Case, callback: Any, left: Path, step: int, *losses: float, **args: Any) -> None:
+    """Train a step for each of `losses`, from `step` on in `left`, to the end."""
+    training = training_in(case, callback, left, step, **args)
+    training.begin()
+    training.fire("on_epoch_begin")
+    for loss in losses:
+        training.step({"loss": loss})
+    training.end()

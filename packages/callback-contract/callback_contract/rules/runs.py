@@ -1,0 +1,161 @@
+"""Trackers: which run a training is sent to, whose it is, and what becomes of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import time
+from typing import Any
+
+from callback_contract._case import DIED, Case
+from callback_contract._heard import heard, trained
+from callback_contract._rule import require, rule
+from callback_contract._stored import comes_true, said
+from callback_core import TrainerState
+
+
+@rule(
+    "TRK-008",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A name that the user gave was ignored, and a search's trials all had one name: "
+    "huggingface/transformers#30563.",
+    mend="Hand on what the arguments and the state have.",
+)
+def a_new_run_is_opened_with_what_is_known(case: Case) -> None:
+    """A new run is opened with its name, output directory, step, time, and a folder of its own.
+
+    In a search, also with the trial's name and parameters; else without.
+    """
+    callback, told = heard(case)
+    before = time()
+    trained(case, callback, {"loss": 0.5}, args=case.arguments(run_name="a name"))
+    state = TrainerState(epoch=0.0, max_steps=4, is_hyper_param_search=True)
+    state.trial_name, state.trial_params = "trial-7", {"learning_rate": 0.5}
+    trained(case, callback, {"loss": 0.5}, state=state)
+    first, second = told.calls("open")
+    expected: dict[str, Any] = {"name": "a name", "run_id": None, "adopted": False, "step": 0}
+    expected |= {"rewind_to": None, "trial_name": None, "trial_parameters": None}
+    expected |= {"output_dir": str(case.output_dir.absolute())}
+    wrong = {name: first[name] for name, value in expected.items() if first[name] != value}
+    require(not wrong, f"it was opened with {wrong}, and not with {expected}")
+    require(before <= first["time"] <= first["begun"], "the time is not that of the beginning")
+    below = Path(first["folder"]).is_relative_to(case.output_dir.absolute() / "tracking")
+    require(below, f"the folder is {first['folder']}")
+    require(first["folder"] != second["folder"], "two runs have one folder")
+    trial = (second["trial_name"], second["trial_parameters"])
+    require(trial == ("trial-7", {"learning_rate": 0.5}), f"the trial is {trial}")
+    require(second["run_id"] is None, "a second training is opened in the run of the first")
+
+
+@rule(
+    "TRK-016",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Users open a run themselves to have more in it than a callback sends, and found it closed "
+    "(wandb/wandb#6779), or two runs.",
+    mend="Return its id from adopt, and do not close what is adopted.",
+)
+def a_run_of_the_users_is_used_and_not_closed(case: Case) -> None:
+    """A run that the user has opened is gone on with, and told of the end without a status."""
+    callback, told = heard(case, adopts="the user's")
+    with said() as lines:
+        trained(case, callback, {"loss": 0.5})
+    opened = told.calls("open")[0]
+    require((opened["run_id"], opened["adopted"]) == ("the user's", True), f"it opened {opened}")
+    require(told.status == [None], f"it was closed as {told.status}")
+    require(not lines, f"it said {lines}")
+    require(callback.state_dict()["run_id"] == "the user's", f"it keeps {callback.state_dict()}")
+    callback, told = heard(
+        case, "second", adopts="another", fails={"adopt": {"error": "RuntimeError"}}
+    )
+    with said() as lines:
+        trained(case, callback, {"loss": 0.5})
+    opened = told.calls("open")[0]
+    require(opened["run_id"] is None, "where adopt fails, it opens no run of its own")
+    require(told.points() == [(1, 0.5)] and lines, f"where adopt fails, it said {lines}")
+
+
+@rule(
+    "TRK-017",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A tracker that was switched off left files, threads and warnings (WANDB_DISABLED, "
+    "huggingface/transformers#48874).",
+    mend="Say so by Tracker.disabled.",
+)
+def one_that_is_switched_off_does_nothing(case: Case) -> None:
+    """A tracker that is switched off is told nothing, and nothing is written for it."""
+    callback, told = heard(case, disabled=True)
+    with said() as lines:
+        training = case.training(callback)
+        training.run()
+        training.evaluate()
+    require(not told.calls(), f"it was told {[c['call'] for c in told.calls()]}")
+    require(not (case.output_dir / "tracking").exists(), "a journal was written")
+    require(not lines, f"it said {lines}")
+
+
+@rule(
+    "TRK-021",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A last evaluation was the reason for a run of its own: comet-ml/issue-tracking#536.",
+    mend="Open the run that was closed last again, by its id.",
+)
+def what_follows_the_end_is_sent_to_its_run(case: Case) -> None:
+    """What is logged after the end opens the run again, and closes it as it was, each time."""
+    callback, told = heard(case)
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.5})
+    training.end(DIED)
+    for number in (1, 2):
+        training.evaluate({"eval_late": number / 8})
+        done = comes_true(case, lambda n=number: len(told.status) == n + 1)  # type: ignore[misc]
+        require(done, f"after evaluation {number} the run was closed {told.status}")
+    runs = {call["run"] for call in told.calls("log_metrics")}
+    require(len(runs) == 1, f"the points are in {len(runs)} runs")
+    require(told.status == ["failed"] * 3, f"it was closed as {told.status}")
+    late = told.points("eval/late")
+    require(late == [(1, 0.125), (1, 0.25)], f"the evaluations are {late}")
+    again = [call["run_id"] for call in told.calls("open")]
+    require(again[0] is None and {*again[1:]} == runs, f"it was opened with {again}")
+    require(len(told.calls("log_parameters")) == 1, "parameters that it has were sent again")
+
+
+@rule(
+    "TRK-022",
+    since=(1, 1),
+    needs=["tracking"],
+    why="An upload races with the loop that deletes or changes the checkpoint: "
+    "axolotl-ai-cloud/axolotl#2630.",
+    mend="Upload from where log_files is told, within the call.",
+)
+def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
+    """A checkpoint is there, whole, when it is sent, whatever the loop does to it, and not after.
+
+    One that is not taken is not asked for.
+    """
+    callback, told = heard(case, checkpoints=True, fails={"open": {"seconds": 0.2}})
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.5})
+    saved = training.save()
+    files = {file.name: file.stat().st_size for file in saved.iterdir()}
+    for file in saved.iterdir():
+        file.unlink()
+    training.save()
+    (saved / "trainer_state.json").unlink()
+    training.end()
+    uploads = told.calls("log_files")
+    found = [(call["name"], call["step"], call["files"]) for call in uploads]
+    require(("checkpoint-1", 1, files) in found, f"of {files}, this was sent: {found}")
+    left = [*case.output_dir.glob("tracking/*/files/*/*")]
+    require(not left, f"what was sent is kept: {left}")
+    callback, told = heard(case, "other")
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.5})
+    training.save()
+    training.end()
+    require(not told.calls("log_files"), "one that takes no checkpoints was sent one")

@@ -1,0 +1,210 @@
+"""Journal: a run that was killed goes on without a seam."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from callback_contract._case import Case
+from callback_contract._killed import again, goes_on, journal_of, killed
+from callback_contract._rule import require, rule
+from callback_contract._stored import said
+
+
+@rule(
+    "JRN-004",
+    since=(1, 1),
+    needs=["tracking"],
+    why="What a killed run has logged after its last checkpoint is logged again by the one that "
+    "goes on: ray-project/ray#29916, wandb/wandb#6728.",
+    mend="Say by Tracker.rewinds whether the store can forget, and leave the rest.",
+)
+def a_killed_run_goes_on_without_a_seam(case: Case) -> None:
+    """A run that is killed and resumed is opened again, and sent what it has not got, and no more.
+
+    What came out as before is not sent again; what came out otherwise is.
+    """
+    left, state, told = killed(case, (0.125, 0.25, 0.375, 0.5), save_at=2)
+    run = told.calls("open")[0]["run"] or told.calls("log_metrics")[0]["run"]
+    before = len(told.calls())
+    callback = again(case, told)
+    callback.load_state_dict(state)
+    goes_on(case, callback, left, 2, 0.375, 7.0, 0.625)
+    opened = told.calls("open")[-1]
+    wanted = (run, False, 2, None)
+    found = tuple(opened[n] for n in ("run_id", "adopted", "step", "rewind_to"))
+    require(found == wanted, f"it was opened again with {found} and not {wanted}")
+    new = [call for call in told.calls()[before:] if call["points"]]
+    sent = [(p[2], p[1]) for call in new for p in call["points"] if p[0] == "train/loss"]
+    require(sent == [(4, 7.0), (5, 0.625)], f"after the kill, this was sent: {sent}")
+    parameters = [c for c in told.calls()[before:] if c["call"] == "log_parameters"]
+    require(not parameters, "parameters that it has were sent again")
+    require(told.status == ["finished"], f"it was closed as {told.status}")
+
+
+@rule(
+    "JRN-005",
+    since=(1, 1),
+    needs=["tracking"],
+    why="What had not been sent when a run was killed, and then came out otherwise, was sent too: "
+    "two points of a step, of which one never was (wandb/wandb#6728).",
+    mend="Leave to TrackerCallback what of a journal still counts.",
+)
+def what_was_replaced_before_it_was_sent_is_not_sent(case: Case) -> None:
+    """What a killed run had logged after the checkpoint, and had not sent, is sent once: the new.
+
+    So with its checkpoints. Where nothing was saved, what counts is what came before the step.
+    """
+    for save_at in (2, 0):
+        for each in case.output_dir.parent.glob("*"):
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        case.output_dir.mkdir()
+        fails = {"open": {"error": "ConnectionError"}}
+        left, state, told = killed(
+            case, (0.125, 0.25, 0.375, 0.5), save_at=save_at, checkpoints=True, fails=fails
+        )
+        callback = again(case, told, checkpoints=True)
+        callback.load_state_dict(state)
+        goes_on(case, callback, left, 2, 0.375, 7.0)
+        expected = [(1, 0.125), (2, 0.25), (3, 0.375), (4, 7.0)]
+        where = "saved at 2" if save_at else "nowhere saved"
+        require(told.points() == expected, f"of a run {where}, the tracker has {told.points()}")
+        uploads = [call["name"] for call in told.calls("log_files")]
+        require(uploads == ["checkpoint-2"] * bool(save_at), f"checkpoints sent: {uploads}")
+        journals = [*left.glob("tracking/*/journal.jsonl")]
+        require(len(journals) == 1, f"a run that goes on has {len(journals)} journals")
+
+
+@rule(
+    "JRN-006",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A store that forgets from a step on has to be told which, and be given all that it has "
+    "forgotten: roboflow/rf-detr#1321.",
+    mend="Rewind in open to opening.rewind_to; all from there on is sent anew.",
+)
+def one_that_rewinds_is_told_to_which_step(case: Case) -> None:
+    """A tracker that can forget is told from which step on, and sent all from there on anew.
+
+    Where it has all, and nothing is replaced, it is told of no step.
+    """
+    left, state, told = killed(case, (0.125, 0.25, 0.375, 0.5), save_at=2, rewinds=True)
+    before = len(told.calls())
+    callback = again(case, told, rewinds=True)
+    callback.load_state_dict(state)
+    goes_on(case, callback, left, 2, 0.375, 7.0)
+    opened = told.calls("open")[-1]
+    require(opened["rewind_to"] == 3, f"it was told to forget from {opened['rewind_to']} on")
+    new = [p for call in told.calls()[before:] for p in call["points"] if p[0] == "train/loss"]
+    sent = [(p[2], p[1]) for p in new]
+    require(sent == [(3, 0.375), (4, 7.0)], f"after it had forgotten, it was sent {sent}")
+    callback = again(case, told, rewinds=True)
+    callback.load_state_dict(state)
+    before = len(told.calls())
+    goes_on(case, callback, left, 4, 0.625)
+    opened = told.calls("open")[-1]
+    require(opened["rewind_to"] is None, f"with nothing replaced, it is {opened['rewind_to']}")
+    new = [p for call in told.calls()[before:] for p in call["points"] if p[0] == "train/loss"]
+    require([(p[2], p[1]) for p in new] == [(5, 0.625)], f"it was sent {new}")
+
+
+@rule(
+    "JRN-007",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A store that was killed while it was sent to may have a point or not; twice is wrong, and "
+    "so is never (ray-project/ray#29916).",
+    mend="Rewind where the store can; else the store tells by time what it has.",
+)
+def what_may_have_been_sent_is_sent_again_as_the_same(case: Case) -> None:
+    """What was under way when a run was killed is sent again: the same point, with its time.
+
+    One that rewinds is told to forget it first.
+    """
+    for rewinds in (False, True):
+        for each in case.output_dir.parent.glob("*"):
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        case.output_dir.mkdir()
+        left, state, told = killed(case, (0.125, 0.25, 0.375), save_at=3, rewinds=rewinds)
+        for file in left.glob("tracking/*/*.progress.json"):
+            progress = json.loads(file.read_text())
+            journal = journal_of(left).read_bytes()
+            # It was noted last before the third step.
+            progress["offset"] = journal.index(b'{"kind":"logs","step":3')
+            file.write_text(json.dumps(progress))
+        first = [p for c in told.calls() for p in c["points"] if p[:3] == ["train/loss", 0.375, 3]]
+        callback = again(case, told, rewinds=rewinds)
+        callback.load_state_dict(state)
+        goes_on(case, callback, left, 3, 0.5)
+        every = [p for c in told.calls() for p in c["points"] if p[0] == "train/loss" and p[2] == 3]
+        require(len(every) == 2 and every[0] == every[1] == first[0], f"of step 3 it has {every}")
+        to = told.calls("open")[-1]["rewind_to"]
+        require(to == (3 if rewinds else None), f"it was told to forget from {to} on")
+
+
+@rule(
+    "JRN-008",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Not every loop keeps what callbacks want kept: huggingface/transformers#33875.",
+    mend="Leave it to TrackerCallback to find the run in the output directory.",
+)
+def a_run_is_found_without_its_state(case: Case) -> None:
+    """Where the loop has kept no state, a resumed training goes on in the newest run that is there.
+
+    A training that begins anew is another run, and one of a state that is loaded, too.
+    """
+    left, _, told = killed(case, (0.125, 0.25), save_at=2)
+    run = told.calls("log_metrics")[0]["run"]
+    goes_on(case, again(case, told), left, 2, 0.375)
+    opened = told.calls("open")[-1]["run_id"]
+    require(opened == run, f"without its state, it goes on in {opened} and not in {run}")
+    callback = again(case, told)
+    callback.load_state_dict({"run": "gone", "run_id": "gone"})
+    goes_on(case, callback, left, 0, 0.5)
+    opened = told.calls("open")[-1]["run_id"]
+    require(opened is None, f"a training that begins anew goes on in {opened}")
+    state = callback.state_dict()
+    folders = sorted(path.name for path in left.glob("tracking/*"))
+    require(len(folders) == 2 and state["run"] in folders, f"the runs are {folders}: {state}")
+    require(state["run_id"] == told.calls("close")[-1]["run"], f"its state is {state}")
+
+
+@rule(
+    "JRN-009",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Two processes that resume one run, as after a job was started twice, tear its file "
+    "(huggingface/transformers#28009).",
+    mend="Leave the lock to TrackerCallback.",
+)
+def two_that_go_on_in_one_run_do_not_mix(case: Case) -> None:
+    """Where a run is being written already, another training of it is kept apart, and says so."""
+    left, state, told = killed(case, (0.125, 0.25), save_at=2)
+    holds = (
+        "import sys; from pathlib import Path; from callback_core.tracking.lock import FileLock;"
+        "lock = FileLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    import subprocess
+    import sys
+
+    from callback_contract.testing import environment
+
+    lock = journal_of(left).with_suffix(".lock")
+    other = subprocess.Popen(
+        [sys.executable, "-c", holds, str(lock)],
+        env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        callback = again(case, told)
+        callback.load_state_dict(state)
+        with said() as lines:
+            goes_on(case, callback, left, 2, 0.375)
+    finally:
+        other.communicate(timeout=60)
+    journals = [*left.glob("tracking/*/journal.jsonl")]
+    require(len(journals) == 2, f"there are {len(journals)} journals of two trainings at once")
+    require(any("Another training" in line for line in lines), f"it said {lines}")
+    require((3, 0.375) in told.points(), f"the tracker has {told.points()}")

@@ -1,0 +1,320 @@
+"""Trackers: what they cost that fail, reject, hang, or are slow."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from time import monotonic, time
+from typing import Any, Final
+
+from callback_contract._case import Case
+from callback_contract._heard import after_a_step, heard, losses, trained
+from callback_contract._rule import require, rule
+from callback_contract._stored import comes_true, said
+
+NAMES: Final = ("train/a", "train/b", "train/c")
+
+
+_METHODS: Final = ("open", "log_parameters", "log_metrics", "log_text", "log_summary", "log_files")
+
+
+@rule(
+    "TRK-009",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A connection that breaks for a second is the rule in a run of days: "
+    "Lightning-AI/pytorch-lightning#6641.",
+    mend="Raise what the SDK raises: anything but Rejected is tried again.",
+)
+def what_fails_once_is_tried_again(case: Case) -> None:
+    """Whatever fails once is tried again, with the same points: nothing is lost or left out."""
+    fails = {name: {"error": "ConnectionError", "times": 1} for name in (*_METHODS, "close")}
+    callback, told = heard(case, fails=fails, checkpoints=True)
+    callback.delivery = "thread"
+    training = case.training(callback)
+    with said() as lines:
+        training.begin()
+        training.step({"loss": 0.5, "note": "a"})
+        training.save()
+        training.log({"total_flos": 0.5})
+        training.end()
+    names = told.names
+    lost = [name for name in (*_METHODS, "close") if name not in names]
+    require(not lost, f"{lost} failed once, and were not tried again")
+    kept = [told.points(f"train/{name}") for name in ("loss", "note", "total_flos")]
+    require(kept == [[(1, 0.5)], [(1, "a")], [(1, 0.5)]], f"the points that came are {kept}")
+    require(told.status == ["finished"], f"it was closed as {told.status}")
+    wrong = [line for line in lines if "has not got" in line or "did not take" in line]
+    require(not wrong, f"though all came, it said {wrong}")
+    require(len(lines) == 1, f"of seven failures in a row it told {len(lines)} times: {lines}")
+
+
+@rule(
+    "TRK-010",
+    since=(1, 1),
+    needs=["tracking"],
+    why="One value that is refused makes a store refuse all it was sent with: "
+    "facebookresearch/gcm#165.",
+    mend="Raise Rejected for what the store will never take.",
+)
+def what_is_rejected_costs_only_itself(case: Case) -> None:
+    """What a tracker rejects is left out and named, with the reason, and all else is sent, once.
+
+    So are parameters and checkpoints that are rejected.
+    """
+    rejected = {"error": "Rejected"}
+    fails = {"log_metrics": {**rejected, "point": "train/b"}, "open": {"seconds": 0.1}}
+    callback, told = heard(case, fails=fails)
+    with said() as lines:
+        trained(case, callback, *[{"a": n / 8, "b": n / 8, "c": n / 8} for n in (1, 2, 3)])
+    found = [told.points(name) for name in NAMES]
+    require(
+        found == [[(1, 0.125), (2, 0.25), (3, 0.375)], [], [(1, 0.125), (2, 0.25), (3, 0.375)]],
+        f"of a, b and c, of which b is rejected, the tracker has {found}",
+    )
+    require(any("train/b: rejected: " in line for line in lines), f"it said {lines}")
+    fails = {"log_metrics": {**rejected, "point": "train/b"}}
+    callback, told = heard(case, "pairs", fails=fails, limits={"batch_size": 2})
+    trained(case, callback, {"a": 0.5, "b": 0.5, "c": 0.5, "d": 0.5})
+    found = [told.points(name) for name in (*NAMES, "train/d")]
+    require(found == [[(1, 0.5)], [], [(1, 0.5)], [(1, 0.5)]], f"in pairs, it has {found}")
+    fails = {"log_parameters": rejected, "log_files": rejected}
+    callback, told = heard(case, "files", fails=fails, checkpoints=True)
+    training = case.training(callback)
+    with said() as lines:
+        training.begin()
+        training.step({"loss": 0.5})
+        training.save()
+        training.step({"loss": 0.25})
+        training.end()
+    require(told.points() == [(1, 0.5), (2, 0.25)], f"the points that came are {told.points()}")
+    text = "\n".join(lines)
+    for name in ("parameters", "checkpoint-1"):
+        require(f"{name}: rejected: " in text, f"that {name} are rejected, nobody said: {lines}")
+    once = len(told.calls("log_files", failed=True)) == 1
+    require(once, "what was rejected was tried again")
+
+
+@rule(
+    "TRK-011",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A point that a store answers with an error 500 each time kept all that came behind it "
+    "from being sent: facebookresearch/gcm#165.",
+    mend="Raise what the SDK raises. After some tries, what comes behind goes first.",
+)
+def a_point_that_always_fails_costs_only_itself(case: Case) -> None:
+    """A point that fails however often it is tried is left out and named once others are taken.
+
+    All others are sent, once and in order, without the patience for it again.
+    """
+    fails = {"log_metrics": {"error": "RuntimeError", "point": "train/b"}}
+    callback, told = heard(case, fails=fails)
+    callback.delivery, callback.flush_limit = "thread", 30.0
+    logs = [{"a": n / 8, "b": n / 8, "c": n / 8} for n in range(1, 7)]
+    with said() as lines:
+        trained(case, callback, *logs)
+    expected = [(n, n / 8) for n in range(1, 7)]
+    found = [told.points(name) for name in NAMES]
+    require(found == [expected, [], expected], f"of a, b and c, the tracker has {found}")
+    require(any("train/b: failed: RuntimeError" in line for line in lines), f"it said {lines}")
+    tried = len(told.calls("log_metrics", failed=True))
+    require(4 <= tried <= 30, f"it was tried {tried} times")
+    require(told.status == ["finished"], f"it was closed as {told.status}")
+
+
+@rule(
+    "TRK-012",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Where everything fails, it is the service, and no point is to blame: "
+    "Lightning-AI/pytorch-lightning#6641.",
+    mend="Leave a point out only where the tracker takes others.",
+)
+def where_all_fails_nothing_is_left_out(case: Case) -> None:
+    """Where a tracker takes no point at all for long, none is left out: all come later."""
+    there = case.output_dir.parent / "there"
+    fails = {"log_metrics": {"error": "RuntimeError", "until": str(there)}}
+    callback, told = heard(case, fails=fails)
+    callback.delivery, callback.flush_limit = "inline", 30.0
+    training = case.training(callback)
+    with said() as lines:
+        training.begin()
+        for n in range(1, 5):
+            training.step({"loss": n / 8})
+        threading.Timer(5.5, there.touch).start()
+        training.end()
+    found = told.points()
+    require(found == [(n, n / 8) for n in range(1, 5)], f"of four points, it has {found}")
+    wrong = [line for line in lines if "did not take" in line or "has not got" in line]
+    require(not wrong, f"it said {wrong}")
+
+
+@rule(
+    "TRK-013",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Parameters that a store answers with an error kept all points from being sent: "
+    "mlflow/mlflow#7152.",
+    mend="Raise what the SDK raises. After some tries, the points go first.",
+)
+def parameters_that_always_fail_cost_no_point(case: Case) -> None:
+    """Parameters that fail however often are named, and points are sent; once more at the end."""
+    fails = {"log_parameters": {"error": "RuntimeError"}}
+    callback, told = heard(case, fails=fails)
+    callback.delivery, callback.flush_limit = "thread", 30.0
+    with said() as lines:
+        trained(case, callback, *losses(0.5, 0.25))
+    require(told.points() == [(1, 0.5), (2, 0.25)], f"the tracker has {told.points()}")
+    require(any("parameters: failed: RuntimeError" in line for line in lines), f"it said {lines}")
+    tried = told.calls("log_parameters", failed=True)
+    last = told.calls("log_metrics")[-1]["begun"]
+    require(len(tried) >= 5 and tried[-1]["begun"] >= last, "they were not tried again at last")
+    require(told.status == ["finished"], f"it was closed as {told.status}")
+
+
+@rule(
+    "TRK-014",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A call that never comes back held the end of training for ever (ClearML's close()), and "
+    "15 hours of eight GPUs in one case: radixark/miles#2571.",
+    mend="Leave threads that do not come back alone; TrackerCallback does.",
+)
+def a_call_that_hangs_is_given_up(case: Case) -> None:
+    """Where a call hangs, the end waits to its limit, says which call, and sends nothing more.
+
+    A later training with the same callback is sent all the same.
+    """
+    back = case.output_dir.parent / "back"
+    fails = {"log_metrics": {"seconds": 20.0, "until": str(back), "point": "train/loss"}}
+    callback, told = heard(case, fails=fails)
+    callback.delivery, callback.flush_limit = "thread", 0.3
+    with said() as lines:
+        begun = monotonic()
+        training = trained(case, callback, *losses(0.5, 0.25))
+        took = monotonic() - begun
+    require(0.25 < took < 3.0, f"with a flush_limit of 0.3 s the end took {took:.1f} s")
+    text = "\n".join(lines)
+    named = re.search(
+        r"has not got [1-9]\d* points \(log_metrics has not come back for \d+ s\)", text
+    )
+    require(named and "callback_core.tracking.replay" in text, f"it said {lines}")
+    later = case.training(callback)
+    callback.flush_limit = 10.0
+    later.begin()
+    later.step({"later": 0.5})
+    later.end()
+    require(told.points("train/later") == [(1, 0.5)], "a later training was not sent")
+    before = told.names
+    back.touch()
+    comes_true(case, lambda: told.points())
+    training.fire("on_train_end")
+    more = told.names[len(before) :]
+    require(more == ["log_metrics"], f"when it came back, it was told more: {more}")
+
+
+@rule(
+    "TRK-015",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A run that does not open held trainings for minutes, without a word (MLflow: 246 s where "
+    "its server refuses, 1,206 s where it hangs).",
+    mend="Let open take its time; TrackerCallback says so, and waits no longer at the end.",
+)
+def a_run_that_does_not_open_is_said_and_not_waited_for(case: Case) -> None:
+    """A run that is not open after `open_limit` is said once, and the end does not wait for it."""
+    back = case.output_dir.parent / "back"
+    callback, _ = heard(case, fails={"open": {"seconds": 20.0, "until": str(back), "times": 1}})
+    callback.delivery, callback.open_limit, callback.flush_limit = "thread", 0.2, 15.0
+    training = case.training(callback)
+    with said() as lines:
+        training.begin()
+        training.step({"loss": 0.5})
+        comes_true(case, lambda: after_a_step(training) and "has not opened" in str(lines))
+        training.step({"loss": 0.5})
+        begun = monotonic()
+        training.end()
+        took = monotonic() - begun
+    back.touch()
+    slow = [line for line in lines if "has not opened its run in 0.2 s" in line]
+    require(len(slow) == 1, f"it said {lines}")
+    require(took < 5.0, f"the end waited {took:.1f} s for a run that does not open")
+    require(any("open has not come back" in line for line in lines), f"it said {lines}")
+
+
+@rule(
+    "TRK-020",
+    since=(1, 1),
+    needs=["tracking"],
+    why="The one tracker that is down must not cost the others their points: "
+    "Lightning-AI/pytorch-lightning#21294.",
+    mend="Leave each tracker its own thread; TrackerCallback does.",
+)
+def trackers_do_not_wait_for_one_another(case: Case) -> None:
+    """Where one tracker hangs, another of the same training gets all, and the end waits once."""
+    back = case.output_dir.parent / "back"
+    stuck = {"seconds": 20.0, "until": str(back)}
+    hanging, _ = heard(case, "hanging", fails={"log_metrics": stuck})
+    second, _ = heard(case, "second", fails={"log_metrics": stuck})
+    good, told = heard(case)
+    for callback in (hanging, second, good):
+        callback.delivery, callback.flush_limit = "thread", 1.0
+    begun = monotonic()
+    _train_all(case, (hanging, second, good))
+    took = monotonic() - begun
+    back.touch()
+    require(told.points() == [(1, 0.5), (2, 0.25)], f"the other one has {told.points()}")
+    require(told.status == ["finished"], f"the other one was closed as {told.status}")
+    require(took < 1.9, f"with two that hang, and limits of 1 s, the end took {took:.1f} s")
+
+
+def _train_all(case: Case, callbacks: Sequence[Any]) -> None:
+    training = case.training(*callbacks)
+    training.begin()
+    training.step({"loss": 0.5})
+    training.step({"loss": 0.25})
+    training.end()
+
+
+@rule(
+    "TRK-026",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A store that is slow, and not away, lost the end of each training: clearml/clearml#766.",
+    mend="Let the end wait to flush_limit; TrackerCallback does.",
+)
+def the_end_waits_for_one_that_is_slow(case: Case) -> None:
+    """Where a tracker is slow, the end waits until it has all, and no longer."""
+    callback, told = heard(case, fails={"log_metrics": {"seconds": 0.3}, "close": {"seconds": 0.3}})
+    callback.flush_limit = 15.0
+    with said() as lines:
+        trained(case, callback, *losses(0.5, 0.25))
+    ended = time()
+    require(told.points() == [(1, 0.5), (2, 0.25)], f"at the end, it had {told.points()}")
+    require(told.status == ["finished"], f"at the end, it was closed as {told.status}")
+    require(not lines, f"it said {lines}")
+    late = ended - told.calls("close")[0]["ended"]
+    require(late < 1.0, f"the end waited {late:.1f} s more than it had to")
+
+
+@rule(
+    "TRK-035",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Without a key or a project, each training waited at its end for a service that it could "
+    "not have reached.",
+    mend="Raise NotConfigured in open; TrackerCallback waits for it no longer, and says so.",
+)
+def the_end_does_not_wait_for_one_that_is_not_configured(case: Case) -> None:
+    """Where nobody has said where to send to, this is named, and the end does not wait."""
+    callback, _ = heard(case, fails={"open": {"error": "NotConfigured"}})
+    callback.flush_limit = 8.0
+    with said() as lines:
+        begun = monotonic()
+        trained(case, callback, *losses(0.5, 0.25))
+        took = monotonic() - begun
+    require(took < 5.0, f"the end waited {took:.1f} s for what nobody has set")
+    named = [line for line in lines if "has not got 4 points (NotConfigured: " in line]
+    require(len(named) == 1, f"it said {lines}")
