@@ -310,6 +310,39 @@ class MLflowCallback(PeerTracker):
         )
 
 
+class WandbCallback(PeerTracker):
+    """Sends to Weights & Biases; here offline."""
+
+    packages = ("wandb",)
+    sdk = "wandb"
+    reader = "callback-wandb"
+    capabilities = frozenset({"sdk", "parameters", "non_finite", "text", "files"})
+
+    @classmethod
+    def load(cls) -> None:
+        """Have our package, too, whose tests read what is kept."""
+        sys.path.insert(0, str(PACKAGES / cls.reader))
+        super().load()
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Name the directory, and ask for checkpoints where a rule is about them."""
+        super().prepare(output_dir, rule)
+        os.environ |= {"WANDB_MODE": "offline", "WANDB_DIR": str(output_dir)}
+        os.environ["WANDB_LOG_MODEL"] = "checkpoint" if "files" in rule.needs else "false"
+
+    def settle(self) -> None:
+        """End the run, as W&B does when the process ends."""
+        import_module("wandb").finish()
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Read the files, without W&B."""
+        recorded = import_module("test_contract").recorded
+        return [
+            recorded(run.id, run.rows, run.config, run.summary, run.exit_code, run.artifacts)
+            for run in import_module("recorded").runs(output_dir)
+        ]
+
+
 class CometCallback(PeerTracker):
     """Sends to Comet; here to a server of our tests."""
 
@@ -386,7 +419,7 @@ class ClearMLCallback(PeerTracker):
     def prepare(self, output_dir: Path, rule: Rule) -> None:
         """Start the server."""
         super().prepare(output_dir, rule)
-        self.server = import_module("server").ClearMLServer()
+        self.server = import_module("clearml_server").ClearMLServer()
         os.environ["CLEARML_CONFIG_FILE"] = str(output_dir.parent / "none.conf")
         os.environ["CLEARML_CACHE_DIR"] = str(output_dir.parent / "cache")
         os.environ |= self.server.environment()
@@ -487,6 +520,7 @@ PEERS: Final[dict[str, type[Peer]]] = {
         NotebookProgressCallback,
         TensorBoardCallback,
         MLflowCallback,
+        WandbCallback,
         CometCallback,
         ClearMLCallback,
         TrackioCallback,
@@ -508,10 +542,11 @@ variables of the environment that it documents, and claims the
 {versions}.
 
 Each rule was checked in a process of its own and had {limit} seconds; one that took longer counts
-as broken. TensorBoard's event files and the databases of MLflow and Trackio
+as broken. TensorBoard's event files, W&B's offline files and the databases of MLflow and Trackio
 were read from disk. Comet and ClearML sent to stand-in servers, those of the tests in `packages`.
-What Comet still had to send was waited for before its store was read (`experiment.end()`), but for
-DEL-001, which asks what is there when `on_train_end` returns.
+What Comet and W&B still had to write was waited for before their stores were read
+(`experiment.end()`, `wandb.finish()`), but for DEL-001, which asks what is there when
+`on_train_end` returns.
 
 - One defect can break several rules: a tracker that ends a training when a value cannot be
   written breaks each rule that logs one.
@@ -529,7 +564,7 @@ NOT_RUN: Final = """\
 Not run:
 
 - `AzureMLCallback`, `DagsHubCallback` and `NeptuneCallback` need a workspace or an account.
-- `SwanLabCallback` and `WandbCallback` were not tried.
+- `SwanLabCallback` was not tried.
 - `DVCLiveCallback` stores its own count of logs in place of the training's step. The rules for
   trackers look a value up by its step, so that most of them would say just this.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -594,3 +595,70 @@ class DoesNotSayWhichCallHangs(Wrong):
             )
         )
     }
+
+
+@mutant("JRN-015")
+class GoesOnInTheNewestRun(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.recording:folder_of_run": lambda kept: (
+            lambda output_dir, run, resumed: kept(
+                output_dir, None if len([*output_dir.glob("tracking/*")]) > 1 else run, resumed
+            )
+        )
+    }
+
+
+@mutant("TRK-036")
+class TriesWithoutAPause(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return heard.name == "inline"
+
+        def meddle(self, heard: Heard) -> None:
+            opened = heard.open
+
+            def again(opening: Any) -> str:
+                for _ in range(10):
+                    with contextlib.suppress(ConnectionError):
+                        return opened(opening)
+                return opened(opening)
+
+            heard.open = again  # type: ignore[method-assign]
+
+
+@mutant("TRK-037")
+class SleepsThroughTheEnd(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.delivery:ThreadDelivery.hurry": lambda kept: (
+            lambda self: None if self._attempts.failure and not self._ending else kept(self)
+        )
+    }
+
+
+@mutant("TRK-038")
+class SaysNothingOfWhatIsGone(Wrong):
+    patches = logs("its files are gone", "left out")
+
+
+@mutant("TRK-039")
+class LetsItsProcessDoze(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return self.delivery == "process" and self.open_limit == 0.3 and not how["fails"]
+
+        def on_log(self, *args: Any, **kwargs: Any) -> None:
+            heard: Any = self.tracker
+            if not self.met or not Path(heard.path).exists():
+                super().on_log(*args, **kwargs)
+
+
+@mutant("TRK-040")
+class WarnsInEveryProcess(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return True
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if self.met and not state.is_world_process_zero:
+                logging.getLogger("callback_core.tracking").warning("not the main process")
+            super().on_save(args, state, control, **kwargs)

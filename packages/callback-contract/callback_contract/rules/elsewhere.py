@@ -191,3 +191,26 @@ def one_that_cannot_be_made_elsewhere_is_refused(case: Case) -> None:
     here = {call["pid"] for call in told.calls()} == {os.getpid()}
     require(here and told.points() == [(1, 0.5)], "a run of the user's was not delivered to here")
     require(any("by a thread" in line for line in lines), f"it said {lines}")
+
+
+@rule(
+    "TRK-039",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Between two logs of a large model there are many minutes, in which nothing may give up.",
+    mend=_MEND,
+)
+def a_process_waits_for_a_training_that_is_slow(case: Case) -> None:
+    """A process delivers what a training logs after a silence that is longer than all limits."""
+    callback, told = _in_a_process(case)
+    callback.open_limit = 0.3
+    training = case.training(callback)
+    with said() as lines:
+        training.begin()
+        training.step({"loss": 0.125})
+        _in_time(told.points)
+        sleep(1.5)
+        training.step({"loss": 0.25})
+        training.end()
+    require(told.points() == [(1, 0.125), (2, 0.25)], f"it has {told.points()}")
+    require(not lines, f"it said {lines}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from time import time
 from typing import Any
@@ -159,3 +160,30 @@ def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
     training.save()
     training.end()
     require(not told.calls("log_files"), "one that takes no checkpoints was sent one")
+
+
+@rule(
+    "TRK-038",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Files that waited to be sent were deleted meanwhile, and with them went the artifact: "
+    "wandb/server#149.",
+    mend="Leave checkpoints to TrackerCallback.",
+)
+def a_checkpoint_that_is_gone_is_named(case: Case) -> None:
+    """A checkpoint whose copy was deleted before it was sent is named, and all else is sent."""
+    callback, told = heard(case, checkpoints=True, fails={"open": {"seconds": 0.3}})
+    callback.delivery = "thread"
+    training = case.training(callback)
+    with said() as lines:
+        training.begin()
+        training.step({"loss": 0.5})
+        training.save()
+        for copied in case.output_dir.glob("tracking/*/files/*"):
+            shutil.rmtree(copied)
+        training.step({"loss": 0.25})
+        training.end()
+    require(told.points() == [(1, 0.5), (2, 0.25)], f"the points that came are {told.points()}")
+    require(not told.calls("log_files"), "it was sent a checkpoint of which nothing is left")
+    named = [line for line in lines if "checkpoint-1: its files are gone" in line]
+    require(len(named) == 1, f"it said {lines}")

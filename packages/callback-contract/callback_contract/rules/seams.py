@@ -208,3 +208,25 @@ def two_that_go_on_in_one_run_do_not_mix(case: Case) -> None:
     require(len(journals) == 2, f"there are {len(journals)} journals of two trainings at once")
     require(any("Another training" in line for line in lines), f"it said {lines}")
     require((3, 0.375) in told.points(), f"the tracker has {told.points()}")
+
+
+@rule(
+    "JRN-015",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Several runs that were resumed from the latest became one, with the name of the last: "
+    "mlfoundations/open_clip#340.",
+    mend="Keep what state_dict of TrackerCallback returns in the checkpoint, and load it.",
+)
+def a_checkpoint_goes_on_in_its_own_run(case: Case) -> None:
+    """A training goes on in the run of the checkpoint that it resumes, if another came later or not."""
+    left, state, told = killed(case, (0.125, 0.25), save_at=2)
+    run = told.calls("log_metrics")[0]["run"]
+    goes_on(case, again(case, told), left, 0, 0.5, 0.75)  # which is another run
+    callback = again(case, told)
+    callback.load_state_dict(state)
+    goes_on(case, callback, left, 2, 0.375)
+    opened = told.calls("open")[-1]["run_id"]
+    require(opened == run, f"it goes on in {opened} and not in {run}")
+    found = callback.state_dict()["run"]
+    require(found == state["run"], f"it is recorded in {found} and not in {state['run']}")

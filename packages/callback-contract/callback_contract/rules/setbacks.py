@@ -303,8 +303,8 @@ def the_end_waits_for_one_that_is_slow(case: Case) -> None:
     "TRK-035",
     since=(1, 1),
     needs=["tracking"],
-    why="Without a key or a project, each training waited at its end for a service that it could "
-    "not have reached.",
+    why="Without a key, a training was ended where it began: unslothai/unsloth#1914. One that goes "
+    "on need not wait at its end for what it could not have reached.",
     mend="Raise NotConfigured in open; TrackerCallback waits for it no longer, and says so.",
 )
 def the_end_does_not_wait_for_one_that_is_not_configured(case: Case) -> None:
@@ -318,3 +318,47 @@ def the_end_does_not_wait_for_one_that_is_not_configured(case: Case) -> None:
     require(took < 5.0, f"the end waited {took:.1f} s for what nobody has set")
     named = [line for line in lines if "has not got 4 points (NotConfigured: " in line]
     require(len(named) == 1, f"it said {lines}")
+
+
+@rule(
+    "TRK-036",
+    since=(1, 1),
+    needs=["tracking"],
+    why="What is tried without a pause takes a processor from the training, and fills its logs: "
+    "SigNoz/signoz#3799.",
+    mend="Raise what the SDK raises; TrackerCallback waits between two tries.",
+)
+def between_two_tries_there_is_a_pause(case: Case) -> None:
+    """What fails is tried again after a pause, also while the end of training waits for it."""
+    for delivery in ("thread", "inline"):
+        callback, told = heard(case, delivery, fails={"open": {"error": "ConnectionError"}})
+        callback.delivery, callback.flush_limit = delivery, 2.5
+        trained(case, callback, *losses(*(step / 8 for step in range(20))))
+        tried = len(told.calls("open", failed=True))
+        require(1 < tried <= 10, f"by {delivery}, it was tried {tried} times in 2.5 s")
+
+
+@rule(
+    "TRK-037",
+    since=(1, 1),
+    needs=["tracking"],
+    why="The longer a service is away, the longer are the pauses between two tries; nobody wants "
+    "to sit through one when the training is done.",
+    mend="Leave delivery='thread' to TrackerCallback.",
+)
+def the_end_does_not_wait_for_a_pause(case: Case) -> None:
+    """A service that is back when training ends is sent all at once, however long it was gone."""
+    back = case.output_dir.parent / "back"
+    fails = {"open": {"error": "ConnectionError", "until": str(back)}}
+    callback, told = heard(case, fails=fails)
+    callback.delivery, callback.flush_limit = "thread", 15.0
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.5})
+    comes_true(case, lambda: len(told.calls("open", failed=True)) == 3)  # the next is 4 s away
+    back.touch()
+    begun = monotonic()
+    training.end()
+    took = monotonic() - begun
+    require(told.points() == [(1, 0.5)], f"at the end, the tracker has {told.points()}")
+    require(took < 2.5, f"the end waited {took:.1f} s for a service that is there")

@@ -11,6 +11,7 @@ from callback_contract._case import Case, Config
 from callback_contract._heard import after_a_step, heard, losses, trained
 from callback_contract._rule import ContractViolation, require, rule
 from callback_contract._stored import comes_true, said
+from callback_core import TrainerState
 from callback_core.tracking import TrackerCallback
 
 
@@ -285,3 +286,28 @@ class _Mute(Config):
     def to_dict(self) -> dict[str, Any]:
         """Refuse."""
         raise RuntimeError("no configuration")
+
+
+@rule(
+    "TRK-040",
+    since=(1, 1),
+    needs=["tracking"],
+    why="What all processes warn of stands in the output once for each GPU: open-mmlab/mmcv#1809.",
+    mend="Do nothing where state.is_world_process_zero is False; TrackerCallback does.",
+)
+def another_process_is_silent(case: Case) -> None:
+    """In another process than the main one, nothing is recorded, asked of the tracker, or said."""
+    callback, told = heard(case, checkpoints=True)
+    state = TrainerState(epoch=0.0, max_steps=4, is_world_process_zero=False)
+    training = case.training(callback, state=state)
+    with said() as lines:
+        training.begin()
+        training.fire("on_epoch_begin")
+        training.step({"loss": 0.5})
+        training.save()
+        training.evaluate({"eval_loss": 0.5})
+        training.end()
+    calls = [call["call"] for call in told.calls()]
+    require(not calls, f"the tracker was asked {calls}")
+    require(not lines, f"it said {lines}")
+    require(not [*case.output_dir.glob("tracking/*")], "something is recorded")
