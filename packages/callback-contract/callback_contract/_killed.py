@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from callback_contract._case import DIED, Case, Training
 from callback_contract._heard import Told, heard
 from callback_contract._rule import require
 from callback_contract._stored import comes_true
+from callback_contract.testing import environment
 from callback_core import TrainerState
 
 
@@ -83,6 +87,25 @@ def again(case: Case, told: Told, **options: Any) -> Any:
     """Return a new callback that sends to where the one of `told` did."""
     callback, _ = heard(case, told.path.stem, **options)
     return callback
+
+
+@contextmanager
+def held_elsewhere(lock: Path) -> Iterator[None]:
+    """Have another process hold a lock."""
+    holds = (
+        "import sys; from pathlib import Path; from callback_core.tracking.lock import FileLock;"
+        "lock = FileLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", holds, str(lock)],
+        env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert other.stdout is not None
+    other.stdout.readline()
+    try:
+        yield
+    finally:
+        other.communicate(timeout=60)
 
 
 def goes_on(case: Case, callback: Any, left: Path, step: int, *losses: float, **args: Any) -> None:

@@ -17,6 +17,7 @@ from functools import wraps
 from pathlib import Path
 from time import sleep
 from typing import Any, ClassVar
+from unittest.mock import ANY
 
 from mutants import mutant
 from reference_tracker import ReferenceCallback, Whole
@@ -628,11 +629,14 @@ class TriesWithoutAPause(Wrong):
 
 @mutant("TRK-037")
 class SleepsThroughTheEnd(Wrong):
-    patches: ClassVar[Patches] = {
-        "callback_core.tracking.delivery:ThreadDelivery.hurry": lambda kept: (
-            lambda self: None if self._attempts.failure and not self._ending else kept(self)
-        )
-    }
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return fails(how, open={"error": "ConnectionError", "until": ANY})
+
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            if self.met:
+                sleep(3.0)
+            super().on_train_end(*args, **kwargs)
 
 
 @mutant("TRK-038")
@@ -662,3 +666,30 @@ class WarnsInEveryProcess(Wrong):
             if self.met and not state.is_world_process_zero:
                 logging.getLogger("callback_core.tracking").warning("not the main process")
             super().on_save(args, state, control, **kwargs)
+
+
+@mutant("JRN-016")
+class OpensAFileEachTime(Wrong):
+    left: ClassVar[list[Any]] = []
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.lock:FileLock.__init__": lambda kept: (
+            lambda self, path: (
+                OpensAFileEachTime.left.append(path.open("a"))
+                if path.name == "heard.lock" and "left" in path.parts
+                else None,
+                kept(self, path),
+            )[1]
+        )
+    }
+
+
+@mutant("JRN-017")
+class SaysThatEachTime(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return True
+
+        def on_log(self, *args: Any, **kwargs: Any) -> None:
+            super().on_log(*args, **kwargs)
+            if self.met and self._delivery is not None:
+                self._delivery.consumer._said_unsaved = False

@@ -9,7 +9,15 @@ from typing import Final
 
 from callback_contract._case import Case
 from callback_contract._heard import Told, heard
-from callback_contract._killed import again, goes_on, journal_of, killed, records_of, training_in
+from callback_contract._killed import (
+    again,
+    goes_on,
+    is_noted,
+    journal_of,
+    killed,
+    records_of,
+    training_in,
+)
 from callback_contract._rule import require, rule
 from callback_contract._stored import comes_true, said
 from callback_contract._watching import silence
@@ -234,7 +242,8 @@ def what_a_full_disk_does_not_take_waits(case: Case) -> None:
             require(told.points() == expected, f"once there was room, it has {told.points()}")
             require(not lost, f"it said that some are lost: {done.stderr}")
         else:
-            require("3 records could not be written" in done.stderr, f"it said {done.stderr}")
+            counted = [line for line in done.stderr.splitlines() if line.startswith("3 records")]
+            require(len(counted) == 1, f"it said {done.stderr}")
 
 
 _UNENDED: Final = """
@@ -317,3 +326,33 @@ def a_forked_process_leaves_the_run_alone(case: Case) -> None:
     require(told.status == ["finished"], f"it was closed as {told.status}")
     kinds = [record["kind"] for record in records_of(journal_of(case.output_dir))]
     require(kinds == ["begin", "logs", "logs", "end"], f"the journal has {kinds}")
+
+
+@rule(
+    "JRN-017",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A warning for each log about what nobody can change until the training is over buries all "
+    "others.",
+    mend="Leave the journal to TrackerCallback.",
+)
+def where_its_progress_cannot_be_noted_it_goes_on(case: Case) -> None:
+    """Where it cannot be noted how far a tracker has come, this is said once, and all is sent."""
+    callback, told = heard(case)
+    training = training_in(case, callback, case.output_dir)
+    with said() as lines:
+        training.begin()
+        training.fire("on_epoch_begin")
+        training.step({"loss": 0.125})
+        comes_true(case, lambda: is_noted(case.output_dir))
+        noted = journal_of(case.output_dir).with_name("heard.progress.json")
+        noted.unlink()
+        (noted / "in the way").mkdir(parents=True)
+        for step in (2, 3, 4):
+            training.step({"loss": step / 8})
+            comes_true(case, lambda n=step: told.points()[-1:] == [(n, n / 8)])  # type: ignore[misc]
+        training.end()
+    expected = [(step, step / 8) for step in (1, 2, 3, 4)]
+    require(told.points() == expected, f"the tracker has {told.points()}")
+    unsaved = [line for line in lines if "heard has come cannot be written" in line]
+    require(len(unsaved) == 1, f"it said {lines}")

@@ -180,9 +180,10 @@ def prints_who_ended_a_training_early(case: Case) -> None:
     require("step 2 of 4" in lines[0] and "save" not in lines[0], f"it says {lines[0]!r}")
     lines = _stopped(case, None)
     require(len(lines) == 1 and "the program" in lines[0], f"without a reason it says {lines}")
-    lines = _stopped(case, "enough", at=1, of=-1)
-    whole = len(lines) == 1 and "step 1:" in lines[0] and "of" not in lines[0]
-    require(whole, f"where max_steps is not known, it says {lines}")
+    for unknown in (-1, 0):
+        lines = _stopped(case, "enough", at=1, of=unknown)
+        whole = len(lines) == 1 and "step 1:" in lines[0] and "of" not in lines[0]
+        require(whole, f"where max_steps is {unknown}, which is not known, it says {lines}")
 
 
 @rule(

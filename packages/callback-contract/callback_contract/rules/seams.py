@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from time import sleep
 
 from callback_contract._case import Case
-from callback_contract._killed import again, goes_on, journal_of, killed
+from callback_contract._killed import (
+    again,
+    goes_on,
+    held_elsewhere,
+    journal_of,
+    killed,
+    training_in,
+)
 from callback_contract._rule import require, rule
 from callback_contract._stored import said
+from callback_contract._watching import open_files
 
 
 @rule(
@@ -181,29 +190,10 @@ def a_run_is_found_without_its_state(case: Case) -> None:
 def two_that_go_on_in_one_run_do_not_mix(case: Case) -> None:
     """Where a run is being written already, another training of it is kept apart, and says so."""
     left, state, told = killed(case, (0.125, 0.25), save_at=2)
-    holds = (
-        "import sys; from pathlib import Path; from callback_core.tracking.lock import FileLock;"
-        "lock = FileLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
-    )
-    import subprocess
-    import sys
-
-    from callback_contract.testing import environment
-
-    lock = journal_of(left).with_suffix(".lock")
-    other = subprocess.Popen(
-        [sys.executable, "-c", holds, str(lock)],
-        env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert other.stdout is not None
-        other.stdout.readline()
+    with held_elsewhere(journal_of(left).with_suffix(".lock")), said() as lines:
         callback = again(case, told)
         callback.load_state_dict(state)
-        with said() as lines:
-            goes_on(case, callback, left, 2, 0.375)
-    finally:
-        other.communicate(timeout=60)
+        goes_on(case, callback, left, 2, 0.375)
     journals = [*left.glob("tracking/*/journal.jsonl")]
     require(len(journals) == 2, f"there are {len(journals)} journals of two trainings at once")
     require(any("Another training" in line for line in lines), f"it said {lines}")
@@ -219,7 +209,7 @@ def two_that_go_on_in_one_run_do_not_mix(case: Case) -> None:
     mend="Keep what state_dict of TrackerCallback returns in the checkpoint, and load it.",
 )
 def a_checkpoint_goes_on_in_its_own_run(case: Case) -> None:
-    """A training goes on in the run of the checkpoint that it resumes, if another came later or not."""
+    """A training goes on in the run of the checkpoint that it resumes, also if one came later."""
     left, state, told = killed(case, (0.125, 0.25), save_at=2)
     run = told.calls("log_metrics")[0]["run"]
     goes_on(case, again(case, told), left, 0, 0.5, 0.75)  # which is another run
@@ -230,3 +220,30 @@ def a_checkpoint_goes_on_in_its_own_run(case: Case) -> None:
     require(opened == run, f"it goes on in {opened} and not in {run}")
     found = callback.state_dict()["run"]
     require(found == state["run"], f"it is recorded in {found} and not in {state['run']}")
+
+
+@rule(
+    "JRN-016",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A process that waits for another for a night must not run out of files meanwhile.",
+    mend="Leave the lock to TrackerCallback.",
+)
+def waiting_for_another_costs_nothing(case: Case) -> None:
+    """While another process delivers to the tracker, no files pile up; then all is sent."""
+    left, state, told = killed(case, (0.125, 0.25), save_at=2)
+    callback = again(case, told)
+    callback.load_state_dict(state)
+    training = training_in(case, callback, left, 2)
+    with held_elsewhere(journal_of(left).with_name("heard.lock")):
+        training.begin()
+        training.fire("on_epoch_begin")
+        training.step({"loss": 0.375})
+        before = open_files()
+        sleep(1.5)
+        piled = open_files() - before
+        early = told.points()[2:]
+    training.end()
+    require(not early, f"another delivers, and it was sent {early} too")
+    require(len(piled) <= 2, f"in 1.5 s, {len(piled)} files were opened: {sorted(piled)}")
+    require(told.points()[2:] == [(3, 0.375)], f"at the end, the tracker has {told.points()}")

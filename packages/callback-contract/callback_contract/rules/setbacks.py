@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
-from time import monotonic, time
+from time import monotonic, process_time, time
 from typing import Any, Final
 
 from callback_contract._case import Case
@@ -333,9 +333,12 @@ def between_two_tries_there_is_a_pause(case: Case) -> None:
     for delivery in ("thread", "inline"):
         callback, told = heard(case, delivery, fails={"open": {"error": "ConnectionError"}})
         callback.delivery, callback.flush_limit = delivery, 2.5
+        begun = process_time()
         trained(case, callback, *losses(*(step / 8 for step in range(20))))
         tried = len(told.calls("open", failed=True))
         require(1 < tried <= 10, f"by {delivery}, it was tried {tried} times in 2.5 s")
+        worked = process_time() - begun
+        require(worked < 1.0, f"by {delivery}, waiting took {worked:.1f} s of a processor")
 
 
 @rule(
@@ -347,7 +350,10 @@ def between_two_tries_there_is_a_pause(case: Case) -> None:
     mend="Leave delivery='thread' to TrackerCallback.",
 )
 def the_end_does_not_wait_for_a_pause(case: Case) -> None:
-    """A service that is back when training ends is sent all at once, however long it was gone."""
+    """A service that is back when training ends is sent all at once, however long it was gone.
+
+    The longer it is gone, the longer are the pauses between two tries.
+    """
     back = case.output_dir.parent / "back"
     fails = {"open": {"error": "ConnectionError", "until": str(back)}}
     callback, told = heard(case, fails=fails)
@@ -356,6 +362,9 @@ def the_end_does_not_wait_for_a_pause(case: Case) -> None:
     training.begin()
     training.step({"loss": 0.5})
     comes_true(case, lambda: len(told.calls("open", failed=True)) == 3)  # the next is 4 s away
+    first, second, third = (call["begun"] for call in told.calls("open", failed=True))
+    grown = (third - second) / (second - first)
+    require(grown > 1.4, f"the second pause is {grown:.1f} times as long as the first")
     back.touch()
     begun = monotonic()
     training.end()
