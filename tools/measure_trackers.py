@@ -117,7 +117,8 @@ def test_with_oldest(tracker: TrackerPackage) -> str:
         environment = Environment(Path(name) / "environment")
         requirements = (ROOT / "3rdparty/python/torch-requirements.txt").read_text().split("\n")
         needed = [one for one in requirements if one and not one.startswith(("-", "#"))]
-        environment.install(f"{sdk}=={oldest}", "pytest", "hypothesis", *needed)
+        pins = (f"{sdk}=={oldest}", *tracker.beside_oldest)
+        environment.install(*pins, "pytest", "hypothesis", *needed)
         environment.install_ours(
             ["callback-contract", "trainer-torch", *with_what_it_needs(tracker.package)]
         )
@@ -147,7 +148,8 @@ def packages_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
         own = found.get("log of the SDK")
         tested = found["newest"]
         if "tests" in found:
-            tested += f"; {found['oldest']}: {found['tests']}"
+            beside = " and ".join(("", *TRACKERS[name].beside_oldest))
+            tested += f"; {found['oldest']}{beside}: {found['tests']}"
         yield (
             f"| {name} | {found['sdk']} | {tested} "
             f"| {found['megabytes']} MB, {found['distributions']} packages "

@@ -31,6 +31,8 @@ class TrackerPackage(NamedTuple):
             has none.
         server: The script in tools/ that serves what `local` needs, if it needs that.
         wrapper: The script in tools/ in which a training has to run, if it has to.
+        beside_oldest: What has to be older beside the oldest SDK that is admitted, which does not
+            say so itself.
     """
 
     name: str
@@ -41,6 +43,7 @@ class TrackerPackage(NamedTuple):
     away: Callable[[str], Variables] | None = None
     server: str | None = None
     wrapper: str | None = None
+    beside_oldest: tuple[str, ...] = ()
 
     @property
     def lock(self) -> Path:
@@ -145,6 +148,7 @@ TRACKERS = {
             "tensorboard.summary.writer.event_file_writer",
             lambda folder, _: {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard")},
             _has("tensorboard/**/events.out.tfevents.*"),
+            beside_oldest=("numpy<2",),
         ),
         TrackerPackage(
             "wandb",
@@ -172,6 +176,7 @@ TRACKERS = {
             _mlflow,
             _has_points("mlflow.db"),
             _mlflow_away,
+            beside_oldest=("sqlalchemy<2.1",),
         ),
         TrackerPackage(
             "neptune",

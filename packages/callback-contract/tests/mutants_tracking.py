@@ -693,3 +693,35 @@ class SaysThatEachTime(Wrong):
             super().on_log(*args, **kwargs)
             if self.met and self._delivery is not None:
                 self._delivery.consumer._said_unsaved = False
+
+
+@mutant("JRN-018")
+class TakesAllForSent(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.consumer:Consumer._pass_over": lambda kept: lambda *_: None
+    }
+
+
+def is_sent(folder: Any) -> bool:
+    size = folder.journal.stat().st_size
+    return all(folder.read_progress(name).get("offset") == size for name in folder.trackers())
+
+
+@mutant("JRN-019")
+class NamesOnlyWhatIsNotSent(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.folder:RunFolder.is_pending": lambda kept: (
+            lambda self: kept(self) and not ("left" in self.path.parts and is_sent(self))
+        )
+    }
+
+
+@mutant("TRK-041")
+class BeginsWithTheFirstEpoch(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return self._delivery is not None and not self._delivery.started
+
+        def end(self, status: Any) -> None:
+            if not self.met:
+                super().end(status)

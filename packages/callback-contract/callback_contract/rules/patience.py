@@ -128,14 +128,16 @@ def nan_is_no_improvement(case: Case) -> None:
     _require_stop(case, (1.0, math.nan, math.nan), 3, patience=2)
 
 
-def _error(training: Training, losses: Sequence[Mapping[str, float]] = ()) -> str:
+def _error(
+    training: Training, losses: Sequence[Mapping[str, float]] = (), after: str = "on_step_end"
+) -> str:
     """Return the message of the ValueError that a training ends by; nothing where it does not."""
     try:
         training.begin()
         for metrics in losses:
             training.step({"loss": 0.5})
             training.control.should_evaluate = True
-            training.fire("on_step_end")
+            training.fire(after)
             for of_one in metrics if isinstance(metrics, tuple) else (metrics,):
                 training.fire("on_evaluate", metrics=of_one)
         training.step({"loss": 0.5})
@@ -224,6 +226,9 @@ def refuses_a_metric_that_never_comes(case: Case) -> None:
     require(named, f"of two data sets it says {message!r}")
     message = _error(_training(case, 2, metric_for_best_model="one_loss"), [sets, sets])
     require(not message, f"where one of two data sets reports the metric, it says {message!r}")
+    training = _training(case, 2, metric_for_best_model="accuracy")
+    message = _error(training, [reported], after="on_epoch_end")
+    require("eval_accuracy" in message, f"where epochs are evaluated, it says {message!r}")
 
 
 @rule(

@@ -187,3 +187,22 @@ def a_checkpoint_that_is_gone_is_named(case: Case) -> None:
     require(not told.calls("log_files"), "it was sent a checkpoint of which nothing is left")
     named = [line for line in lines if "checkpoint-1: its files are gone" in line]
     require(len(named) == 1, f"it said {lines}")
+
+
+@rule(
+    "TRK-041",
+    since=(1, 1),
+    needs=["tracking"],
+    why="What fails before the first step, as for want of memory, is what somebody looks for in a "
+    "tracker: huggingface/transformers#30333.",
+    mend="Leave it to TrackerCallback, which records from on_train_begin on.",
+)
+def a_training_that_ends_before_it_begins_is_there(case: Case) -> None:
+    """A training that fails before its first epoch is opened, and closed as failed."""
+    callback, told = heard(case)
+    training = case.training(callback)
+    training.begin()
+    training.end(DIED)
+    require(told.status == ["failed"], f"it was closed {told.status}")
+    sent = [call for call in told.names if call in ("open", "log_parameters", "close")]
+    require(sent == ["open", "log_parameters", "close"], f"the tracker was told {told.names}")

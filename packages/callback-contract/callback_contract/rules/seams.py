@@ -247,3 +247,41 @@ def waiting_for_another_costs_nothing(case: Case) -> None:
     require(not early, f"another delivers, and it was sent {early} too")
     require(len(piled) <= 2, f"in 1.5 s, {len(piled)} files were opened: {sorted(piled)}")
     require(told.points()[2:] == [(3, 0.375)], f"at the end, the tracker has {told.points()}")
+
+
+@rule(
+    "JRN-018",
+    since=(1, 1),
+    needs=["tracking"],
+    why="What one attempt has logged, and never sent, must not count as sent when a later one logs "
+    "the same: points would be missing that every attempt had (wandb/wandb#2971).",
+    mend="Leave it to TrackerCallback what has been sent.",
+)
+def what_was_never_sent_is_sent_by_whoever_logs_it_again(case: Case) -> None:
+    """A point that a killed attempt has not sent is sent when a later attempt logs it again."""
+    back = case.output_dir.parent / "back"
+    fails = {"log_metrics": {"error": "ConnectionError", "until": str(back)}}
+    left, state, told = killed(case, (0.125, 0.25, 0.375), save_at=2, fails=fails)
+    back.touch()
+    for loss in (7.0, 0.375):
+        callback = again(case, told)
+        callback.load_state_dict(state)
+        goes_on(case, callback, left, 2, loss)
+    expected = [(1, 0.125), (2, 0.25), (3, 7.0), (3, 0.375)]
+    require(told.points() == expected, f"after three attempts, the tracker has {told.points()}")
+
+
+@rule(
+    "JRN-019",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A run that was killed shows as running for ever: huggingface/transformers#30333.",
+    mend="Leave it to TrackerCallback to look for earlier runs.",
+)
+def a_killed_run_is_named_though_it_is_sent(case: Case) -> None:
+    """A run that was killed when all of it was sent is named by the next: nobody has closed it."""
+    left, _, told = killed(case, (0.125, 0.25))
+    with said() as lines:
+        goes_on(case, again(case, told), left, 0, 0.5)
+    about = [line for line in lines if "1 earlier run (" in line]
+    require(len(about) == 1, f"of a run that nobody has closed it said {lines}")

@@ -201,12 +201,13 @@ def a_call_that_hangs_is_given_up(case: Case) -> None:
         r"has not got [1-9]\d* points \(log_metrics has not come back for \d+ s\)", text
     )
     require(named and "callback_core.tracking.replay" in text, f"it said {lines}")
-    later = case.training(callback)
+    later, stuck = case.training(callback), callback.tracker
     callback.flush_limit = 10.0
     later.begin()
     later.step({"later": 0.5})
     later.end()
     require(told.points("train/later") == [(1, 0.5)], "a later training was not sent")
+    require(callback.tracker is not stuck, "two threads call a tracker, of which one is in a call")
     before = told.names
     back.touch()
     comes_true(case, lambda: told.points())
