@@ -68,6 +68,7 @@ NOT_ASKED: Final = {
 """Rules that ask for what transformers has no means for, and why."""
 
 ARGUMENTS: Final = {
+    "full_determinism": False,
     "hub_private_repo": None,
     "project": "contract",
     "save_total_limit": None,

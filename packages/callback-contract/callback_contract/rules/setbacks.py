@@ -333,11 +333,11 @@ def between_two_tries_there_is_a_pause(case: Case) -> None:
     """What fails is tried again after a pause, also while the end of training waits for it."""
     for delivery in ("thread", "inline"):
         callback, told = heard(case, delivery, fails={"open": {"error": "ConnectionError"}})
-        callback.delivery, callback.flush_limit = delivery, 2.5
+        callback.delivery, callback.flush_limit = delivery, 1.6
         begun = process_time()
         trained(case, callback, *losses(*(step / 8 for step in range(20))))
         tried = len(told.calls("open", failed=True))
-        require(1 < tried <= 10, f"by {delivery}, it was tried {tried} times in 2.5 s")
+        require(1 < tried <= 10, f"by {delivery}, it was tried {tried} times in 1.6 s")
         worked = process_time() - begun
         require(worked < 1.0, f"by {delivery}, waiting took {worked:.1f} s of a processor")
 
