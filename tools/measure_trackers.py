@@ -26,6 +26,9 @@ IMPORTS: Final = 3
 LIMIT: Final = 300
 """Seconds after which a probe is given up."""
 
+WITH_TESTS: Final = ("callback-contract", "trainer-torch", "callback-tensorboard")
+"""Packages of ours that the tests of trackers' packages import."""
+
 WAYS: Final = ("refuses", "hangs", "answers 500")
 
 
@@ -115,20 +118,21 @@ def test_with_oldest(tracker: TrackerPackage) -> str:
     sdk, oldest = tracker.sdk
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         environment = Environment(Path(name) / "environment")
-        requirements = (ROOT / "3rdparty/python/torch-requirements.txt").read_text().split("\n")
-        needed = [one for one in requirements if one and not one.startswith(("-", "#"))]
-        pins = (f"{sdk}=={oldest}", *tracker.beside_oldest)
-        environment.install(*pins, "pytest", "hypothesis", *needed)
-        environment.install_ours(
-            ["callback-contract", "trainer-torch", *with_what_it_needs(tracker.package)]
-        )
+        needed = [
+            line
+            for resolve in ("core", "torch", tracker.lock.stem)
+            for line in (ROOT / f"3rdparty/python/{resolve}-requirements.txt").read_text().split("\n")
+            if line and not line.startswith(("-", "#"))
+        ]
+        environment.install(f"{sdk}=={oldest}", *tracker.beside_oldest, *needed)
+        environment.install_ours([*WITH_TESTS, *with_what_it_needs(tracker.package)])
         folder = ROOT / "packages" / tracker.package / "tests"
         done = environment.run(
             "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder),
             variables={"PYTHONDONTWRITEBYTECODE": "1"}, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         sys.stderr.write(done.stdout)
-        return str(done.stdout.strip().splitlines()[-1].strip("= "))
+        return str(done.stdout.strip().splitlines()[-1].strip("= ").partition(" in ")[0])
 
 
 def page(measured: dict[str, dict[str, Any]]) -> str:
