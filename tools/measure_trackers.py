@@ -26,6 +26,7 @@ IMPORTS: Final = 3
 LIMIT: Final = 300
 """Seconds after which a probe is given up."""
 
+NEEDED: Final = ROOT / "3rdparty" / "python"
 WITH_TESTS: Final = ("callback-contract", "trainer-torch", "callback-tensorboard")
 """Packages of ours that the tests of trackers' packages import."""
 
@@ -118,12 +119,9 @@ def test_with_oldest(tracker: TrackerPackage) -> str:
     sdk, oldest = tracker.sdk
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         environment = Environment(Path(name) / "environment")
-        needed = [
-            line
-            for resolve in ("core", "torch", tracker.lock.stem)
-            for line in (ROOT / f"3rdparty/python/{resolve}-requirements.txt").read_text().split("\n")
-            if line and not line.startswith(("-", "#"))
-        ]
+        files = [f"{resolve}-requirements.txt" for resolve in ("core", "torch", tracker.lock.stem)]
+        lines = [line for file in files for line in (NEEDED / file).read_text().splitlines()]
+        needed = [line for line in lines if line and not line.startswith(("-", "#"))]
         environment.install(f"{sdk}=={oldest}", *tracker.beside_oldest, *needed)
         environment.install_ours([*WITH_TESTS, *with_what_it_needs(tracker.package)])
         folder = ROOT / "packages" / tracker.package / "tests"
