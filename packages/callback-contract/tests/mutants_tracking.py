@@ -725,3 +725,31 @@ class BeginsWithTheFirstEpoch(Wrong):
         def end(self, status: Any) -> None:
             if not self.met:
                 super().end(status)
+
+
+@mutant("JRN-020")
+class SendsEachTime(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.past:is_measured": lambda kept: lambda name: False
+    }
+
+
+@mutant("TRK-042")
+class WaitsForOneAfterAnother(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.callback:TrackerCallback.hurry": lambda kept: (
+            lambda self, recording: None if len(recording.members) > 1 else kept(self, recording)
+        )
+    }
+
+
+@mutant("TRK-043")
+class NamesNothingOfAProcess(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return self.delivery == "process" and "Rejected" in str(how["fails"])
+
+        def end(self, status: Any) -> None:
+            if self.met and self._delivery is not None:
+                self._delivery.trouble = lambda: None  # type: ignore[method-assign]
+            super().end(status)

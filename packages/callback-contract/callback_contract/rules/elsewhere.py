@@ -214,3 +214,23 @@ def a_process_waits_for_a_training_that_is_slow(case: Case) -> None:
         training.end()
     require(told.points() == [(1, 0.125), (2, 0.25)], f"it has {told.points()}")
     require(not lines, f"it said {lines}")
+
+
+@rule(
+    "TRK-043",
+    since=(1, 1),
+    needs=["tracking"],
+    why="What a process of its own leaves out stands in a log that nobody reads.",
+    mend=_MEND,
+)
+def what_a_process_leaves_out_is_named(case: Case) -> None:
+    """What a tracker rejects in another process is named at the end of training, in this one."""
+    fails = {"log_metrics": {"error": "Rejected", "point": "train/b"}}
+    callback, told = _in_a_process(case, fails=fails)
+    training = case.training(callback)
+    with said() as lines:
+        training.begin()
+        training.step({"loss": 0.125, "b": 0.5})
+        training.end()
+    require(told.points() == [(1, 0.125)], f"it has {told.points()}")
+    require(any("train/b: rejected: " in line for line in lines), f"it said {lines}")

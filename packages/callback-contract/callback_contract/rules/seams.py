@@ -6,17 +6,19 @@ import json
 import shutil
 from time import sleep
 
-from callback_contract._case import Case
+from callback_contract._case import DIED, Case
+from callback_contract._heard import heard
 from callback_contract._killed import (
     again,
     goes_on,
     held_elsewhere,
+    is_noted,
     journal_of,
     killed,
     training_in,
 )
 from callback_contract._rule import require, rule
-from callback_contract._stored import said
+from callback_contract._stored import comes_true, said
 from callback_contract._watching import open_files
 
 
@@ -210,12 +212,12 @@ def two_that_go_on_in_one_run_do_not_mix(case: Case) -> None:
 )
 def a_checkpoint_goes_on_in_its_own_run(case: Case) -> None:
     """A training goes on in the run of the checkpoint that it resumes, also if one came later."""
-    left, state, told = killed(case, (0.125, 0.25), save_at=2)
+    left, state, told = killed(case, (0.125, 0.25), save_at=1)
     run = told.calls("log_metrics")[0]["run"]
     goes_on(case, again(case, told), left, 0, 0.5, 0.75)  # which is another run
     callback = again(case, told)
     callback.load_state_dict(state)
-    goes_on(case, callback, left, 2, 0.375)
+    goes_on(case, callback, left, 1, 0.375)
     opened = told.calls("open")[-1]["run_id"]
     require(opened == run, f"it goes on in {opened} and not in {run}")
     found = callback.state_dict()["run"]
@@ -285,3 +287,35 @@ def a_killed_run_is_named_though_it_is_sent(case: Case) -> None:
         goes_on(case, again(case, told), left, 0, 0.5)
     about = [line for line in lines if "1 earlier run (" in line]
     require(len(about) == 1, f"of a run that nobody has closed it said {lines}")
+
+
+@rule(
+    "JRN-020",
+    since=(1, 1),
+    needs=["tracking"],
+    why="How long an evaluation took is never the same twice; a second point of it at one step "
+    "says nothing (wandb/wandb#6728).",
+    mend="Leave it to TrackerCallback what has been sent.",
+)
+def what_measures_time_is_sent_once(case: Case) -> None:
+    """Of what measures time, the first value of a step stands, whatever another attempt measures."""
+    callback, told = heard(case)
+    training = training_in(case, callback, case.output_dir)
+    training.begin()
+    training.fire("on_epoch_begin")
+    training.step({"loss": 0.125})
+    training.save()
+    training.evaluate({"eval_loss": 0.5, "eval_runtime": 0.25})
+    comes_true(case, lambda: told.points("eval/runtime") and is_noted(case.output_dir))
+    state = callback.state_dict()
+    training.end(DIED)
+    callback = again(case, told)
+    callback.load_state_dict(state)
+    training = training_in(case, callback, case.output_dir, 1)
+    training.begin()
+    training.fire("on_epoch_begin")
+    training.evaluate({"eval_loss": 0.75, "eval_runtime": 0.375})
+    training.end()
+    found = told.points("eval/runtime"), told.points("eval/loss")
+    expected = [(1, 0.25)], [(1, 0.5), (1, 0.75)]
+    require(found == expected, f"of the runtime and the loss, the tracker has {found}")

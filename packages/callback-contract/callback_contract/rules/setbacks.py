@@ -372,3 +372,30 @@ def the_end_does_not_wait_for_a_pause(case: Case) -> None:
     took = monotonic() - begun
     require(told.points() == [(1, 0.5)], f"at the end, the tracker has {told.points()}")
     require(took < 2.5, f"the end waited {took:.1f} s for a service that is there")
+
+
+@rule(
+    "TRK-042",
+    since=(1, 1),
+    needs=["tracking"],
+    why="While the end waits for one tracker, the others have time to spare: "
+    "Lightning-AI/pytorch-lightning#21294.",
+    mend="Leave the end to TrackerCallback.",
+)
+def while_one_is_waited_for_the_others_deliver(case: Case) -> None:
+    """While the end waits for one tracker, what another one has not got is sent to it."""
+    back = case.output_dir.parent / "back"
+    stuck = {"log_metrics": {"seconds": 20.0, "until": str(back)}}
+    away = {"open": {"error": "ConnectionError", "until": str(back)}}
+    hanging, _ = heard(case, "hanging", fails=stuck)
+    other, told = heard(case, "other", fails=away)
+    hanging.delivery = other.delivery = "thread"
+    hanging.flush_limit, other.flush_limit = 1.5, 0.0
+    training = case.training(hanging, other)
+    training.begin()
+    training.step({"loss": 0.5})
+    comes_true(case, lambda: len(told.calls("open", failed=True)) == 3)  # the next is 4 s away
+    other.tracker._settings["fails"] = None
+    training.end()
+    back.touch()
+    require(told.points() == [(1, 0.5)], f"the other one has {told.points()}")
