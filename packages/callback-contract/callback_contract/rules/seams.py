@@ -298,7 +298,7 @@ def a_killed_run_is_named_though_it_is_sent(case: Case) -> None:
     mend="Leave it to TrackerCallback what has been sent.",
 )
 def what_measures_time_is_sent_once(case: Case) -> None:
-    """Of what measures time, the first value of a step stands, whatever another attempt measures."""
+    """Of what measures time, the first value of a step stands, whatever a later attempt has."""
     callback, told = heard(case)
     training = training_in(case, callback, case.output_dir)
     training.begin()
