@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -753,3 +754,34 @@ class NamesNothingOfAProcess(Wrong):
             if self.met and self._delivery is not None:
                 self._delivery.trouble = lambda: None  # type: ignore[method-assign]
             super().end(status)
+
+
+@mutant("JRN-021")
+class ForgetsTheRunInTheTracker(Wrong):
+    class callback(Meddling):
+        def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
+            return True
+
+        def on_train_begin(self, args: Any, *rest: Any, **kwargs: Any) -> None:
+            if self.met and args.output_dir.endswith("elsewhere"):
+                self._resumed.pop("run_id", None)
+            super().on_train_begin(args, *rest, **kwargs)
+
+
+def without_what_is_beside(start: Any) -> Any:
+    def started(self: Any) -> None:
+        whole = sys.path[:]
+        sys.path[:] = [path for path in whole if not path.endswith("beside")]
+        try:
+            start(self)
+        finally:
+            sys.path[:] = whole
+
+    return started
+
+
+@mutant("TRK-044")
+class TellsTheProcessNothing(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.delivery:Delivery.start": without_what_is_beside
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tracking_for_tests import (
     FileTracker,
     Training,
+    WithoutKey,
     calls,
     points,
     replay,
@@ -16,6 +18,7 @@ from tracking_for_tests import (
     stored,
 )
 
+from callback_core import NotConfigured
 from callback_core.tracking import TrackerCallback
 from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.journal import Journal
@@ -66,6 +69,30 @@ def test_a_tracker_that_still_fails_is_said_with_its_error(tmp_path: Path, run: 
         "None.\n  failed: ConnectionError: the service is down\n"
     )
     assert "Traceback" in done.stderr
+
+
+def test_a_tracker_that_is_not_configured_is_not_waited_for(tmp_path: Path, out: Path) -> None:
+    waiting = TrackerCallback(WithoutKey(str(out)), flush_limit=0)
+    Training(tmp_path, [waiting]).train(3)
+    begun = time.monotonic()
+    done = replay(tmp_path, "--patience", "600")
+    assert time.monotonic() - begun < 120
+    assert done.returncode == 1
+    assert done.stdout.endswith("failed: NotConfigured: LinesCallback needs LINES_KEY\n")
+
+
+def test_a_package_that_is_not_configured_is_named(
+    tmp_path: Path, run: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Lost:
+        def __init__(self) -> None:
+            raise NotConfigured("Set LOST_URL.")
+
+    monkeypatch.setattr(
+        "callback_core.tracking.replay.get_reporting_integration_callbacks", lambda name: [Lost]
+    )
+    assert main(["--to", "lost", str(tmp_path)]) == 1
+    assert f"{run} to lost: cannot be delivered: Set LOST_URL.\n" in capsys.readouterr().out
 
 
 def test_what_was_left_out_is_named(tmp_path: Path, out: Path) -> None:

@@ -86,6 +86,14 @@ def the_bar_of_training_goes_to_its_end(case: Case) -> None:
     require(first[:1] == [(0, 4)], f"when training began, the bar was at {first}")
     require(drawn[-1:] == [(4, 4)], f"when it had ended, the bar had been at {drawn}")
     require(error.getvalue().endswith("\n"), "the bar of training is not left to be read")
+    with _watched() as (_, error):
+        training = case.training()
+        training.state.max_steps = 1
+        training.begin()
+        _steps(training, 1)
+        training.end()
+    drawn = _counts(error.getvalue())
+    require(drawn[-1:] == [(1, 1)], f"of a training of one step it drew {error.getvalue()!r}")
 
 
 @rule(
@@ -155,6 +163,8 @@ def an_evaluation_has_a_bar_of_its_own(case: Case) -> None:
             require(drawn[:1] == [(0, 30)], f"the bar of an evaluation began at {drawn}")
             _evaluates(training, 27, loader, event)
             before = len(error.getvalue())
+            begun = _counts(error.getvalue()).count((0, 30))
+            require(begun == 1, f"30 batches of one evaluation have {begun} bars")
             _evaluates(training, 1, loader, "")
             again = _counts(error.getvalue()[before:])
             training.fire(event, metrics={})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -234,3 +236,33 @@ def what_a_process_leaves_out_is_named(case: Case) -> None:
         training.end()
     require(told.points() == [(1, 0.125)], f"it has {told.points()}")
     require(any("train/b: rejected: " in line for line in lines), f"it said {lines}")
+
+
+@rule(
+    "TRK-044",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A tracker in a module beside the script is found by the script, and by no other process.",
+    mend=_MEND,
+)
+def a_process_finds_the_modules_of_this_one(case: Case) -> None:
+    """A tracker whose module is found by `sys.path` alone is delivered to by another process."""
+    beside = case.output_dir.parent / "beside"
+    beside.mkdir()
+    module = "tracker_beside_the_script"
+    (beside / f"{module}.py").write_text(
+        "from callback_contract._heard import Heard\n\n\nclass Beside(Heard):\n    pass\n"
+    )
+    sys.path.insert(0, str(beside))
+    try:
+        callback, told = _in_a_process(case)
+        callback.tracker = import_module(module).Beside(str(told.path))
+        training = case.training(callback)
+        with said() as lines:
+            training.begin()
+            training.step({"loss": 0.125})
+            training.end()
+    finally:
+        sys.path.remove(str(beside))
+        sys.modules.pop(module, None)
+    require(told.points() == [(1, 0.125)], f"it has {told.points()}, and said {lines}")

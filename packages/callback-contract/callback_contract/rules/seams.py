@@ -319,3 +319,29 @@ def what_measures_time_is_sent_once(case: Case) -> None:
     found = told.points("eval/runtime"), told.points("eval/loss")
     expected = [(1, 0.25)], [(1, 0.5), (1, 0.75)]
     require(found == expected, f"of the runtime and the loss, the tracker has {found}")
+
+
+@rule(
+    "JRN-021",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Of a node that is gone there is often no more than the checkpoint, in a bucket: "
+    "KempnerInstitute/KempnerForge#19.",
+    mend="Keep what state_dict of TrackerCallback returns in the checkpoint, and load it.",
+)
+def a_checkpoint_alone_finds_its_run(case: Case) -> None:
+    """A training that is resumed in another directory, from a checkpoint, goes on in its run.
+
+    Only there: the one after that is a run of its own.
+    """
+    _, state, told = killed(case, (0.125, 0.25), save_at=2)
+    run = told.calls("log_metrics")[0]["run"]
+    elsewhere = case.output_dir.parent / "elsewhere"
+    callback = again(case, told)
+    callback.load_state_dict(state)
+    goes_on(case, callback, elsewhere, 2, 0.375)
+    opened = told.calls("open")[-1]["run_id"]
+    require(opened == run, f"from its checkpoint alone, it goes on in {opened} and not in {run}")
+    goes_on(case, callback, case.output_dir.parent / "later", 2, 0.5)
+    opened = told.calls("open")[-1]["run_id"]
+    require(opened is None, f"the training after that goes on in {opened}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from callback_core.integrations import get_reporting_integration_callbacks
+from callback_core.integrations import NotConfigured, get_reporting_integration_callbacks
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.delivery import POLL, ThreadDelivery
 from callback_core.tracking.folder import RunFolder
@@ -62,8 +62,8 @@ def replay(folder: RunFolder, name: str, patience: float) -> int:
     title = f"{folder.run} to {name}"
     try:
         consumer = Consumer(_tracker(folder, name), folder, name)
-    except ValueError as error:
-        print(f"{title}: cannot be delivered: {error}.")
+    except (ValueError, NotConfigured) as error:
+        print(f"{title}: cannot be delivered: {str(error).removesuffix('.')}.")
         return 1
     try:
         training = FileLock(folder.lock)
@@ -99,7 +99,7 @@ def _deliver(consumer: Consumer, title: str, pending: int, patience: float) -> s
     changed, seen = monotonic(), (0, 0)
     with tqdm(total=pending, desc=title, unit="point", disable=None) as bar:
         delivery.start()
-        while not consumer.done and monotonic() - changed < patience:
+        while not (consumer.done or delivery.hopeless) and monotonic() - changed < patience:
             sleep(POLL / 4)
             now = (consumer.delivered, consumer.progress.offset)
             if now != seen:
