@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from callback_azureml.v1 import RunOfV1, run_of_the_job
+from callback_core import NotConfigured
 from callback_core.tracking import Opening, Rejected, Status, Upload, import_sdk
 from callback_mlflow import MLflowTracker
 
@@ -53,6 +54,15 @@ class AzureMLTracker(MLflowTracker):
             # MLFLOW_RUN_ID is that of the job, inside of which a run of its own may be asked for.
             self.run_id = None if self.parent_run_id else self.run_id or job
 
+    def check_configured(self) -> None:
+        """Do nothing where something says where to log.
+
+        Raises:
+            NotConfigured: There is no run, no tracking URI, and this is no job.
+        """
+        if self.azureml_run is None and not self._has_uri() and _job() is None:
+            raise NotConfigured(_NOWHERE)
+
     def settings(self) -> dict[str, Any] | None:
         """Return what makes an equal tracker elsewhere, for the workspace that is in use here."""
         settings = None if self.azureml_run is not None else super().settings()
@@ -68,12 +78,11 @@ class AzureMLTracker(MLflowTracker):
         """Open the run that was given, that of the job, the one of before, or a new one.
 
         Raises:
-            RuntimeError: Nothing says where to log.
+            NotConfigured: Nothing says where to log, as where a replay has another environment.
         """
+        self.check_configured()
         if self.azureml_run is None and self._has_uri():
             return super().open(opening)
-        if self.azureml_run is None and _job() is None:
-            raise RuntimeError(_NOWHERE)
         self.run = RunOfV1(self.azureml_run or run_of_the_job())
         self.run.set_tags(self.tags)
         return self.run.id
