@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from typing import Any, Final
 
+from callback_azureml.login import check_logged_in
 from callback_azureml.v1 import RunOfV1, run_of_the_job
 from callback_core import NotConfigured
 from callback_core.tracking import Opening, Rejected, Status, Upload, import_sdk
@@ -78,7 +79,8 @@ class AzureMLTracker(MLflowTracker):
         """Open the run that was given, that of the job, the one of before, or a new one.
 
         Raises:
-            NotConfigured: Nothing says where to log, as where a replay has another environment.
+            NotConfigured: Nothing says where to log, as where a replay has another environment, or
+                nobody is logged in.
         """
         self.check_configured()
         if self.azureml_run is None and self._has_uri():
@@ -88,14 +90,20 @@ class AzureMLTracker(MLflowTracker):
         return self.run.id
 
     def make_client(self, mlflow: Any) -> Any:
-        """Return a client that Azure's plugin serves; or another, if that is where to log to."""
+        """Return a client that Azure's plugin serves; or another, if that is where to log to.
+
+        Raises:
+            NotConfigured: Nobody is logged in to Azure.
+        """
         if (self.tracking_uri or mlflow.get_tracking_uri()).startswith(SCHEME):
             import_sdk("azureml.mlflow", install="azureml-mlflow", needed_by="AzureMLCallback")
-        else:
-            logger.warning(
-                "AzureMLCallback logs to another MLflow than Azure ML's, whose tracking URI begins "
-                "with azureml:. If that is not what you want, set MLFLOW_TRACKING_URI."
-            )
+            client = super().make_client(mlflow)
+            check_logged_in(client)
+            return client
+        logger.warning(
+            "AzureMLCallback logs to another MLflow than Azure ML's, whose tracking URI begins "
+            "with azureml:. If that is not what you want, set MLFLOW_TRACKING_URI."
+        )
         return super().make_client(mlflow)
 
     def log_files(self, upload: Upload) -> None:

@@ -157,3 +157,30 @@ def test_the_integration_is_switched_off_with_that_of_mlflow(
     monkeypatch.setenv("DISABLE_MLFLOW_INTEGRATION", "TRUE")
     small_trainer(tmp_path / "out", AzureMLCallback).train()
     assert not (tmp_path / "out" / "tracking").exists()
+
+
+def test_who_is_not_logged_in_is_not_asked_and_not_waited_for_and_all_is_delivered_once_they_are(
+    workspace: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from callback_azureml import AzureMLCallback
+from trainer_torch.testing import small_trainer
+made = small_trainer(Path(sys.argv[1]), AzureMLCallback(flush_limit=600))
+begun = time.monotonic()
+made.train()
+print(made.state.global_step, time.monotonic() - begun < 120)
+"""
+    nobody = {"AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential", "AZURE_CLIENT_ID": ""}
+    where = {"MLFLOW_TRACKING_URI": workspace.uri}
+    done = run_python("-c", code, str(tmp_path / "out"), variables={**nobody, **where})
+    assert done.stdout.endswith("\n12 True\n"), done.stdout + done.stderr
+    assert "NotConfigured: Nobody is logged in to Azure" in done.stderr
+    assert "To sign in" not in done.stdout + done.stderr
+    for name, value in workspace.begin_job("logged in").items():
+        monkeypatch.setenv(name, value)
+    done = replay(tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [run] = workspace.runs.runs("logged in")
+    assert [step for step, _ in run.of("train/loss")] == list(range(1, 13))
