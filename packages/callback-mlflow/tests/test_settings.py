@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,20 @@ def test_a_disabled_integration_does_nothing(
     made.train()
     made.evaluate()
     assert not (tmp_path / "out" / "tracking").exists()
+
+
+def test_who_is_not_logged_in_at_databricks_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in [name for name in os.environ if name.startswith(("DATABRICKS_", "ARM_"))]:
+        monkeypatch.delenv(name)
+    callback = MLflowCallback(tracking_uri="databricks", flush_limit=600)
+    begun = time.monotonic()
+    small_trainer(tmp_path / "out", callback).train()
+    assert time.monotonic() - begun < 120
+    assert "NotConfigured: Reading Databricks credential configuration failed" in caplog.text
+    assert "databricks auth login" in caplog.text
 
 
 def test_the_package_is_found_by_its_name() -> None:
