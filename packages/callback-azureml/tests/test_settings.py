@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -74,7 +75,7 @@ def test_with_a_tracking_uri_or_in_a_job_report_to_all_sends_to_azure_alone(
 
 
 def test_a_replay_that_does_not_know_where_to_says_what_to_set_and_delivers_once_it_is_set(
-    workspace: object,
+    workspace: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -160,7 +161,7 @@ def test_the_integration_is_switched_off_with_that_of_mlflow(
 
 
 def test_who_is_not_logged_in_is_not_asked_and_not_waited_for_and_all_is_delivered_once_they_are(
-    workspace: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = """
 import sys, time

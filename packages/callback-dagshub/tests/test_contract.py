@@ -65,8 +65,8 @@ class TestDagsHub(TrackerContract):
     def _stand_in(cls, dagshub: DagsHub) -> None:
         cls.dagshub = dagshub
 
-    def make(self, output_dir: Path, **settings: object) -> DagsHubCallback:
-        usual = {"experiment_name": str(output_dir), "log_artifacts": True}
+    def make(self, output_dir: Path, **settings: Any) -> DagsHubCallback:
+        usual: dict[str, Any] = {"experiment_name": str(output_dir), "log_artifacts": True}
         return DagsHubCallback("o/r", **{**usual, **settings})
 
     def make_with(self, output_dir: Path, **arguments: Any) -> DagsHubCallback:

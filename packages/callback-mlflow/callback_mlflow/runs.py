@@ -17,7 +17,6 @@ TRAINING_TAG: Final = "callback_core.training"
 PARENT_TAG: Final = "mlflow.parentRunId"
 """The tag by which MLflow shows a run inside another."""
 
-
 _NOBODY: Final = "Reading Databricks credential configuration"
 """What MLflow's error says of somebody without a login at Databricks; it has no code of its own."""
 
