@@ -23,6 +23,8 @@ class AzureMLCallback(MLflowCallback):
 
     Raises:
         ValueError: A setting is wrong.
+        NotConfigured: There is no tracking URI and no run, this is no job of Azure ML, and
+            `DISABLE_MLFLOW_INTEGRATION` does not say that nothing is to be sent.
     """
 
     tracker: AzureMLTracker
@@ -30,6 +32,8 @@ class AzureMLCallback(MLflowCallback):
     def __init__(self, azureml_run: Any = None, **options: Any) -> None:
         self._azureml_run = azureml_run
         super().__init__(**options)
+        if not self.tracker.disabled:
+            self.tracker.check_configured()
 
     def make_tracker(self, **settings: Any) -> AzureMLTracker:
         """Return the tracker with these settings."""

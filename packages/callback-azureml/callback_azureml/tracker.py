@@ -8,7 +8,9 @@ import sys
 from dataclasses import replace
 from typing import Any, Final
 
+from callback_azureml.login import check_logged_in
 from callback_azureml.v1 import RunOfV1, run_of_the_job
+from callback_core import NotConfigured
 from callback_core.tracking import Opening, Rejected, Status, Upload, import_sdk
 from callback_mlflow import MLflowTracker
 
@@ -53,6 +55,15 @@ class AzureMLTracker(MLflowTracker):
             # MLFLOW_RUN_ID is that of the job, inside of which a run of its own may be asked for.
             self.run_id = None if self.parent_run_id else self.run_id or job
 
+    def check_configured(self) -> None:
+        """Do nothing where something says where to log.
+
+        Raises:
+            NotConfigured: There is no run, no tracking URI, and this is no job.
+        """
+        if self.azureml_run is None and not self._has_uri() and _job() is None:
+            raise NotConfigured(_NOWHERE)
+
     def settings(self) -> dict[str, Any] | None:
         """Return what makes an equal tracker elsewhere, for the workspace that is in use here."""
         settings = None if self.azureml_run is not None else super().settings()
@@ -68,25 +79,31 @@ class AzureMLTracker(MLflowTracker):
         """Open the run that was given, that of the job, the one of before, or a new one.
 
         Raises:
-            RuntimeError: Nothing says where to log.
+            NotConfigured: Nothing says where to log, as where a replay has another environment, or
+                nobody is logged in.
         """
+        self.check_configured()
         if self.azureml_run is None and self._has_uri():
             return super().open(opening)
-        if self.azureml_run is None and _job() is None:
-            raise RuntimeError(_NOWHERE)
         self.run = RunOfV1(self.azureml_run or run_of_the_job())
         self.run.set_tags(self.tags)
         return self.run.id
 
     def make_client(self, mlflow: Any) -> Any:
-        """Return a client that Azure's plugin serves; or another, if that is where to log to."""
+        """Return a client that Azure's plugin serves; or another, if that is where to log to.
+
+        Raises:
+            NotConfigured: Nobody is logged in to Azure.
+        """
         if (self.tracking_uri or mlflow.get_tracking_uri()).startswith(SCHEME):
             import_sdk("azureml.mlflow", install="azureml-mlflow", needed_by="AzureMLCallback")
-        else:
-            logger.warning(
-                "AzureMLCallback logs to another MLflow than Azure ML's, whose tracking URI begins "
-                "with azureml:. If that is not what you want, set MLFLOW_TRACKING_URI."
-            )
+            client = super().make_client(mlflow)
+            check_logged_in(client)
+            return client
+        logger.warning(
+            "AzureMLCallback logs to another MLflow than Azure ML's, whose tracking URI begins "
+            "with azureml:. If that is not what you want, set MLFLOW_TRACKING_URI."
+        )
         return super().make_client(mlflow)
 
     def log_files(self, upload: Upload) -> None:

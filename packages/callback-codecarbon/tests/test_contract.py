@@ -3,18 +3,70 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from callback_codecarbon import CodeCarbonCallback
-from callback_contract import CallbackContract
+from callback_contract import CallbackContract, Setting
 
 
 class TestContract(CallbackContract):
-    contract = (1, 0)
-    capabilities = frozenset({"sdk", "state"})
+    contract = (1, 1)
+    capabilities = frozenset({"sdk", "state", "settings"})
+    settings = (
+        Setting(
+            "offline",
+            "CODECARBON_OFFLINE",
+            False,
+            [
+                *((text, True) for text in ("1", "on", "Yes", "TRUE")),
+                *((text, False) for text in ("0", "off", "No", "false")),
+            ],
+            [(False, False), (True, True)],
+            ("maybe",),
+            ("yes", 1),
+            ("1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE"),
+        ),
+        Setting(
+            "country_iso_code",
+            "CODECARBON_COUNTRY_ISO_CODE",
+            None,
+            [("FRA", "FRA"), ("fra", "FRA")],
+            [("swe", "SWE")],
+            ("Sweden", "46"),
+            (46, ""),
+            ("three letters",),
+        ),
+        Setting(
+            "measure_power_secs",
+            "CODECARBON_MEASURE_POWER_SECS",
+            None,
+            [("30", 30.0), ("0.5", 0.5)],
+            [(2, 2.0)],
+            ("often", "0"),
+            (-1, "x"),
+            ("seconds",),
+        ),
+        Setting(
+            "tracking_mode",
+            "CODECARBON_TRACKING_MODE",
+            None,
+            [("machine", "machine"), ("PROCESS", "process")],
+            [("process", "process")],
+            ("gpu",),
+            ("gpu", 1),
+            ("machine", "process"),
+        ),
+    )
     module = "callback_codecarbon"
     sdk = "codecarbon"
-    expect = "57 run, 3 not claimed, 0 deviates"
+    expect = "61 run, 100 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return CodeCarbonCallback(country_iso_code="SWE", stop_limit=60)
+
+    def make_with(self, output_dir: Path, **arguments: Any) -> Any:
+        """Return what one is told, in a cloud, whose place is known without a country."""
+        told = CodeCarbonCallback(settings={"cloud_provider": "gcp"}, **arguments).settings
+        read = {one.argument: told.arguments.get(one.argument) for one in self.settings}
+        return SimpleNamespace(**{**read, "offline": told.offline})

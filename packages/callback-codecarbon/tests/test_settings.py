@@ -30,54 +30,9 @@ def test_a_country_makes_it_offline_unless_it_is_to_be_online(
 
 
 @pytest.mark.parametrize(
-    ("value", "meant"),
-    [(v, True) for v in ("1", "on", "Yes", "TRUE")]
-    + [(v, False) for v in ("0", "off", "No", "false")],
-)
-def test_the_flag_of_the_environment_is_read_in_any_case(
-    value: str, meant: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CODECARBON_OFFLINE", value)
-    assert CodeCarbonCallback(country_iso_code="SWE").settings.offline is meant
-
-
-def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CODECARBON_MEASURE_POWER_SECS", "30")
-    monkeypatch.setenv("CODECARBON_TRACKING_MODE", "machine")
-    arguments = CodeCarbonCallback(measure_power_secs=2, tracking_mode="process").settings.arguments
-    assert arguments == {"measure_power_secs": 2.0, "tracking_mode": "process"}
-    arguments = CodeCarbonCallback().settings.arguments
-    assert arguments == {"measure_power_secs": 30.0, "tracking_mode": "machine"}
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "says"),
-    [
-        ("CODECARBON_OFFLINE", "maybe", "1, ON, YES, TRUE, 0, OFF, NO, FALSE"),
-        ("CODECARBON_COUNTRY_ISO_CODE", "Sweden", "three letters"),
-        ("CODECARBON_MEASURE_POWER_SECS", "often", "seconds"),
-        ("CODECARBON_MEASURE_POWER_SECS", "0", "seconds"),
-        ("CODECARBON_TRACKING_MODE", "gpu", "machine, process"),
-    ],
-)
-def test_a_wrong_variable_is_refused_with_its_name_its_value_and_the_choices(
-    variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(ValueError, match=variable) as refused:
-        CodeCarbonCallback()
-    assert says in str(refused.value)
-    assert repr(value) in str(refused.value)
-
-
-@pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"offline": "yes"}, "offline is 'yes'"),
         ({"offline": True}, "CODECARBON_COUNTRY_ISO_CODE"),
-        ({"country_iso_code": 46}, "country_iso_code is 46"),
-        ({"measure_power_secs": -1}, "measure_power_secs is -1"),
-        ({"tracking_mode": "gpu"}, "tracking_mode is 'gpu'"),
         ({"stop_limit": -1}, "stop_limit is -1"),
         ({"settings": {"tracking_mode": "process"}}, "tracking_mode"),
     ],

@@ -32,7 +32,8 @@ class DagsHubCallback(MLflowCallback):
             `log_artifacts` copies each checkpoint to the run in MLflow.
 
     Raises:
-        ValueError: A setting is wrong, or there is no repository.
+        ValueError: A setting is wrong.
+        NotConfigured: There is no repository.
     """
 
     tracker: DagsHubTracker

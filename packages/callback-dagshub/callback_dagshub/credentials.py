@@ -11,6 +11,7 @@ from base64 import b64encode
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from callback_core import NotConfigured
 from callback_core.tracking import import_sdk
 from callback_dagshub.repository import Repository, at_address, dagshub_host
 
@@ -70,7 +71,8 @@ def headers_for_mlflow(repository: Repository) -> dict[str, str]:
     """Return the headers that sign a request; none where MLflow signs it by itself.
 
     Raises:
-        RuntimeError: There is no token, or DagsHub does not take it.
+        NotConfigured: There is no token.
+        RuntimeError: DagsHub does not take it.
     """
     if login_of_mlflow() is not None or os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return {}
@@ -85,7 +87,7 @@ def uploader_of(repository: Repository, branch: str | None) -> Any:
     """Return DagsHub's `Repo`, through which files are committed to a branch.
 
     Raises:
-        RuntimeError: There is no token, and no login of MLflow's either.
+        NotConfigured: There is no token, and no login of MLflow's either.
     """
     token, login = token_of(repository), login_of_mlflow()
     if token is not None:
@@ -123,9 +125,9 @@ def _username_of(token: str, repository: Repository) -> str:
     return str(answer.json()["username"])
 
 
-def _no_token(repository: Repository) -> RuntimeError:
+def _no_token(repository: Repository) -> NotConfigured:
     variable = "" if repository.host == dagshub_host() else " with DAGSHUB_CLIENT_HOST"
-    return RuntimeError(
+    return NotConfigured(
         f"There is no token for {repository.host}. Set DAGSHUB_USER_TOKEN{variable}, or call: "
         "dagshub login"
     )

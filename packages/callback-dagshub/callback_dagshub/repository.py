@@ -8,6 +8,7 @@ import subprocess
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from callback_core import NotConfigured
 from callback_core.tracking import Redaction
 
 _NAME: Final = r"[\w.-]+"
@@ -53,7 +54,8 @@ def chosen_repository(given: str | None) -> Repository:
         given: `owner/name`, or the repository's address.
 
     Raises:
-        ValueError: It is neither, or there is no repository to be found.
+        ValueError: It is neither.
+        NotConfigured: There is no repository to be found.
     """
     if given is not None:
         found = _of_path(given) or at_address(given)
@@ -68,7 +70,7 @@ def chosen_repository(given: str | None) -> Repository:
     if found is None:
         host = dagshub_host()
         which = f"is {Redaction().of(uri)!r}" if uri else "is not set"
-        raise ValueError(
+        raise NotConfigured(
             "DagsHubCallback does not know its repository. Pass repository='owner/name', or set "
             f"MLFLOW_TRACKING_URI, which {which}, to {host}/owner/name.mlflow, or train in a clone "
             f"with a git remote at {urlsplit(host).hostname}; or leave dagshub out of report_to."

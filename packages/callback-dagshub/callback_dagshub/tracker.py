@@ -21,7 +21,8 @@ class DagsHubTracker(MLflowTracker):
     """A run in DagsHub. Its arguments are described with `DagsHubCallback`.
 
     Raises:
-        ValueError: A setting is wrong, or there is no repository.
+        ValueError: A setting is wrong.
+        NotConfigured: There is no repository.
     """
 
     name = "dagshub"
@@ -70,7 +71,11 @@ class DagsHubTracker(MLflowTracker):
         return SignedClient(super().make_client(mlflow), headers_for_mlflow(self.repository))
 
     def open(self, opening: Opening) -> str:
-        """Open the run in MLflow."""
+        """Open the run in MLflow.
+
+        Raises:
+            NotConfigured: There is no token.
+        """
         self._run_id = super().open(opening)
         return self._run_id
 

@@ -6,23 +6,50 @@ import math
 import sys
 import urllib.error
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from dagshub_server import DagsHub
 
-from callback_contract import Deviation, RecordedRun, TrackerContract
+from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
 from callback_dagshub import DagsHubCallback
-from callback_mlflow.testing import Read, Runs
+from callback_mlflow.testing import SETTINGS, Read, Runs
 
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
 
 
 class TestDagsHub(TrackerContract):
-    contract = (1, 0)
-    expect = "123 run, 5 not claimed, 3 deviates"
+    contract = (1, 1)
+    expect = "127 run, 102 not claimed, 3 deviates"
+    # Not `tracking`: MLflowCallback tells its tracker which thread the training's is.
     capabilities = frozenset(
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
+        | {"settings"}
+    )
+    # Not `repository`, for which there is no default.
+    settings = (
+        Setting("branch", "BRANCH", None, [("a b", "a b")], [("c", "c")], wrong_given=("", 3)),
+        Setting(
+            "model_name",
+            "HF_DAGSHUB_MODEL_NAME",
+            "main",
+            [("nets/small", "nets/small")],
+            [("m.1", "m.1")],
+            ("/a b", "../x"),
+            ("../x", "", 3),
+            ("a path of letters",),
+        ),
+        Setting(
+            "upload_model",
+            "HF_DAGSHUB_LOG_ARTIFACTS",
+            False,
+            [("yes", True), ("1", True), ("OFF", False), ("False", False)],
+            [(False, False), (True, True)],
+            ("maybe",),
+            ("yes", 1),
+            ("1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE"),
+        ),
+        *(Setting(**one) for one in SETTINGS),
     )
     deviations = {  # noqa: RUF012
         "LEF-001": Deviation("the stand-in has a thread for each connection that MLflow keeps"),
@@ -38,9 +65,12 @@ class TestDagsHub(TrackerContract):
     def _stand_in(cls, dagshub: DagsHub) -> None:
         cls.dagshub = dagshub
 
-    def make(self, output_dir: Path, **settings: object) -> DagsHubCallback:
-        usual = {"experiment_name": str(output_dir), "log_artifacts": True}
+    def make(self, output_dir: Path, **settings: Any) -> DagsHubCallback:
+        usual: dict[str, Any] = {"experiment_name": str(output_dir), "log_artifacts": True}
         return DagsHubCallback("o/r", **{**usual, **settings})
+
+    def make_with(self, output_dir: Path, **arguments: Any) -> DagsHubCallback:
+        return DagsHubCallback("o/r", **arguments)
 
     def make_unreachable(self, output_dir: Path) -> DagsHubCallback:
         self.dagshub.stop()

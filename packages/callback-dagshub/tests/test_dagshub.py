@@ -190,10 +190,10 @@ def test_without_a_token_the_training_goes_on_and_is_delivered_once_there_is_one
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("DAGSHUB_USER_TOKEN")
-    made = small_trainer(tmp_path / "out", callback(flush_limit=2))
+    made = small_trainer(tmp_path / "out", callback(flush_limit=600))
     begun = time.monotonic()
     made.train()
-    assert time.monotonic() - begun < 60  # of which two seconds are waited for
+    assert time.monotonic() - begun < 120  # the end waits for nobody to log in
     assert f"There is no token for {dagshub.url}. Set DAGSHUB_USER_TOKEN" in caplog.text
     assert dagshub.requests == []
     monkeypatch.setenv("DAGSHUB_USER_TOKEN", TOKEN)

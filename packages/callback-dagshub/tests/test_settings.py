@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from callback_contract.testing import run_python
-from callback_core import get_reporting_integration_callbacks
+from callback_core import (
+    NotConfigured,
+    get_reporting_integration_callbacks,
+    make_reporting_integration_callbacks,
+)
 from callback_dagshub import DagsHubCallback, DagsHubTracker
 from callback_mlflow import MLflowCallback
 
@@ -69,11 +73,12 @@ def test_the_repository_is_that_of_a_git_remote_where_no_other_is_named(
 def test_where_there_is_no_repository_the_error_says_the_ways_to_name_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(ValueError, match=r"repository='owner/name'.*which is not set.*git remote"):
+    ways = r"repository='owner/name'.*which is not set.*git remote"
+    with pytest.raises(NotConfigured, match=ways):
         DagsHubCallback()
     add_remote("origin", "git@notdagshub.com:o/r.git")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
-    with pytest.raises(ValueError, match="which is 'postgresql://") as caught:
+    with pytest.raises(NotConfigured, match="which is 'postgresql://") as caught:
         DagsHubCallback()
     assert "secret" not in str(caught.value)
 
@@ -84,42 +89,7 @@ def test_what_is_no_repository_is_refused(given: str) -> None:
         DagsHubCallback(given)
 
 
-def test_settings_come_from_arguments_then_from_the_environment_then_from_defaults(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made = DagsHubTracker(repository="o/r")
-    assert (made.branch, made.model_name, made.upload_model) == (None, "main", False)
-    assert made.takes_checkpoints is False
-    monkeypatch.setenv("HF_DAGSHUB_LOG_ARTIFACTS", "yes")
-    monkeypatch.setenv("HF_DAGSHUB_MODEL_NAME", "nets/small")
-    monkeypatch.setenv("BRANCH", "models")
-    monkeypatch.setenv("HF_MLFLOW_LOG_ARTIFACTS", "1")
-    made = DagsHubTracker(repository="o/r")
-    assert (made.branch, made.model_name, made.upload_model) == ("models", "nets/small", True)
-    assert made.takes_checkpoints is True
-    made = DagsHubTracker(repository="o/r", branch="b", model_name="m", upload_model=False)
-    assert (made.branch, made.model_name, made.upload_model) == ("b", "m", False)
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "message"),
-    [
-        ("HF_DAGSHUB_LOG_ARTIFACTS", "maybe", "HF_DAGSHUB_LOG_ARTIFACTS is 'maybe', .*TRUE"),
-        ("HF_DAGSHUB_MODEL_NAME", "/a b", "HF_DAGSHUB_MODEL_NAME is '/a b', it must be a path"),
-        ("MLFLOW_NESTED_RUN", "maybe", "MLFLOW_NESTED_RUN is 'maybe'"),
-    ],
-)
-def test_a_wrong_value_is_refused_with_its_variable(
-    variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(ValueError, match=message):
-        DagsHubCallback("o/r")
-
-
-def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"model_name is '\.\./x', it must be a path"):
-        DagsHubCallback("o/r", model_name="../x")
+def test_a_server_of_mlflow_in_place_of_a_repository_is_refused() -> None:
     with pytest.raises(TypeError, match="repository in place of tracking_uri"):
         DagsHubCallback("o/r", tracking_uri="http://localhost")
 
@@ -154,6 +124,24 @@ def test_selected_together_with_mlflow_it_stands_alone(report_to: list[str]) -> 
     everything = get_reporting_integration_callbacks("all")
     assert DagsHubCallback in everything
     assert MLflowCallback not in everything
+
+
+def test_report_to_all_sends_to_mlflow_alone_where_there_is_no_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert made_for_all() == [MLflowCallback]
+    assert "DagsHubCallback is not used: DagsHubCallback does not know its repo" in caplog.text
+    with pytest.raises(NotConfigured, match="does not know its repository"):
+        make_reporting_integration_callbacks(["mlflow", "dagshub"])
+    add_remote("origin", "https://dagshub.com/o/r.git")
+    assert made_for_all() == [DagsHubCallback]
+
+
+def made_for_all() -> list[type[MLflowCallback]]:
+    """Return the classes of MLflow's callbacks that `report_to="all"` makes."""
+    made = make_reporting_integration_callbacks("all")
+    return [type(callback) for callback in made if isinstance(callback, MLflowCallback)]
 
 
 def test_importing_and_making_it_imports_no_sdk() -> None:

@@ -32,7 +32,7 @@ class FlyteCallback(TrainerCallback):
 
     Raises:
         ModuleNotFoundError: flytekit is not installed.
-        RuntimeError: It is not made in a task, or in one that has no place for checkpoints.
+        NotConfigured: It is not made in a task, or in one that has no place for checkpoints.
         ValueError: A setting is wrong.
     """
 

@@ -33,7 +33,7 @@ def restored_checkpoint() -> Path | None:
 
     Raises:
         ModuleNotFoundError: flytekit is not installed.
-        RuntimeError: No task runs in this thread, or it has no place for checkpoints.
+        NotConfigured: No task runs in this thread, or it has no place for checkpoints.
         Exception: What flytekit raises where there may be a checkpoint and it cannot be downloaded:
             to begin anew would cost what was trained so far.
     """

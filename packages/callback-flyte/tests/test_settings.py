@@ -9,10 +9,14 @@ from typing import Any
 
 import flytekit
 import pytest
-from attempts import Attempt, decks
+from attempts import Attempt, attempt, decks
 from flytekit.bin.entrypoint import setup_execution
 
-from callback_core import get_reporting_integration_callbacks
+from callback_core import (
+    NotConfigured,
+    get_reporting_integration_callbacks,
+    make_reporting_integration_callbacks,
+)
 from callback_flyte import FlyteCallback, restored_checkpoint
 from trainer_torch.testing import small_trainer
 
@@ -42,8 +46,28 @@ def test_a_wrong_argument_is_refused_with_what_it_must_be(
 
 def test_outside_of_a_task_it_says_where_it_works() -> None:
     for make in (FlyteCallback, restored_checkpoint):
-        with pytest.raises(RuntimeError, match=r"works only within a Flyte task.*@task"):
+        with pytest.raises(NotConfigured, match=r"works only within a Flyte task.*@task"):
             make()
+
+
+def test_report_to_all_does_without_it_where_it_has_nothing_to_keep_a_training_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not made_for_all()
+    assert "FlyteCallback is not used: FlyteCallback works only within a Flyte task" in caplog.text
+    with setup_execution(raw_output_data_prefix=str(tmp_path)):
+        assert not made_for_all()
+        assert "FlyteCallback is not used: FlyteCallback: Flyte has given this task" in caplog.text
+    with attempt(tmp_path / "flyte", 1):
+        assert [type(callback) for callback in made_for_all()] == [FlyteCallback]
+    with pytest.raises(NotConfigured, match="works only within a Flyte task"):
+        make_reporting_integration_callbacks("flyte")
+
+
+def made_for_all() -> list[Any]:
+    """Return the callbacks of Flyte's that `report_to="all"` makes."""
+    made = make_reporting_integration_callbacks("all")
+    return [callback for callback in made if isinstance(callback, FlyteCallback)]
 
 
 def test_in_the_body_of_a_workflow_it_says_where_it_works() -> None:
@@ -57,7 +81,7 @@ def test_in_the_body_of_a_workflow_it_says_where_it_works() -> None:
     def body() -> None:
         FlyteCallback()
 
-    with pytest.raises(RuntimeError, match="works only within a Flyte task"):
+    with pytest.raises(NotConfigured, match="works only within a Flyte task"):
         body()
 
 
@@ -85,7 +109,7 @@ def test_nothing_is_kept_where_that_is_not_wanted(tmp_path: Path, running: Attem
 
 def test_a_task_without_a_place_for_checkpoints_is_told_what_to_do(tmp_path: Path) -> None:
     with setup_execution(raw_output_data_prefix=str(tmp_path)):
-        with pytest.raises(RuntimeError, match="sync_checkpoints=False"):
+        with pytest.raises(NotConfigured, match="sync_checkpoints=False"):
             FlyteCallback()
         FlyteCallback(sync_checkpoints=False)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final
 
+from callback_core import NotConfigured
 from callback_core.tracking import Opening
 
 TRAINING_TAG: Final = "callback_core.training"
@@ -14,6 +16,21 @@ TRAINING_TAG: Final = "callback_core.training"
 
 PARENT_TAG: Final = "mlflow.parentRunId"
 """The tag by which MLflow shows a run inside another."""
+
+_NOBODY: Final = "Reading Databricks credential configuration"
+"""What MLflow's error says of somebody without a login at Databricks; it has no code of its own."""
+
+
+@contextmanager
+def telling_who_is_not_logged_in() -> Iterator[None]:
+    """Raise `NotConfigured` in place of MLflow's error that there is no login for Databricks."""
+    MlflowException = import_module("mlflow.exceptions").MlflowException
+    try:
+        yield
+    except MlflowException as error:
+        if _NOBODY in str(error):
+            raise NotConfigured(error.message) from error
+        raise
 
 
 def existing_run(client: Any, run_id: str) -> Any:

@@ -1,4 +1,7 @@
-"""What tests need that send to a real MLflow server: `MLflowServer`, and `Runs` to read it."""
+"""What tests need that send to a real MLflow server: `MLflowServer`, and `Runs` to read it.
+
+And `SETTINGS`, for the rules of callback-contract that ask for them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,78 @@ import urllib.parse
 import urllib.request
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+_FLAGS: Final = (
+    *((text, True) for text in ("1", "on", "Yes", "TRUE")),
+    *((text, False) for text in ("0", "off", "No", "false")),
+)
+_CHOICES: Final = ("1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE")
+
+
+def _flag(argument: str, variable: str) -> dict[str, Any]:
+    return {
+        "argument": argument,
+        "variable": variable,
+        "default": False,
+        "examples": _FLAGS,
+        "given": ((False, False), (True, True)),
+        "wrong": ("maybe", "2"),
+        "wrong_given": ("yes", 1),
+        "choices": _CHOICES,
+    }
+
+
+SETTINGS: Final[tuple[dict[str, Any], ...]] = (
+    {
+        "argument": "experiment_name",
+        "variable": "MLFLOW_EXPERIMENT_NAME",
+        "default": None,
+        "examples": [("a b", "a b")],
+        "given": [("c", "c")],
+        "wrong_given": ("", 7),
+    },
+    {
+        "argument": "run_id",
+        "variable": "MLFLOW_RUN_ID",
+        "default": None,
+        "examples": [("r-1", "r-1")],
+        "given": [("r_2", "r_2")],
+        "wrong": ("runs:/abc", "-"),
+        "wrong_given": ("a/b", "", 7),
+        "choices": ("the id of a run",),
+    },
+    {
+        "argument": "tags",
+        "variable": "MLFLOW_TAGS",
+        "default": {},
+        "examples": [('{"a": "b", "c": 1}', {"a": "b", "c": "1"}), ("{}", {})],
+        "given": [({"d": 1}, {"d": "1"})],
+        "wrong": ("a=b", '["a"]'),
+        "wrong_given": (["a"], "a"),
+        "choices": ("a JSON object",),
+    },
+    _flag("nested", "MLFLOW_NESTED_RUN"),
+    _flag("log_artifacts", "HF_MLFLOW_LOG_ARTIFACTS"),
+    _flag("flatten_params", "MLFLOW_FLATTEN_PARAMS"),
+    {
+        "argument": "max_log_params",
+        "variable": "MLFLOW_MAX_LOG_PARAMS",
+        "default": None,
+        "examples": [("7", 7), ("0", 0)],
+        "given": [(0, 0), (3, 3)],
+        "wrong": ("-1", "many"),
+        "wrong_given": (-1, 1.5, True),
+        "choices": ("a whole number",),
+    },
+    # Which is a variable only, without an argument.
+    _flag("disabled", "DISABLE_MLFLOW_INTEGRATION") | {"given": (), "wrong_given": ()},
+)
+"""The settings of `MLflowCallback`, each as the arguments of `callback_contract.Setting`.
+
+Those of packages that build on it are the same, but for what they say. Where to is not among them,
+since `MLFLOW_TRACKING_URI` is read by MLflow when a run opens.
+"""
 
 
 class MLflowServer:

@@ -21,7 +21,12 @@ from callback_core.tracking import (
 )
 from callback_mlflow import fluent
 from callback_mlflow.open_run import OpenRun
-from callback_mlflow.runs import existing_run, experiment_id, new_run
+from callback_mlflow.runs import (
+    existing_run,
+    experiment_id,
+    new_run,
+    telling_who_is_not_logged_in,
+)
 from callback_mlflow.settings import read_run_id, read_tags
 
 LIMITS: Final = Limits(
@@ -135,15 +140,20 @@ class MLflowTracker(Tracker):
         return mlflow.MlflowClient(tracking_uri=self.tracking_uri)
 
     def open(self, opening: Opening) -> str:
-        """Open the run that was asked for, the one of before, or a new one."""
+        """Open the run that was asked for, the one of before, or a new one.
+
+        Raises:
+            NotConfigured: It is to go to Databricks, and nobody is logged in there.
+        """
         mlflow = import_sdk("mlflow", install="mlflow", needed_by="MLflowCallback")
         client = self.make_client(mlflow)
         run_id = opening.run_id if opening.adopted else self.run_id or opening.run_id
-        if run_id is None:
-            experiment = experiment_id(client, self.experiment_name, self._parent)
-            run = new_run(client, opening, experiment, self.tags, self._parent)
-        else:
-            run = existing_run(client, run_id)
+        with telling_who_is_not_logged_in():
+            if run_id is None:
+                experiment = experiment_id(client, self.experiment_name, self._parent)
+                run = new_run(client, opening, experiment, self.tags, self._parent)
+            else:
+                run = existing_run(client, run_id)
         self.run = OpenRun(client, run.info.run_id)
         if run_id is not None and not opening.adopted:
             client.update_run(run_id, status="RUNNING")
