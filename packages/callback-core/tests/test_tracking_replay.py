@@ -18,7 +18,6 @@ from tracking_for_tests import (
     stored,
 )
 
-from callback_core import NotConfigured
 from callback_core.tracking import TrackerCallback
 from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.journal import Journal
@@ -81,20 +80,6 @@ def test_a_tracker_that_is_not_configured_is_not_waited_for(tmp_path: Path, out:
     assert done.stdout.endswith("failed: NotConfigured: LinesCallback needs LINES_KEY\n")
 
 
-def test_a_package_that_is_not_configured_is_named(
-    tmp_path: Path, run: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Lost:
-        def __init__(self) -> None:
-            raise NotConfigured("Set LOST_URL.")
-
-    monkeypatch.setattr(
-        "callback_core.tracking.replay.get_reporting_integration_callbacks", lambda name: [Lost]
-    )
-    assert main(["--to", "lost", str(tmp_path)]) == 1
-    assert f"{run} to lost: cannot be delivered: Set LOST_URL.\n" in capsys.readouterr().out
-
-
 def test_what_was_left_out_is_named(tmp_path: Path, out: Path) -> None:
     training = Training(
         tmp_path, [TrackerCallback(FileTracker(str(out), hang="open"), flush_limit=0)]
@@ -140,12 +125,15 @@ def installed(path: Path) -> None:
     )
     (path / "callback_else.py").write_text(
         "import os\n"
+        "from callback_core import NotConfigured\n"
         "from callback_core.tracking import TrackerCallback\n"
         "from tracking_for_tests import FileTracker\n"
         "class Else(FileTracker):\n"
         "    name = 'else'\n"
         "class ElseCallback(TrackerCallback):\n"
         "    def __init__(self):\n"
+        "        if 'ELSE' not in os.environ:\n"
+        "            raise NotConfigured('Set ELSE.')\n"
         "        super().__init__(Else(os.environ['ELSE']))\n"
     )
 
@@ -165,6 +153,16 @@ def test_all_of_a_run_goes_to_another_tracker_that_is_installed(
     assert "has everything already" in capsys.readouterr().out
     assert main([str(tmp_path), "--to", "bare"]) == 1
     assert "bare takes no replay: it is no TrackerCallback" in capsys.readouterr().out
+
+
+def test_a_package_that_is_not_configured_is_named(
+    tmp_path: Path, run: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delenv("ELSE", raising=False)
+    assert main(["--to", "else", str(tmp_path)]) == 1
+    assert f"{run} to else: cannot be delivered: Set ELSE.\n" in capsys.readouterr().out
 
 
 def test_several_runs_are_delivered_and_one_can_be_chosen(
