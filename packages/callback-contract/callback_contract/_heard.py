@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from callback_contract._case import Case, Training
 from callback_core import NotConfigured
@@ -20,6 +20,10 @@ _ERRORS: Mapping[str, type[Exception]] = {
     "Rejected": Rejected,
     "RuntimeError": RuntimeError,
 }
+
+
+IN_THE_TRAININGS_THREAD: Final = ("adopt", "begin", "release")
+"""What a tracker is told by the training itself."""
 
 
 class Heard(Tracker):
@@ -83,6 +87,10 @@ class Heard(Tracker):
         """Return the run that the user has opened."""
         self._hear("adopt")
         return self._settings["adopts"]  # type: ignore[no-any-return]
+
+    def begin(self) -> None:
+        """Be told that a training begins."""
+        self._hear("begin")
 
     def open(self, opening: Opening) -> str:
         """Open a run."""
@@ -173,8 +181,8 @@ class Told(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """The names of the calls that did not fail, in order, but for `adopt` and `release`."""
-        return [c["call"] for c in self.calls() if c["call"] not in ("adopt", "release")]
+        """The names of the calls that did not fail, in order, but for its own thread's."""
+        return [c["call"] for c in self.calls() if c["call"] not in IN_THE_TRAININGS_THREAD]
 
     def points(self, name: str = "train/loss") -> list[tuple[int, Any]]:
         """Return the steps and values of a curve, in order."""

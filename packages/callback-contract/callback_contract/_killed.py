@@ -56,6 +56,8 @@ def killed(
     for step, loss in enumerate(losses, 1):
         training.step({"loss": loss})
         if step == save_at:
+            if callback.tracker.settings()["fails"] is None:
+                comes_true(case, lambda: callback.state_dict()["run_id"] is not None)
             training.save()
             state = json.loads(json.dumps(callback.state_dict()))
     state = state or json.loads(json.dumps(callback.state_dict()))

@@ -58,6 +58,7 @@ class DagsHubCallback(MLflowCallback):
         self._saved: Path | None = None
         self._told_by: Recording | None = None
         super().__init__(**options)
+        self._uploads_model = self.tracker.upload_model
 
     def make_tracker(self, **settings: Any) -> MLflowTracker:
         """Return DagsHub's tracker, which knows where its MLflow is."""
@@ -74,7 +75,7 @@ class DagsHubCallback(MLflowCallback):
             return
         self._told_by, self._saved = recording, None
         self._say_who_else_sends_there(recording)
-        if self.tracker.upload_model and not state.is_hyper_param_search:
+        if self._uploads_model and not state.is_hyper_param_search:
             recording.before_end(lambda: self._hand_over_model(recording, state))
 
     def on_save(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from callback_core import CallbackArguments, TrainerControl, TrainerState
 from callback_core.tracking import DeliveryKind, TrackerCallback
 from callback_mlflow.tracker import MLflowTracker
 
@@ -80,15 +79,3 @@ class MLflowCallback(TrackerCallback):
     def make_tracker(self, **settings: Any) -> MLflowTracker:
         """Return the tracker with these settings; packages that build on this make theirs."""
         return MLflowTracker(**settings)
-
-    def on_train_begin(
-        self,
-        args: CallbackArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Begin to record, and let the fluent API in this thread find the run once it is open."""
-        super().on_train_begin(args, state, control, model=model, **kwargs)
-        self.tracker.thread.enter()

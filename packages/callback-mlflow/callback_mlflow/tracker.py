@@ -125,6 +125,10 @@ class MLflowTracker(Tracker):
             return None
         return active if self.run_id in (None, active) else None
 
+    def begin(self) -> None:
+        """Let the fluent API in the training's thread find the run once it is open."""
+        self.thread.enter()
+
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:

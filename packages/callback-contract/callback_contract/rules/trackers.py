@@ -8,7 +8,7 @@ from time import monotonic, time
 from typing import Any
 
 from callback_contract._case import Case, Config
-from callback_contract._heard import after_a_step, heard, losses, trained
+from callback_contract._heard import IN_THE_TRAININGS_THREAD, after_a_step, heard, losses, trained
 from callback_contract._rule import ContractViolation, require, rule
 from callback_contract._stored import comes_true, said
 from callback_core import TrainerState
@@ -71,9 +71,10 @@ def a_thread_delivers_beside_the_training(case: Case) -> None:
     training.end()
     by = {c["call"]: c["thread"] for c in told.calls()}
     here = threading.current_thread().name
-    delivering = {thread for call, thread in by.items() if call not in ("adopt", "release")}
+    ours = {by.pop(call, None) for call in IN_THE_TRAININGS_THREAD}
+    delivering = {*by.values()}
     require(len(delivering) == 1 and here not in delivering, f"the calls came from {by}")
-    require(by["adopt"] == by["release"] == here, f"adopt and release came from {by}")
+    require(ours == {here}, f"adopt, begin and release came from {ours}")
     require(took < 0.4 or len(told.calls("log_metrics")) < 5, f"five logs took {took:.2f} s")
 
 

@@ -138,6 +138,7 @@ class TrackerCallback(TrainerCallback):
             if recording is None or recording.ended is not None:
                 recording = Recording(args, state, model, self._resumed.get("run"), training=True)
             self._join(recording, state)
+            self.tracker.begin()
 
     @never_raises
     def on_epoch_begin(

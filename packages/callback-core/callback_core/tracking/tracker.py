@@ -147,6 +147,9 @@ class Tracker:
         """
         return None
 
+    def begin(self) -> None:
+        """Be told that a training begins, in its thread; `release` follows. Must be quick."""
+
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
