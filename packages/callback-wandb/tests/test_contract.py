@@ -16,7 +16,6 @@ from callback_wandb import WandbCallback
 
 _STATUS = {None: "running", 0: "finished", 1: "failed", 255: "interrupted"}
 
-
 ON = ("1", "on", "Yes", "TRUE")
 OFF = ("false", "0", "off", "No", "FALSE")
 
