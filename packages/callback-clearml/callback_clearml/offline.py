@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final
 
-from callback_clearml.sdk import imported_clearml, title_and_series
+from callback_clearml.sdk import title_and_series
 from callback_core.tracking import Point, Status, Upload
 
 _CAPTURE_NOTHING: Final = {
@@ -36,7 +36,7 @@ class OfflineTask:
     """
 
     def __init__(self, task_id: str | None, project: str, name: str) -> None:
-        task_class = imported_clearml().Task
+        task_class = import_module("clearml").Task
         self._left: tuple[dict[str, str | None], Any] | None = None
         if task_id is None:
             self._left = {name: os.environ.get(name) for name in _VARIABLES}, sys.exit

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from callback_clearml.sdk import imported_clearml, title_and_series
+from callback_clearml.sdk import title_and_series
+from callback_core import NotConfigured
 from callback_core.tracking import Point, Rejected, Status, Upload
 
 _RETRIES: Final = {
@@ -47,15 +48,24 @@ class OnlineTask:
         name: The name of a new one.
         training: What no other training is called. A task whose id was lost while it was made is
             found again by it.
+
+    Raises:
+        NotConfigured: ClearML finds no keys for a server.
     """
 
     def __init__(
         self, task_id: str | None, adopted: bool, project: str, name: str, training: str
     ) -> None:
-        imported_clearml()
         client = import_module("clearml.backend_api.session.client")
+        missing = import_module("clearml.backend_api.session.defs").MissingConfigError
         self._events: Any = import_module("clearml.backend_api.services").events
-        self._session: Any = client.StrictSession(http_retries_config=dict(_RETRIES))
+        try:
+            self._session: Any = client.StrictSession(http_retries_config=dict(_RETRIES))
+        except missing as error:
+            raise NotConfigured(
+                "ClearML has no keys for a server: call `clearml-init`, or set CLEARML_API_HOST, "
+                "CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, or CLEARML_OFFLINE_MODE=1"
+            ) from error
         self._client: Any = client.APIClient(session=self._session)
         if task_id is None:
             task_id = self._task_of(training, self._project(project), name)
@@ -85,7 +95,7 @@ class OnlineTask:
 
     def log_files(self, upload: Upload, name: str) -> None:
         """Upload a checkpoint to where the task keeps its models, by default the file server."""
-        clearml = imported_clearml()
+        clearml = import_module("clearml")
         task = clearml.Task.get_task(task_id=self.id)
         task.output_uri = task.output_uri or True
         clearml.OutputModel(task=task, name=name).update_weights_package(

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Final
+from typing import Final
 
-from callback_core.tracking import Point, import_sdk
+from callback_core.tracking import Point
 
 OFFLINE_ID: Final = "offline-"
 """What the ids of tasks begin with that ClearML keeps in a folder."""
 
 _TASK_OF_AGENT: Final = ("CLEARML_TASK_ID", "TRAINS_TASK_ID")
-
-
-def imported_clearml() -> Any:
-    """Return ClearML, which takes seconds to import.
-
-    Raises:
-        ModuleNotFoundError: It is not installed.
-    """
-    return import_sdk("clearml", install="clearml", needed_by="ClearMLCallback")
 
 
 def current_task_id() -> str | None:

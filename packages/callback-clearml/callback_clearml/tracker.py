@@ -16,6 +16,7 @@ from callback_core.tracking import (
     Tracker,
     Upload,
     flattened,
+    import_sdk,
     settings,
 )
 
@@ -78,8 +79,9 @@ class ClearMLTracker(Tracker):
 
     def open(self, opening: Opening) -> str:
         """Open a new task, or the one of before, or the user's."""
+        clearml = import_sdk("clearml", install="clearml", needed_by="ClearMLCallback")
         task_id = opening.run_id
-        if sdk.imported_clearml().Task.is_offline():
+        if clearml.Task.is_offline():
             user_task = task_id if opening.adopted else None
             self._task = OfflineTask(user_task, self.project_name, self._name_of(opening))
         else:

@@ -10,20 +10,58 @@ import pytest
 from clearml_server import ClearMLServer
 
 from callback_clearml import ClearMLCallback
-from callback_contract import RecordedRun, TrackerContract
+from callback_contract import RecordedRun, Setting, TrackerContract
 
 STATUS = {"completed": "finished", "failed": "failed", "stopped": "interrupted"}
 
+NAMED: Mapping[str, Any] = {
+    "wrong": ["ab"],
+    "wrong_given": ["", "  a ", 7],
+    "choices": ["3 characters"],
+}
+
+SETTINGS = (
+    Setting(
+        "project_name",
+        "CLEARML_PROJECT",
+        "HuggingFace Transformers",
+        examples=[("of the environment", "of the environment")],
+        given=[("given", "given"), (" given ", "given")],
+        **NAMED,
+    ),
+    Setting(
+        "task_name",
+        "CLEARML_TASK",
+        "Trainer",
+        examples=[("named there", "named there")],
+        given=[("here", "here"), (" here ", "here")],
+        **NAMED,
+    ),
+    Setting(
+        "log_model",
+        "CLEARML_LOG_MODEL",
+        False,
+        examples=[(text, True) for text in ("1", "on", "Yes", "TRUE")]
+        + [(text, False) for text in ("0", "off", "No", "false")],
+        given=[(False, False), (True, True)],
+        wrong=["all"],
+        wrong_given=["yes", 1],
+        choices=["1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE"],
+    ),
+)
+
 
 class TestContract(TrackerContract):
-    contract = (1, 0)
+    contract = (1, 1)
     capabilities = frozenset(
         {"sdk", "state", "resume", "status", "parameters", "files", "unreachable"}
+        | {"settings", "tracking"}
     )
+    settings = SETTINGS
     module = "callback_clearml"
     sdk = "clearml"
     flush_limit = 0.5
-    expect = "125 run, 6 not claimed, 0 deviates"
+    expect = "187 run, 45 not claimed, 0 deviates"
     server: ClassVar[ClearMLServer]
 
     @pytest.fixture(autouse=True)
@@ -32,6 +70,9 @@ class TestContract(TrackerContract):
 
     def make(self, output_dir: Path) -> Any:
         return ClearMLCallback(project_name=str(output_dir), log_model=True)
+
+    def make_with(self, output_dir: Path, **arguments: Any) -> Any:
+        return ClearMLCallback(**arguments)
 
     def make_unreachable(self, output_dir: Path) -> Any:
         self.server.mode = "gone"

@@ -209,6 +209,29 @@ def test_a_training_whose_server_is_away_is_not_held_up_and_is_delivered_later(
     assert server.task()["status"] == "completed"
 
 
+def test_without_keys_the_end_of_a_training_does_not_wait(
+    server: ClearMLServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+import logging, sys
+from pathlib import Path
+from callback_clearml import ClearMLCallback
+from trainer_torch.testing import small_trainer
+logging.basicConfig(format="%(message)s")
+small_trainer(Path(sys.argv[1]), ClearMLCallback(flush_limit=600)).train()
+"""
+    for name in server.environment():
+        monkeypatch.delenv(name)
+    done = run_python("-c", code, str(tmp_path / "out"), timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "points (NotConfigured: ClearML has no keys for a server: call" in done.stderr
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    done = replay(tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert server.task()["status"] == "completed"
+
+
 def test_a_server_that_answers_with_errors_for_a_while_loses_no_point(
     server: ClearMLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

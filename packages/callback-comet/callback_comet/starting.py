@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from callback_comet import archive, sdk
+from callback_core import NotConfigured
 from callback_core.tracking import Opening
 
 if TYPE_CHECKING:
@@ -17,8 +18,13 @@ def started(comet_ml: Any, tracker: CometTracker, opening: Opening) -> Any:
 
     Raises:
         ConnectionError: Comet does not open it.
+        NotConfigured: There is no API key.
     """
     online = _is_online(comet_ml, tracker.mode)
+    if online and not sdk.setting(comet_ml, "comet.api_key"):
+        raise NotConfigured(
+            "Comet has no API key: call `comet login`, or set COMET_API_KEY, or COMET_MODE=OFFLINE"
+        )
     key, mode = _key_and_mode(comet_ml, tracker, opening, online)
     if not online:
         archive.complete(opening.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,19 +11,80 @@ from comet_server import CometServer
 from recorded import Recorded
 
 from callback_comet import CometCallback
-from callback_contract import RecordedRun, TrackerContract
+from callback_contract import RecordedRun, Setting, TrackerContract
+
+KEY = "0123456789abcdef" * 2
+
+SETTINGS = (
+    Setting(
+        "mode",
+        "COMET_MODE",
+        None,
+        examples=[("offline", "OFFLINE"), ("Online", "ONLINE"), ("CREATE", "create")],
+        given=[("online", "ONLINE"), ("Create", "create")],
+        wrong=["sometimes"],
+        wrong_given=["sometimes", "", 7],
+        choices=["ONLINE", "OFFLINE", "DISABLED", "get_or_create", "create", "get"],
+    ),
+    Setting(
+        "project_name",
+        "COMET_PROJECT_NAME",
+        None,
+        examples=[("of the environment", "of the environment")],
+        given=[("given", "given")],
+        wrong_given=["", 7],
+    ),
+    Setting(
+        "workspace",
+        "COMET_WORKSPACE",
+        None,
+        examples=[("team", "team")],
+        given=[("given", "given")],
+        wrong_given=["", 7],
+    ),
+    Setting(
+        "experiment_key",
+        "COMET_EXPERIMENT_KEY",
+        None,
+        examples=[(KEY, KEY), ("A" * 50, "A" * 50)],
+        given=[(KEY[::-1], KEY[::-1])],
+        wrong=["short", "A" * 51],
+        wrong_given=["a/b", "", 7],
+        choices=["32 to 50 letters and digits"],
+    ),
+    Setting(
+        "offline_directory",
+        "COMET_OFFLINE_DIRECTORY",
+        None,
+        examples=[("/a/b", "/a/b"), ("~/c", f"{os.path.expanduser('~')}/c")],
+        given=[(Path("/a/../b"), "/b")],
+        wrong_given=["", 7],
+    ),
+    Setting(
+        "log_assets",
+        "COMET_LOG_ASSETS",
+        True,
+        examples=[(text, True) for text in ("1", "on", "Yes", "TRUE")]
+        + [(text, False) for text in ("0", "off", "No", "FALSE")],
+        given=[(False, False), (True, True)],
+        wrong=["maybe"],
+        wrong_given=["yes", 0],
+        choices=["1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE"],
+    ),
+)
 
 
 class TestContract(TrackerContract):
-    contract = (1, 0)
+    contract = (1, 1)
     capabilities = frozenset(
         {"sdk", "state", "resume", "status", "parameters", "non_finite", "text", "files"}
-        | {"unreachable"}
+        | {"unreachable", "settings", "tracking"}
     )
+    settings = SETTINGS
     module = "callback_comet"
     sdk = "comet_ml"
     flush_limit = 0.5
-    expect = "127 run, 4 not claimed, 0 deviates"
+    expect = "189 run, 43 not claimed, 0 deviates"
     server: ClassVar[CometServer]
 
     @pytest.fixture(autouse=True)
@@ -34,6 +96,9 @@ class TestContract(TrackerContract):
 
     def make(self, output_dir: Path) -> Any:
         return CometCallback(project_name=str(output_dir))
+
+    def make_with(self, output_dir: Path, **arguments: Any) -> Any:
+        return CometCallback(**arguments)
 
     def make_unreachable(self, output_dir: Path) -> Any:
         self.server.stop()

@@ -85,6 +85,7 @@ class NeptuneCallback(TrackerCallback):
             flush_limit=flush_limit,
             redact=redact,
         )
+        self._keeps_best = tracker.log_checkpoints == "best"
         self._connection: Any = None
 
     @property
@@ -140,8 +141,7 @@ class NeptuneCallback(TrackerCallback):
         **kwargs: Any,
     ) -> None:
         """Begin to record."""
-        best = self.tracker.log_checkpoints == "best"
-        if best and state.is_world_process_zero and not _has_a_best(args):
+        if self._keeps_best and state.is_world_process_zero and not _has_a_best(args):
             logger.warning(
                 "log_checkpoints is 'best', but no metric_for_best_model says which checkpoint "
                 "that is: none is uploaded."
@@ -157,7 +157,7 @@ class NeptuneCallback(TrackerCallback):
         **kwargs: Any,
     ) -> None:
         """Upload the checkpoint, if it is one of those that are asked for."""
-        if self.tracker.log_checkpoints == "best":
+        if self._keeps_best:
             saved = Path(checkpoint_dir or f"checkpoint-{state.global_step}").name
             best = state.best_model_checkpoint
             self.tracker.wants_checkpoint = best is not None and Path(best).name == saved

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+from callback_core import NotConfigured
 from callback_core.tracking import Limits, Opening, Point, Status, Tracker, Upload, settings
 from callback_neptune import arguments, sdk
 from callback_neptune.open_run import OpenRun, as_parameters
@@ -71,7 +72,7 @@ class NeptuneTracker(Tracker):
         self.project = project
         if self.mode in (None, "async", "sync"):
             arguments.api_token(self.api_token)
-            arguments.project(project)
+            self.project = arguments.project(project)
         self.run_name = settings.text("name", name, None)
         self.base_namespace = arguments.namespace(base_namespace)
         self.given = run if run is not None else private.get("given")
@@ -107,7 +108,7 @@ class NeptuneTracker(Tracker):
         private = {"api_token": self.api_token, "given": self.given, "run_arguments": bound}
         self._kept = arguments.keep(private, self._kept)
         project = self.project
-        if project is None and self.given is not None and not sdk.is_offline(self.given):
+        if self.given is not None and not sdk.is_offline(self.given):
             project = sdk.project_of(self.given)
         return {
             "project": project,
@@ -232,7 +233,13 @@ class NeptuneTracker(Tracker):
             self._opened_run.log_parameters(as_parameters(trial))
 
     def _opened(self, opening: Opening) -> Any:
-        """Return the run of before, the one that was asked for, or a new one."""
+        """Return the run of before, the one that was asked for, or a new one.
+
+        Raises:
+            NotConfigured: There is no API token, or no project.
+        """
+        if self.mode != "offline":
+            self._check_configured()
         name = " ".join(filter(None, (self.run_name or opening.name, opening.trial_name)))
         which: dict[str, Any] = {"name": name or None}
         before = opening.run_id
@@ -257,6 +264,17 @@ class NeptuneTracker(Tracker):
             api_token=self.api_token,
             project=self.project,
         )
+
+    def _check_configured(self) -> None:
+        """Raise where Neptune would, in other words and after it has looked for projects."""
+        for what, variable, value in (
+            ("API token", "NEPTUNE_API_TOKEN", arguments.api_token(self.api_token)),
+            ("project", "NEPTUNE_PROJECT", self.project),
+        ):
+            if value is None:
+                raise NotConfigured(
+                    f"Neptune has no {what}: set {variable}, or NEPTUNE_MODE=offline"
+                )
 
     def _namespace_of(self, opening: Opening) -> str:
         """Return where in the user's run a training goes: the second one to `finetuning_2`."""

@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,31 @@ def test_a_service_that_is_away_costs_the_training_nothing(
     assert done.returncode == 0, done.stdout + done.stderr
     assert server.only().curves() == logged_points(trained)
     assert server.only().fields["finetuning/training_status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("variable", "what"), [("NEPTUNE_API_TOKEN", "API token"), ("NEPTUNE_PROJECT", "project")]
+)
+def test_without_a_token_or_a_project_the_end_of_a_training_does_not_wait(
+    variable: str,
+    what: str,
+    server: NeptuneServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    value = os.environ[variable]
+    monkeypatch.delenv(variable)
+    trained = small_trainer(tmp_path / "out", NeptuneCallback(flush_limit=300))
+    begun = time.monotonic()
+    trained.train()
+    assert time.monotonic() - begun < 60
+    why = f"points (NotConfigured: Neptune has no {what}: set {variable}, or NEPTUNE_MODE=offline)"
+    assert why in caplog.records[-1].getMessage()
+    monkeypatch.setenv(variable, value)
+    done = replay(tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert server.only().curves() == logged_points(trained)
 
 
 def test_a_service_that_goes_away_gets_each_point_once(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from callback_core.tracking import DeliveryKind, TrackerCallback
+from callback_core.tracking import DeliveryKind, TrackerCallback, settings
 from callback_tensorboard.given_writer import GivenWriterTracker
 from callback_tensorboard.tracker import TensorBoardTracker
+
+_DIRECTORY: Final = "TENSORBOARD_LOGGING_DIR"
 
 
 class TensorBoardCallback(TrackerCallback):
@@ -47,7 +48,7 @@ class TensorBoardCallback(TrackerCallback):
     ) -> None:
         self.tb_writer = tb_writer
         super().__init__(
-            TensorBoardTracker(os.environ.get("TENSORBOARD_LOGGING_DIR") or None)
+            TensorBoardTracker(settings.text(_DIRECTORY, None, _DIRECTORY))
             if tb_writer is None
             else GivenWriterTracker(tb_writer),
             delivery=delivery,

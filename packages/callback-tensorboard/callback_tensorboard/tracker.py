@@ -51,7 +51,7 @@ class TensorBoardTracker(Tracker):
                 "TensorBoardCallback writes its files by means of the package tensorboard, which "
                 "is not installed: pip install tensorboard"
             )
-        self._logging_dir = None if logging_dir is None else _checked(logging_dir)
+        self.logging_dir = None if logging_dir is None else _checked(logging_dir)
         self._directory = Path()
         self._trial: Mapping[str, Any] = {}
         self._file: EventFile | None = None
@@ -59,7 +59,7 @@ class TensorBoardTracker(Tracker):
 
     def settings(self) -> dict[str, Any] | None:
         """Return where to write."""
-        return {"logging_dir": None if self._logging_dir is None else str(self._logging_dir)}
+        return {"logging_dir": None if self.logging_dir is None else str(self.logging_dir)}
 
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
@@ -129,7 +129,7 @@ class TensorBoardTracker(Tracker):
 
     def _new_directory(self, opening: Opening) -> Path:
         """Return the directory, now made, of a run that begins."""
-        directory = self._logging_dir
+        directory = self.logging_dir
         if directory is None:
             directory = _unused(opening.output_dir / "runs")
         if opening.trial_name:

@@ -9,18 +9,27 @@ from typing import Any
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from callback_contract import Deviation, RecordedRun, TrackerContract
+from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
 from callback_tensorboard import TensorBoardCallback
 
 STATUS = {1: "finished", 2: "failed", 3: "running"}
 
 
 class TestTensorBoard(TrackerContract):
-    contract = (1, 0)
-    expect = "126 run, 4 not claimed, 1 deviates"
+    contract = (1, 1)
+    expect = "188 run, 43 not claimed, 1 deviates"
     capabilities = frozenset(
         {"state", "resume", "rewinds", "status", "parameters", "non_finite", "text"}
-        | {"unreachable", "sdk"}
+        | {"unreachable", "sdk", "settings", "tracking"}
+    )
+    settings = (
+        Setting(  # which is no argument of the callback
+            "logging_dir",
+            "TENSORBOARD_LOGGING_DIR",
+            None,
+            examples=[("/a/b", Path("/a/b")), ("~/c", Path.home() / "c")],
+            wrong=["s3://bucket/runs"],
+        ),
     )
     deviations = {"STS-003": Deviation("the HParams tab knows success and failure only")}  # noqa: RUF012
     sdk = "tensorboard"
@@ -28,6 +37,9 @@ class TestTensorBoard(TrackerContract):
 
     def make(self, output_dir: Path) -> TensorBoardCallback:
         return TensorBoardCallback()
+
+    def make_with(self, output_dir: Path, **arguments: Any) -> TensorBoardCallback:
+        return TensorBoardCallback(**arguments)
 
     def make_unreachable(self, output_dir: Path) -> TensorBoardCallback:
         (output_dir / "runs").touch()  # a file where the directory is to be

@@ -71,6 +71,7 @@ class WandbCallback(TrackerCallback):
                 f"WANDB_WATCH, or watch, is {tracker.watch!r}, which needs the training's own "
                 "process: it must be 'false', or delivery one of: thread, inline."
             )
+        self._keeps_model = tracker.log_model != "false"
         self._watches = tracker.watch != "false"
         self._watched: Watch | None = None
         self._last_checkpoint: str | None = None
@@ -157,7 +158,7 @@ class WandbCallback(TrackerCallback):
     ) -> None:
         """Keep the model where that is asked for, close the run, and say what W&B has not got."""
         try:
-            if self.tracker.log_model != "false" and self._status == "finished":
+            if self._keeps_model and self._status == "finished":
                 self._keep_final_model(args, state, model, processing_class)
         except Exception:
             logger.warning("W&B does not get the final model.", exc_info=True)

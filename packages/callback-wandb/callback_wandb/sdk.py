@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
+from callback_core import NotConfigured
 from callback_core.tracking import import_sdk
 
 OPEN_TIMEOUT: Final = 30.0
@@ -83,7 +84,7 @@ class Connection:
         run: The run, which is `wandb.run` unless there is one.
 
     Raises:
-        RuntimeError: Nobody is logged in.
+        NotConfigured: Nobody is logged in.
     """
 
     def __init__(self, output_dir: Path, *, new: bool, others: bool, **given: Any) -> None:
@@ -198,9 +199,13 @@ def _settings(known: Any, output_dir: Path, others: bool) -> dict[str, Any]:
 
 
 def _check_logged_in(wandb: Any) -> None:
-    """Raise where the SDK would ask for a key at the terminal, in the middle of a training."""
-    if not wandb.login(prompt=False):
-        raise RuntimeError(
+    """Raise where the SDK would ask for a key at the terminal, in the middle of a training.
+
+    While there is a `wandb.run`, the SDK does not say whether somebody is logged in.
+    """
+    run = current_run()
+    if (run is None or run.offline) and not wandb.login(prompt=False):
+        raise NotConfigured(
             "nobody is logged in to Weights & Biases: call `wandb login`, or set WANDB_API_KEY, "
             "or WANDB_MODE=offline"
         )

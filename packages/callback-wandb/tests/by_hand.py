@@ -64,7 +64,7 @@ def main(output_dir: str, what: str = "") -> None:
     logging.getLogger().addHandler(said)
     if what == "missing":
         sys.meta_path.insert(0, Missing())
-    callback = WandbCallback(flush_limit=2 if what in ("fails", "begun", "open") else 30)
+    callback = WandbCallback(flush_limit=2 if what in ("begun", "open") else 300)
     args: Any = Arguments(output_dir)
     state, control = TrainerState(max_steps=1000), TrainerControl()
     handler = CallbackHandler([DefaultFlowCallback, callback], None, None, None, None)

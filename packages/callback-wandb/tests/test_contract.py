@@ -11,24 +11,74 @@ import pytest
 from recorded import Artifact, runs
 from wandb_server import WandbServer
 
-from callback_contract import RecordedRun, TrackerContract
+from callback_contract import RecordedRun, Rule, Setting, TrackerContract
 from callback_wandb import WandbCallback
 
 _STATUS = {None: "running", 0: "finished", 1: "failed", 255: "interrupted"}
 
+ON = ("1", "on", "Yes", "TRUE")
+OFF = ("false", "0", "off", "No", "FALSE")
+
+SETTINGS = (
+    Setting(
+        "project",
+        "WANDB_PROJECT",
+        "huggingface",
+        examples=[("digits", "digits"), ("größer als 1", "größer als 1")],
+        given=[("mine", "mine")],
+        wrong=["team/project", "a" * 129],
+        wrong_given=["", " ", 7],
+        choices=["without / \\ # ? % :"],
+    ),
+    Setting(
+        "log_model",
+        "WANDB_LOG_MODEL",
+        "false",
+        examples=[("end", "end"), ("Checkpoint", "checkpoint")]
+        + [(text, "end") for text in ON]
+        + [(text, "false") for text in OFF],
+        given=[("checkpoint", "checkpoint"), (True, "end"), (False, "false")],
+        wrong=["all"],
+        wrong_given=["always", "", 3],
+        choices=["end", "checkpoint", "false"],
+    ),
+    Setting(
+        "watch",
+        "WANDB_WATCH",
+        "false",
+        examples=[("gradients", "gradients"), ("parameters", "parameters"), ("All", "all")]
+        + [(text, "false") for text in OFF],
+        given=[("gradients", "gradients"), (False, "false")],
+        wrong=["true"],
+        wrong_given=[True, "", 3],
+        choices=["gradients", "parameters", "all", "false"],
+    ),
+)
+
 
 class TestContract(TrackerContract):
-    contract = (1, 0)
+    contract = (1, 1)
     capabilities = frozenset(
         {"sdk", "state", "resume", "status", "parameters", "non_finite", "text", "files"}
-        | {"unreachable"}
+        | {"unreachable", "settings", "tracking"}
     )
+    settings = SETTINGS
     module = "callback_wandb"
     sdk = "wandb"
     flush_limit = 1.0
     patience = 20.0
-    expect = "127 run, 4 not claimed, 0 deviates"
+    expect = "189 run, 43 not claimed, 0 deviates"
     server: ClassVar[WandbServer]
+
+    log_model = "checkpoint"
+
+    @pytest.fixture(autouse=True)
+    def without_models(self, request: pytest.FixtureRequest) -> None:
+        """Keep none where the rule has a tracker of its own, which knows of no final model."""
+        if "rule" in request.fixturenames:
+            rule: Rule = request.getfixturevalue("rule")
+            if "tracking" in rule.needs:
+                self.log_model = "false"
 
     @pytest.fixture(autouse=True)
     def away(self, monkeypatch: pytest.MonkeyPatch, impatient: None) -> Any:
@@ -39,7 +89,10 @@ class TestContract(TrackerContract):
         self.server.stop()
 
     def make(self, output_dir: Path) -> Any:
-        return WandbCallback(log_model="checkpoint")
+        return WandbCallback(log_model=self.log_model)
+
+    def make_with(self, output_dir: Path, **arguments: Any) -> Any:
+        return WandbCallback(**arguments)
 
     def make_unreachable(self, output_dir: Path) -> Any:
         os.environ |= {"WANDB_MODE": "online", "WANDB_BASE_URL": self.server.url}
