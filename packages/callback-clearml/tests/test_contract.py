@@ -61,7 +61,7 @@ class TestContract(TrackerContract):
     module = "callback_clearml"
     sdk = "clearml"
     flush_limit = 0.5
-    expect = "187 run, 45 not claimed, 0 deviates"
+    expect = "203 run, 45 not claimed, 0 deviates"
     server: ClassVar[ClearMLServer]
 
     @pytest.fixture(autouse=True)

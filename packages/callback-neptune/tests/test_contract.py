@@ -61,7 +61,7 @@ class TestOnline(TrackerContract):
     }
     sdk = "neptune"
     flush_limit = 2.0
-    expect = "186 run, 44 not claimed, 2 deviates"
+    expect = "202 run, 44 not claimed, 2 deviates"
     server: ClassVar[NeptuneServer]
 
     @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ class TestOffline(TrackerContract):
         "DEL-006": Deviation("offline, Neptune cannot open a run again; what follows is another")
     }
     sdk = "neptune"
-    expect = "113 run, 118 not claimed, 1 deviates"
+    expect = "113 run, 134 not claimed, 1 deviates"
 
     def make(self, output_dir: Path) -> NeptuneCallback:
         return NeptuneCallback(mode="offline", log_checkpoints="same", name=str(output_dir))
