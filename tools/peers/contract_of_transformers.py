@@ -644,6 +644,7 @@ def _started(peer: type[Peer], rule: Rule, folder: Path) -> int:
     if child == 0:
         os.setsid()  # so that all that it starts can be ended with it
         if rule.id == "IMP-002":
+            os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # not as seen from elsewhere
             os.execv(
                 sys.executable, [sys.executable, __file__, "without", peer.__name__, str(folder)]
             )
