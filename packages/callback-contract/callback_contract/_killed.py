@@ -93,7 +93,7 @@ def again(case: Case, told: Told, **options: Any) -> Any:
 
 @contextmanager
 def held_elsewhere(lock: Path) -> Iterator[None]:
-    """Have another process hold a lock."""
+    """Have another process hold a lock, which nobody here may hold."""
     holds = (
         "import sys; from pathlib import Path; from callback_core.tracking.lock import FileLock;"
         "lock = FileLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
@@ -103,8 +103,9 @@ def held_elsewhere(lock: Path) -> Iterator[None]:
         env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert other.stdout is not None
-    other.stdout.readline()
+    held = other.stdout.readline()
     try:
+        require(held, f"{lock.name} is still held here")
         yield
     finally:
         other.communicate(timeout=60)
