@@ -192,7 +192,8 @@ import logging
 logging.basicConfig(format="%(message)s")
 output, heard = sys.argv[1:]
 fails = {"open": {"error": "ConnectionError", "times": 1}}
-callback = TrackerCallback(Heard(heard, fails=fails), flush_limit=20.0 if "again" in output else 0.2)
+limit = 20.0 if "again" in output else 0.2
+callback = TrackerCallback(Heard(heard, fails=fails), flush_limit=limit)
 training = Training([callback], Arguments(output), TrainerState(epoch=0.0, max_steps=8))
 training.begin()
 training.step({"loss": 0.125})
