@@ -148,10 +148,9 @@ def packages_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|--:|--:|--:|--:|"
     for name, found in measured.items():
         own = found.get("log of the SDK")
-        tested = found["newest"]
-        if "tests" in found:
-            beside = " and ".join(("", *TRACKERS[name].beside_oldest))
-            tested += f"; {found['oldest']}{beside}: {found['tests']}"
+        beside = " and ".join(("", *TRACKERS[name].beside_oldest))
+        oldest = f"{found['oldest']}{beside}: {found.get('tests', 'not tested')}"
+        tested = f"{found['newest']}; {oldest}"
         yield (
             f"| {name} | {found['sdk']} | {tested} "
             f"| {found['megabytes']} MB, {found['distributions']} packages "
