@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,13 @@ def trace_if_asked() -> None:
         core, into = os.environ[VARIABLE].split(os.pathsep)
         file = os.open(f"{into}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         known: set[tuple[str, int]] = set()
+        waiting = bytearray()
 
         def note(line: tuple[str, int]) -> None:
             if line not in known:  # at once, since it may be killed any time
                 known.add(line)
-                os.write(file, f"{line[0]}:{line[1]}\n".encode())
+                waiting.extend(f"{line[0]}:{line[1]}\n".encode())
+                with suppress(OSError):  # where a rule has filled the disk
+                    del waiting[: os.write(file, waiting)]
 
         trace(Path(core), note)

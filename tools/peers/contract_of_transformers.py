@@ -106,7 +106,8 @@ class Peer(CallbackContract):
         if cls.sdk is not None:
             import_module(cls.sdk)
         if cls.reader:
-            sys.path.insert(0, str(PACKAGES / cls.reader / "tests"))
+            package = PACKAGES / cls.reader
+            sys.path[:0] = [str(package), str(package / "tests")]
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
         """Set what users set in the environment, before a rule is checked."""
@@ -319,12 +320,6 @@ class WandbCallback(PeerTracker):
     reader = "callback-wandb"
     capabilities = frozenset({"sdk", "parameters", "non_finite", "text", "files"})
 
-    @classmethod
-    def load(cls) -> None:
-        """Have our package, too, whose tests read what is kept."""
-        sys.path.insert(0, str(PACKAGES / cls.reader))
-        super().load()
-
     def prepare(self, output_dir: Path, rule: Rule) -> None:
         """Name the directory, and ask for checkpoints where a rule is about them."""
         super().prepare(output_dir, rule)
@@ -421,6 +416,7 @@ class ClearMLCallback(PeerTracker):
         """Start the server."""
         super().prepare(output_dir, rule)
         self.server = import_module("clearml_server").ClearMLServer()
+        self.server.start()
         os.environ["CLEARML_CONFIG_FILE"] = str(output_dir.parent / "none.conf")
         os.environ["CLEARML_CACHE_DIR"] = str(output_dir.parent / "cache")
         os.environ |= self.server.environment()
