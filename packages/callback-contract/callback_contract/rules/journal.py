@@ -191,7 +191,8 @@ from callback_core.tracking import TrackerCallback
 import logging
 logging.basicConfig(format="%(message)s")
 output, heard = sys.argv[1:]
-fails = {"open": {"error": "ConnectionError", "times": 1}}
+room = Path(output, "room")  # before there is some, the tracker has nothing to write either
+fails = {"open": {"seconds": 60.0, "until": str(room)}}
 limit = 20.0 if "again" in output else 0.2
 callback = TrackerCallback(Heard(heard, fails=fails), flush_limit=limit)
 training = Training([callback], Arguments(output), TrainerState(epoch=0.0, max_steps=8))
@@ -205,6 +206,7 @@ training.step({"loss": 0.375})
 print(json.dumps([json.loads(line) for line in journal.read_bytes().splitlines()][-1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, whole)
 if "again" in output:
+    room.touch()
     training.step({"loss": 0.5})
     training.end()
 else:
