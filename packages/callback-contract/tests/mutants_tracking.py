@@ -177,7 +177,7 @@ class DropsWhatFailsOnce(Wrong):
 
 @mutant("TRK-010")
 class DoesNotSayThatItWasRejected(Wrong):
-    patches = logs("rejected: ", "")
+    patches = logs("train/b: rejected: ", "train/b: ")
 
 
 @mutant("TRK-011")
@@ -415,7 +415,9 @@ class DoesNotNameWhatIsDamaged(Wrong):
 class SendsAgainWhatIsTheSame(Wrong):
     patches: ClassVar[Patches] = {
         "callback_core.tracking.past:Past.news": lambda kept: (
-            lambda self, name, value, step, time: ((value, time))
+            lambda self, name, value, step, time: (
+                kept(self, name, value, step, time) if "runtime" in name else (value, time)
+            )
         )
     }
 
@@ -471,7 +473,7 @@ class DoesNotSayThatThereIsAnother(Wrong):
 
 @mutant("JRN-010")
 class DoesNotSayThatARunIsPending(Wrong):
-    patches = logs("earlier run", "one")
+    patches = logs("earlier runs", "ones")
 
 
 @mutant("JRN-011")

@@ -227,15 +227,15 @@ def a_process_waits_for_a_training_that_is_slow(case: Case) -> None:
 )
 def what_a_process_leaves_out_is_named(case: Case) -> None:
     """What a tracker rejects in another process is named at the end of training, in this one."""
-    fails = {"log_metrics": {"error": "Rejected", "point": "train/b"}}
+    fails = {"log_metrics": {"error": "Rejected", "point": "train/other"}}
     callback, told = _in_a_process(case, fails=fails)
     training = case.training(callback)
     with said() as lines:
         training.begin()
-        training.step({"loss": 0.125, "b": 0.5})
+        training.step({"loss": 0.125, "other": 0.5})
         training.end()
     require(told.points() == [(1, 0.125)], f"it has {told.points()}")
-    require(any("train/b: rejected: " in line for line in lines), f"it said {lines}")
+    require(any("train/other: rejected: " in line for line in lines), f"it said {lines}")
 
 
 @rule(

@@ -304,7 +304,7 @@ def what_measures_time_is_sent_once(case: Case) -> None:
     training.begin()
     training.fire("on_epoch_begin")
     training.step({"loss": 0.125})
-    training.save()
+    training.step({"loss": 0.25})
     training.evaluate({"eval_loss": 0.5, "eval_runtime": 0.25})
     comes_true(case, lambda: told.points("eval/runtime") and is_noted(case.output_dir))
     state = callback.state_dict()
@@ -314,10 +314,11 @@ def what_measures_time_is_sent_once(case: Case) -> None:
     training = training_in(case, callback, case.output_dir, 1)
     training.begin()
     training.fire("on_epoch_begin")
+    training.step({"loss": 0.25})
     training.evaluate({"eval_loss": 0.75, "eval_runtime": 0.375})
     training.end()
     found = told.points("eval/runtime"), told.points("eval/loss")
-    expected = [(1, 0.25)], [(1, 0.5), (1, 0.75)]
+    expected = [(2, 0.25)], [(2, 0.5), (2, 0.75)]
     require(found == expected, f"of the runtime and the loss, the tracker has {found}")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
-from time import monotonic, process_time, time
+from time import monotonic, process_time, sleep, time
 from typing import Any, Final
 
 from callback_contract._case import Case
-from callback_contract._heard import after_a_step, heard, losses, trained
+from callback_contract._heard import Told, after_a_step, heard, losses, trained
 from callback_contract._killed import held_elsewhere, journal_of
 from callback_contract._rule import require, rule
 from callback_contract._stored import comes_true, said
@@ -345,6 +345,15 @@ def between_two_tries_there_is_a_pause(case: Case) -> None:
         require(worked < 1.0, f"by {delivery}, waiting took {worked:.1f} s of a processor")
 
 
+def _three_failures(told: Told) -> list[float]:
+    """Wait until the run was not opened three times, and return when; the next is 4 s away."""
+    deadline = monotonic() + 20.0
+    while len(failed := told.calls("open", failed=True)) < 3 and monotonic() < deadline:
+        sleep(0.02)
+    require(len(failed) == 3, f"in 20 s, the run was tried to be opened {len(failed)} times")
+    return [call["begun"] for call in failed]
+
+
 @rule(
     "TRK-037",
     since=(1, 1),
@@ -365,8 +374,7 @@ def the_end_does_not_wait_for_a_pause(case: Case) -> None:
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.5})
-    comes_true(case, lambda: len(told.calls("open", failed=True)) == 3)  # the next is 4 s away
-    first, second, third = (call["begun"] for call in told.calls("open", failed=True))
+    first, second, third = _three_failures(told)
     grown = (third - second) / (second - first)
     require(grown > 1.4, f"the second pause is {grown:.1f} times as long as the first")
     back.touch()
@@ -397,7 +405,7 @@ def while_one_is_waited_for_the_others_deliver(case: Case) -> None:
     training = case.training(hanging, other)
     training.begin()
     training.step({"loss": 0.5})
-    comes_true(case, lambda: len(told.calls("open", failed=True)) == 3)  # the next is 4 s away
+    _three_failures(told)
     other.tracker._settings["fails"] = None
     training.end()
     back.touch()
