@@ -581,13 +581,7 @@ def run(peer: type[Peer], only: list[str], into: Path) -> None:
         os.chdir(folder)
         sys.path[:] = [os.path.abspath(path) for path in sys.path]
         peer.load()
-        rules = [
-            rule
-            for rule in sorted(RULES.values(), key=lambda rule: rule.id)
-            if (peer._of_trackers or not rule.of_trackers)
-            and (not only or rule.id in only)
-            and rule.id not in NOT_ASKED
-        ]
+        rules = [rule for rule in asked(peer, claimed=True) if not only or rule.id in only]
         outcomes = apart(peer, rules, Path(folder))
         results = []
         for rule in rules:
@@ -601,15 +595,21 @@ def run(peer: type[Peer], only: list[str], into: Path) -> None:
     (into / f"{peer.__name__}.json").write_text(json.dumps(data, indent=1) + "\n")
 
 
+def asked(peer: type[Peer], *, claimed: bool) -> list[Rule]:
+    """Return the rules for one callback, in order; only those that it claims to keep, if asked."""
+    return [
+        rule
+        for rule in sorted(RULES.values(), key=lambda rule: rule.id)
+        if (peer._of_trackers or not rule.of_trackers)
+        and rule.id not in NOT_ASKED
+        and (not claimed or rule.needs <= set(peer.capabilities))
+    ]
+
+
 def apart(peer: type[Peer], rules: list[Rule], folder: Path) -> dict[str, tuple[str, str]]:
     """Check each rule in a process of its own, some at once; return by id what came of it."""
     outcomes: dict[str, tuple[str, str]] = {}
-    waiting = []
-    for rule in rules:
-        if rule.needs <= set(peer.capabilities):
-            waiting.append(rule)
-        else:
-            outcomes[rule.id] = ("not claimed", "")
+    waiting = [*rules]
     under_way: dict[int, tuple[Rule, float]] = {}
     while waiting or under_way:
         while waiting and len(under_way) < JOBS:
@@ -727,9 +727,10 @@ def page(results: Path) -> Iterator[str]:
     )
     for name, of in of_all.items():
         outcomes = [outcome for _, outcome, _ in of["results"]]
-        counts = [outcomes.count(one) for one in ("kept", "broken", "not claimed")]
+        kept, broken = outcomes.count("kept"), outcomes.count("broken")
+        rules = len(asked(PEERS[name], claimed=False))
         shown = f"[{name}](#{name.lower()})"
-        yield f"| {shown} | {counts[0] + counts[1]} | {counts[0]} | {counts[1]} | {counts[2]} |"
+        yield f"| {shown} | {kept + broken} | {kept} | {broken} | {rules - kept - broken} |"
     yield from ("", NOT_RUN.rstrip("\n"))
     for name, of in of_all.items():
         yield from ("", f"## {name}", "")

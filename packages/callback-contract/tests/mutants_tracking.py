@@ -651,7 +651,7 @@ class SaysNothingOfWhatIsGone(Wrong):
 class LetsItsProcessDoze(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return self.delivery == "process" and self.open_limit == 0.3 and not how["fails"]
+            return self.delivery == "process" and self.open_limit == 0.6 and not how["fails"]
 
         def on_log(self, *args: Any, **kwargs: Any) -> None:
             heard: Any = self.tracker

@@ -205,13 +205,13 @@ def one_that_cannot_be_made_elsewhere_is_refused(case: Case) -> None:
 def a_process_waits_for_a_training_that_is_slow(case: Case) -> None:
     """A process delivers what a training logs after a silence that is longer than all limits."""
     callback, told = _in_a_process(case)
-    callback.open_limit = 0.3
+    callback.open_limit = 0.6
     training = case.training(callback)
     with said() as lines:
         training.begin()
         training.step({"loss": 0.125})
         _in_time(told.points)
-        sleep(1.5)
+        sleep(2.4)
         training.step({"loss": 0.25})
         training.end()
     require(told.points() == [(1, 0.125), (2, 0.25)], f"it has {told.points()}")

@@ -374,15 +374,14 @@ def the_end_does_not_wait_for_a_pause(case: Case) -> None:
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.5})
-    first, second, third = _three_failures(told)
-    grown = (third - second) / (second - first)
-    require(grown > 1.4, f"the second pause is {grown:.1f} times as long as the first")
+    first, _, third = _three_failures(told)
+    require(third - first > 2.4, f"two pauses are {third - first:.1f} s, so they do not grow")
     back.touch()
     begun = monotonic()
     training.end()
     took = monotonic() - begun
     require(told.points() == [(1, 0.5)], f"at the end, the tracker has {told.points()}")
-    require(took < 2.5, f"the end waited {took:.1f} s for a service that is there")
+    require(took < 3.0, f"the end waited {took:.1f} s for a service that is there")
 
 
 @rule(
@@ -401,7 +400,7 @@ def while_one_is_waited_for_the_others_deliver(case: Case) -> None:
     hanging, _ = heard(case, "hanging", fails=stuck)
     other, told = heard(case, "other", fails=away)
     hanging.delivery = other.delivery = "thread"
-    hanging.flush_limit, other.flush_limit = 1.5, 0.0
+    hanging.flush_limit, other.flush_limit = 2.5, 0.0
     training = case.training(hanging, other)
     training.begin()
     training.step({"loss": 0.5})
