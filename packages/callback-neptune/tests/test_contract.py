@@ -96,6 +96,7 @@ class TestOffline(TrackerContract):
         "DEL-006": Deviation("offline, Neptune cannot open a run again; what follows is another")
     }
     sdk = "neptune"
+    patience = 30.0  # a deviation that is late would look as if it were mended
     expect = "113 run, 134 not claimed, 1 deviates"
 
     def make(self, output_dir: Path) -> NeptuneCallback:
