@@ -78,7 +78,12 @@ def require_stored(case: Case, name: str, step: int, value: float) -> None:
 
 def comes_true(case: Case, holds: Callable[[], object]) -> bool:
     """Return whether something holds by the time that the subject's patience ends."""
-    deadline = monotonic() + case.subject.patience
+    return in_time(holds, case.subject.patience)
+
+
+def in_time(holds: Callable[[], object], seconds: float = 30.0) -> bool:
+    """Return whether something holds within so many seconds; a process takes long to begin."""
+    deadline = monotonic() + seconds
     while not holds():
         if monotonic() > deadline:
             return False

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from time import monotonic, sleep
@@ -15,18 +14,10 @@ from typing import Any
 from callback_contract._case import Case
 from callback_contract._heard import Heard, heard
 from callback_contract._rule import ContractViolation, require, rule
-from callback_contract._stored import said
+from callback_contract._stored import in_time, said
 from callback_core.tracking import TrackerCallback
 
 _MEND = "Let Tracker.settings return what makes the tracker elsewhere; leave the rest."
-
-
-def _in_time(holds: Callable[[], Any]) -> bool:
-    """Return whether something holds within half a minute: a process takes long to begin."""
-    deadline = monotonic() + 30
-    while not holds() and monotonic() < deadline:
-        sleep(0.02)
-    return bool(holds())
 
 
 def _in_a_process(case: Case, **options: Any) -> Any:
@@ -51,7 +42,7 @@ def a_process_delivers_all(case: Case) -> None:
         training.begin()
         for step in (1, 2, 3):
             training.step({"loss": step / 8})
-        _in_time(told.points)
+        in_time(told.points)
         during = callback.state_dict()["run_id"]
         training.end()
     require(told.points() == [(1, 0.125), (2, 0.25), (3, 0.375)], f"it has {told.points()}")
@@ -80,7 +71,7 @@ def a_process_that_hangs_is_begun_anew(case: Case) -> None:
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.125})
-    again = _in_time(lambda: len(told.calls("open")) > 1)
+    again = in_time(lambda: len(told.calls("open")) > 1)
     back.touch()
     training.end()
     require(again, "a call that hung was not begun anew")
@@ -116,7 +107,7 @@ def a_process_outlives_a_training_that_is_killed(case: Case) -> None:
         finally:
             os._exit(1)
     os.waitpid(child, 0)
-    _in_time(lambda: told.status)
+    in_time(lambda: told.status)
     require(told.points() == [(1, 0.125), (2, 0.25)], f"it has {told.points()}")
     require(told.status == ["failed"], f"it was closed as {told.status}")
 
@@ -136,7 +127,7 @@ def a_process_is_ended_at_the_limit(case: Case) -> None:
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.125})
-    _in_time(lambda: told.calls("open", failed=True))
+    in_time(lambda: told.calls("open", failed=True))
     with said() as lines:
         begun = monotonic()
         training.end()
@@ -147,7 +138,7 @@ def a_process_is_ended_at_the_limit(case: Case) -> None:
     log = Path(about[0].partition(", see ")[2].partition(".log")[0] + ".log")
     require("open is to fail" in log.read_text(), f"in {log.name} there is {log.read_text()!r}")
     opened = told.calls("open", failed=True)
-    _in_time(lambda: not _is_alive(opened[0]["pid"]))
+    in_time(lambda: not _is_alive(opened[0]["pid"]))
     require(not _is_alive(opened[0]["pid"]), "the process is still there")
 
 
@@ -210,7 +201,7 @@ def a_process_waits_for_a_training_that_is_slow(case: Case) -> None:
     with said() as lines:
         training.begin()
         training.step({"loss": 0.125})
-        _in_time(told.points)
+        in_time(told.points)
         sleep(2.4)
         training.step({"loss": 0.25})
         training.end()

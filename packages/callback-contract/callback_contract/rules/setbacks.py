@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
-from time import monotonic, process_time, sleep, time
+from time import monotonic, process_time, time
 from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._heard import Told, after_a_step, heard, losses, trained
 from callback_contract._killed import held_elsewhere, journal_of
 from callback_contract._rule import require, rule
-from callback_contract._stored import comes_true, said
+from callback_contract._stored import comes_true, in_time, said
 
 NAMES: Final = ("train/a", "train/b", "train/c")
 
@@ -347,9 +347,8 @@ def between_two_tries_there_is_a_pause(case: Case) -> None:
 
 def _three_failures(told: Told) -> list[float]:
     """Wait until the run was not opened three times, and return when; the next is 4 s away."""
-    deadline = monotonic() + 20.0
-    while len(failed := told.calls("open", failed=True)) < 3 and monotonic() < deadline:
-        sleep(0.02)
+    in_time(lambda: len(told.calls("open", failed=True)) >= 3, 20.0)
+    failed = told.calls("open", failed=True)
     require(len(failed) == 3, f"in 20 s, the run was tried to be opened {len(failed)} times")
     return [call["begun"] for call in failed]
 
