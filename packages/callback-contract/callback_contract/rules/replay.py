@@ -51,7 +51,7 @@ def _left_behind(case: Case, training: Any) -> None:
     left = case.output_dir.parent / "left"
     shutil.copytree(case.output_dir, left)
     training.end()
-    shutil.rmtree(case.output_dir)
+    case.output_dir.rename(case.output_dir.parent / "ended")  # a thread may still write in there
     left.rename(case.output_dir)
     for lock in case.output_dir.rglob("*.lock"):
         lock.unlink()
