@@ -13,6 +13,7 @@ import json
 import os
 import py_compile
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,9 @@ CONTRACT = ROOT / "callback-contract"
 TARGET = 0.85
 CONTROL_EVERY = 50
 """After so many mutants the contract is checked of a copy without a change."""
+
+KILLED = re.compile(r"(?!SURVIVES).+? +([\w/]+\.py:\d+ .*)")
+"""A line that says which mutant was killed."""
 
 CALLBACKS = ("default_flow", "printer", "progress", "early_stopping")
 OF_TRACKING = (
@@ -254,6 +258,12 @@ def reasons_in(file: Path) -> dict[str, str]:
     return {text.strip(): reason for text, _, reason in said}
 
 
+def killed_in(files: Iterable[Path]) -> set[str]:
+    """Return the mutants that earlier runs say on their standard error to have been killed."""
+    lines = (line for file in files for line in file.read_text("utf-8").splitlines())
+    return {found[1] for line in lines if (found := KILLED.match(line))}
+
+
 def main() -> int:
     """Check a sample of the mutants, print what came of them, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -264,6 +274,10 @@ def main() -> int:
     parser.add_argument("--module", action="append", help="of these only", choices=modules)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--check", action="store_true", help="exit with 1 below the target")
+    parser.add_argument(
+        "--after", action="append", type=Path, default=[], metavar="FILE",
+        help="standard error of an earlier run: what it killed is not run again",
+    )  # fmt: skip
     parser.add_argument("--reasons", type=Path, default=HERE / "survivors.txt")
     options = parser.parse_args()
 
@@ -273,20 +287,27 @@ def main() -> int:
     random.Random(options.seed).shuffle(mutants)  # so that a larger sample has a smaller one in it
     sample = mutants[: options.sample or None]
     reasons = reasons_in(options.reasons)
+    known = killed_in(options.after)
     memory, begun = Path("/dev/shm"), monotonic()
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         run = Run(Path(folder), options.jobs)
         try:
             run.find_out(suites_for(chosen))
-            met = [bool(run.checks_of(mutant)) for mutant in sample]
-            killed = iter(run.kill([m for m, ran in zip(sample, met, strict=True) if ran]))
+            left = [mutant for mutant in sample if str(mutant) not in known]
+            met = [mutant for mutant in left if run.checks_of(mutant)]
+            survive = {str(m) for m, by in zip(met, run.kill(met), strict=True) if not by}
         finally:
             run.close()
-    fates = [("killed" if next(killed) else "survives") if ran else "not reached" for ran in met]
-    fates = [
-        "of no consequence" if fate != "killed" and str(mutant) in reasons else fate
-        for mutant, fate in zip(sample, fates, strict=True)
-    ]
+    unreached = {str(mutant) for mutant in left} - {str(mutant) for mutant in met}
+
+    def fate(mutant: str) -> str:
+        if mutant not in survive | unreached:
+            return "killed"
+        if mutant in reasons:
+            return "of no consequence"
+        return "survives" if mutant in survive else "not reached"
+
+    fates = [fate(str(mutant)) for mutant in sample]
     print(f"a sample of {len(sample)} of {len(mutants)} mutants, seed {options.seed}")
     print(f"{len(run.seconds)} checks of {len(SUITES)} suites, {monotonic() - begun:.0f} s")
     place = {str(mutant): number for number, mutant in enumerate(everything)}
