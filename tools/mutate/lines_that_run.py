@@ -36,7 +36,8 @@ class Trace:
         for file in self._into.iterdir():
             for line in file.read_text().splitlines():
                 module, _, at = line.rpartition(":")
-                ran.add((module, int(at)))
+                if at.isdigit():  # or cut off: by a kill, or where a rule has filled the disk
+                    ran.add((module, int(at)))
             file.unlink()
         lines: dict[str, list[int]] = {}
         for module, number in sorted(ran):
@@ -70,6 +71,6 @@ def trace_if_asked() -> None:
                 known.add(line)
                 waiting.extend(f"{line[0]}:{line[1]}\n".encode())
                 with suppress(OSError):  # where a rule has filled the disk
-                    del waiting[: os.write(file, waiting)]
+                    del waiting[: os.write(file, bytes(waiting))]  # other threads add to it
 
         trace(Path(core), note)
