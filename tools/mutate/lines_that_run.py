@@ -10,6 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+Line = tuple[str, int]
+"""A module's path in the core, and the number of a line."""
+
 VARIABLE = "CONTRACT_TRACE"
 """Environment variable that says to processes that are started what to trace, and where to."""
 
@@ -23,11 +26,12 @@ class Trace:
     """
 
     def __init__(self, core: Path, into: Path) -> None:
-        self._into = into
+        self._into, pid, elsewhere = into, os.getpid(), Noted(into)
         into.mkdir()
-        self._ran: set[tuple[str, int]] = set()
+        self._ran: set[Line] = set()
         os.environ[VARIABLE] = os.pathsep.join((str(core), str(into)))
-        trace(core, self._ran.add)
+        ran = self._ran.add
+        trace(core, lambda line: ran(line) if os.getpid() == pid else elsewhere.note(line))
 
     def taken(self) -> dict[str, list[int]]:
         """Return which lines ran since it was called before."""
@@ -45,7 +49,32 @@ class Trace:
         return lines
 
 
-def trace(core: Path, note: Callable[[tuple[str, int]], Any]) -> None:
+class Noted:
+    """Notes lines in a file of this process, and of each that is forked from it.
+
+    Args:
+        into: The directory of the files.
+    """
+
+    def __init__(self, into: Path) -> None:
+        self._into, self._pid = into, 0
+
+    def note(self, line: Line) -> None:
+        """Note a line, at once: the process may be killed any time."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._known: set[Line] = set()
+            self._waiting = bytearray()
+            path = self._into / str(self._pid)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        if line not in self._known:
+            self._known.add(line)
+            self._waiting.extend(f"{line[0]}:{line[1]}\n".encode())
+            with suppress(OSError):  # where a rule has filled the disk
+                del self._waiting[: os.write(self._file, bytes(self._waiting))]
+
+
+def trace(core: Path, note: Callable[[Line], Any]) -> None:
     """Have `note` told of each line of `core` that runs, in all threads of this process."""
     begins = str(core) + os.sep
 
@@ -62,15 +91,4 @@ def trace_if_asked() -> None:
     """Trace this process, where the one that has started it says so."""
     if VARIABLE in os.environ:
         core, into = os.environ[VARIABLE].split(os.pathsep)
-        file = os.open(f"{into}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        known: set[tuple[str, int]] = set()
-        waiting = bytearray()
-
-        def note(line: tuple[str, int]) -> None:
-            if line not in known:  # at once, since it may be killed any time
-                known.add(line)
-                waiting.extend(f"{line[0]}:{line[1]}\n".encode())
-                with suppress(OSError):  # where a rule has filled the disk
-                    del waiting[: os.write(file, bytes(waiting))]  # other threads add to it
-
-        trace(Path(core), note)
+        trace(Path(core), Noted(Path(into)).note)

@@ -22,6 +22,9 @@ _ERRORS: Mapping[str, type[Exception]] = {
 }
 
 
+RETRY_AFTER: Final = 0.05
+"""Seconds after which a `Heard` that fails is tried again, unless a rule says otherwise."""
+
 IN_THE_TRAININGS_THREAD: Final = ("adopt", "begin", "release")
 """What a tracker is told by the training itself."""
 
@@ -37,7 +40,7 @@ class Heard(Tracker):
         adopts: The run that the user has opened.
         disabled: Whether it is switched off.
         bound: Whether it can be made in this process only.
-        limits: What it can take, by the names of `Limits`.
+        limits: What it can take, by the names of `Limits`. It is tried again soon.
         fails: By the names of methods, how they fail: `error` is the name of what is raised,
             `seconds` how long it takes; `times` how often, `point` for which name of a point only,
             and `until` names a file that ends it.
@@ -59,7 +62,7 @@ class Heard(Tracker):
     ) -> None:
         self._settings = {n: v for n, v in locals().items() if n not in ("self", "__class__")}
         self.path, self.name, self.rewinds = path, named, rewinds  # type: ignore[misc]
-        self.limits = Limits(**{"text": True, **(limits or {})})
+        self.limits = Limits(**{"text": True, "retry_after": RETRY_AFTER, **(limits or {})})
         self.run = ""
         self._failed: dict[str, int] = {}
 

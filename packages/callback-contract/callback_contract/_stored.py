@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -89,6 +91,20 @@ def in_time(holds: Callable[[], object], seconds: float = 30.0) -> bool:
             return False
         sleep(0.02)
     return True
+
+
+@contextmanager
+def once(holds: Callable[[], object], there: Path) -> Iterator[None]:
+    """Make the file `there` as soon as something holds, while the block runs."""
+
+    def wait() -> None:
+        in_time(holds)
+        there.touch()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
 
 
 @contextmanager

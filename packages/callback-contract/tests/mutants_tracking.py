@@ -18,7 +18,6 @@ from functools import wraps
 from pathlib import Path
 from time import sleep
 from typing import Any, ClassVar
-from unittest.mock import ANY
 
 from mutants import mutant
 from reference_tracker import ReferenceCallback, Whole
@@ -366,7 +365,8 @@ class StaysInThisProcess(Wrong):
 class WaitsForOneThatHangs(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return self.delivery == "process" and self.open_limit == 0.3
+            hangs = "until" in str(how["fails"])
+            return self.delivery == "process" and self.open_limit == 0.3 and hangs
 
         def meddle(self, heard: Heard) -> None:
             self.open_limit = 60.0
@@ -455,6 +455,30 @@ class RewindsTooLittle(Wrong):
 @mutant("JRN-007")
 class DoesNotRewindWhatIsDoubtful(Wrong):
     patches = rewinds_otherwise(3, lambda to: None)
+
+
+@mutant("JRN-022")
+class RewindsToTheFirstStepAtMost(Wrong):
+    patches = rewinds_otherwise(4, lambda to: max(1, to))
+
+
+def takes_what_is_held(kept: Any) -> Any:
+    def lock(self: Any, path: Path) -> None:
+        try:
+            kept(self, path)
+        except BlockingIOError:
+            if not path.with_name("heard.log").exists():  # as where a process delivers
+                raise
+            self._path, self._file = path, None
+
+    return lock
+
+
+@mutant("JRN-023")
+class SendsWhatAnotherDoes(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.lock:FileLock.__init__": takes_what_is_held
+    }
 
 
 @mutant("JRN-008")
@@ -634,11 +658,11 @@ class TriesWithoutAPause(Wrong):
 class SleepsThroughTheEnd(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return fails(how, open={"error": "ConnectionError", "until": ANY})
+            return heard.limits.retry_after == 12.0
 
         def on_train_end(self, *args: Any, **kwargs: Any) -> None:
             if self.met:
-                sleep(3.0)
+                sleep(6.0)
             super().on_train_end(*args, **kwargs)
 
 
@@ -651,7 +675,7 @@ class SaysNothingOfWhatIsGone(Wrong):
 class LetsItsProcessDoze(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return self.delivery == "process" and self.open_limit == 0.6 and not how["fails"]
+            return self.delivery == "process" and self.open_limit == 0.3 and not how["fails"]
 
         def on_log(self, *args: Any, **kwargs: Any) -> None:
             heard: Any = self.tracker
@@ -787,3 +811,40 @@ class TellsTheProcessNothing(Wrong):
     patches: ClassVar[Patches] = {
         "callback_core.tracking.delivery:Delivery.start": without_what_is_beside
     }
+
+
+@mutant("TRK-045")
+class LeavesOpenWhatIsGone(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.recording:Recording.is_replaced_in": lambda kept: lambda *_: False
+    }
+
+
+@mutant("TRK-046")
+class KnowsNotHowItEnds(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.recording:Recording.before_end": lambda kept: (
+            lambda self, call: kept(self, lambda: (setattr(self, "ending", None), call())[1])
+        )
+    }
+
+
+@mutant("TRK-047")
+class KeepsCheckpointsForNobody(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.tracker:Tracker.takes_checkpoints": lambda kept: True
+    }
+
+
+@mutant("RPL-011")
+class ForgetsEachTime(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.consumer:Consumer._close": lambda kept: (
+            lambda self, status: (kept(self, status), setattr(self, "_rewound", False))[0]
+        )
+    }
+
+
+@mutant("RPL-012")
+class ShowsNoBar(Wrong):
+    patches: ClassVar[Patches] = {"tqdm:tqdm.update": lambda kept: lambda *_: None}

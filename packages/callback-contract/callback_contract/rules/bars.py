@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import sys
@@ -14,48 +12,11 @@ from typing import Any, Final
 
 from callback_contract._case import Case, Training
 from callback_contract._rule import require, rule
+from callback_contract._terminal import counts, watched
 from callback_contract._watching import elsewhere
 from callback_core import TrainerState
 
-_COUNT: Final = re.compile(r"(\d+)/(\d+)")
 _MEND: Final = "tqdm(total=state.max_steps, initial=state.global_step), and update() at each step."
-
-
-class _Terminal(io.StringIO):
-    """A terminal, wide enough for all that is written to it."""
-
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        """Return that it is one."""
-        return True
-
-
-@contextmanager
-def _watched(terminal: bool = True) -> Iterator[tuple[io.StringIO, io.StringIO]]:
-    """Take standard output and standard error, as terminals or as pipes, without tqdm's pauses."""
-    kind = _Terminal if terminal else io.StringIO
-    was = {name: os.environ.get(name) for name in ("TQDM_MININTERVAL", "TQDM_DISABLE")}
-    os.environ.pop("TQDM_DISABLE", None)
-    import tqdm
-
-    monitor, tqdm.tqdm.monitor_interval = tqdm.tqdm.monitor_interval, 0
-    try:
-        with (
-            contextlib.redirect_stdout(kind()) as output,
-            contextlib.redirect_stderr(kind()) as error,
-        ):
-            yield output, error
-    finally:
-        tqdm.tqdm.monitor_interval = monitor
-        for name, value in was.items():
-            if value is not None:
-                os.environ[name] = value
-
-
-def _counts(text: str) -> list[tuple[int, int]]:
-    """Return the counts `n/total` that were drawn, in order."""
-    return [(int(n), int(total)) for n, total in _COUNT.findall(text)]
 
 
 def _steps(training: Training, number: int, at_once: int = 1) -> None:
@@ -74,25 +35,25 @@ def _steps(training: Training, number: int, at_once: int = 1) -> None:
 )
 def the_bar_of_training_goes_to_its_end(case: Case) -> None:
     """In a terminal, a bar goes from 0 to `max_steps`, and stands there when training has ended."""
-    with _watched() as (_, error):
+    with watched() as (_, error):
         training = case.training()
         training.begin()
-        first = _counts(error.getvalue())
+        first = counts(error.getvalue())
         _steps(training, 2)
         _steps(training, 1, at_once=2)
         training.end()
         training.fire("on_step_end")
-    drawn = _counts(error.getvalue())
+    drawn = counts(error.getvalue())
     require(first[:1] == [(0, 4)], f"when training began, the bar was at {first}")
     require(drawn[-1:] == [(4, 4)], f"when it had ended, the bar had been at {drawn}")
     require(error.getvalue().endswith("\n"), "the bar of training is not left to be read")
-    with _watched() as (_, error):
+    with watched() as (_, error):
         training = case.training()
         training.state.max_steps = 1
         training.begin()
         _steps(training, 1)
         training.end()
-    drawn = _counts(error.getvalue())
+    drawn = counts(error.getvalue())
     require(drawn[-1:] == [(1, 1)], f"of a training of one step it drew {error.getvalue()!r}")
 
 
@@ -106,13 +67,13 @@ def the_bar_of_training_goes_to_its_end(case: Case) -> None:
 )
 def the_bar_of_a_resumed_training_begins_where_it_does(case: Case) -> None:
     """The bar of a resumed training begins at its step, and moves by the steps that are done."""
-    with _watched() as (_, error):
+    with watched() as (_, error):
         state = TrainerState(global_step=50, epoch=1.0, max_steps=52, num_train_epochs=2)
         training = case.training(state=state)
         training.begin()
         _steps(training, 2)
         training.end()
-    drawn = _counts(error.getvalue())
+    drawn = counts(error.getvalue())
     require(drawn[:1] == [(50, 52)] and drawn[-1] == (52, 52), f"the bar was at {drawn}")
 
 
@@ -127,14 +88,14 @@ def the_bar_of_a_resumed_training_begins_where_it_does(case: Case) -> None:
 def a_training_without_an_end_is_counted(case: Case) -> None:
     """Where `max_steps` is not known, the bar counts the steps and shows no end."""
     for unknown in (-1, 0):
-        with _watched() as (_, error):
+        with watched() as (_, error):
             training = case.training()
             training.state.max_steps = unknown
             training.begin()
             _steps(training, 3)
             training.end()
         text = error.getvalue()
-        require(not _counts(text) and "3it" in text, f"with max_steps={unknown} it drew {text!r}")
+        require(not counts(text) and "3it" in text, f"with max_steps={unknown} it drew {text!r}")
 
 
 def _evaluates(training: Training, batches: int, loader: Any, event: str = "on_evaluate") -> None:
@@ -156,19 +117,19 @@ def _evaluates(training: Training, batches: int, loader: Any, event: str = "on_e
 def an_evaluation_has_a_bar_of_its_own(case: Case) -> None:
     """An evaluation and a prediction have a bar from the first batch to the last, each from 0."""
     for event in ("on_evaluate", "on_predict"):
-        with _watched() as (_, error):
+        with watched() as (_, error):
             training = case.training()
             _evaluates(training, 3, loader := [0] * 30, "")
-            drawn = _counts(error.getvalue())
+            drawn = counts(error.getvalue())
             require(drawn[:1] == [(0, 30)], f"the bar of an evaluation began at {drawn}")
             _evaluates(training, 27, loader, event)
             before = len(error.getvalue())
-            begun = _counts(error.getvalue()).count((0, 30))
+            begun = counts(error.getvalue()).count((0, 30))
             require(begun == 1, f"30 batches of one evaluation have {begun} bars")
             _evaluates(training, 1, loader, "")
-            again = _counts(error.getvalue()[before:])
+            again = counts(error.getvalue()[before:])
             training.fire(event, metrics={})
-        require((30, 30) in drawn or (30, 30) in _counts(error.getvalue()), "it never was full")
+        require((30, 30) in drawn or (30, 30) in counts(error.getvalue()), "it never was full")
         require(again[:1] == [(0, 30)], f"the next evaluation's bar began at {again}")
 
 
@@ -182,17 +143,17 @@ def an_evaluation_has_a_bar_of_its_own(case: Case) -> None:
 )
 def an_evaluation_after_one_that_failed_has_a_bar_of_its_own(case: Case) -> None:
     """An evaluation that follows one that has broken off begins its bar at 0."""
-    with _watched() as (_, error):
+    with watched() as (_, error):
         training = case.training()
         _evaluates(training, 2, [0] * 30, "")
         before = len(error.getvalue())
         _evaluates(training, 1, other := [0] * 20, "")
-        drawn = _counts(error.getvalue()[before:])
+        drawn = counts(error.getvalue()[before:])
         require((0, 20) in drawn, f"after one that broke off, the bar was at {drawn}")
         _evaluates(training, 19, other, "")
         before = len(error.getvalue())
         _evaluates(training, 1, other, "")
-        drawn = _counts(error.getvalue()[before:])
+        drawn = counts(error.getvalue()[before:])
         require((0, 20) in drawn, f"after one without an event, the bar was at {drawn}")
         training.fire("on_evaluate", metrics={})
         before = len(error.getvalue())
@@ -200,7 +161,7 @@ def an_evaluation_after_one_that_failed_has_a_bar_of_its_own(case: Case) -> None
         training.step()
         training.begin()
         training.end()
-    drawn = _counts(error.getvalue()[before:])
+    drawn = counts(error.getvalue()[before:])
     require(drawn.count((1, 4)) >= 3, f"after a training without an end, the bar was at {drawn}")
 
 
@@ -222,10 +183,10 @@ class _Endless:
 def an_evaluation_of_a_stream_is_counted(case: Case) -> None:
     """Where the data loader has no length, the bar of an evaluation counts the batches."""
     for loader in (_Endless(), iter(()), None):
-        with _watched() as (_, error):
+        with watched() as (_, error):
             _evaluates(case.training(), 2, loader)
         text = error.getvalue()
-        require(not _counts(text) and "it" in text, f"of a stream it drew {text!r}")
+        require(not counts(text) and "it" in text, f"of a stream it drew {text!r}")
 
 
 @rule(
@@ -238,7 +199,7 @@ def an_evaluation_of_a_stream_is_counted(case: Case) -> None:
 )
 def another_process_draws_nothing(case: Case) -> None:
     """A process that is not the main one draws no bar, of a training or of an evaluation."""
-    with _watched() as (output, error):
+    with watched() as (output, error):
         training = case.training(state=elsewhere())
         training.live()
     drawn = output.getvalue() + error.getvalue()
@@ -256,7 +217,7 @@ def another_process_draws_nothing(case: Case) -> None:
 def no_bar_where_nobody_looks(case: Case) -> None:
     """In a pipe, and where `TQDM_DISABLE` is set, there is no bar, and the logs are there."""
     for terminal in (False, True):
-        with _watched(terminal) as (output, error):
+        with watched(terminal) as (output, error):
             if terminal:
                 os.environ["TQDM_DISABLE"] = "1"
             try:
@@ -265,7 +226,7 @@ def no_bar_where_nobody_looks(case: Case) -> None:
                 os.environ.pop("TQDM_DISABLE", None)
         where = "with TQDM_DISABLE" if terminal else "in a pipe"
         drawn = output.getvalue() + error.getvalue()
-        require(not _COUNT.search(drawn) and "it/s" not in drawn, f"{where} it drew {drawn!r}")
+        require(not counts(drawn) and "it/s" not in drawn, f"{where} it drew {drawn!r}")
         require("'loss': 0.5" in output.getvalue(), f"{where} there were no logs")
 
 
@@ -279,7 +240,7 @@ def no_bar_where_nobody_looks(case: Case) -> None:
 )
 def the_bar_of_an_evaluation_in_a_training_goes_away(case: Case) -> None:
     """The bar of an evaluation within a training is taken away, and that of training stays."""
-    with _watched() as (_, error):
+    with watched() as (_, error):
         training = case.training()
         training.begin()
         _steps(training, 4)
@@ -289,10 +250,10 @@ def the_bar_of_an_evaluation_in_a_training_goes_away(case: Case) -> None:
         training.end()
     last = [part for part in re.split(r"[\r\n]|\x1b\[A", drawn) if part][-1]
     require(not last.strip(), f"the bar of an evaluation was left as {last!r}")
-    require((0, 30) in _counts(drawn), f"within a training, an evaluation drew {drawn!r}")
-    with _watched() as (_, error):
+    require((0, 30) in counts(drawn), f"within a training, an evaluation drew {drawn!r}")
+    with watched() as (_, error):
         _evaluates(case.training(), 30, [0] * 30)
-    require((30, 30) in _counts(error.getvalue()), "the bar of an evaluation alone is not left")
+    require((30, 30) in counts(error.getvalue()), "the bar of an evaluation alone is not left")
 
 
 @rule(
@@ -305,7 +266,7 @@ def the_bar_of_an_evaluation_in_a_training_goes_away(case: Case) -> None:
 )
 def long_strings_are_not_written_out(case: Case) -> None:
     """A logged string of more than 100 characters is a note of its length; one of 100 is not."""
-    with _watched() as (output, _):
+    with watched() as (output, _):
         training = case.training()
         training.begin()
         training.step({"short": "s" * 100, "long": "l" * 101, "inside": {"in": "i" * 300}})
@@ -341,7 +302,7 @@ def _in_a_notebook() -> Iterator[None]:
 )
 def a_notebook_has_one_bar_of_text(case: Case) -> None:
     """In a notebook without widgets, the bar of training is on standard output, and it alone."""
-    with _in_a_notebook(), _watched(terminal=False) as (output, error):
+    with _in_a_notebook(), watched(terminal=False) as (output, error):
         training = case.training()
         training.begin()
         _steps(training, 4)
@@ -350,7 +311,7 @@ def a_notebook_has_one_bar_of_text(case: Case) -> None:
         ended = output.getvalue()
         _evaluates(case.training(), 3, [0] * 40)
     require(not error.getvalue(), f"on standard error there is {error.getvalue()!r}")
-    drawn = _counts(ended)
+    drawn = counts(ended)
     require((0, 4) in drawn and (4, 4) in drawn, f"on standard output there is {ended!r}")
     require((0, 30) not in drawn, f"there is a bar below that of training: {ended!r}")
-    require((0, 40) in _counts(output.getvalue()), "an evaluation alone has no bar")
+    require((0, 40) in counts(output.getvalue()), "an evaluation alone has no bar")

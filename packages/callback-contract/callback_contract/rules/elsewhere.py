@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,8 +14,10 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._heard import Heard, heard
+from callback_contract._killed import journal_of, records_of
 from callback_contract._rule import ContractViolation, require, rule
-from callback_contract._stored import in_time, said
+from callback_contract._stored import in_time, once, said
+from callback_core import TrainerState
 from callback_core.tracking import TrackerCallback
 
 _MEND = "Let Tracker.settings return what makes the tracker elsewhere; leave the rest."
@@ -81,6 +84,20 @@ def a_process_that_hangs_is_begun_anew(case: Case) -> None:
     require(runs == {told.calls("log_metrics")[0]["run"]}, f"it was opened again as {runs}")
 
 
+def _killed_after(train: Callable[[], None]) -> None:
+    """Train in a process that is forked from this one, and is then killed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        try:
+            train()
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    os.waitpid(child, 0)
+
+
 @rule(
     "TRK-032",
     since=(1, 1),
@@ -90,25 +107,25 @@ def a_process_that_hangs_is_begun_anew(case: Case) -> None:
     mend=_MEND,
 )
 def a_process_outlives_a_training_that_is_killed(case: Case) -> None:
-    """Where the training is killed, the process delivers the rest, and closes the run as failed."""
-    callback, told = _in_a_process(case)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        child = os.fork()
-    if child == 0:
-        try:
-            training = case.training(callback)
-            training.begin()
-            training.step({"loss": 0.125})
-            while not told.points():
-                pass
-            training.step({"loss": 0.25})
-            os.kill(os.getpid(), signal.SIGKILL)
-        finally:
-            os._exit(1)
-    os.waitpid(child, 0)
+    """Where the training is killed, the process delivers the rest, and closes the run as failed.
+
+    It gives up where nothing moves for long, and not where all takes long.
+    """
+    slow = {"log_metrics": {"seconds": 0.1}}
+    callback, told = _in_a_process(case, fails=slow, limits={"batch_size": 1})
+    callback.open_limit = 0.3
+
+    def train() -> None:
+        training = case.training(callback)
+        training.begin()
+        training.step({"loss": 0.125})
+        in_time(told.points)
+        for loss in (0.25, 0.375, 0.5, 0.625, 0.75):
+            training.step({"loss": loss})
+
+    _killed_after(train)
     in_time(lambda: told.status)
-    require(told.points() == [(1, 0.125), (2, 0.25)], f"it has {told.points()}")
+    require(told.points() == [(n, n / 8) for n in range(1, 7)], f"it has {told.points()}")
     require(told.status == ["failed"], f"it was closed as {told.status}")
 
 
@@ -123,7 +140,7 @@ def a_process_is_ended_at_the_limit(case: Case) -> None:
     """At `flush_limit`, the process is ended; that is said, with where it has written why."""
     fails = {"open": {"error": "ConnectionError"}}
     callback, told = _in_a_process(case, fails=fails)
-    callback.flush_limit = 1.5
+    callback.flush_limit = 0.6
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.125})
@@ -132,7 +149,7 @@ def a_process_is_ended_at_the_limit(case: Case) -> None:
         begun = monotonic()
         training.end()
         took = monotonic() - begun
-    require(took < 4.0, f"with a flush_limit of 1.5 s the end took {took:.1f} s")
+    require(took < 4.0, f"with a flush_limit of 0.6 s the end took {took:.1f} s")
     about = [line for line in lines if "its process did not come to an end, see " in line]
     require(len(about) == 1 and "has not got 2 points" in about[0], f"it said {lines}")
     log = Path(about[0].partition(", see ")[2].partition(".log")[0] + ".log")
@@ -196,13 +213,13 @@ def one_that_cannot_be_made_elsewhere_is_refused(case: Case) -> None:
 def a_process_waits_for_a_training_that_is_slow(case: Case) -> None:
     """A process delivers what a training logs after a silence that is longer than all limits."""
     callback, told = _in_a_process(case)
-    callback.open_limit = 0.6
+    callback.open_limit = 0.3
     training = case.training(callback)
     with said() as lines:
         training.begin()
         training.step({"loss": 0.125})
         in_time(told.points)
-        sleep(2.4)
+        sleep(1.2)
         training.step({"loss": 0.25})
         training.end()
     require(told.points() == [(1, 0.125), (2, 0.25)], f"it has {told.points()}")
@@ -257,3 +274,51 @@ def a_process_finds_the_modules_of_this_one(case: Case) -> None:
         sys.path.remove(str(beside))
         sys.modules.pop(module, None)
     require(told.points() == [(1, 0.125)], f"it has {told.points()}, and said {lines}")
+
+
+@rule(
+    "JRN-023",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A process that still delivers what a killed training has left, and the training that is "
+    "resumed meanwhile, send one run (ray-project/ray#29916).",
+    mend=_MEND,
+)
+def two_that_deliver_a_run_that_is_resumed_send_each_point_once(case: Case) -> None:
+    """What a process still delivers of a killed training, the resumed one does not send again.
+
+    The process leaves out what the resumed training replaces, and closes the run as that one ends.
+    """
+    back = case.output_dir.parent / "back"
+    away = {"log_metrics": {"error": "ConnectionError", "until": str(back)}}
+    callback, told = _in_a_process(case, fails=away)
+
+    def train() -> None:
+        training = case.training(callback)
+        training.begin()
+        for loss in (0.125, 0.25):
+            training.step({"loss": loss})
+        in_time(lambda: told.calls("log_metrics", failed=True))
+
+    _killed_after(train)
+    resumed, _ = heard(case, fails=away)
+    resumed.delivery, resumed.flush_limit = "thread", 20.0
+    state = TrainerState(global_step=1, epoch=0.5, max_steps=4)
+    training = case.training(resumed, state=state)
+    training.begin()
+    training.fire("on_epoch_begin")
+    training.step({"loss": 0.5})
+    with once(lambda: _has_ended(case), back):
+        training.end()
+    others = {call["pid"] for call in told.calls("open")} - {os.getpid()}
+    in_time(lambda: not any(map(_is_alive, others)))
+    require(told.points() == [(1, 0.125), (2, 0.5)], f"it has {told.points()}")
+    require(told.status[-1:] == ["finished"], f"it was closed as {told.status}")
+    require(told.status.count("finished") == 1, f"it was closed as {told.status}")
+    runs = {call["run"] for call in told.calls("log_metrics", "close")}
+    require(len(runs) == 1, f"the points and the ends are in {len(runs)} runs")
+
+
+def _has_ended(case: Case) -> bool:
+    """Return whether it stands in the journal that the training has ended."""
+    return bool(records_of(journal_of(case.output_dir))[-1]["kind"] == "end")

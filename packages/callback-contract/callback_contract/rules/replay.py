@@ -11,8 +11,10 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._heard import Told, heard
+from callback_contract._killed import begin_anew, killed
 from callback_contract._rule import require, rule
-from callback_contract._stored import said
+from callback_contract._stored import comes_true, said
+from callback_contract._terminal import counts, watched
 from callback_contract._watching import silence
 from callback_core.tracking import replay
 
@@ -85,7 +87,7 @@ def delivers_what_is_pending_and_says_how_much(case: Case) -> None:
     told = _pending(case)
     for file in case.output_dir.glob("tracking/*/heard.tracker.json"):
         kept = json.loads(file.read_text())
-        kept["settings"]["fails"] = {"log_metrics": {"seconds": 0.7}}  # it is slow
+        kept["settings"]["fails"] = {"log_metrics": {"seconds": 0.3}}  # it is slow
         file.write_text(json.dumps(kept))
     code, text = _ran(case.output_dir)
     require(code == 0 and _has_all(told), f"it returned {code}, and sent {told.points()}: {text}")
@@ -108,12 +110,36 @@ def delivers_what_is_pending_and_says_how_much(case: Case) -> None:
     mend="Leave it to the command to close what nobody has ended.",
 )
 def closes_a_run_that_was_killed_as_failed(case: Case) -> None:
-    """A run whose training was killed is delivered to its last record, and closed as failed."""
+    """A run whose training was killed is delivered to its last record, and closed as failed.
+
+    So is one of which all was sent already, or all but a checkpoint: in the run that it has.
+    """
     told = _pending(case, ends=False)
     _is_there(case)
     code, text = _ran(case.output_dir)
     require(code == 0 and _has_all(told), f"it returned {code}, and sent {told.points()}: {text}")
     require(told.status == ["failed"] and "closed as failed" in text, f"it printed {text!r}")
+    away = {"log_files": {"error": "ConnectionError", "times": 99}}
+    for name, fails in (("all", None), ("files", away)):
+        begin_anew(case)
+        left, _, told = killed(case, LOSSES, 3, named=name, checkpoints=True, fails=fails)
+        run = told.calls("log_metrics")[0]["run"]
+        _mended(left, name)
+        code, text = _ran(left)
+        require(code == 0 and _has_all(told), f"it returned {code}: {text!r}")
+        require(told.status == ["failed"], f"what was sent and not closed is {told.status}")
+        of_run = {call["run"] for call in told.calls("log_files", "close")}
+        require(of_run == {run}, f"it was closed and sent files in {of_run}, and not in {run}")
+        files = [call["name"] for call in told.calls("log_files")]
+        require(files == ["checkpoint-3"], f"the checkpoints that it was sent are {files}")
+
+
+def _mended(output_dir: Path, named: str) -> None:
+    """Have the tracker fail no longer."""
+    for file in output_dir.glob(f"tracking/*/{named}.tracker.json"):
+        kept = json.loads(file.read_text())
+        kept["settings"]["fails"] = None
+        file.write_text(json.dumps(kept))
 
 
 @rule(
@@ -278,7 +304,7 @@ def says_what_was_left_out(case: Case) -> None:
 )
 def goes_on_where_it_came_to(case: Case) -> None:
     """A delivery that breaks off goes on where it came to: in the same run, and nothing twice."""
-    first = _pending(case, limits={"batch_size": 2})
+    first = _pending(case, limits={"batch_size": 2, "retry_after": 1.0})
     path = case.output_dir.parent / "heard is there"
     for file in case.output_dir.glob("tracking/*/heard.tracker.json"):
         kept = json.loads(file.read_text())
@@ -335,3 +361,52 @@ def gives_up_where_the_service_hangs(case: Case) -> None:
     require(done and done[0][0] == 1, f"it returned {done}")
     require("log_metrics has not come back for" in text, f"it printed {text!r} {told.status}")
     sys.stdout.flush()
+
+
+@rule(
+    "RPL-011",
+    since=(1, 1),
+    needs=["tracking"],
+    why="What is evaluated after the end belongs to the run, and must not cost what it has: "
+    "comet-ml/issue-tracking#536.",
+    mend="Rewind in open where opening.rewind_to says so, and only there.",
+)
+def delivers_what_was_logged_after_the_end(case: Case) -> None:
+    """What was logged after the end is delivered behind it, and nothing is forgotten for it."""
+    there = case.output_dir.parent / "there"
+    fails = {"log_metrics": {"error": "ConnectionError", "until": str(there)}}
+    callback, told = heard(case, rewinds=True, fails=fails)
+    callback.flush_limit = 0.0
+    training = case.training(callback)
+    training.begin()
+    for loss in LOSSES:
+        training.step({"loss": loss})
+    comes_true(case, lambda: told.calls("log_metrics", failed=True))
+    training.end()
+    training.evaluate({"eval_late": 0.5})
+    there.touch()
+    code, text = _ran(case.output_dir)
+    late = told.points("eval/late")
+    require(code == 0 and _has_all(told) and late == [(3, 0.5)], f"it sent {late}: {text!r}")
+    forgets = [call["rewind_to"] for call in told.calls("open")]
+    require(forgets[-1] is None, f"it was told to forget from {forgets} on, each time")
+    require(told.status[-2:] == ["finished"] * 2, f"it was closed {told.status}")
+
+
+@rule(
+    "RPL-012",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A command that says nothing for an hour is stopped by whoever waits for it.",
+    mend="Leave the bar to the command.",
+)
+def shows_how_far_it_is(case: Case) -> None:
+    """In a terminal, a bar goes from no point to all that are pending."""
+    told = _pending(case, limits={"batch_size": 1})
+    _is_there(case)
+    with watched() as (_, error):
+        code = replay.main([str(case.output_dir)])
+    drawn = counts(error.getvalue())
+    require(code == 0 and _has_all(told), f"it returned {code}, and sent {told.points()}")
+    rising = drawn == sorted(drawn) and {total for _, total in drawn} == {6}
+    require(rising and drawn[-1:] == [(6, 6)], f"of six points, the bar was at {drawn}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from pathlib import Path
 from time import time
 from typing import Any
@@ -12,6 +14,7 @@ from callback_contract._heard import heard, trained
 from callback_contract._rule import require, rule
 from callback_contract._stored import comes_true, said
 from callback_core import TrainerState
+from callback_core.tracking import Recording
 
 
 @rule(
@@ -135,7 +138,8 @@ def what_follows_the_end_is_sent_to_its_run(case: Case) -> None:
 def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
     """A checkpoint is there, whole, when it is sent, whatever the loop does to it, and not after.
 
-    One that is not taken is not asked for.
+    One that is saved once more is sent as it is then. One that is not taken is not asked for, and
+    where the loop does not say which it is, it is that of the step.
     """
     callback, told = heard(case, checkpoints=True, fails={"open": {"seconds": 0.2}})
     training = case.training(callback)
@@ -153,6 +157,16 @@ def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
     require(("checkpoint-1", 1, files) in found, f"of {files}, this was sent: {found}")
     left = [*case.output_dir.glob("tracking/*/files/*/*")]
     require(not left, f"what was sent is kept: {left}")
+    callback, told = heard(case, "again", checkpoints=True, fails={"open": {"seconds": 0.2}})
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.5})
+    saved = training.save()
+    (saved / "model.safetensors").unlink()
+    training.fire("on_save")
+    training.end()
+    sent = [(call["name"], [*call["files"]]) for call in told.calls("log_files")]
+    require(sent[:1] == [("checkpoint-1", ["trainer_state.json"])], f"it was sent {sent}")
     callback, told = heard(case, "other")
     training = case.training(callback)
     training.begin()
@@ -206,3 +220,95 @@ def a_training_that_ends_before_it_begins_is_there(case: Case) -> None:
     require(told.status == ["failed"], f"it was closed {told.status}")
     sent = [call for call in told.names if call in ("open", "log_parameters", "close")]
     require(sent == ["open", "log_parameters", "close"], f"the tracker was told {told.names}")
+
+
+@rule(
+    "TRK-045",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A loop that raises and says nothing, in a notebook or a search, leaves a run that shows "
+    "as running for ever: huggingface/transformers#30333.",
+    mend="Leave it to TrackerCallback to end what is over.",
+)
+def what_a_loop_has_left_is_closed_when_another_begins(case: Case) -> None:
+    """A training that is gone is closed as failed when the next begins, and then let go of.
+
+    An error of its tracker costs the next nothing. One that is resumed in the same process is
+    closed too; one that still goes on is left alone.
+    """
+    left, told_left = heard(case, "left", fails={"release": {"error": "RuntimeError"}})
+    training = case.training(left)
+    training.begin()
+    training.step({"loss": 0.5})
+    recording = Recording.of(training.state)
+    require(recording is not None, "a training that goes on is not found by its state")
+    goes, kept = weakref.ref(recording), weakref.ref(training.state)
+    going, told_going = heard(case, "going")
+    beside = case.training(going)
+    beside.begin()
+    beside.step({"loss": 0.25})
+    require(not told_left.status, "a training that goes on was closed when another began")
+    del training, recording
+    gc.collect()
+    require(kept() is None, "the state of a training that is gone is kept")
+    next_one, told_next = heard(case, "next")
+    resumed = case.training(next_one, state=TrainerState(global_step=1, epoch=0.5, max_steps=4))
+    next_one.load_state_dict(going.state_dict())
+    resumed.begin()
+    require(told_left.status == ["failed"], f"what was gone was closed {told_left.status}")
+    require(told_going.status == ["failed"], f"what is resumed was closed {told_going.status}")
+    resumed.step({"loss": 0.125})
+    resumed.end()
+    found = told_next.points()
+    require(found == [(1, 0.25), (2, 0.125)], f"one that is new to the resumed run has {found}")
+    late, told_late = heard(case, "late")
+    resumed.callbacks.append(late)
+    resumed.evaluate({"eval_loss": 0.5})
+    comes_true(case, lambda: told_late.points("eval/loss"))
+    folders = len([*case.output_dir.glob("tracking/*")])
+    require(folders == 2, f"two runs, and a tracker that comes late, are kept in {folders} folders")
+    require(told_late.points("eval/loss") == [(2, 0.5)], f"it has {told_late.points('eval/loss')}")
+    left.tracker = going.tracker = None
+    left._recording = None
+    gc.collect()
+    Recording.of(resumed.state)
+    gc.collect()
+    require(goes() is None, "what is over, and nobody has, is kept")
+
+
+@rule(
+    "TRK-046",
+    since=(1, 1),
+    needs=["tracking"],
+    why="What is known only at the end, as the energy that was used, came when the run was closed.",
+    mend="Give it to Recording.before_end, which calls it before the trackers are closed.",
+)
+def what_is_to_be_logged_at_the_end_is(case: Case) -> None:
+    """What `Recording.before_end` is given is called once, before the run is closed.
+
+    It knows how the training ends. What it raises is logged, and all else is done.
+    """
+    callback, told = heard(case)
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.5})
+    recording = Recording.of(training.state)
+    require(recording is not None, "a training that goes on is not found by its state")
+    assert recording is not None
+    endings: list[Any] = []
+
+    def fail() -> None:
+        raise ArithmeticError("of no meter")
+
+    def log() -> None:
+        endings.append(recording.ending)
+        training.log({"energy": 0.25})
+
+    recording.before_end(fail)
+    recording.before_end(log)
+    with said() as lines:
+        training.end(DIED)
+    require(endings == ["failed"], f"it was called when the training ended as {endings}")
+    require(told.points("train/energy") == [(1, 0.25)], f"{told.points('train/energy')} was sent")
+    require(told.names[-1] == "close", f"the last call is {told.names[-1]}")
+    require(any("logged at the end is missing" in line for line in lines), f"it said {lines}")

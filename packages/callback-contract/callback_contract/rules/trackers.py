@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from time import monotonic, time
 from typing import Any
 
 from callback_contract._case import Case, Config
-from callback_contract._heard import IN_THE_TRAININGS_THREAD, after_a_step, heard, losses, trained
+from callback_contract._heard import (
+    IN_THE_TRAININGS_THREAD,
+    Heard,
+    after_a_step,
+    heard,
+    losses,
+    trained,
+)
 from callback_contract._rule import ContractViolation, require, rule
 from callback_contract._stored import comes_true, said
 from callback_core import TrainerState
-from callback_core.tracking import TrackerCallback
+from callback_core.tracking import Tracker, TrackerCallback
 
 
 @rule(
@@ -88,7 +96,8 @@ def a_thread_delivers_beside_the_training(case: Case) -> None:
 )
 def inline_delivers_in_the_trainings_thread(case: Case) -> None:
     """With `delivery="inline"`, the training's thread calls, and a point is there at once."""
-    callback, told = heard(case, fails={"log_metrics": {"error": "ConnectionError", "times": 1}})
+    fails = {"log_metrics": {"error": "ConnectionError", "times": 1}}
+    callback, told = heard(case, fails=fails, limits={"retry_after": 0.5})
     callback.delivery = "inline"
     training = case.training(callback)
     training.begin()
@@ -145,13 +154,17 @@ def a_point_has_its_time_and_epoch(case: Case) -> None:
     training.begin()
     training.step({"loss": 0.5, "note": "a"})
     training.step({"loss": 0.25})
+    training.log({"loss": 0.125})
     logged = time()
     training.end()
     points = [
         point for call in told.calls() for point in call["points"] if point[0] != "train/epoch"
     ]
+    epochs = told.points("train/epoch")
+    require(epochs == [(1, 0.5), (2, 1.0)], f"the epochs are {epochs}")
     found = [(name, step, epoch) for name, _, step, _, epoch in points]
     expected = [("train/loss", 1, 0.5), ("train/note", 1, 0.5), ("train/loss", 2, 1.0)]
+    expected += [("train/loss", 2, 1.0)]  # logged twice at the step, which has one epoch
     require(sorted(found) == sorted(expected), f"the points are {found}")
     require(all(before <= point[3] <= logged for point in points), "a point has another time")
     epochs = told.points("train/epoch")
@@ -312,3 +325,40 @@ def another_process_is_silent(case: Case) -> None:
     require(not calls, f"the tracker was asked {calls}")
     require(not lines, f"it said {lines}")
     require(not [*case.output_dir.glob("tracking/*")], "something is recorded")
+
+
+@rule(
+    "TRK-047",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Most stores have points and parameters, and no more: who writes a tracker for one should "
+    "not have to say what it has not.",
+    mend="Leave to Tracker what the store has nothing of its own for.",
+)
+def what_a_tracker_does_not_say_is_as_for_most(case: Case) -> None:
+    """Of a tracker that says no more than it must, what there is one of is sent as points.
+
+    It is sent no checkpoint, and made elsewhere without arguments.
+    """
+
+    class Least(Heard):
+        """Has of its own only what each tracker must have."""
+
+        log_summary = Tracker.log_summary
+        settings = Tracker.settings
+        takes_checkpoints = Tracker.takes_checkpoints
+
+    callback, told = heard(case)
+    callback.tracker = Least(str(told.path))
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.5})
+    training.save()
+    training.log({"train_runtime": 0.25})
+    training.end()
+    found = [call["call"] for call in told.calls() if call["points"]]
+    require({*found} == {"log_metrics"}, f"points were sent by {found}")
+    require(told.points("train/train_runtime") == [(1, 0.25)], f"it has {told.points()}")
+    require(not [*case.output_dir.glob("tracking/*/files")], "checkpoints are kept for it")
+    [made] = case.output_dir.glob("tracking/*/*.tracker.json")
+    require(json.loads(made.read_text())["settings"] == {}, f"it is made by {made.read_text()}")

@@ -225,6 +225,7 @@ class TrackerCallback(TrainerCallback):
             self._delivery.consumer.training_ended(recording.ended)
             self._delivery.hurry()
 
+    @never_raises
     def end(self, status: Status) -> None:
         """End the training that goes on, if one does, and wait for the tracker to its limit."""
         recording, delivery = self._recording, self._delivery

@@ -78,7 +78,6 @@ class Consumer:
         past = self._past or self._start()
         if not self._begin:
             return
-        self._flush()
         for record in read(self.folder.journal, self._read_to):
             if record.start >= past.size and record.kind == "begin" and record.content["resumed"]:
                 self._restart()  # what has been delivered since may be superseded

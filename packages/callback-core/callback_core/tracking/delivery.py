@@ -107,11 +107,13 @@ class Attempts:
     Attributes:
         failure: Why the last one failed; `None` where it did not.
         hopeless: Whether that was a module or a setting that is missing.
+        retry_after: Seconds between two attempts when somebody waits.
     """
 
     def __init__(self, consumer: Consumer, longest_pause: float = LONGEST_PAUSE) -> None:
         self.failure: str | None = None
         self.hopeless = False
+        self.retry_after = consumer.tracker.limits.retry_after
         self._consumer, self._longest_pause = consumer, longest_pause
         self._in_a_row = 0
         self._said = False
@@ -140,7 +142,7 @@ class Attempts:
                     self._consumer.name,
                     exc_info=error,
                 )
-            return min(self._longest_pause, 0.5 * 2.0 ** min(self._in_a_row, 16))
+            return min(self._longest_pause, self.retry_after * 2.0 ** min(self._in_a_row - 1, 16))
         self._in_a_row, self.failure, self.hopeless = 0, None, False
         return POLL
 
@@ -209,7 +211,8 @@ class ThreadDelivery(Delivery):
                 self.consumer.release()  # which it may have taken meanwhile
                 return
             if not self.consumer.done:
-                self._wake.wait(min(pause, 1.0) if self._ending else pause)
+                longest = self._attempts.retry_after if self._ending else pause
+                self._wake.wait(min(pause, longest))
                 self._wake.clear()
 
 
@@ -236,7 +239,7 @@ class InlineDelivery(Delivery):
     def wait(self, deadline: float) -> None:
         """Deliver what is left."""
         while not self.consumer.done:
-            pause = min(1.0, self._attempts.deliver())
+            pause = min(self._attempts.deliver(), self._attempts.retry_after)
             in_vain = self._attempts.hopeless or monotonic() + pause > deadline
             if self.consumer.done or in_vain:
                 break

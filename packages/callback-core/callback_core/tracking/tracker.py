@@ -64,6 +64,8 @@ class Limits:
         key_length: Characters of a name. Longer ones are cut.
         non_finite: Whether NaN and infinities can be points. Otherwise they are left out.
         text: Whether strings can be logged at a step, by `log_text`. Otherwise they are left out.
+        retry_after: Seconds before a call that failed is made again. They double with each failure
+            in a row, to 30 at most; once the training has ended, they do not.
     """
 
     batch_size: int = 1000
@@ -73,6 +75,7 @@ class Limits:
     key_length: int | None = None
     non_finite: bool = True
     text: bool = False
+    retry_after: float = 1.0
 
 
 @dataclass(frozen=True)
