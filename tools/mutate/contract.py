@@ -46,7 +46,7 @@ KILLED = re.compile(r"(?!SURVIVES).+? +([\w/]+\.py:\d+ .*)")
 CALLBACKS = ("default_flow", "printer", "progress", "early_stopping")
 OF_TRACKING = (
     "reference_tracker:Whole",
-    *(f"configurations:{name}" for name in ("Inline", "Plain", "Configured")),
+    *(f"configurations:{name}" for name in ("Inline", "Plain", "Configured", "Importing")),
 )
 OF_CALLBACKS = tuple(
     f"test_core_callbacks:{name}"

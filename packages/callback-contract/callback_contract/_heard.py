@@ -12,7 +12,16 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from callback_contract._case import Case, Training
 from callback_core import NotConfigured
-from callback_core.tracking import Limits, Opening, Point, Rejected, Status, Tracker, Upload
+from callback_core.tracking import (
+    Limits,
+    Opening,
+    Point,
+    Rejected,
+    Status,
+    Tracker,
+    Upload,
+    flattened,
+)
 
 _ERRORS: Mapping[str, type[Exception]] = {
     "ConnectionError": ConnectionError,
@@ -84,7 +93,8 @@ class Heard(Tracker):
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return all but where the training writes to, which rules change."""
-        return {n: v for n, v in {**model_config, **arguments}.items() if n != "output_dir"}
+        flat = flattened({**model_config, **arguments})
+        return {n: v for n, v in flat.items() if n != "output_dir"}
 
     def adopt(self) -> str | None:
         """Return the run that the user has opened."""

@@ -11,7 +11,7 @@ from reference_tracker import FileTracker, Reference, ReferenceCallback
 
 from callback_contract import CallbackContract, Setting
 from callback_core import TrainerCallback
-from callback_core.tracking import Limits, settings
+from callback_core.tracking import Limits, import_sdk, settings
 
 
 class InlineCallback(ReferenceCallback):
@@ -169,3 +169,23 @@ class Configured(CallbackContract):
 
     def make_with(self, output_dir: Path, **arguments: Any) -> Any:
         return Settled(**arguments)
+
+
+class NeedsItsSdk(TrainerCallback):
+    """Imports its SDK when a training begins."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        import_sdk("tqdm", install="tqdm", needed_by=type(self).__name__)
+
+
+class Importing(CallbackContract):
+    """A callback that needs an SDK."""
+
+    __test__ = False
+    contract = (1, 1)
+    expect = ""
+    capabilities = frozenset({"sdk"})
+    sdk = "tqdm"
+
+    def make(self, output_dir: Path) -> Any:
+        return NeedsItsSdk()

@@ -119,6 +119,13 @@ def an_evaluation_has_a_bar_of_its_own(case: Case) -> None:
     for event in ("on_evaluate", "on_predict"):
         with watched() as (_, error):
             training = case.training()
+            _evaluates(training, 10, stopped := [0] * 40, event)  # before its loader is at its end
+            before = len(error.getvalue())
+            _evaluates(training, 1, stopped, event)
+            again = counts(error.getvalue()[before:])
+            require(again[:1] == [(0, 40)], f"after one that was cut short, it began at {again}")
+        with watched() as (_, error):
+            training = case.training()
             _evaluates(training, 3, loader := [0] * 30, "")
             drawn = counts(error.getvalue())
             require(drawn[:1] == [(0, 30)], f"the bar of an evaluation began at {drawn}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,12 +119,14 @@ def what_a_tracker_cannot_take_is_named(case: Case) -> None:
     trained(
         case,
         callback,
-        {"loss": math.nan, "note": "a", "low": -math.inf, "count": 3, "kind": _Text("k")},
+        {"loss": math.nan, "note": "a", "low": -math.inf, "count": 3, "kind": _Text("k")}
+        | {"most": sys.float_info.max},
     )
     sent = {point[0]: point[1] for call in told.calls() for point in call["points"]}
     whole = math.isnan(sent["train/loss"]) and sent["train/low"] == -math.inf
     require(whole and sent["train/note"] == "a", f"one that takes all was sent {sent}")
     require(sent["train/count"] == 3 and sent["train/kind"] == "k", f"it was sent {sent}")
+    require(sent.get("train/most") == sys.float_info.max, f"it was sent {sent}")
 
 
 class _Text(str):
@@ -172,10 +175,9 @@ def names_that_the_user_redacts_are_redacted(case: Case) -> None:
             os.environ["CALLBACKS_REDACT"] = was
     for of in (told, told_second):
         found = of.calls("log_parameters")[0]["parameters"]
-        shown = (found["client"], found["ward"], found["a"])
+        shown = (found["client"], found["ward"], found["a.patient"])
         require(
-            shown == ("[redacted]", "[redacted]", {"patient": "[redacted]"})
-            and of.points("train/client") == [(1, "[redacted]")],
+            shown == ("[redacted]",) * 3 and of.points("train/client") == [(1, "[redacted]")],
             f"of names that are redacted it was told {shown} and {of.points('train/client')}",
         )
 
@@ -216,8 +218,8 @@ def of_a_string_only_the_secret_is_redacted(case: Case) -> None:
     for number, (text, expected) in enumerate(strings.items()):
         shown = found[f"text_{number}"]
         require(shown == expected, f"of {text!r} it was told {shown!r} and not {expected!r}")
-    kept = {name: found[name] for name in ("api_key", "password", "hub_token", "secret")}
+    kept = {name: found[name] for name in ("api_key", "password", "hub_token", "secret.a")}
     require(
-        kept == {"api_key": "", "password": 7, "hub_token": None, "secret": {"a": "b"}},
+        kept == {"api_key": "", "password": 7, "hub_token": None, "secret.a": "b"},
         f"what is no string was redacted: {kept}",
     )

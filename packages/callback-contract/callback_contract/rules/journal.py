@@ -11,6 +11,7 @@ from callback_contract._case import Case
 from callback_contract._heard import Told, heard
 from callback_contract._killed import (
     again,
+    begin_anew,
     goes_on,
     is_noted,
     journal_of,
@@ -94,7 +95,10 @@ def half_a_record_is_dropped(case: Case) -> None:
     mend="Leave the journal to TrackerCallback.",
 )
 def a_damaged_record_costs_only_itself(case: Case) -> None:
-    """A line of the journal that is no record is passed over and named, and all else is sent."""
+    """A line of the journal that is no record is passed over and named, and all else is sent.
+
+    What a resumed training replaces, it replaces all the same.
+    """
     there = case.output_dir.parent / "there"
     fails = {"open": {"error": "ConnectionError", "until": str(there)}}
     left, _, told = killed(case, (0.125, 0.25), save_at=2, fails=fails)
@@ -116,6 +120,17 @@ def a_damaged_record_costs_only_itself(case: Case) -> None:
     require(told.points() == expected, f"the tracker has {told.points()}: {text}")
     named = [f"byte {byte} of the journal: a damaged line" in text for byte in at[:-1]]
     require(code == 0 and all(named), f"the command returned {code}, and said {text}")
+    begin_anew(case)
+    left, state, told = killed(
+        case, (0.125, 0.25, 0.375), fails={"open": {"error": "ConnectionError"}}
+    )
+    with journal_of(left).open("ab") as file:
+        file.write(damaged[0])
+    callback = again(case, told)
+    callback.load_state_dict(state)
+    goes_on(case, callback, left, 2, 7.0)
+    expected = [(1, 0.125), (2, 0.25), (3, 7.0)]
+    require(told.points() == expected, f"after it was resumed, the tracker has {told.points()}")
 
 
 @rule(

@@ -261,6 +261,8 @@ def what_a_loop_has_left_is_closed_when_another_begins(case: Case) -> None:
     resumed.end()
     found = told_next.points()
     require(found == [(1, 0.25), (2, 0.125)], f"one that is new to the resumed run has {found}")
+    begun = told_next.calls("open")[0]["step"]
+    require(begun == 0, f"it is told of a run that begins at step {begun}")
     late, told_late = heard(case, "late")
     resumed.callbacks.append(late)
     resumed.evaluate({"eval_loss": 0.5})

@@ -378,7 +378,7 @@ def between_two_tries_there_is_a_pause(case: Case) -> None:
     """
     for delivery in ("thread", "inline"):
         callback, told = heard(case, delivery, fails={"open": {"error": "ConnectionError"}})
-        callback.delivery, callback.flush_limit = delivery, 0.6
+        callback.delivery, callback.flush_limit = delivery, 0.4
         training = case.training(callback)
         training.begin()
         in_time(lambda: after_a_step(training) and len(_failures(told)) >= 4)  # noqa: B023

@@ -35,6 +35,7 @@ def a_run_is_opened_first_and_closed_last(case: Case) -> None:
     """A tracker is asked to open, given the parameters, then all else, and closed at last: once."""
     callback, told = heard(case)
     training = case.training(callback)
+    training.model.config = Config(rope={"theta": 10.5, "scaling": {}})
     training.begin()
     training.fire("on_epoch_begin")
     opened = comes_true(case, lambda: "log_parameters" in told.names)
@@ -42,6 +43,9 @@ def a_run_is_opened_first_and_closed_last(case: Case) -> None:
         training.step(logs)
     training.end()
     require(opened, "when the first epoch began, the run was not opened")
+    parameters = told.calls("log_parameters")[0]["parameters"]
+    rope = {name: value for name, value in parameters.items() if name.startswith("rope")}
+    require(rope == {"rope.theta": 10.5, "rope.scaling": {}}, f"of nested ones it was told {rope}")
     names = told.names
     require(names[:2] == ["open", "log_parameters"], f"the first calls are {names[:2]}")
     require(names[-1:] == ["close"], f"the last call is {names[-1:]}")
