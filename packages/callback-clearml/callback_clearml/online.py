@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
+from zipfile import ZipFile
 
 from callback_clearml.sdk import title_and_series
 from callback_core import NotConfigured
@@ -98,13 +102,17 @@ class OnlineTask:
         clearml = import_module("clearml")
         task = clearml.Task.get_task(task_id=self.id)
         task.output_uri = task.output_uri or True
-        clearml.OutputModel(task=task, name=name).update_weights_package(
-            weights_path=str(upload.path),
-            target_filename=name,
-            iteration=upload.step,
-            auto_delete_file=False,  # which would be what is in the directory
-            async_enable=False,
-        )
+        model = clearml.OutputModel(task=task, name=name)
+        with _packed(upload.path) as package:
+            model.update_weights(
+                weights_filename=str(package),
+                target_filename=f"{name}.zip",
+                iteration=upload.step,
+                auto_delete_file=False,
+                update_comment=False,  # it would name the file, which is gone soon
+                is_package=True,
+                async_enable=False,
+            )
 
     def close(self, status: Status | None) -> None:
         """Set how the task ended; `None` leaves it as it is."""
@@ -159,6 +167,21 @@ _REASON: Final[dict[Status, str]] = {
     "failed": "failed",
     "interrupted": "been interrupted",
 }
+
+
+@contextmanager
+def _packed(directory: Path) -> Iterator[Path]:
+    """Pack a directory into a file that is gone afterwards.
+
+    ClearML's own `update_weights_package` leaves its file in the directory for temporary files
+    where it does not upload in the background.
+    """
+    with TemporaryDirectory(prefix="clearml-") as folder:
+        package = Path(folder, "model.zip")
+        with ZipFile(package, "w", strict_timestamps=False) as packed:  # which is uncompressed
+            for path in sorted(directory.rglob("*")):
+                packed.write(path, path.relative_to(directory))
+        yield package
 
 
 def _single_name(point: Point) -> str:

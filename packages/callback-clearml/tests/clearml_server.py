@@ -23,6 +23,8 @@ class ClearMLServer(StandIn):
         projects: The ids of the projects by their names.
         events: What was reported, in the order in which it came.
         files: What was uploaded, by its path.
+        takes_files: Whether it takes what is uploaded.
+        refused: The paths of files that it has not taken.
     """
 
     keep_alive = False  # the SDK keeps one for its default session
@@ -41,6 +43,8 @@ class ClearMLServer(StandIn):
         self.projects: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
+        self.takes_files = True
+        self.refused: list[str] = []
 
     @property
     def calls(self) -> list[str]:
@@ -106,9 +110,13 @@ class ClearMLServer(StandIn):
         known = ("auth", "projects", "tasks", "events", "models", "debug", "users")
         if service in known and action:
             return _answer(endpoint, self._done(endpoint, request))
+        if request.method == "POST" and not self.takes_files:
+            self.refused += request.form()
+            return Answer(status=403)
         if request.method == "POST":
             self.files |= {unquote(name): content for name, content in request.form().items()}
-        return Answer()
+        found = self.files.get(unquote(request.path))
+        return Answer() if found is None else Answer(body=found)
 
     def _done(self, endpoint: str, request: Request) -> dict[str, Any]:
         if endpoint == "auth.login":

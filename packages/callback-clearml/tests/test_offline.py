@@ -16,7 +16,7 @@ from clearml_server import ClearMLServer
 from callback_contract.testing import run_python
 
 TRAINING = """
-import json, os, random, signal, sys
+import json, os, random, signal, sys, tempfile
 from pathlib import Path
 import clearml, torch
 from callback_clearml import ClearMLCallback
@@ -35,6 +35,7 @@ made = small_trainer(Path("out"), callback, draw, save_strategy="epoch")
 random.seed(5)
 made.train()
 assert state() == before, [pair for pair in zip(state(), before) if pair[0] != pair[1]]
+print("temporary", [*filter(Path.is_file, Path(tempfile.gettempdir()).rglob("*"))])
 print(json.dumps([[*key, points] for key, points in curves(made).items()]))
 """
 
@@ -65,7 +66,9 @@ def trained(
         "CLEARML_OFFLINE_MODE": "1",
         "CLEARML_CONFIG_FILE": str(folder / "none.conf"),
         "CLEARML_CACHE_DIR": str(folder / "cache"),
+        "TMPDIR": str(folder / "temporary"),
     }
+    (folder / "temporary").mkdir()
     done = run_python("-c", TRAINING, "thread", cwd=folder, variables=variables)
     assert done.returncode == 0, done.stderr
     assert shared.requests == []
@@ -89,6 +92,7 @@ def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_
     assert parameters["Model Configuration"]["rope/theta"]["value"] == "10.5"
     kept = sorted(Path(name).name for name in names if name.endswith(".zip"))
     assert kept == ["checkpoint-12.zip", "checkpoint-4.zip", "checkpoint-8.zip"]
+    assert "temporary []" in done.stdout.splitlines()
     assert "script" not in task  # neither sources nor what git knows
 
 

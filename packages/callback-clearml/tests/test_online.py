@@ -5,18 +5,23 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import signal
+import tempfile
 import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import clearml
 import pytest
 from clearml_server import ClearMLServer
 from curves import curves
 
 from callback_clearml import ClearMLCallback
+from callback_clearml.online import OnlineTask
 from callback_contract.testing import replay, run_python, wait_until
+from callback_core.tracking import Upload
 from trainer_torch.testing import At, raising, small_trainer
 
 
@@ -62,6 +67,53 @@ def test_checkpoints_become_output_models_where_that_is_asked_for(
     [newest] = (tmp_path / "out").glob("checkpoint-*")
     saved = {file.name: file.read_bytes() for file in newest.iterdir()}
     assert {name: kept.read(name) for name in kept.namelist()} == saved
+
+
+def test_a_checkpoint_is_a_package_that_clearml_unpacks(
+    server: ClearMLServer, tmp_path: Path
+) -> None:
+    nested = tmp_path / "saved" / "optimizer" / "shard"
+    nested.mkdir(parents=True)
+    (nested / "of zero.bin").write_bytes(b"weights")
+    os.utime(nested / "of zero.bin", (0, 0))  # before what a zip can say
+    (tmp_path / "saved" / "empty").mkdir()
+    task = OnlineTask(None, False, "vision", "first", "one")
+    task.log_files(Upload(tmp_path / "saved", "checkpoint-7", 7), "checkpoint-7")
+    [model] = server.models.values()
+    assert (model["name"], model["task"]) == ("checkpoint-7", task.id)
+    assert model["uri"].endswith("/models/checkpoint-7.zip")
+    unpacked = Path(str(clearml.InputModel(model["id"]).get_weights_package(return_path=True)))
+    assert (unpacked / "optimizer" / "shard" / "of zero.bin").read_bytes() == b"weights"
+    assert sorted(path.name for path in unpacked.iterdir()) == ["empty", "optimizer"]
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a directory of this test's own for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def test_a_checkpoint_that_is_uploaded_leaves_no_copy_of_itself(
+    server: ClearMLServer, tmp_path: Path, temporary: Path
+) -> None:
+    callback = ClearMLCallback(log_model=True, flush_limit=60)
+    small_trainer(tmp_path / "out", callback, save_strategy="epoch").train()
+    assert len(server.models) == 3
+    assert [*temporary.rglob("*")] == []
+
+
+def test_a_checkpoint_whose_upload_fails_leaves_no_copy_of_itself(
+    server: ClearMLServer, tmp_path: Path, temporary: Path
+) -> None:
+    server.takes_files = False
+    callback = ClearMLCallback(log_model=True, flush_limit=1)
+    refused = At(12, lambda: wait_until(lambda: bool(server.refused)))
+    small_trainer(tmp_path / "out", callback, refused, save_strategy="epoch").train()
+    wait_until(lambda: not [*temporary.rglob("*")])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from importlib import import_module
 from itertools import count
@@ -177,6 +178,13 @@ class LeavesAFileOpen(MainProcess):
 class LeavesALogHandler(MainProcess):
     def leave(self) -> None:
         logging.getLogger().addHandler(logging.NullHandler())
+
+
+@mutant("LEF-009")
+class LeavesATemporaryFile(MainProcess):
+    def leave(self) -> None:
+        descriptor, _ = tempfile.mkstemp()
+        os.close(descriptor)
 
 
 @mutant("OUT-001", capabilities=["prints"])

@@ -6,12 +6,23 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._rule import require, rule
-from callback_contract._watching import children, open_files, silence, threads, what_stays
+from callback_contract._watching import (
+    children,
+    files_below,
+    open_files,
+    silence,
+    threads,
+    what_stays,
+)
 
 
 @rule(
@@ -153,6 +164,37 @@ def leaves_logging(case: Case) -> None:
     finally:
         root.handlers[:], root.level = before
     require(before == after, "the root logger's handlers or level changed")
+
+
+@rule(
+    "LEF-009",
+    since=(1, 1),
+    why="Disks fill up: a copy of each checkpoint stays in the directory for temporary files where"
+    " ClearML's `update_weights_package` does not upload in the background (clearml 2.1.12).",
+    mend="Put temporary files into a `tempfile.TemporaryDirectory` that ends with the call.",
+)
+def leaves_no_temporary_file(case: Case) -> None:
+    """No file that a training has put into the directory for temporary files is there after it."""
+    with _temporary_directory(case.output_dir.parent / "tmp") as folder:
+        _train(case)
+        left = what_stays(lambda: {*files_below(folder)}, set())
+    require(not left, f"temporary files are left: {', '.join(sorted(left))}")
+
+
+@contextmanager
+def _temporary_directory(folder: Path) -> Iterator[Path]:
+    """Have `folder`, which is made, hold the temporary files of this process and its children."""
+    folder.mkdir()
+    directory, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    try:
+        yield folder
+    finally:
+        tempfile.tempdir = directory
+        if variable is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = variable
 
 
 def _train(case: Case) -> None:
