@@ -61,7 +61,7 @@ class TestContract(TrackerContract):
     module = "callback_clearml"
     sdk = "clearml"
     flush_limit = 0.5
-    expect = "203 run, 45 not claimed, 0 deviates"
+    expect = "211 run, 45 not claimed, 0 deviates"
     server: ClassVar[ClearMLServer]
 
     @pytest.fixture(autouse=True)

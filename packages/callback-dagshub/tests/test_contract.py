@@ -20,7 +20,7 @@ STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "
 
 class TestDagsHub(TrackerContract):
     contract = (1, 1)
-    expect = "201 run, 44 not claimed, 3 deviates"
+    expect = "209 run, 44 not claimed, 3 deviates"
     capabilities = frozenset(
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
         | {"settings", "tracking"}
