@@ -13,7 +13,7 @@ from workspace import Workspace
 
 from callback_azureml import AzureMLCallback
 from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
-from callback_mlflow.testing import SETTINGS
+from callback_mlflow.testing import FLAGS, SETTINGS
 
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
 
@@ -25,7 +25,10 @@ class TestAzureML(TrackerContract):
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
         | {"settings", "tracking"}
     )
-    settings = tuple(Setting(**one) for one in SETTINGS)
+    settings = (
+        *(Setting(**one) for one in SETTINGS),
+        *(Setting.flag(**one) for one in FLAGS),
+    )
     deviations = {  # noqa: RUF012
         "OUT-003": Deviation(
             "MLflow prints the address of a run that it ends, unless the environment has "

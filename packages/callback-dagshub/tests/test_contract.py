@@ -13,7 +13,7 @@ from dagshub_server import DagsHub
 
 from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
 from callback_dagshub import DagsHubCallback
-from callback_mlflow.testing import SETTINGS, Read, Runs
+from callback_mlflow.testing import FLAGS, SETTINGS, Read, Runs
 
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
 
@@ -38,17 +38,9 @@ class TestDagsHub(TrackerContract):
             ("../x", "", 3),
             ("a path of letters",),
         ),
-        Setting(
-            "upload_model",
-            "HF_DAGSHUB_LOG_ARTIFACTS",
-            False,
-            [("yes", True), ("1", True), ("OFF", False), ("False", False)],
-            [(False, False), (True, True)],
-            ("maybe",),
-            ("yes", 1),
-            ("1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE"),
-        ),
+        Setting.flag("upload_model", "HF_DAGSHUB_LOG_ARTIFACTS"),
         *(Setting(**one) for one in SETTINGS),
+        *(Setting.flag(**one) for one in FLAGS),
     )
     deviations = {  # noqa: RUF012
         "LEF-001": Deviation("the stand-in has a thread for each connection that MLflow keeps"),

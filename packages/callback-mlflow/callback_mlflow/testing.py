@@ -1,6 +1,6 @@
 """What tests need that send to a real MLflow server: `MLflowServer`, and `Runs` to read it.
 
-And `SETTINGS`, for the rules of callback-contract that ask for them.
+And `SETTINGS` and `FLAGS`, for the rules of callback-contract that ask for them.
 """
 
 from __future__ import annotations
@@ -17,26 +17,6 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-
-_FLAGS: Final = (
-    *((text, True) for text in ("1", "on", "Yes", "TRUE")),
-    *((text, False) for text in ("0", "off", "No", "false")),
-)
-_CHOICES: Final = ("1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE")
-
-
-def _flag(argument: str, variable: str) -> dict[str, Any]:
-    return {
-        "argument": argument,
-        "variable": variable,
-        "default": False,
-        "examples": _FLAGS,
-        "given": ((False, False), (True, True)),
-        "wrong": ("maybe", "2"),
-        "wrong_given": ("yes", 1),
-        "choices": _CHOICES,
-    }
-
 
 SETTINGS: Final[tuple[dict[str, Any], ...]] = (
     {
@@ -67,9 +47,6 @@ SETTINGS: Final[tuple[dict[str, Any], ...]] = (
         "wrong_given": (["a"], "a"),
         "choices": ("a JSON object",),
     },
-    _flag("nested", "MLFLOW_NESTED_RUN"),
-    _flag("log_artifacts", "HF_MLFLOW_LOG_ARTIFACTS"),
-    _flag("flatten_params", "MLFLOW_FLATTEN_PARAMS"),
     {
         "argument": "max_log_params",
         "variable": "MLFLOW_MAX_LOG_PARAMS",
@@ -80,14 +57,20 @@ SETTINGS: Final[tuple[dict[str, Any], ...]] = (
         "wrong_given": (-1, 1.5, True),
         "choices": ("a whole number",),
     },
-    # Which is a variable only, without an argument.
-    _flag("disabled", "DISABLE_MLFLOW_INTEGRATION") | {"given": (), "wrong_given": ()},
 )
 """The settings of `MLflowCallback`, each as the arguments of `callback_contract.Setting`.
 
 Those of packages that build on it are the same, but for what they say. Where to is not among them,
-since `MLFLOW_TRACKING_URI` is read by MLflow when a run opens.
+since `MLFLOW_TRACKING_URI` is read by MLflow when a run opens. Those in `FLAGS` are not either.
 """
+
+FLAGS: Final[tuple[dict[str, Any], ...]] = (
+    {"argument": "nested", "variable": "MLFLOW_NESTED_RUN"},
+    {"argument": "log_artifacts", "variable": "HF_MLFLOW_LOG_ARTIFACTS"},
+    {"argument": "flatten_params", "variable": "MLFLOW_FLATTEN_PARAMS"},
+    {"argument": "disabled", "variable": "DISABLE_MLFLOW_INTEGRATION", "only_variable": True},
+)
+"""Those of its settings that are on or off, each as the arguments of `Setting.flag`."""
 
 
 class MLflowServer:

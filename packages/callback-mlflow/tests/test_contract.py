@@ -14,7 +14,7 @@ from reader import Database
 
 from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
 from callback_mlflow import MLflowCallback
-from callback_mlflow.testing import SETTINGS, Read
+from callback_mlflow.testing import FLAGS, SETTINGS, Read
 
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
 
@@ -26,7 +26,10 @@ class TestMLflow(TrackerContract):
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
         | {"settings", "tracking"}
     )
-    settings = tuple(Setting(**one) for one in SETTINGS)
+    settings = (
+        *(Setting(**one) for one in SETTINGS),
+        *(Setting.flag(**one) for one in FLAGS),
+    )
     deviations = {  # noqa: RUF012
         "LEF-007": Deviation("MLflow keeps a pool of connections to SQLite open")
     }
