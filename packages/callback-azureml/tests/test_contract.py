@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.error import HTTPError
@@ -13,9 +11,7 @@ from workspace import Workspace
 
 from callback_azureml import AzureMLCallback
 from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
-from callback_mlflow.testing import FLAGS, SETTINGS
-
-STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
+from callback_mlflow.testing import FLAGS, SETTINGS, STATUS
 
 
 class TestAzureML(TrackerContract):
@@ -71,17 +67,9 @@ class TestAzureML(TrackerContract):
             RecordedRun(
                 run.id,
                 run.parameters,
-                {
-                    name: [finite_or_not(*point) for point in run.of(name)]
-                    for name, *_ in run.points
-                },
+                run.curves(),
                 files=frozenset(self.workspace.files[run.id]),
                 status=STATUS[run.status],
             )
             for run in found
         ]
-
-
-def finite_or_not(step: int, value: float) -> tuple[int, float]:
-    """Return a point; MLflow keeps infinities as the largest number there is."""
-    return step, math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value

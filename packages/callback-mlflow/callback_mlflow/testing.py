@@ -6,6 +6,7 @@ And `SETTINGS` and `FLAGS`, for the rules of callback-contract that ask for them
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -73,6 +74,15 @@ FLAGS: Final[tuple[dict[str, Any], ...]] = (
 """Those of its settings that are on or off, each as the arguments of `Setting.flag`."""
 
 
+STATUS: Final = {
+    "FINISHED": "finished",
+    "FAILED": "failed",
+    "KILLED": "interrupted",
+    "RUNNING": "running",
+}
+"""How MLflow calls what `RecordedRun.status` of callback-contract says."""
+
+
 class MLflowServer:
     """An MLflow server on a port of this machine, which is the same whenever it is started again.
 
@@ -137,6 +147,18 @@ class Read(NamedTuple):
     def of(self, key: str) -> list[tuple[int, float]]:
         """Return steps and values of a metric, in the order of the steps."""
         return sorted((step, value) for name, step, value, _ in self.points if name == key)
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Return steps and values by metric, as they were logged.
+
+        MLflow's databases keep infinities as the largest number there is.
+        """
+        found: dict[str, list[tuple[int, float]]] = {}
+        for name, step, value, _ in self.points:
+            infinite = abs(value) == sys.float_info.max
+            kept = math.copysign(math.inf, value) if infinite else value
+            found.setdefault(name, []).append((step, kept))
+        return found
 
     def values(self) -> dict[tuple[str, int], float]:
         """Return the values by metric and step, of which each is there once."""
