@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.error import HTTPError
@@ -13,9 +11,7 @@ from workspace import Workspace
 
 from callback_azureml import AzureMLCallback
 from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
-from callback_mlflow.testing import SETTINGS
-
-STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
+from callback_mlflow.testing import FLAGS, SETTINGS, STATUS
 
 
 class TestAzureML(TrackerContract):
@@ -25,7 +21,10 @@ class TestAzureML(TrackerContract):
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
         | {"settings", "tracking"}
     )
-    settings = tuple(Setting(**one) for one in SETTINGS)
+    settings = (
+        *(Setting(**one) for one in SETTINGS),
+        *(Setting.flag(**one) for one in FLAGS),
+    )
     deviations = {  # noqa: RUF012
         "OUT-003": Deviation(
             "MLflow prints the address of a run that it ends, unless the environment has "
@@ -68,17 +67,9 @@ class TestAzureML(TrackerContract):
             RecordedRun(
                 run.id,
                 run.parameters,
-                {
-                    name: [finite_or_not(*point) for point in run.of(name)]
-                    for name, *_ in run.points
-                },
+                run.curves(),
                 files=frozenset(self.workspace.files[run.id]),
                 status=STATUS[run.status],
             )
             for run in found
         ]
-
-
-def finite_or_not(step: int, value: float) -> tuple[int, float]:
-    """Return a point; MLflow keeps infinities as the largest number there is."""
-    return step, math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value

@@ -37,17 +37,7 @@ SETTINGS = (
         given=[("here", "here"), (" here ", "here")],
         **NAMED,
     ),
-    Setting(
-        "log_model",
-        "CLEARML_LOG_MODEL",
-        False,
-        examples=[(text, True) for text in ("1", "on", "Yes", "TRUE")]
-        + [(text, False) for text in ("0", "off", "No", "false")],
-        given=[(False, False), (True, True)],
-        wrong=["all"],
-        wrong_given=["yes", 1],
-        choices=["1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE"],
-    ),
+    Setting.flag("log_model", "CLEARML_LOG_MODEL"),
 )
 
 

@@ -14,19 +14,7 @@ class TestContract(CallbackContract):
     contract = (1, 1)
     capabilities = frozenset({"sdk", "state", "settings"})
     settings = (
-        Setting(
-            "offline",
-            "CODECARBON_OFFLINE",
-            False,
-            [
-                *((text, True) for text in ("1", "on", "Yes", "TRUE")),
-                *((text, False) for text in ("0", "off", "No", "false")),
-            ],
-            [(False, False), (True, True)],
-            ("maybe",),
-            ("yes", 1),
-            ("1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE"),
-        ),
+        Setting.flag("offline", "CODECARBON_OFFLINE"),
         Setting(
             "country_iso_code",
             "CODECARBON_COUNTRY_ISO_CODE",

@@ -60,17 +60,7 @@ SETTINGS = (
         given=[(Path("/a/../b"), "/b")],
         wrong_given=["", 7],
     ),
-    Setting(
-        "log_assets",
-        "COMET_LOG_ASSETS",
-        True,
-        examples=[(text, True) for text in ("1", "on", "Yes", "TRUE")]
-        + [(text, False) for text in ("0", "off", "No", "FALSE")],
-        given=[(False, False), (True, True)],
-        wrong=["maybe"],
-        wrong_given=["yes", 0],
-        choices=["1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE"],
-    ),
+    Setting.flag("log_assets", "COMET_LOG_ASSETS", True),
 )
 
 

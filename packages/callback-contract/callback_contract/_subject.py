@@ -48,6 +48,15 @@ class Deviation(NamedTuple):
     issue: str = ""
 
 
+_ON: Final = ("1", "ON", "YES", "TRUE")
+_OFF: Final = ("0", "OFF", "NO", "FALSE")
+
+
+def _in_each_case(words: Sequence[str], meant: bool) -> list[tuple[str, bool]]:
+    forms = [form for word in words for form in (word, word.lower(), word.capitalize())]
+    return [(form, meant) for form in dict.fromkeys(forms)]
+
+
 class Setting(NamedTuple):
     """A setting of a callback, by its argument, an environment variable, or a default.
 
@@ -71,6 +80,34 @@ class Setting(NamedTuple):
     wrong: Sequence[str] = ()
     wrong_given: Sequence[Any] = ()
     choices: Sequence[str] = ()
+
+    @classmethod
+    def flag(
+        cls,
+        argument: str,
+        variable: str,
+        default: bool | None = False,
+        *,
+        only_variable: bool = False,
+    ) -> Setting:
+        """Return one that is on or off, in the forms that `settings.flag` of the core reads.
+
+        Args:
+            argument: The constructor's argument.
+            variable: The environment variable.
+            default: The value where nothing is said.
+            only_variable: Whether there is no such argument, but the attribute alone.
+        """
+        return cls(
+            argument,
+            variable,
+            default,
+            examples=[*_in_each_case(_ON, True), *_in_each_case(_OFF, False)],
+            given=() if only_variable else ((False, False), (True, True)),
+            wrong=("2", "t", "of", "maybe", "all"),
+            wrong_given=() if only_variable else ("yes", "False", 1, 0),
+            choices=(*_ON, *_OFF),
+        )
 
 
 @dataclass

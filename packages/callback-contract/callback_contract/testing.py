@@ -14,6 +14,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from callback_contract._stand_in import Answer, Request, StandIn, unused_port
+from callback_contract._watching import log_messages
 
 __all__ = [
     "Answer",
@@ -21,6 +22,7 @@ __all__ = [
     "StandIn",
     "environment",
     "missing",
+    "not_configured",
     "replay",
     "run_python",
     "unused_port",
@@ -106,6 +108,39 @@ def missing(package: str) -> Iterator[None]:
     finally:
         sys.meta_path[:] = finders
         sys.modules.update(hidden)
+
+
+@contextmanager
+def not_configured(why: str, *variables: str, seconds: float = 120.0) -> Iterator[list[str]]:
+    """Let a training lack variables, such as a key: it is to wait for nobody, and to say why.
+
+    Make its callback within the block, with a `flush_limit` of more than `seconds`.
+
+    Args:
+        why: What it is to say at its end, where the error is told that it has not been delivered.
+        variables: Environment variables that are set, and are not there meanwhile.
+        seconds: What it may take.
+
+    Yields:
+        What is logged meanwhile. What another process printed is to be added to it.
+
+    Raises:
+        AssertionError: It took longer, or did not say so.
+    """
+    kept = {name: os.environ[name] for name in variables}
+    for name in kept:
+        del os.environ[name]
+    begun = time.monotonic()
+    try:
+        with log_messages() as said:
+            yield said
+    finally:
+        os.environ |= kept
+    took = time.monotonic() - begun
+    if took >= seconds:
+        raise AssertionError(f"it took {took:.0f} seconds, of which it is to wait none")
+    if not any(f"points (NotConfigured: {why}" in message for message in said):
+        raise AssertionError(f"at its end it did not say that {why!r}, but {said}")
 
 
 class _Without:

@@ -86,8 +86,6 @@ def setting(
     return Setting(name, variable, default, examples, given, wrong, wrong_given, choices)
 
 
-ON = ("1", "ON", "yes", "true", "TRUE")
-OFF = ("0", "off", "NO", "False")
 HOME = os.path.expanduser("~")
 
 SETTINGS = (
@@ -110,15 +108,7 @@ SETTINGS = (
         ("", 3, True),
         ("Online", "off"),
     ),
-    setting(
-        "asked",
-        None,
-        [*((text, True) for text in ON), *((text, False) for text in OFF)],
-        [(False, False), (True, True)],
-        ("2", "of", "t"),
-        ("False", 1, 0),
-        ("1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE"),
-    ),
+    Setting.flag("asked", "CONTRACT_ASKED", None),
     setting(
         "most",
         None,

@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 
-from callback_contract import RULES, CallbackContract, ContractViolation, Deviation, Rule, check
+from callback_contract import (
+    RULES,
+    CallbackContract,
+    ContractViolation,
+    Deviation,
+    Rule,
+    Setting,
+    check,
+)
 from callback_contract.report import as_data, table
 from callback_core import TrainerCallback
+from callback_core.tracking import settings
 
 pytest_plugins = ["pytester"]
 
@@ -61,6 +70,23 @@ def test_a_rule_that_is_not_run_cannot_be_deviated_from() -> None:
 
 def test_a_deviation_has_a_reason() -> None:
     assert "with a reason" in refused(deviations={"LIF-001": Deviation(" ")})
+
+
+def test_a_flag_is_tried_in_the_forms_that_the_core_reads() -> None:
+    flag = Setting.flag("asked", "ASKED")
+    on = {form.upper() for form, meant in flag.examples if meant}
+    off = {form.upper() for form, meant in flag.examples if not meant}
+    assert (on, off) == ({*settings.TRUE}, {*settings.FALSE})
+    assert {"1", "ON", "on", "On", "0", "FALSE", "false", "False"} <= {f for f, _ in flag.examples}
+    assert flag.choices == (*settings.TRUE, *settings.FALSE)
+    assert flag.default is False
+    assert {*flag.given} == {(True, True), (False, False)}
+
+
+def test_a_flag_that_is_a_variable_only_is_given_by_no_argument() -> None:
+    usual = Setting.flag("asked", "ASKED", True)
+    alone = Setting.flag("asked", "ASKED", True, only_variable=True)
+    assert alone == usual._replace(given=(), wrong_given=())
 
 
 def test_an_unknown_capability_is_refused() -> None:

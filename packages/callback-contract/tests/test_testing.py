@@ -28,13 +28,15 @@ from callback_contract.testing import (
     StandIn,
     environment,
     missing,
+    not_configured,
     replay,
     run_python,
     unused_port,
     use_absolute_paths,
     wait_until,
 )
-from callback_core.tracking import TrackerCallback
+from callback_core import NotConfigured
+from callback_core.tracking import Opening, TrackerCallback
 
 
 class Echo(StandIn):
@@ -286,6 +288,52 @@ def test_a_package_is_missing_within_the_block_and_is_itself_after_it() -> None:
             assert raised.value.name == "wsgiref"
         importlib.import_module("email.headerregistry")
     assert importlib.import_module("wsgiref.headers") is wsgiref.headers
+
+
+class NeedsKey(FileTracker):
+    """Sends nothing to anywhere unless there is a key."""
+
+    def open(self, opening: Opening) -> str:
+        if "LINES_KEY" not in os.environ:
+            raise NotConfigured("there is no key: set LINES_KEY")
+        return super().open(opening)
+
+
+def test_a_training_without_a_key_waits_for_nobody_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINES_KEY", "one")
+    callback = TrackerCallback(NeedsKey(str(tmp_path / "store")), flush_limit=600)
+    with not_configured("there is no key: set LINES_KEY", "LINES_KEY") as said:
+        assert "LINES_KEY" not in os.environ
+        Training([callback], Arguments(str(tmp_path))).run()
+    assert os.environ["LINES_KEY"] == "one"
+    assert said[-1].startswith("Training was not affected, but reference has not got")
+
+
+def test_one_that_waits_or_says_something_else_is_refused() -> None:
+    with (
+        pytest.raises(AssertionError, match=r"^it took \d+ seconds"),
+        not_configured("there is no key", seconds=0.1) as said,
+    ):
+        said.append("3 points (NotConfigured: there is no key)")
+        time.sleep(0.2)
+    with (
+        pytest.raises(AssertionError, match=r"^at its end it did not say that 'there is no key'"),
+        not_configured("there is no key") as said,
+    ):
+        said.append("3 points (ConnectionError: there is no key)")
+
+
+def test_a_variable_that_is_taken_away_is_back_after_an_error_and_has_to_be_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LINES_KEY", "one")
+    with pytest.raises(ZeroDivisionError), not_configured("why", "LINES_KEY"):
+        raise ZeroDivisionError
+    assert os.environ["LINES_KEY"] == "one"
+    with pytest.raises(KeyError, match="LINES_OTHER"), not_configured("", "LINES_OTHER"):
+        pass
 
 
 def test_an_unused_port_can_be_listened_at() -> None:

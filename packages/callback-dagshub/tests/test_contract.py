@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 import urllib.error
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,9 +11,7 @@ from dagshub_server import DagsHub
 
 from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
 from callback_dagshub import DagsHubCallback
-from callback_mlflow.testing import SETTINGS, Read, Runs
-
-STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
+from callback_mlflow.testing import FLAGS, SETTINGS, STATUS, Read, Runs
 
 
 class TestDagsHub(TrackerContract):
@@ -38,17 +34,9 @@ class TestDagsHub(TrackerContract):
             ("../x", "", 3),
             ("a path of letters",),
         ),
-        Setting(
-            "upload_model",
-            "HF_DAGSHUB_LOG_ARTIFACTS",
-            False,
-            [("yes", True), ("1", True), ("OFF", False), ("False", False)],
-            [(False, False), (True, True)],
-            ("maybe",),
-            ("yes", 1),
-            ("1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE"),
-        ),
+        Setting.flag("upload_model", "HF_DAGSHUB_LOG_ARTIFACTS"),
         *(Setting(**one) for one in SETTINGS),
+        *(Setting.flag(**one) for one in FLAGS),
     )
     deviations = {  # noqa: RUF012
         "LEF-001": Deviation("the stand-in has a thread for each connection that MLflow keeps"),
@@ -89,14 +77,9 @@ class TestDagsHub(TrackerContract):
 
 
 def recorded(run: Read, reader: Runs) -> RecordedRun:
-    points: dict[str, list[tuple[int, float]]] = {}
-    for name, step, value, _ in run.points:
-        # MLflow's databases keep infinities as the largest number there is.
-        kept = math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
-        points.setdefault(name, []).append((step, kept))
     files = {
         file for path in reader.artifacts(run.id, "") for file in reader.artifacts(run.id, path)
     }
     return RecordedRun(
-        run.id, run.parameters, points, files=frozenset(files), status=STATUS[run.status]
+        run.id, run.parameters, run.curves(), files=frozenset(files), status=STATUS[run.status]
     )

@@ -1,11 +1,12 @@
 """What tests need that send to a real MLflow server: `MLflowServer`, and `Runs` to read it.
 
-And `SETTINGS`, for the rules of callback-contract that ask for them.
+And `SETTINGS` and `FLAGS`, for the rules of callback-contract that ask for them.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -17,26 +18,6 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-
-_FLAGS: Final = (
-    *((text, True) for text in ("1", "on", "Yes", "TRUE")),
-    *((text, False) for text in ("0", "off", "No", "false")),
-)
-_CHOICES: Final = ("1", "ON", "YES", "TRUE", "0", "OFF", "NO", "FALSE")
-
-
-def _flag(argument: str, variable: str) -> dict[str, Any]:
-    return {
-        "argument": argument,
-        "variable": variable,
-        "default": False,
-        "examples": _FLAGS,
-        "given": ((False, False), (True, True)),
-        "wrong": ("maybe", "2"),
-        "wrong_given": ("yes", 1),
-        "choices": _CHOICES,
-    }
-
 
 SETTINGS: Final[tuple[dict[str, Any], ...]] = (
     {
@@ -67,9 +48,6 @@ SETTINGS: Final[tuple[dict[str, Any], ...]] = (
         "wrong_given": (["a"], "a"),
         "choices": ("a JSON object",),
     },
-    _flag("nested", "MLFLOW_NESTED_RUN"),
-    _flag("log_artifacts", "HF_MLFLOW_LOG_ARTIFACTS"),
-    _flag("flatten_params", "MLFLOW_FLATTEN_PARAMS"),
     {
         "argument": "max_log_params",
         "variable": "MLFLOW_MAX_LOG_PARAMS",
@@ -80,14 +58,29 @@ SETTINGS: Final[tuple[dict[str, Any], ...]] = (
         "wrong_given": (-1, 1.5, True),
         "choices": ("a whole number",),
     },
-    # Which is a variable only, without an argument.
-    _flag("disabled", "DISABLE_MLFLOW_INTEGRATION") | {"given": (), "wrong_given": ()},
 )
 """The settings of `MLflowCallback`, each as the arguments of `callback_contract.Setting`.
 
 Those of packages that build on it are the same, but for what they say. Where to is not among them,
-since `MLFLOW_TRACKING_URI` is read by MLflow when a run opens.
+since `MLFLOW_TRACKING_URI` is read by MLflow when a run opens. Those in `FLAGS` are not either.
 """
+
+FLAGS: Final[tuple[dict[str, Any], ...]] = (
+    {"argument": "nested", "variable": "MLFLOW_NESTED_RUN"},
+    {"argument": "log_artifacts", "variable": "HF_MLFLOW_LOG_ARTIFACTS"},
+    {"argument": "flatten_params", "variable": "MLFLOW_FLATTEN_PARAMS"},
+    {"argument": "disabled", "variable": "DISABLE_MLFLOW_INTEGRATION", "only_variable": True},
+)
+"""Those of its settings that are on or off, each as the arguments of `Setting.flag`."""
+
+
+STATUS: Final = {
+    "FINISHED": "finished",
+    "FAILED": "failed",
+    "KILLED": "interrupted",
+    "RUNNING": "running",
+}
+"""How MLflow calls what `RecordedRun.status` of callback-contract says."""
 
 
 class MLflowServer:
@@ -154,6 +147,18 @@ class Read(NamedTuple):
     def of(self, key: str) -> list[tuple[int, float]]:
         """Return steps and values of a metric, in the order of the steps."""
         return sorted((step, value) for name, step, value, _ in self.points if name == key)
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Return steps and values by metric, as they were logged.
+
+        MLflow's databases keep infinities as the largest number there is.
+        """
+        found: dict[str, list[tuple[int, float]]] = {}
+        for name, step, value, _ in self.points:
+            infinite = abs(value) == sys.float_info.max
+            kept = math.copysign(math.inf, value) if infinite else value
+            found.setdefault(name, []).append((step, kept))
+        return found
 
     def values(self) -> dict[tuple[str, int], float]:
         """Return the values by metric and step, of which each is there once."""

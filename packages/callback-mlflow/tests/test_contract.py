@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,9 +12,7 @@ from reader import Database
 
 from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
 from callback_mlflow import MLflowCallback
-from callback_mlflow.testing import SETTINGS, Read
-
-STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
+from callback_mlflow.testing import FLAGS, SETTINGS, STATUS, Read
 
 
 class TestMLflow(TrackerContract):
@@ -26,7 +22,10 @@ class TestMLflow(TrackerContract):
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
         | {"settings", "tracking"}
     )
-    settings = tuple(Setting(**one) for one in SETTINGS)
+    settings = (
+        *(Setting(**one) for one in SETTINGS),
+        *(Setting.flag(**one) for one in FLAGS),
+    )
     deviations = {  # noqa: RUF012
         "LEF-007": Deviation("MLflow keeps a pool of connections to SQLite open")
     }
@@ -69,11 +68,6 @@ class TestMLflow(TrackerContract):
 
 
 def recorded(run: Read, artifacts: Path) -> RecordedRun:
-    points: dict[str, list[tuple[int, float]]] = {}
-    for name, step, value, _ in run.points:
-        # MLflow keeps infinities as the largest number there is.
-        kept = math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
-        points.setdefault(name, []).append((step, kept))
     files = [f.relative_to(artifacts).as_posix() for f in artifacts.rglob("*") if f.is_file()]
     status = STATUS[run.status]
-    return RecordedRun(run.id, run.parameters, points, files=frozenset(files), status=status)
+    return RecordedRun(run.id, run.parameters, run.curves(), files=frozenset(files), status=status)
