@@ -848,3 +848,12 @@ class ForgetsEachTime(Wrong):
 @mutant("RPL-012")
 class ShowsNoBar(Wrong):
     patches: ClassVar[Patches] = {"tqdm:tqdm.update": lambda kept: lambda *_: None}
+
+
+@mutant("TRK-048")
+class TakesTheMiddleForAFailure(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.recording:Recording.how_it_ended": lambda kept: (
+            lambda self: kept(self) if self._begins else "failed"
+        )
+    }

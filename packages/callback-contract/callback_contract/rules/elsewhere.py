@@ -192,6 +192,8 @@ def one_that_cannot_be_made_elsewhere_is_refused(case: Case) -> None:
             require(named and "another delivery" in str(error), f"it says {error}")
         else:
             raise ContractViolation(f"a tracker that cannot be made elsewhere is taken: {why}")
+    callback = case.make()
+    TrackerCallback.__init__(callback, Heard(""), delivery="process")  # which can be made elsewhere
     callback, told = _in_a_process(case, adopts="the user's")
     training = case.training(callback)
     with said() as lines:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from callback_contract._case import Case
-from callback_contract._heard import Told, heard
+from callback_contract._heard import Told, heard, losses, trained
 from callback_contract._killed import begin_anew, killed
 from callback_contract._rule import require, rule
 from callback_contract._stored import comes_true, said
@@ -112,7 +112,8 @@ def delivers_what_is_pending_and_says_how_much(case: Case) -> None:
 def closes_a_run_that_was_killed_as_failed(case: Case) -> None:
     """A run whose training was killed is delivered to its last record, and closed as failed.
 
-    So is one of which all was sent already, or all but a checkpoint: in the run that it has.
+    So is one of which all was sent already, or all but a checkpoint: in the run that it has. One
+    that has ended otherwise, of which only that was not sent, is closed as it ended.
     """
     told = _pending(case, ends=False)
     _is_there(case)
@@ -132,6 +133,14 @@ def closes_a_run_that_was_killed_as_failed(case: Case) -> None:
         require(of_run == {run}, f"it was closed and sent files in {of_run}, and not in {run}")
         files = [call["name"] for call in told.calls("log_files")]
         require(files == ["checkpoint-3"], f"the checkpoints that it was sent are {files}")
+    begin_anew(case)
+    callback, told = heard(case, "end", fails={"close": {"error": "ConnectionError", "times": 99}})
+    callback.flush_limit = 0.3
+    trained(case, callback, *losses(*LOSSES))
+    _mended(case.output_dir, "end")
+    code, text = _ran(case.output_dir)
+    require(code == 0 and _has_all(told), f"it returned {code}: {text!r}")
+    require(told.status == ["finished"], f"what had all but its end is closed {told.status}")
 
 
 def _mended(output_dir: Path, named: str) -> None:

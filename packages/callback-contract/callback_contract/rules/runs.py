@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import sys
 import weakref
 from pathlib import Path
 from time import time
@@ -314,3 +315,33 @@ def what_is_to_be_logged_at_the_end_is(case: Case) -> None:
     require(told.points("train/energy") == [(1, 0.25)], f"{told.points('train/energy')} was sent")
     require(told.names[-1] == "close", f"the last call is {told.names[-1]}")
     require(any("logged at the end is missing" in line for line in lines), f"it said {lines}")
+
+
+@rule(
+    "TRK-048",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A callback that is added to a trainer in a notebook, between two cells, must not leave a "
+    "run that shows as failed, or as running: huggingface/transformers#30333.",
+    mend="Leave it to TrackerCallback to end what is over.",
+)
+def what_it_sees_from_the_middle_on_is_closed_by_how_it_ended(case: Case) -> None:
+    """A training that it has seen from the middle on, and whose end it is not told, is closed.
+
+    It is as finished when the next begins, and as failed where an error was raised meanwhile.
+    """
+    for name, error, status in (("whole", None, "finished"), ("broken", DIED, "failed")):
+        callback, told = heard(case, name)
+        case.training(callback).step({"loss": 0.5})
+        was = getattr(sys, "last_value", None)
+        sys.last_value = was if error is None else error
+        try:
+            training = case.training(callback)
+            training.begin()
+        finally:
+            sys.last_value = was
+            if was is None:
+                del sys.last_value
+        training.end()
+        found = told.status
+        require(found == [status, "finished"], f"with {error!r} raised, it was closed as {found}")

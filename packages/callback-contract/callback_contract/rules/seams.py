@@ -241,7 +241,7 @@ def two_that_go_on_in_one_run_do_not_mix(case: Case) -> None:
         goes_on(case, callback, left, 2, 0.375)
     journals = [*left.glob("tracking/*/journal.jsonl")]
     require(len(journals) == 2, f"there are {len(journals)} journals of two trainings at once")
-    require(any("Another training" in line for line in lines), f"it said {lines}")
+    require(len(lines) == 1 and "Another training" in lines[0], f"it said {lines}")
     require((3, 0.375) in told.points(), f"the tracker has {told.points()}")
 
 
@@ -277,7 +277,10 @@ def a_checkpoint_goes_on_in_its_own_run(case: Case) -> None:
     mend="Leave the lock to TrackerCallback.",
 )
 def waiting_for_another_costs_nothing(case: Case) -> None:
-    """While another process delivers to the tracker, no files pile up; then all is sent."""
+    """While another process delivers to the tracker, no files pile up; then all is sent.
+
+    Where it still does at the end of training, this is said.
+    """
     left, state, told = killed(case, (0.125, 0.25), save_at=2)
     callback = again(case, told)
     callback.load_state_dict(state)
@@ -291,6 +294,13 @@ def waiting_for_another_costs_nothing(case: Case) -> None:
         piled = open_files() - before
         early = told.points()[2:]
     training.end()
+    with held_elsewhere(journal_of(left).with_name("heard.lock")), said() as lines:
+        callback = again(case, told)
+        callback.load_state_dict(state)
+        callback.flush_limit = 0.3
+        goes_on(case, callback, left, 3)
+    named = [line for line in lines if "heard.lock is held by another process" in line]
+    require(len(named) == 1, f"of one that waits for another at its end it said {lines}")
     require(not early, f"another delivers, and it was sent {early} too")
     require(len(piled) <= 2, f"in a second, {len(piled)} files were opened: {sorted(piled)}")
     require(told.points()[2:] == [(3, 0.375)], f"at the end, the tracker has {told.points()}")

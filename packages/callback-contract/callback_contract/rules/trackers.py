@@ -99,9 +99,9 @@ def a_thread_delivers_beside_the_training(case: Case) -> None:
     mend="Leave delivery='inline' to TrackerCallback.",
 )
 def inline_delivers_in_the_trainings_thread(case: Case) -> None:
-    """With `delivery="inline"`, the training's thread calls, and a point is there at once."""
+    """With `delivery="inline"`, the training's thread calls, and all is there at once."""
     fails = {"log_metrics": {"error": "ConnectionError", "times": 1}}
-    callback, told = heard(case, fails=fails, limits={"retry_after": 0.5})
+    callback, told = heard(case, fails=fails, limits={"retry_after": 0.5}, checkpoints=True)
     callback.delivery = "inline"
     training = case.training(callback)
     training.begin()
@@ -112,11 +112,14 @@ def inline_delivers_in_the_trainings_thread(case: Case) -> None:
     found = told.points()
     training.step({"loss": 0.75})
     there = told.points()
+    training.save()
+    files = told.calls("log_files")
     training.end()
     threads = {call["thread"] for call in told.calls()}
     require(threads == {threading.current_thread().name}, f"the calls came from {threads}")
     require(found == [(1, 0.125), (2, 0.25), (3, 0.375)], f"after a failure there was {found}")
     require(there[-1][1] == 0.75, f"when on_log had returned, there was {there}")
+    require(len(files) == 1, f"when on_save had returned, these files were there: {files}")
 
 
 @rule(
