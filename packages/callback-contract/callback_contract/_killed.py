@@ -92,7 +92,9 @@ def killed(
     failing = callback.tracker.settings()["fails"] or {}
     if failing.keys().isdisjoint(("open", "log_metrics")):
         comes_true(case, lambda: told.points()[-1:] == [(len(losses), losses[-1])])
-    if not failing:
+    if failing:
+        comes_true(case, lambda: told.calls(*failing, failed=True))
+    else:
         comes_true(case, lambda: is_noted(case.output_dir))
     left = case.output_dir.parent / "left"
     shutil.copytree(case.output_dir, left)
