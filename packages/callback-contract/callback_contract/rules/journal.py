@@ -182,16 +182,40 @@ def _killed_again(case: Case) -> None:
     mend="Leave to TrackerCallback where the journal is.",
 )
 def where_the_directory_cannot_be_written_it_is_kept_elsewhere(case: Case) -> None:
-    """Where the output directory takes no journal, it is elsewhere, which is said; all is sent."""
+    """Where the output directory takes no journal, it is elsewhere, which is said; all is sent.
+
+    Once it takes one, a training that is resumed is kept there.
+    """
     (case.output_dir / "tracking").write_text("a file where the directory is to be")
     callback, told = heard(case)
     with said() as lines:
         goes_on(case, callback, case.output_dir, 0, 0.5)
     require(told.points() == [(1, 0.5)], f"the tracker has {told.points()}")
+    _kept_elsewhere(lines)
+    begin_anew(case)
+    left, state, told = killed(case, (0.125,), save_at=1)
+    journal = journal_of(left)
+    records = journal.read_bytes()
+    journal.unlink()
+    journal.mkdir()
+    callback = again(case, told)
+    with said() as lines:
+        goes_on(case, callback, left, 1, 0.25)
+    _kept_elsewhere(lines)
+    journal.rmdir()
+    journal.write_bytes(records)
+    callback = again(case, told)
+    callback.load_state_dict(state)
+    with said() as lines:
+        goes_on(case, callback, left, 1, 0.375)
+    require(callback.state_dict()["run"] == state["run"], f"when it could be, it was not: {lines}")
+
+
+def _kept_elsewhere(lines: list[str]) -> None:
+    """Require that it was said where a journal is kept, and delete that."""
     about = [line for line in lines if "cannot be kept in" in line]
     require(len(about) == 1 and "It is kept in" in about[0], f"it said {lines}")
-    if about:
-        shutil.rmtree(Path(about[0].split("It is kept in ")[1].rstrip(".")).parents[1])
+    shutil.rmtree(Path(about[0].split("It is kept in ")[1].rstrip(".")).parents[1])
 
 
 _FULL: Final = """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,9 +15,10 @@ from callback_contract._case import Case
 from callback_contract._heard import Told, heard, losses, trained
 from callback_contract._killed import begin_anew, killed
 from callback_contract._rule import require, rule
-from callback_contract._stored import comes_true, said
+from callback_contract._stored import comes_true, in_time, said
 from callback_contract._terminal import counts, watched
 from callback_contract._watching import silence
+from callback_contract.testing import environment
 from callback_core.tracking import replay
 
 LOSSES = (0.125, 0.25, 0.375)
@@ -312,7 +315,10 @@ def says_what_was_left_out(case: Case) -> None:
     mend="Leave the progress to TrackerCallback and the command.",
 )
 def goes_on_where_it_came_to(case: Case) -> None:
-    """A delivery that breaks off goes on where it came to: in the same run, and nothing twice."""
+    """A delivery that breaks off goes on where it came to: in the same run, and nothing twice.
+
+    One that is stopped by Ctrl-C ends with 130, and can go on, too.
+    """
     first = _pending(case, limits={"batch_size": 2, "retry_after": 1.0})
     path = case.output_dir.parent / "heard is there"
     for file in case.output_dir.glob("tracking/*/heard.tracker.json"):
@@ -334,6 +340,22 @@ def goes_on_where_it_came_to(case: Case) -> None:
     again = first.calls("open")[-1]["run_id"]
     require(opened["run_id"] is None and again, "the run that was opened is not gone on with")
     require(len(first.calls("log_parameters")) == 1, "parameters were sent twice")
+    second = _pending(case, "second", limits={"batch_size": 2})
+    for file in case.output_dir.glob("tracking/*/second.tracker.json"):
+        kept = json.loads(file.read_text())
+        kept["settings"]["fails"] = {"log_metrics": {"seconds": 30.0, "until": str(path)}}
+        path.unlink()
+        file.write_text(json.dumps(kept))
+    command = [sys.executable, "-m", "callback_core.tracking.replay", str(case.output_dir)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    running = subprocess.Popen(command, env=environment(), **quiet)
+    in_time(lambda: second.calls("log_parameters"))
+    running.send_signal(signal.SIGINT)
+    code = running.wait(30.0)
+    require(code == 130, f"by Ctrl-C, it ended with {code}")
+    path.touch()
+    code, text = _ran(case.output_dir)
+    require(code == 0 and _has_all(second), f"after Ctrl-C it returned {code}: {text!r}")
 
 
 @rule(
