@@ -347,8 +347,9 @@ def goes_on_where_it_came_to(case: Case) -> None:
         path.unlink()
         file.write_text(json.dumps(kept))
     command = [sys.executable, "-m", "callback_core.tracking.replay", str(case.output_dir)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = subprocess.Popen(command, env=environment(), **quiet)
+    running = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     in_time(lambda: second.calls("log_parameters"))
     running.send_signal(signal.SIGINT)
     code = running.wait(30.0)
