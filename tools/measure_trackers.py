@@ -209,7 +209,8 @@ def main() -> None:
     MEASURED.mkdir(exist_ok=True)
     for name in options.trackers or TRACKERS:
         if options.oldest:
-            found = {"tests": test_with_oldest(TRACKERS[name])}
+            tracker = TRACKERS[name]
+            found = {"oldest": tracker.sdk[1], "tests": test_with_oldest(tracker)}
         else:
             found = measure(TRACKERS[name])
         print(f"{name}: {found}", flush=True)

@@ -54,6 +54,7 @@ def killed(
     save_at: int = 0,
     *,
     besides: Mapping[int, dict[str, Any]] | None = None,
+    late: dict[str, Any] | None = None,
     later_save_at: int = 0,
     **options: Any,
 ) -> tuple[Path, Any, Told]:
@@ -66,6 +67,7 @@ def killed(
         losses: The loss of each step.
         save_at: The step at which the checkpoint is saved that the state is of.
         besides: What is logged besides, by the step.
+        late: What is logged once the checkpoint is saved, at its step.
         later_save_at: The step of another checkpoint.
         options: Those of `heard`.
     """
@@ -88,6 +90,8 @@ def killed(
                 comes_true(case, lambda: callback.state_dict()["run_id"] is not None)
             training.save()
             state = json.loads(json.dumps(callback.state_dict()))
+            if late is not None:
+                training.log(late)
     state = state or json.loads(json.dumps(callback.state_dict()))
     failing = callback.tracker.settings()["fails"] or {}
     if failing.keys().isdisjoint(("open", "log_metrics")):

@@ -371,6 +371,8 @@ def a_forked_process_leaves_the_run_alone(case: Case) -> None:
         finally:
             os._exit(0)
     os.waitpid(child, 0)
+    kinds = [record["kind"] for record in records_of(journal_of(case.output_dir))]
+    require(kinds == ["begin", "logs"], f"when the other had ended, the journal had {kinds}")
     training.step({"loss": 0.25})
     training.end()
     require(told.points() == [(1, 0.125), (2, 0.25)], f"the tracker has {told.points()}")

@@ -73,13 +73,15 @@ def what_was_replaced_before_it_was_sent_is_not_sent(case: Case) -> None:
         fails = {"open": {"error": "ConnectionError"}}
         left, state, told = killed(
             case, (0.125, 0.25, 0.375, 0.5), save_at=save_at, later_save_at=later_save_at,
-            checkpoints=True, fails=fails,
+            late={"late": 0.5}, checkpoints=True, fails=fails,
         )  # fmt: skip
         for kept in left.glob("tracking/*/files/*/checkpoint-3") if gone else ():
             shutil.rmtree(kept)
         callback = again(case, told, checkpoints=True)
         callback.load_state_dict(state)
         goes_on(case, callback, left, 2, 0.375, 7.0)
+        found = told.points("train/late")
+        require(not found, f"of what was logged when the checkpoint was saved, it has {found}")
         expected = [(1, 0.125), (2, 0.25), (3, 0.375), (4, 7.0)]
         where = "saved at 2" if save_at else "nowhere saved"
         require(told.points() == expected, f"of a run {where}, the tracker has {told.points()}")

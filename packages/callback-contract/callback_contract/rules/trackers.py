@@ -20,7 +20,7 @@ from callback_contract._heard import (
 from callback_contract._rule import ContractViolation, require, rule
 from callback_contract._stored import comes_true, said
 from callback_core import TrainerState
-from callback_core.tracking import Tracker, TrackerCallback
+from callback_core.tracking import Limits, Tracker, TrackerCallback
 
 
 @rule(
@@ -345,7 +345,7 @@ def another_process_is_silent(case: Case) -> None:
 def what_a_tracker_does_not_say_is_as_for_most(case: Case) -> None:
     """Of a tracker that says no more than it must, what there is one of is sent as points.
 
-    It is sent no checkpoint, and made elsewhere without arguments.
+    It is sent neither text nor checkpoints, and made elsewhere without arguments.
     """
 
     class Least(Heard):
@@ -357,11 +357,12 @@ def what_a_tracker_does_not_say_is_as_for_most(case: Case) -> None:
 
     callback, told = heard(case)
     callback.tracker = Least(str(told.path))
+    callback.tracker.limits = Limits()
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.5})
     training.save()
-    training.log({"train_runtime": 0.25})
+    training.log({"train_runtime": 0.25, "note": "a"})
     training.end()
     found = [call["call"] for call in told.calls() if call["points"]]
     require({*found} == {"log_metrics"}, f"points were sent by {found}")
