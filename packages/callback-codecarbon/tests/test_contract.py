@@ -48,7 +48,7 @@ class TestContract(CallbackContract):
     )
     module = "callback_codecarbon"
     sdk = "codecarbon"
-    expect = "62 run, 124 not claimed, 0 deviates"
+    expect = "62 run, 126 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return CodeCarbonCallback(country_iso_code="SWE", stop_limit=60)

@@ -857,3 +857,28 @@ class TakesTheMiddleForAFailure(Wrong):
             lambda self: kept(self) if self._begins else "failed"
         )
     }
+
+
+def only_what_goes_on(kept: Any) -> Any:
+    def of(cls: Any, state: Any) -> Any:
+        found = kept.__func__(cls, state)
+        return found if found and not found.ended else None
+
+    return classmethod(of)
+
+
+@mutant("TRK-049")
+class DoesNotFindWhatHasEnded(Wrong):
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.recording:Recording.of": only_what_goes_on
+    }
+
+
+@mutant("TRK-050")
+class KeepsWhatIsOver(Wrong):
+    kept: ClassVar[list[Any]] = []
+    patches: ClassVar[Patches] = {
+        "callback_core.tracking.recording:Recording.begin": lambda kept: (
+            lambda self: (KeepsWhatIsOver.kept.append(self), kept(self))[1]
+        )
+    }

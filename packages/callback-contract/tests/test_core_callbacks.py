@@ -17,7 +17,7 @@ from callback_core import (
 class TestDefaultFlow(CallbackContract):
     contract = (1, 1)
     capabilities = frozenset({"steers", "flow"})
-    expect = "59 run, 127 not claimed, 0 deviates"
+    expect = "59 run, 129 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return DefaultFlowCallback()
@@ -26,7 +26,7 @@ class TestDefaultFlow(CallbackContract):
 class TestPrinter(CallbackContract):
     contract = (1, 1)
     capabilities = frozenset({"prints", "prints_logs"})
-    expect = "59 run, 127 not claimed, 0 deviates"
+    expect = "59 run, 129 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return PrinterCallback()
@@ -35,7 +35,7 @@ class TestPrinter(CallbackContract):
 class TestProgress(CallbackContract):
     contract = (1, 1)
     capabilities = frozenset({"prints", "prints_logs", "bars"})
-    expect = "70 run, 116 not claimed, 0 deviates"
+    expect = "70 run, 118 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return ProgressCallback()
@@ -45,7 +45,7 @@ class TestEarlyStopping(CallbackContract):
     contract = (1, 1)
     capabilities = frozenset({"steers", "stops", "state", "patience", "reasons"})
     arguments = {"eval_strategy": "steps", "load_best_model_at_end": True}  # noqa: RUF012
-    expect = "70 run, 116 not claimed, 0 deviates"
+    expect = "70 run, 118 not claimed, 0 deviates"
 
     def make(self, output_dir: Path) -> Any:
         return EarlyStoppingCallback(early_stopping_patience=2)

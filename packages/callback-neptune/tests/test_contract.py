@@ -61,7 +61,7 @@ class TestOnline(TrackerContract):
     }
     sdk = "neptune"
     flush_limit = 2.0
-    expect = "211 run, 44 not claimed, 2 deviates"
+    expect = "213 run, 44 not claimed, 2 deviates"
     server: ClassVar[NeptuneServer]
 
     @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ class TestOffline(TrackerContract):
     }
     sdk = "neptune"
     patience = 30.0  # a deviation that is late would look as if it were mended
-    expect = "114 run, 142 not claimed, 1 deviates"
+    expect = "114 run, 144 not claimed, 1 deviates"
 
     def make(self, output_dir: Path) -> NeptuneCallback:
         return NeptuneCallback(mode="offline", log_checkpoints="same", name=str(output_dir))

@@ -17,7 +17,7 @@ STATUS = {1: "finished", 2: "failed", 3: "running"}
 
 class TestTensorBoard(TrackerContract):
     contract = (1, 1)
-    expect = "213 run, 43 not claimed, 1 deviates"
+    expect = "215 run, 43 not claimed, 1 deviates"
     capabilities = frozenset(
         {"state", "resume", "rewinds", "status", "parameters", "non_finite", "text"}
         | {"unreachable", "sdk", "settings", "tracking"}

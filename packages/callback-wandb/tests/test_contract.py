@@ -67,7 +67,7 @@ class TestContract(TrackerContract):
     sdk = "wandb"
     flush_limit = 1.0
     patience = 20.0
-    expect = "214 run, 43 not claimed, 0 deviates"
+    expect = "216 run, 43 not claimed, 0 deviates"
     server: ClassVar[WandbServer]
 
     log_model = "checkpoint"

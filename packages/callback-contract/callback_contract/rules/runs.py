@@ -232,7 +232,7 @@ def a_training_that_ends_before_it_begins_is_there(case: Case) -> None:
     mend="Leave it to TrackerCallback to end what is over.",
 )
 def what_a_loop_has_left_is_closed_when_another_begins(case: Case) -> None:
-    """A training that is gone is closed as failed when the next begins, and then let go of.
+    """A training that is gone is closed as failed when the next begins.
 
     An error of its tracker costs the next nothing. One that is resumed in the same process is
     closed too; one that still goes on is left alone.
@@ -241,42 +241,74 @@ def what_a_loop_has_left_is_closed_when_another_begins(case: Case) -> None:
     training = case.training(left)
     training.begin()
     training.step({"loss": 0.5})
-    recording = Recording.of(training.state)
-    require(recording is not None, "a training that goes on is not found by its state")
-    goes, kept = weakref.ref(recording), weakref.ref(training.state)
     going, told_going = heard(case, "going", fails={"release": {"error": "RuntimeError"}})
     beside = case.training(going)
     beside.begin()
     beside.step({"loss": 0.25})
     require(not told_left.status, "a training that goes on was closed when another began")
-    del training, recording
+    state = weakref.ref(training.state)
+    del training
     gc.collect()
-    require(kept() is None, "the state of a training that is gone is kept")
-    next_one, told_next = heard(case, "next")
-    resumed = case.training(next_one, state=TrainerState(global_step=1, epoch=0.5, max_steps=4))
-    next_one.load_state_dict(going.state_dict())
+    require(state() is None, "the state of a training that is gone is kept")
+    callback, told = heard(case, "next")
+    callback.load_state_dict(going.state_dict())
+    resumed = case.training(callback, state=TrainerState(global_step=1, epoch=0.5, max_steps=4))
     resumed.begin()
     require(told_left.status == ["failed"], f"what was gone was closed {told_left.status}")
     require(told_going.status == ["failed"], f"what is resumed was closed {told_going.status}")
     resumed.step({"loss": 0.125})
     resumed.end()
-    found = told_next.points()
-    require(found == [(1, 0.25), (2, 0.125)], f"one that is new to the resumed run has {found}")
-    begun = told_next.calls("open")[0]["step"]
-    require(begun == 0, f"it is told of a run that begins at step {begun}")
-    late, told_late = heard(case, "late")
-    resumed.callbacks.append(late)
-    resumed.evaluate({"eval_loss": 0.5})
-    comes_true(case, lambda: told_late.points("eval/loss"))
+    require(told.points()[-1:] == [(2, 0.125)], f"the resumed training sent {told.points()}")
     folders = len([*case.output_dir.glob("tracking/*")])
-    require(folders == 2, f"two runs, and a tracker that comes late, are kept in {folders} folders")
-    require(told_late.points("eval/loss") == [(2, 0.5)], f"it has {told_late.points('eval/loss')}")
-    left.tracker = going.tracker = None
-    left._recording = None
+    require(folders == 2, f"two runs, of which one is resumed, are kept in {folders} folders")
+
+
+@rule(
+    "TRK-049",
+    since=(1, 1),
+    needs=["tracking"],
+    why="Of a tracker that is added for the last epochs one wants the curve, and not its end: "
+    "comet-ml/issue-tracking#536.",
+    mend="Leave it to TrackerCallback to find what is recorded.",
+)
+def a_tracker_that_comes_late_is_sent_the_whole_run(case: Case) -> None:
+    """A tracker that is added after a training, or when it is resumed, is sent all of the run."""
+    first, _ = heard(case, "first")
+    training = trained(case, first, {"loss": 0.5})
+    late, told = heard(case, "late")
+    training.callbacks.append(late)
+    training.evaluate({"eval_loss": 0.25})
+    comes_true(case, lambda: told.points("eval/loss"))
+    found = told.points(), told.points("eval/loss")
+    require(found == ([(1, 0.5)], [(1, 0.25)]), f"one that came after the end has {found}")
+    resumed, told = heard(case, "resumed")
+    resumed.load_state_dict(first.state_dict())
+    state = TrainerState(global_step=1, epoch=0.5, max_steps=4)
+    trained(case, resumed, {"loss": 0.125}, state=state)
+    sent, begins = told.points(), told.calls("open")[0]["step"]
+    require(sent == [(1, 0.5), (2, 0.125)], f"one that came when it was resumed has {sent}")
+    require(begins == 0, f"it is told of a run that begins at step {begins}")
+    folders = len([*case.output_dir.glob("tracking/*")])
+    require(folders == 1, f"one run is kept in {folders} folders")
+
+
+@rule(
+    "TRK-050",
+    since=(1, 1),
+    needs=["tracking"],
+    why="A search of hundreds of trials in one process must not keep each of them in memory.",
+    mend="Leave recordings to TrackerCallback, and keep none.",
+)
+def what_is_over_is_let_go_of(case: Case) -> None:
+    """What is kept in memory of a training that is over and gone is let go of by the next."""
+    callback, _ = heard(case, "gone")
+    training = trained(case, callback, {"loss": 0.5})
+    recording = weakref.ref(Recording.of(training.state))
+    require(recording() is not None, "a training that has ended is not found by its state")
+    del training, callback
+    trained(case, heard(case, "next")[0], {"loss": 0.25})
     gc.collect()
-    Recording.of(resumed.state)
-    gc.collect()
-    require(goes() is None, "what is over, and nobody has, is kept")
+    require(recording() is None, "a training that is over, and that nobody has, is kept")
 
 
 @rule(
