@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._heard import Told, heard, losses, trained
@@ -22,6 +22,12 @@ from callback_contract.testing import environment
 from callback_core.tracking import replay
 
 LOSSES = (0.125, 0.25, 0.375)
+
+_BY_HAND: Final = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job of the background ignores
+runpy.run_module("callback_core.tracking.replay", run_name="__main__")
+"""
 
 
 def _ran(output_dir: Path, *arguments: str) -> tuple[int, str]:
@@ -346,10 +352,10 @@ def goes_on_where_it_came_to(case: Case) -> None:
         kept["settings"]["fails"] = {"log_metrics": {"seconds": 30.0, "until": str(path)}}
         path.unlink()
         file.write_text(json.dumps(kept))
-    command = [sys.executable, "-m", "callback_core.tracking.replay", str(case.output_dir)]
     running = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        [sys.executable, "-c", _BY_HAND, str(case.output_dir)],
+        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     in_time(lambda: second.calls("log_parameters"))
     running.send_signal(signal.SIGINT)
     code = running.wait(30.0)

@@ -302,10 +302,14 @@ def a_tracker_that_comes_late_is_sent_the_whole_run(case: Case) -> None:
 def what_is_over_is_let_go_of(case: Case) -> None:
     """What is kept in memory of a training that is over and gone is let go of by the next."""
     callback, _ = heard(case, "gone")
-    training = trained(case, callback, {"loss": 0.5})
-    recording = weakref.ref(Recording.of(training.state))
-    require(recording() is not None, "a training that has ended is not found by its state")
-    del training, callback
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.5})
+    found = Recording.of(training.state)
+    require(found is not None, "a training that goes on is not found by its state")
+    recording = weakref.ref(found)
+    training.end()
+    del training, callback, found
     trained(case, heard(case, "next")[0], {"loss": 0.25})
     gc.collect()
     require(recording() is None, "a training that is over, and that nobody has, is kept")
