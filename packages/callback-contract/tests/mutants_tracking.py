@@ -100,7 +100,7 @@ class OpensAtTheFirstLog(Wrong):
 class DeliversItself(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return fails(how, log_metrics={"seconds": 0.1})
+            return fails(how, log_metrics={"seconds": 0.1}) and self.delivery == "thread"
 
         def meddle(self, heard: Heard) -> None:
             self.delivery = "inline"
@@ -189,7 +189,7 @@ class BlamesThePoints(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
             of_metrics = (how["fails"] or {}).get("log_metrics", {})
-            return {*of_metrics} == {"error", "until"}
+            return {*of_metrics} == {"error", "until"} and self.delivery == "inline"
 
         def meddle(self, heard: Heard) -> None:
             heard._settings["fails"]["log_metrics"]["error"] = "Rejected"
@@ -316,7 +316,7 @@ class DoesNotSayWhereItFailed(Wrong):
 class DoesNotWaitForOneThatIsSlow(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return fails(how, log_metrics={"seconds": 0.3}, close={"seconds": 0.3})
+            return fails(how, log_metrics={"seconds": 0.2}, close={"seconds": 0.2})
 
         def meddle(self, heard: Heard) -> None:
             self.flush_limit = 0.1
@@ -416,7 +416,8 @@ class SendsAgainWhatIsTheSame(Wrong):
     patches: ClassVar[Patches] = {
         "callback_core.tracking.past:Past.news": lambda kept: (
             lambda self, name, value, step, time: (
-                kept(self, name, value, step, time) if "runtime" in name else (value, time)
+                kept(self, name, value, step, time)
+                or (None if "runtime" in name else (value, time))
             )
         )
     }
@@ -426,7 +427,11 @@ class SendsAgainWhatIsTheSame(Wrong):
 class SendsNoCheckpointOfAKilledRun(Wrong):
     patches: ClassVar[Patches] = {
         "callback_core.tracking.consumer:Consumer._upload": lambda kept: (
-            lambda self, record: None if "left" in self.folder.path.parts else kept(self, record)
+            lambda self, record: (
+                None
+                if "left" in self.folder.path.parts and self.name == "heard"
+                else kept(self, record)
+            )
         )
     }
 
@@ -597,7 +602,7 @@ def forgetful(kept: Any) -> Any:
     """Return a command that forgets which run it has begun to deliver."""
 
     def main(arguments: list[str]) -> int:
-        for file in Path(arguments[0]).glob("tracking/*/*.progress.json"):
+        for file in Path(arguments[0]).glob("tracking/*/heard.progress.json"):
             progress = json.loads(file.read_text())
             if progress["run_id"] is not None and progress["status"] is None:
                 file.write_text(json.dumps({**progress, "run_id": None}))
@@ -725,7 +730,9 @@ class SaysThatEachTime(Wrong):
 @mutant("JRN-018")
 class TakesAllForSent(Wrong):
     patches: ClassVar[Patches] = {
-        "callback_core.tracking.consumer:Consumer._pass_over": lambda kept: lambda *_: None
+        "callback_core.tracking.consumer:Consumer._pass_over": lambda kept: (
+            lambda self, record: self._remove(record) if record.kind == "upload" else None
+        )
     }
 
 

@@ -305,6 +305,7 @@ def two_that_deliver_a_run_that_is_resumed_send_each_point_once(case: Case) -> N
     _killed_after(train)
     resumed, _ = heard(case, fails=away)
     resumed.delivery, resumed.flush_limit = "thread", 20.0
+    resumed.load_state_dict({"run": journal_of(case.output_dir).parent.name, "run_id": None})
     state = TrainerState(global_step=1, epoch=0.5, max_steps=4)
     training = case.training(resumed, state=state)
     training.begin()

@@ -199,6 +199,7 @@ def where_the_directory_cannot_be_written_it_is_kept_elsewhere(case: Case) -> No
     journal.unlink()
     journal.mkdir()
     callback = again(case, told)
+    callback.load_state_dict(state)
     with said() as lines:
         goes_on(case, callback, left, 1, 0.25)
     _kept_elsewhere(lines)

@@ -81,10 +81,10 @@ def what_is_rejected_costs_only_itself(case: Case) -> None:
     found = [told.points(name) for name in (*NAMES, "train/d")]
     require(found == [[(1, 0.5)], [], [(1, 0.5)], [(1, 0.5)]], f"in pairs, it has {found}")
     fails = {"open": {"seconds": 0.1}, "log_metrics": {**rejected, "point": "train/b"}}
-    callback, told = heard(case, "batches", fails=fails, limits={"batch_size": 4})
+    callback, told = heard(case, "batches", fails=fails, limits={"batch_size": 8})
     trained(case, callback, {"a": 0.5, "b": 0.5, "c": 0.5}, *losses(*(n / 8 for n in range(16))))
     calls = len(told.calls("log_metrics"))
-    require(calls <= 3 + 8, f"once it was known which, 32 other points came in {calls} calls")
+    require(calls <= 7 + 5, f"once it was known which, 32 other points came in {calls} calls")
     fails = {"log_parameters": rejected, "log_files": rejected}
     callback, told = heard(case, "files", fails=fails, checkpoints=True)
     training = case.training(callback)

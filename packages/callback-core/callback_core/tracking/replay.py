@@ -99,8 +99,11 @@ def _deliver(consumer: Consumer, title: str, pending: int, patience: float) -> s
     changed, seen = monotonic(), (0, 0)
     with tqdm(total=pending, desc=title, unit="point", disable=None) as bar:
         delivery.start()
-        while not (consumer.done or delivery.hopeless) and monotonic() - changed < patience:
+        over = False
+        while not over:
             sleep(POLL / 4)
+            in_vain = delivery.hopeless or monotonic() - changed >= patience
+            over = consumer.done or in_vain  # before the bar is moved, which then is at its end
             now = (consumer.delivered, consumer.progress.offset)
             if now != seen:
                 changed, seen = monotonic(), now
