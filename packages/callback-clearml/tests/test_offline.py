@@ -97,7 +97,9 @@ def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_
 
 
 def test_a_process_of_its_own_keeps_a_session_too(tmp_path: Path) -> None:
-    done = run_python("-c", TRAINING, "process", variables={"CLEARML_OFFLINE_MODE": "1"})
+    (tmp_path / "temporary").mkdir()
+    variables = {"CLEARML_OFFLINE_MODE": "1", "TMPDIR": str(tmp_path / "temporary")}
+    done = run_python("-c", TRAINING, "process", variables=variables)
     assert done.returncode == 0, done.stderr
     _, points, _ = session(tmp_path / "cache")
     assert len(points["train", "loss"]) == 12

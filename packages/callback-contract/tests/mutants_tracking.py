@@ -395,7 +395,11 @@ class DoesNotSayThatAThreadDelivers(Wrong):
 @mutant("JRN-001")
 class DoesNotNoteCheckpoints(Wrong):
     patches: ClassVar[Patches] = {
-        "callback_core.tracking.recording:Recording.saved": lambda kept: lambda *args: None
+        "callback_core.tracking.recording:Recording.saved": lambda kept: (
+            lambda self, member, step: (
+                kept(self, member, step) if member.tracker.takes_checkpoints else None
+            )
+        )
     }
 
 

@@ -254,6 +254,22 @@ def test_a_tracker_that_rewinds_forgets_from_the_first_doubtful_step_on(path: Pa
     assert counted == [("begin", 1), ("logs", 2)]
 
 
+def test_a_training_that_is_resumed_while_somebody_looks_back_is_still_to_come(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who took it for looked at would send what it repeats a second time."""
+    written(path, begin(), logs(1, a=1), saved(1), logs(2, a=2))
+    size = whole_size(path)
+
+    def while_resumed(journal: Path) -> list[tuple[int, int]]:
+        found = superseded(journal)
+        written(path, begin(1) | {"resumed": True}, logs(2, a=2))
+        return found
+
+    monkeypatch.setattr("callback_core.tracking.past.superseded", while_resumed)
+    assert Past(path, size, rewinds=True, opened=True).size == size
+
+
 def test_a_value_that_comes_out_as_before_is_no_news(path: Path) -> None:
     nan = {"__float__": "NaN"}
     values = {"a": 1, "b": 2, "eval_runtime": 1.0, "nan": nan}

@@ -374,6 +374,7 @@ def what_it_sees_from_the_middle_on_is_closed_by_how_it_ended(case: Case) -> Non
         try:
             training = case.training(callback)
             training.begin()
+            training.step({"loss": 0.25})
         finally:
             sys.last_value = was
             if was is None:

@@ -55,15 +55,14 @@ class Past:
         self.start, self.size = offset, offset
         self.rewind_to: int | None = None
         self._delivered = offset
+        for record in read(journal, offset):  # first: what is appended from now on is to come
+            self.size = record.end
         self._gone = superseded(journal)
         self._sent: dict[tuple[str, int], list[Sent]] = {}
         if not opened:
-            for record in read(journal, offset):
-                self.size = record.end
             return
         doubtful: list[int] = []  # steps of what the tracker may have, and must not have twice
         for record in read(journal):
-            self.size = record.end
             if record.kind != "logs":
                 continue
             gone = self._stretch_of(record)
