@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -86,6 +87,9 @@ class TestContract(TrackerContract):
         monkeypatch.setenv("WANDB_MODE", "offline")  # to which it is set back
         type(self).server = WandbServer()
         yield
+        for thread in threading.enumerate():  # who comes late would begin a session of the next
+            if thread.name.startswith("deliver to "):
+                thread.join(30.0)
         self.server.stop()
 
     def make(self, output_dir: Path) -> Any:
