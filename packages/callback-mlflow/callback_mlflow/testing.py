@@ -211,7 +211,8 @@ class Runs:
         )
 
     def _history(self, run: str, key: str) -> list[tuple[str, int, float, int]]:
-        answer = self._get("metrics/get-history", run_id=run, metric_key=key)
+        asked = {"run_id": run, "metric_key": key, "max_results": "25000"}  # else: none
+        answer = self._get("metrics/get-history", **asked)
         return [
             (key, int(m.get("step", 0)), float(m["value"]), int(m["timestamp"]))
             for m in answer["metrics"]
