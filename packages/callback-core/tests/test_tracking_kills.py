@@ -200,9 +200,9 @@ def test_a_sidecar_that_is_killed_is_said_and_what_is_pending_kept(tmp_path: Pat
     try:
         assert training.stdout is not None
         training.stdout.readline()
-        sidecars = [p for p in processes_about(tmp_path) if p != training.pid]
-        assert len(sidecars) == 1
-        kill(sidecars)
+        # One that has just begun has no command line yet.
+        assert eventually(lambda: len(processes_about(tmp_path)) == 2)
+        kill(pid for pid in processes_about(tmp_path) if pid != training.pid)
         _, errors = training.communicate("\n", timeout=60)
     finally:
         training.kill()
