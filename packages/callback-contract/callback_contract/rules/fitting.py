@@ -120,7 +120,7 @@ def what_a_tracker_cannot_take_is_named(case: Case) -> None:
         case,
         callback,
         {"loss": math.nan, "note": "a", "low": -math.inf, "count": 3, "kind": _Text("k")}
-        | {"most": sys.float_info.max},
+        | {"most": int(sys.float_info.max)},
     )
     sent = {point[0]: point[1] for call in told.calls() for point in call["points"]}
     whole = math.isnan(sent["train/loss"]) and sent["train/low"] == -math.inf

@@ -441,7 +441,10 @@ def delivers_what_was_logged_after_the_end(case: Case) -> None:
 def shows_how_far_it_is(case: Case) -> None:
     """In a terminal, a bar goes from no point to all that are pending."""
     told = _pending(case, limits={"batch_size": 1})
-    _is_there(case)
+    for file in case.output_dir.glob("tracking/*/heard.tracker.json"):
+        kept = json.loads(file.read_text())
+        kept["settings"]["fails"] = {"log_metrics": {"seconds": 0.06}}  # so that it is drawn
+        file.write_text(json.dumps(kept))
     with watched() as (_, error):
         code = replay.main([str(case.output_dir)])
     drawn = counts(error.getvalue())

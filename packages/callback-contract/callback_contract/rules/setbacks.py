@@ -389,7 +389,7 @@ def between_two_tries_there_is_a_pause(case: Case) -> None:
         begun = process_time()
         training.end()
         worked = process_time() - begun
-        require(worked < 0.5, f"by {delivery}, waiting took {worked:.1f} s of a processor")
+        require(worked < 0.3, f"by {delivery}, waiting took {worked:.1f} s of a processor")
         pauses = _pauses(told)[len(pauses) :]
         short = [pause for pause in pauses[1:] if pause < 0.9 * RETRY_AFTER]
         require(not short, f"by {delivery}, the pauses at the end were {pauses} s")
