@@ -211,8 +211,8 @@ class ThreadDelivery(Delivery):
                 self.consumer.release()  # which it may have taken meanwhile
                 return
             if not self.consumer.done:
-                longest = self._attempts.retry_after if self._ending else pause
-                self._wake.wait(min(pause, longest))
+                soon = min(pause, self._attempts.retry_after)
+                self._wake.wait(soon if self._ending else pause)
                 self._wake.clear()
 
 
