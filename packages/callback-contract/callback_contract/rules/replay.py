@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,10 +95,7 @@ def delivers_what_is_pending_and_says_how_much(case: Case) -> None:
     Called once more, it says that there is nothing to deliver, and sends nothing.
     """
     told = _pending(case)
-    for file in case.output_dir.glob("tracking/*/heard.tracker.json"):
-        kept = json.loads(file.read_text())
-        kept["settings"]["fails"] = {"log_metrics": {"seconds": 0.3}}  # it is slow
-        file.write_text(json.dumps(kept))
+    _fails_so(case.output_dir, "heard", {"log_metrics": {"seconds": 0.3}})  # it is slow
     code, text = _ran(case.output_dir)
     require(code == 0 and _has_all(told), f"it returned {code}, and sent {told.points()}: {text}")
     title = f"{_run_of(case)} to heard"
@@ -134,7 +132,7 @@ def closes_a_run_that_was_killed_as_failed(case: Case) -> None:
         begin_anew(case)
         left, _, told = killed(case, LOSSES, 3, named=name, checkpoints=True, fails=fails)
         run = told.calls("log_metrics")[0]["run"]
-        _mended(left, name)
+        _fails_so(left, name, None)
         code, text = _ran(left)
         require(code == 0 and _has_all(told), f"it returned {code}: {text!r}")
         require(told.status == ["failed"], f"what was sent and not closed is {told.status}")
@@ -146,17 +144,17 @@ def closes_a_run_that_was_killed_as_failed(case: Case) -> None:
     callback, told = heard(case, "end", fails={"close": {"error": "ConnectionError", "times": 99}})
     callback.flush_limit = 0.3
     trained(case, callback, *losses(*LOSSES))
-    _mended(case.output_dir, "end")
+    _fails_so(case.output_dir, "end", None)
     code, text = _ran(case.output_dir)
     require(code == 0 and _has_all(told), f"it returned {code}: {text!r}")
     require(told.status == ["finished"], f"what had all but its end is closed {told.status}")
 
 
-def _mended(output_dir: Path, named: str) -> None:
-    """Have the tracker fail no longer."""
+def _fails_so(output_dir: Path, named: str, how: Mapping[str, Any] | None) -> None:
+    """Have the tracker that the command makes fail so, or not at all."""
     for file in output_dir.glob(f"tracking/*/{named}.tracker.json"):
         kept = json.loads(file.read_text())
-        kept["settings"]["fails"] = None
+        kept["settings"]["fails"] = how
         file.write_text(json.dumps(kept))
 
 
@@ -347,11 +345,9 @@ def goes_on_where_it_came_to(case: Case) -> None:
     require(opened["run_id"] is None and again, "the run that was opened is not gone on with")
     require(len(first.calls("log_parameters")) == 1, "parameters were sent twice")
     second = _pending(case, "second", limits={"batch_size": 2})
-    for file in case.output_dir.glob("tracking/*/second.tracker.json"):
-        kept = json.loads(file.read_text())
-        kept["settings"]["fails"] = {"log_metrics": {"seconds": 30.0, "until": str(path)}}
-        path.unlink()
-        file.write_text(json.dumps(kept))
+    path.unlink()
+    hangs = {"log_metrics": {"seconds": 30.0, "until": str(path)}}
+    _fails_so(case.output_dir, "second", hangs)
     running = subprocess.Popen(
         [sys.executable, "-c", _BY_HAND, str(case.output_dir)],
         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -441,10 +437,7 @@ def delivers_what_was_logged_after_the_end(case: Case) -> None:
 def shows_how_far_it_is(case: Case) -> None:
     """In a terminal, a bar goes from no point to all that are pending."""
     told = _pending(case, limits={"batch_size": 1})
-    for file in case.output_dir.glob("tracking/*/heard.tracker.json"):
-        kept = json.loads(file.read_text())
-        kept["settings"]["fails"] = {"log_metrics": {"seconds": 0.06}}  # so that it is drawn
-        file.write_text(json.dumps(kept))
+    _fails_so(case.output_dir, "heard", {"log_metrics": {"seconds": 0.06}})  # to see it move
     with watched() as (_, error):
         code = replay.main([str(case.output_dir)])
     drawn = counts(error.getvalue())
