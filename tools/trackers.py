@@ -148,7 +148,7 @@ TRACKERS = {
             "tensorboard.summary.writer.event_file_writer",
             lambda folder, _: {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard")},
             _has("tensorboard/**/events.out.tfevents.*"),
-            beside_oldest=("numpy<2", "setuptools<81", "six"),
+            beside_oldest=("numpy<2", "protobuf<5", "setuptools<81", "six"),
         ),
         TrackerPackage(
             "wandb",
