@@ -31,7 +31,10 @@ _ERRORS: Mapping[str, type[Exception]] = {
 }
 
 
-RETRY_AFTER: Final = 0.05
+DELIVER_EVERY: Final = 0.02
+"""Seconds between two deliveries to a `Heard`."""
+
+RETRY_AFTER: Final = 0.02
 """Seconds after which a `Heard` that fails is tried again, unless a rule says otherwise."""
 
 IN_THE_TRAININGS_THREAD: Final = ("adopt", "begin", "release")
@@ -71,7 +74,8 @@ class Heard(Tracker):
     ) -> None:
         self._settings = {n: v for n, v in locals().items() if n not in ("self", "__class__")}
         self.path, self.name, self.rewinds = path, named, rewinds  # type: ignore[misc]
-        self.limits = Limits(**{"text": True, "retry_after": RETRY_AFTER, **(limits or {})})
+        pace = {"deliver_every": DELIVER_EVERY, "retry_after": RETRY_AFTER}
+        self.limits = Limits(**{"text": True, **pace, **(limits or {})})
         self.run = ""
         self._failed: dict[str, int] = {}
 

@@ -27,6 +27,7 @@ class FileTracker(Tracker):
         key_characters=r"\w ./-",
         key_length=250,
         text=True,
+        deliver_every=0.02,
     )
     rewinds: ClassVar[bool] = True
     takes_checkpoints = True
@@ -123,7 +124,7 @@ class Reference(TrackerContract):
         {"state", "resume", "rewinds", "status", "parameters", "non_finite", "text", "files"}
         | {"unreachable"}
     )
-    flush_limit = 0.2
+    flush_limit = 0.1
     module = "reference_tracker"
     tracker: ClassVar[type[FileTracker]] = FileTracker
     callback: ClassVar[type[TrackerCallback]] = ReferenceCallback

@@ -142,7 +142,7 @@ def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
     One that is saved once more is sent as it is then. One that is not taken is not asked for, and
     where the loop does not say which it is, it is that of the step.
     """
-    callback, told = heard(case, checkpoints=True, fails={"open": {"seconds": 0.2}})
+    callback, told = heard(case, checkpoints=True, fails={"open": {"seconds": 0.1}})
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.5})
@@ -158,7 +158,7 @@ def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
     require(("checkpoint-1", 1, files) in found, f"of {files}, this was sent: {found}")
     left = [*case.output_dir.glob("tracking/*/files/*/*")]
     require(not left, f"what was sent is kept: {left}")
-    callback, told = heard(case, "again", checkpoints=True, fails={"open": {"seconds": 0.2}})
+    callback, told = heard(case, "again", checkpoints=True, fails={"open": {"seconds": 0.1}})
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.5})
@@ -187,7 +187,7 @@ def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
 )
 def a_checkpoint_that_is_gone_is_named(case: Case) -> None:
     """A checkpoint whose copy was deleted before it was sent is named, and all else is sent."""
-    callback, told = heard(case, checkpoints=True, fails={"open": {"seconds": 0.3}})
+    callback, told = heard(case, checkpoints=True, fails={"open": {"seconds": 0.15}})
     callback.delivery = "thread"
     training = case.training(callback)
     with said() as lines:

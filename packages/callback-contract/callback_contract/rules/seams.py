@@ -292,19 +292,19 @@ def waiting_for_another_costs_nothing(case: Case) -> None:
         training.fire("on_epoch_begin")
         training.step({"loss": 0.375})
         before = open_files()
-        sleep(1.0)
+        sleep(0.3)
         piled = open_files() - before
         early = told.points()[2:]
     training.end()
     with held_elsewhere(journal_of(left).with_name("heard.lock")), said() as lines:
         callback = again(case, told)
         callback.load_state_dict(state)
-        callback.flush_limit = 0.3
+        callback.flush_limit = 0.1
         goes_on(case, callback, left, 3)
     named = [line for line in lines if "heard.lock is held by another process" in line]
     require(len(named) == 1, f"of one that waits for another at its end it said {lines}")
     require(not early, f"another delivers, and it was sent {early} too")
-    require(len(piled) <= 2, f"in a second, {len(piled)} files were opened: {sorted(piled)}")
+    require(len(piled) <= 2, f"in 0.3 s, {len(piled)} files were opened: {sorted(piled)}")
     require(told.points()[2:] == [(3, 0.375)], f"at the end, the tracker has {told.points()}")
 
 

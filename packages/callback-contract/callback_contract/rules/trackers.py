@@ -101,7 +101,7 @@ def a_thread_delivers_beside_the_training(case: Case) -> None:
 def inline_delivers_in_the_trainings_thread(case: Case) -> None:
     """With `delivery="inline"`, the training's thread calls, and all is there at once."""
     fails = {"log_metrics": {"error": "ConnectionError", "times": 1}}
-    callback, told = heard(case, fails=fails, limits={"retry_after": 0.5}, checkpoints=True)
+    callback, told = heard(case, fails=fails, limits={"retry_after": 0.25}, checkpoints=True)
     callback.delivery = "inline"
     training = case.training(callback)
     training.begin()
@@ -132,7 +132,7 @@ def inline_delivers_in_the_trainings_thread(case: Case) -> None:
 )
 def what_waits_is_sent_in_batches_as_large_as_it_takes(case: Case) -> None:
     """Points that have waited go together, as many in a call as the tracker takes, in order."""
-    callback, told = heard(case, fails={"open": {"seconds": 0.3}}, limits={"batch_size": 4})
+    callback, told = heard(case, fails={"open": {"seconds": 0.15}}, limits={"batch_size": 4})
     callback.delivery = "thread"
     trained(case, callback, *losses(*(step / 8 for step in range(1, 11))))
     sizes = [len(call["points"]) for call in told.calls("log_metrics")]
@@ -155,7 +155,7 @@ def what_waits_is_sent_in_batches_as_large_as_it_takes(case: Case) -> None:
 )
 def a_point_has_its_time_and_epoch(case: Case) -> None:
     """Each point comes with its step, the time at which it was logged, and the epoch."""
-    callback, told = heard(case, fails={"open": {"seconds": 0.2}})
+    callback, told = heard(case, fails={"open": {"seconds": 0.1}})
     before = time()
     training = case.training(callback)
     training.begin()

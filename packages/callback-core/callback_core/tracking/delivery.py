@@ -18,9 +18,6 @@ logger = logging.getLogger(__name__)
 DeliveryKind = Literal["thread", "inline", "process"]
 DELIVERY_KINDS: Final = get_args(DeliveryKind)
 
-POLL: Final = 0.2
-"""Seconds between two looks at the journal."""
-
 LONGEST_PAUSE: Final = 30.0
 
 _MOST_NAMED: Final = 5
@@ -113,7 +110,8 @@ class Attempts:
     def __init__(self, consumer: Consumer, longest_pause: float = LONGEST_PAUSE) -> None:
         self.failure: str | None = None
         self.hopeless = False
-        self.retry_after = consumer.tracker.limits.retry_after
+        limits = consumer.tracker.limits
+        self.retry_after, self._every = limits.retry_after, limits.deliver_every
         self._consumer, self._longest_pause = consumer, longest_pause
         self._in_a_row = 0
         self._said = False
@@ -130,7 +128,7 @@ class Attempts:
             raise
         except Held as error:  # another delivers to it, and gives up or comes to an end
             self.failure = str(error)
-            return POLL
+            return self._every
         except Exception as error:
             self._in_a_row += 1
             self.hopeless = isinstance(error, ImportError | NotConfigured)
@@ -144,7 +142,7 @@ class Attempts:
                 )
             return min(self._longest_pause, self.retry_after * 2.0 ** min(self._in_a_row - 1, 16))
         self._in_a_row, self.failure, self.hopeless = 0, None, False
-        return POLL
+        return self._every
 
 
 class ThreadDelivery(Delivery):
@@ -182,7 +180,7 @@ class ThreadDelivery(Delivery):
         """Wait for the thread. One that does not come back is left alone."""
         self.hurry()
         while self._thread.is_alive() and monotonic() < deadline and not self._is_in_vain():
-            self._thread.join(min(0.5, max(0.0, deadline - monotonic())))
+            self._thread.join(min(0.1, max(0.0, deadline - monotonic())))
         if self._thread.is_alive():
             doing = self.consumer.doing
             self.given_up = doing is not None

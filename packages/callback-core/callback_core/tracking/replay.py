@@ -11,17 +11,20 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Final
 
 from callback_core.integrations import NotConfigured, get_reporting_integration_callbacks
 from callback_core.tracking.consumer import Consumer
-from callback_core.tracking.delivery import POLL, ThreadDelivery
+from callback_core.tracking.delivery import ThreadDelivery
 from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.lock import FileLock, Held
 from callback_core.tracking.sidecar import follow, made_elsewhere
 from callback_core.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
+
+POLL: Final = 0.05
+"""Seconds between two looks at how far a delivery has come."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,7 +104,7 @@ def _deliver(consumer: Consumer, title: str, pending: int, patience: float) -> s
         delivery.start()
         over = False
         while not over:
-            sleep(POLL / 4)
+            sleep(POLL)
             in_vain = delivery.hopeless or monotonic() - changed >= patience
             over = consumer.done or in_vain  # before the bar is moved, which then is at its end
             now = (consumer.delivered, consumer.progress.offset)

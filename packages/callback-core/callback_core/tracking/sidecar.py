@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 from callback_core.tracking.consumer import Consumer
-from callback_core.tracking.delivery import POLL, Delivery, ThreadDelivery
+from callback_core.tracking.delivery import Delivery, ThreadDelivery
 from callback_core.tracking.past import last_records
 from callback_core.tracking.tracker import Tracker
 
@@ -132,7 +132,7 @@ def follow(consumer: Consumer, training: int, call_limit: float, restarts: int) 
     delivery.begin()
     died, came_on, seen = False, monotonic(), (0, 0)
     while not consumer.done:
-        sleep(POLL)
+        sleep(consumer.tracker.limits.deliver_every)
         if not died and os.getppid() != training:
             died = True
             consumer.training_ended("failed")

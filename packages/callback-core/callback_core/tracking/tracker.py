@@ -64,6 +64,8 @@ class Limits:
         key_length: Characters of a name. Longer ones are cut.
         non_finite: Whether NaN and infinities can be points. Otherwise they are left out.
         text: Whether strings can be logged at a step, by `log_text`. Otherwise they are left out.
+        deliver_every: Seconds between two deliveries while the training goes on. What is logged
+            meanwhile comes in one call.
         retry_after: Seconds before a call that failed is made again. They double with each failure
             in a row, to 30 at most; once the training has ended, they do not.
     """
@@ -75,6 +77,7 @@ class Limits:
     key_length: int | None = None
     non_finite: bool = True
     text: bool = False
+    deliver_every: float = 0.2
     retry_after: float = 1.0
 
 
