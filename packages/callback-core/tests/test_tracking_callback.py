@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import shutil
 import sys
@@ -499,6 +500,21 @@ def test_what_a_dead_attempt_logged_and_the_resumed_one_did_not_repeat(
         assert has == new
     else:
         assert has == [new[0], *old, *new[1:]]
+
+
+def test_a_number_that_a_resumed_training_has_where_there_was_nan_is_sent(
+    tmp_path: Path, out: Path
+) -> None:
+    first = Training(tmp_path, [callback(out)], loss=lambda step: math.nan if step == 2 else 0.5)
+    first.begin()
+    first.step()
+    first.save()
+    first.step()
+    first.fire("on_exception", exception=RuntimeError())
+    first.fire("on_train_end")
+    state = TrainerState(max_steps=9, global_step=1)
+    Training(tmp_path, [callback(out)], state, loss=lambda step: step).train(1)
+    assert losses(out)[-1] == (2, 2)
 
 
 def test_a_checkpoint_is_kept_whatever_becomes_of_its_directory(tmp_path: Path, out: Path) -> None:

@@ -141,7 +141,6 @@ class Consumer:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-        self._past = None
 
     def _start(self) -> Past:
         """Find out where to go on, alone."""

@@ -102,7 +102,7 @@ class Past:
         before = [
             sent
             for sent in self._sent[name, step]
-            if sent.value == value or is_measured(name) or (sent.value != sent.value != value)
+            if is_measured(name) or sent.value == value or (_is_nan(sent.value) and _is_nan(value))
         ]
         if any(sent.certain for sent in before):
             return None
@@ -110,6 +110,10 @@ class Past:
 
     def _stretch_of(self, record: Record) -> tuple[int, int] | None:
         return next((s for s in self._gone if s[0] <= record.start < s[1]), None)
+
+
+def _is_nan(value: Any) -> bool:
+    return bool(value != value)
 
 
 def last_records(journal: Path) -> tuple[Record | None, Record | None]:
