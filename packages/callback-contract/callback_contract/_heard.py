@@ -206,6 +206,15 @@ class Told(NamedTuple):
         points = [point for call in self.calls() for point in call["points"]]
         return [(point[2], point[1]) for point in points if point[0] == name]
 
+    def kept(self, name: str = "train/loss") -> list[tuple[int, Any]]:
+        """Return what a store that forgets has of a curve: without what it was told to forget."""
+        kept: list[tuple[int, Any]] = []
+        for call in self.calls():
+            if call["call"] == "open" and call["rewind_to"] is not None:
+                kept = [point for point in kept if point[0] < call["rewind_to"]]
+            kept += [(point[2], point[1]) for point in call["points"] if point[0] == name]
+        return kept
+
     @property
     def status(self) -> list[Any]:
         """How runs were closed."""

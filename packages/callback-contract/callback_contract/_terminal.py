@@ -45,6 +45,24 @@ def watched(terminal: bool = True) -> Iterator[tuple[io.StringIO, io.StringIO]]:
                 os.environ[name] = value
 
 
+def screen(text: str) -> list[str]:
+    """Return the lines that a terminal shows once this was written to it."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\r|\n|\x1b\[A|[^\r\n\x1b]+", text):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row == len(lines))
+        elif part == "\x1b[A":
+            row -= 1
+        else:
+            line = lines[row].ljust(column)
+            lines[row] = line[:column] + part + line[column + len(part) :]
+            column += len(part)
+    return lines
+
+
 def counts(text: str) -> list[tuple[int, int]]:
     """Return the counts `n/total` that were drawn, in order."""
     return [(int(n), int(total)) for n, total in _COUNT.findall(text)]

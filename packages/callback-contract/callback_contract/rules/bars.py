@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from callback_contract._case import Case, Training
 from callback_contract._rule import require, rule
-from callback_contract._terminal import counts, watched
+from callback_contract._terminal import counts, screen, watched
 from callback_contract._watching import elsewhere
 from callback_core import TrainerState
 
@@ -149,7 +149,10 @@ def an_evaluation_has_a_bar_of_its_own(case: Case) -> None:
     mend="Begin a new bar where the data loader is another one, or where the bar is full.",
 )
 def an_evaluation_after_one_that_failed_has_a_bar_of_its_own(case: Case) -> None:
-    """An evaluation that follows one that has broken off begins its bar at 0."""
+    """An evaluation that follows one that has broken off begins its bar at 0.
+
+    The next training, and the end of its own, take what is left of it from the screen.
+    """
     with watched() as (_, error):
         training = case.training()
         _evaluates(training, 2, [0] * 30, "")
@@ -170,6 +173,18 @@ def an_evaluation_after_one_that_failed_has_a_bar_of_its_own(case: Case) -> None
         training.end()
     drawn = counts(error.getvalue()[before:])
     require(drawn.count((1, 4)) >= 3, f"after a training without an end, the bar was at {drawn}")
+    for goes_on in ("on_train_begin", "on_train_end"):
+        with watched() as (_, error):
+            training = case.training()
+            training.begin()
+            training.step()
+            _evaluates(training, 2, [0] * 30, "")
+            seen = screen(error.getvalue())
+            training.fire(goes_on)
+            left = [line for line in screen(error.getvalue()) if "/30" in line]
+            training.end()
+        require(any("/30" in line for line in seen), f"an evaluation is not seen in {seen}")
+        require(not left, f"of an evaluation that broke off, {goes_on} leaves {left}")
 
 
 class _Endless:

@@ -6,19 +6,20 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._heard import Heard, heard
-from callback_contract._killed import journal_of, records_of
+from callback_contract._killed import journal_of, records_of, training_in
 from callback_contract._rule import ContractViolation, require, rule
 from callback_contract._stored import in_time, once, said
-from callback_core import TrainerState
 from callback_core.tracking import TrackerCallback
+
+_AWAY: Final = {"error": "ConnectionError"}
 
 _MEND = "Let Tracker.settings return what makes the tracker elsewhere; leave the rest."
 
@@ -66,7 +67,10 @@ def a_process_delivers_all(case: Case) -> None:
     mend=_MEND,
 )
 def a_process_that_hangs_is_begun_anew(case: Case) -> None:
-    """Where a call hangs beyond `open_limit`, its process is begun anew, and goes on from there."""
+    """Where a call hangs beyond `open_limit`, its process is begun anew, and goes on from there.
+
+    Which call it was stands in its log. One that hangs each time is given up.
+    """
     back = case.output_dir.parent / "back"
     fails = {"log_metrics": {"seconds": 30.0, "until": str(back)}}
     callback, told = _in_a_process(case, fails=fails)
@@ -82,6 +86,14 @@ def a_process_that_hangs_is_begun_anew(case: Case) -> None:
     require(told.status == ["finished"], f"it was closed as {told.status}")
     runs = {call["run_id"] for call in told.calls("open")[1:]}
     require(runs == {told.calls("log_metrics")[0]["run"]}, f"it was opened again as {runs}")
+    log = journal_of(case.output_dir).with_name("heard.log").read_text()
+    require("log_metrics has not come back" in log, f"in its log there is {log!r}")
+    callback, _ = _in_a_process(case, named="ever", fails={"open": {"seconds": 60.0}})
+    callback.open_limit, callback.flush_limit = 0.05, 20.0
+    with said() as lines:
+        case.training(callback).run()
+    gave_up = any("(its process ended with 1, see " in line for line in lines)
+    require(gave_up, f"of one that hangs each time, it said {lines}")
 
 
 def _killed_after(train: Callable[[], None]) -> None:
@@ -111,6 +123,16 @@ def a_process_outlives_a_training_that_is_killed(case: Case) -> None:
 
     It gives up where nothing moves for long, and not where all takes long.
     """
+    refused, told_refused = _in_a_process(case, named="away", fails={"log_metrics": _AWAY})
+    refused.open_limit = 0.12
+
+    def train_in_vain() -> None:
+        training = case.training(refused)
+        training.begin()
+        training.step({"loss": 0.125})
+        in_time(lambda: told_refused.calls("log_metrics", failed=True))
+
+    _killed_after(train_in_vain)
     slow = {"log_metrics": {"seconds": 0.04}}
     callback, told = _in_a_process(case, fails=slow, limits={"batch_size": 1})
     callback.open_limit = 0.12
@@ -127,6 +149,8 @@ def a_process_outlives_a_training_that_is_killed(case: Case) -> None:
     in_time(lambda: told.status)
     require(told.points() == [(n, n / 8) for n in range(1, 7)], f"it has {told.points()}")
     require(told.status == ["failed"], f"it was closed as {told.status}")
+    in_vain = told_refused.calls("open")[0]["pid"]
+    require(in_time(lambda: not _is_alive(in_vain), 10.0), "where nothing moves, it goes on")
 
 
 @rule(
@@ -280,6 +304,15 @@ def a_process_finds_the_modules_of_this_one(case: Case) -> None:
     require(told.points() == [(1, 0.125)], f"it has {told.points()}, and said {lines}")
 
 
+_FAILURES: Final[Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]] = (
+    ("log_metrics", {}, {}),
+    ("open", {}, {}),
+    ("close", {}, {"rewinds": True}),
+    ("log_metrics", {"point": "train/epoch"}, {"rewinds": True, "limits": {"batch_size": 1}}),
+)
+"""What a service refuses until it is back, of which points, and of which tracker."""
+
+
 @rule(
     "JRN-023",
     since=(1, 1),
@@ -291,39 +324,66 @@ def a_process_finds_the_modules_of_this_one(case: Case) -> None:
 def two_that_deliver_a_run_that_is_resumed_send_each_point_once(case: Case) -> None:
     """What a process still delivers of a killed training, the resumed one does not send again.
 
-    The process leaves out what the resumed training replaces, and closes the run as that one ends.
+    The process leaves out what the resumed training replaces, has forgotten what it may have sent
+    of it, and closes the run as that one ends; or the resumed one goes on where it came to.
     """
-    back = case.output_dir.parent / "back"
-    away = {"log_metrics": {"error": "ConnectionError", "until": str(back)}}
-    callback, told = _in_a_process(case, fails=away)
+    every = [_Resumed(case, *each) for each in _FAILURES]
+    for each in every:  # so that their processes begin at once
+        _killed_after(each.train)
+    for each in every:
+        each.resume()
 
-    def train() -> None:
-        training = case.training(callback)
+
+class _Resumed:
+    """A training that is killed while its service is away, and is resumed."""
+
+    def __init__(self, case: Case, call: str, how: Mapping[str, Any], options: Any) -> None:
+        name = f"{call} of {', '.join((*how, *options)) or 'all'}"
+        self.case, self.call = case, call
+        self.output_dir = case.output_dir / name
+        self.output_dir.mkdir()
+        self.back = self.output_dir / "back"
+        away = {call: {**_AWAY, **how, "until": str(self.back)}}
+        self.killed, self.told = _in_a_process(case, named=name, fails=away, **options)
+        self.resumed, _ = heard(case, name, fails=away, **options)
+
+    def train(self) -> None:
+        """Train, for the process that is to be killed."""
+        training = training_in(self.case, self.killed, self.output_dir)
         training.begin()
         for loss in (0.125, 0.25):
             training.step({"loss": loss})
-        in_time(lambda: told.calls("log_metrics", failed=True))
 
-    _killed_after(train)
-    resumed, _ = heard(case, fails=away)
-    resumed.delivery, resumed.flush_limit = "thread", 20.0
-    resumed.load_state_dict({"run": journal_of(case.output_dir).parent.name, "run_id": None})
-    state = TrainerState(global_step=1, epoch=0.5, max_steps=4)
-    training = case.training(resumed, state=state)
-    training.begin()
-    training.fire("on_epoch_begin")
-    training.step({"loss": 0.5})
-    with once(lambda: _has_ended(case), back):
-        training.end()
-    others = {call["pid"] for call in told.calls("open")} - {os.getpid()}
-    in_time(lambda: not any(map(_is_alive, others)))
-    require(told.points() == [(1, 0.125), (2, 0.5)], f"it has {told.points()}")
-    require(told.status[-1:] == ["finished"], f"it was closed as {told.status}")
-    require(told.status.count("finished") == 1, f"it was closed as {told.status}")
-    runs = {call["run"] for call in told.calls("log_metrics", "close")}
-    require(len(runs) == 1, f"the points and the ends are in {len(runs)} runs")
+    def resume(self) -> None:
+        """Go on at step 1, and require that all is there once."""
+        told = self.told
+        in_time(lambda: told.calls(self.call, failed=True))
+        self.resumed.delivery, self.resumed.flush_limit = "thread", 20.0
+        run = journal_of(self.output_dir).parent.name
+        self.resumed.load_state_dict({"run": run, "run_id": None})
+        training = training_in(self.case, self.resumed, self.output_dir, 1)
+        training.begin()
+        training.fire("on_epoch_begin")
+        training.step({"loss": 0.5})
+        if self.call == "open":  # the process comes to its end before the training does
+            self.back.touch()
+            in_time(lambda: told.status and not self._others())
+        training.step({"loss": 0.625})
+        with once(self._has_ended, self.back):
+            training.end()
+        in_time(lambda: not self._others())
+        kept, expected = told.kept(), [(1, 0.125), (2, 0.5), (3, 0.625)]
+        require(kept == expected, f"where {self.output_dir.name} was refused, it has {kept}")
+        require(told.status[-1:] == ["finished"], f"it was closed as {told.status}")
+        require(told.status.count("finished") == 1, f"it was closed as {told.status}")
+        runs = {call["run"] for call in told.calls("log_metrics", "close")}
+        require(len(runs) == 1, f"the points and the ends are in {len(runs)} runs")
 
+    def _others(self) -> list[int]:
+        """Return the processes that have opened it, and go on."""
+        pids = {call["pid"] for call in self.told.calls("open")} - {os.getpid()}
+        return [pid for pid in pids if _is_alive(pid)]
 
-def _has_ended(case: Case) -> bool:
-    """Return whether it stands in the journal that the training has ended."""
-    return bool(records_of(journal_of(case.output_dir))[-1]["kind"] == "end")
+    def _has_ended(self) -> bool:
+        """Return whether it stands in the journal that the training has ended."""
+        return bool(records_of(journal_of(self.output_dir))[-1]["kind"] == "end")

@@ -115,6 +115,10 @@ def what_a_tracker_cannot_take_is_named(case: Case) -> None:
     ):  # fmt: skip
         require(part in text, f"no warning says {part!r}: {lines}")
     require("and 1 more" in text, f"that there is a sixth is not said: {lines}")
+    callback, told = heard(case, "five", limits={"text": False})
+    with said() as lines:
+        trained(case, callback, {"loss": 0.5, **{f"note {n}": "a" for n in range(5)}})
+    require(" more)" not in str(lines), f"of five, it said {lines}")
     callback, told = heard(case, "other")
     trained(
         case,

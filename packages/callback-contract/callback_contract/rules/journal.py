@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -73,7 +75,10 @@ def what_is_logged_is_on_disk_at_once(case: Case) -> None:
     mend="Leave the journal to TrackerCallback.",
 )
 def half_a_record_is_dropped(case: Case) -> None:
-    """Of a journal whose last record is cut off, all before it counts, and so does what follows."""
+    """Of a journal whose last record is cut off, all before it counts, and so does what follows.
+
+    So it is where that is the first.
+    """
     fails = {"open": {"error": "ConnectionError"}}
     left, state, told = killed(case, (0.125, 0.25), save_at=2, fails=fails)
     journal = journal_of(left)
@@ -85,6 +90,13 @@ def half_a_record_is_dropped(case: Case) -> None:
     expected = [(1, 0.125), (2, 0.25), (3, 0.375), (4, 0.5)]
     require(told.points() == expected, f"the tracker has {told.points()}")
     require(b"zzz" not in journal.read_bytes(), "half a record is still in the journal")
+    begin_anew(case)
+    left, state, told = killed(case, (0.125,), save_at=1, fails=fails)
+    journal_of(left).write_bytes(b'{"kind":"beg')
+    callback = again(case, told)
+    callback.load_state_dict(state)
+    goes_on(case, callback, left, 1, 0.25)
+    require(told.points() == [(2, 0.25)], f"behind half a record, it has {told.points()}")
 
 
 @rule(
@@ -230,7 +242,7 @@ from callback_core.tracking import TrackerCallback
 
 import logging
 logging.basicConfig(format="%(message)s")
-output, heard = sys.argv[1:]
+output, heard, _ = sys.argv[1:]
 room = Path(output, "room")  # before there is some, the tracker has nothing to write either
 fails = {"open": {"seconds": 60.0, "until": str(room)}}
 callback = TrackerCallback(Heard(heard, fails=fails), flush_limit=20.0)
@@ -275,14 +287,9 @@ def what_a_full_disk_does_not_take_waits(case: Case) -> None:
 
     What never is, is said at the end, and how much; the run is closed all the same.
     """
-    for name, expected in (
-        ("again", [(1, 0.125), (2, 0.25), (3, 0.375), (4, 0.5)]),
-        ("full", None),
-    ):
-        folder = case.output_dir / name
-        folder.mkdir()
-        told = Told(folder / "told.jsonl")
-        done = run_python("-c", _FULL, str(folder), str(told.path))
+    whole = [(1, 0.125), (2, 0.25), (3, 0.375), (4, 0.5)]
+    ran = _programs(case, _FULL, "again", "full")
+    for (name, done, told), expected in zip(ran, (whole, None), strict=True):
         require(done.returncode == 0, f"with a full disk, training failed: {done.stderr[-500:]}")
         require('"logs"' in done.stdout, f"half a record was left: {done.stdout}")
         said_once = done.stderr.count("cannot be written") - done.stderr.count("has come cannot")
@@ -298,6 +305,24 @@ def what_a_full_disk_does_not_take_waits(case: Case) -> None:
             require(closed == ([(1, 0.125)], ["finished"]), f"it has {closed}")
 
 
+def _programs(
+    case: Case, program: str, *names: str
+) -> list[tuple[str, subprocess.CompletedProcess[str], Told]]:
+    """Run a program under each name at once, and return how each ended and what it has told.
+
+    It is given a folder of that name, the file of a `Heard`, and the name.
+    """
+
+    def run(name: str) -> tuple[str, subprocess.CompletedProcess[str], Told]:
+        folder = case.output_dir / name
+        folder.mkdir()
+        told = Told(folder / "told.jsonl")
+        return name, run_python("-c", program, str(folder), str(told.path), name), told
+
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(run, names))
+
+
 _UNENDED: Final = """
 import sys
 from callback_contract._case import Arguments, Training
@@ -306,13 +331,25 @@ from callback_core import TrainerState
 from callback_core.tracking import replay
 from callback_core.tracking import TrackerCallback
 
-output, heard, error = sys.argv[1:]
-callback = TrackerCallback(Heard(heard))
-training = Training([callback], Arguments(output), TrainerState(epoch=0.0, max_steps=8))
-training.begin()
-training.step({"loss": 0.125})
-if error:
-    raise {"KeyboardInterrupt": KeyboardInterrupt, "ValueError": ValueError}[error]
+output, heard, how = sys.argv[1:]
+slow = {"open": {"seconds": 0.15, "times": 2}} if how == "late" else {}
+
+
+def training(path):
+    tracker = TrackerCallback(Heard(path, fails=slow))
+    return Training([tracker], Arguments(output), TrainerState(epoch=0.0, max_steps=8))
+
+
+first = training(heard)
+first.begin()
+first.step({"loss": 0.125})
+if how == "late":
+    first.end()
+    first.evaluate({"eval_late": 0.5})
+    del first
+    training(heard + " of another").evaluate({"eval_other": 0.25})
+elif how != "nothing":
+    raise {"KeyboardInterrupt": KeyboardInterrupt, "ValueError": ValueError}[how]
 """
 
 
@@ -327,20 +364,18 @@ if error:
 def a_program_that_ends_closes_its_runs(case: Case) -> None:
     """A program that ends without the end of its training closes the run, by how it ended itself.
 
-    By an error, and without one, as failed; by Ctrl-C as interrupted. All points are sent.
+    By an error, and without one, as failed; by Ctrl-C as interrupted. All points are sent, and what
+    was evaluated after an end.
     """
-    for error, status in (
-        ("", "failed"),
-        ("ValueError", "failed"),
-        ("KeyboardInterrupt", "interrupted"),
-    ):
-        folder = case.output_dir / f"by {error}"
-        folder.mkdir()
-        told = Told(folder / "told.jsonl")
-        run_python("-c", _UNENDED, str(folder), str(told.path), error)
-        require(told.points() == [(1, 0.125)], f"after {error or 'nothing'} it has {told.points()}")
-        require(told.status == [status], f"after {error or 'nothing'} it is {told.status}")
-        last = records_of(journal_of(folder))[-1]
+    ended = {"nothing": "failed", "ValueError": "failed", "KeyboardInterrupt": "interrupted"}
+    for name, _, told in _programs(case, _UNENDED, *ended, "late"):
+        require(told.points() == [(1, 0.125)], f"after {name} it has {told.points()}")
+        if name == "late":
+            late = told.points("eval/late")
+            require(late == [(1, 0.5)], f"of what was evaluated after the end, it has {late}")
+            continue
+        require(told.status == [ended[name]], f"after {name} it is {told.status}")
+        last = records_of(journal_of(told.path.parent))[-1]
         require(last["kind"] == "end" and last["step"] == 1, f"the journal ends with {last}")
 
 

@@ -245,9 +245,14 @@ def refuses_a_metric_that_never_comes(case: Case) -> None:
     mend="Judge only what the loop evaluates by itself, while the training goes on.",
 )
 def other_evaluations_need_not_have_the_metric(case: Case) -> None:
-    """An evaluation on top, under other names, and one after the end, need not have the metric."""
+    """An evaluation on top, under other names, and one after the end, need not have the metric.
+
+    Nor does one before the first step.
+    """
     training = _training(case, 2, metric_for_best_model="accuracy")
     training.begin()
+    training.fire("on_evaluate", metrics={"eval_probe_loss": 1.0})
+    training.step({"loss": 0.5})
     training.fire("on_evaluate", metrics={"probe_loss": 1.0})
     training.step({"loss": 0.5})
     training.step({"loss": 0.5})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from array import array
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -116,6 +117,7 @@ def prints_small_arrays_and_the_shape_of_large_ones(case: Case) -> None:
         "most": _Array((10, 10), [[0.5] * 10] * 10),
         "more": _Array((101,), [0.75] * 101),
         "sparse": _SparseTensor((2, 3), RuntimeError("no values")),
+        "plain": array("d", [0.25]),  # which has no shape
     }
     printed = _printed(case, logs)
     require("'scalar': 0.1235" in printed, f"a scalar is not written out: {printed!r}")
@@ -123,6 +125,7 @@ def prints_small_arrays_and_the_shape_of_large_ones(case: Case) -> None:
     require("0.75" not in printed and "(101,)" in printed, "an array of 101 is not its shape")
     whole = "_SparseTensor" in printed and "(2, 3)" in printed
     require(whole, f"an array without values is neither its kind nor its shape: {printed!r}")
+    require("array('d', [0.25])" in printed, f"Python's own array is not itself: {printed!r}")
 
 
 @rule(

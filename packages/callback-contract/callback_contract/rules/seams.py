@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from time import sleep
@@ -35,21 +36,22 @@ from callback_contract._watching import open_files
 def a_killed_run_goes_on_without_a_seam(case: Case) -> None:
     """A run that is killed and resumed is opened again, and sent what it has not got, and no more.
 
-    What came out as before is not sent again; what came out otherwise is.
+    What came out as before is not sent again, NaN too; what came out otherwise is.
     """
-    left, state, told = killed(case, (0.125, 0.25, 0.375, 0.5), save_at=2)
+    nan = math.nan
+    left, state, told = killed(case, (0.125, 0.25, 0.375, nan, nan, 0.5), save_at=2)
     run = told.calls("open")[0]["run"] or told.calls("log_metrics")[0]["run"]
     before = len(told.calls())
     callback = again(case, told)
     callback.load_state_dict(state)
-    goes_on(case, callback, left, 2, 0.375, 7.0, 0.625)
+    goes_on(case, callback, left, 2, 0.375, 7.0, nan, 0.5, 0.625)
     opened = told.calls("open")[-1]
     wanted = (run, False, 2, None)
     found = tuple(opened[n] for n in ("run_id", "adopted", "step", "rewind_to"))
     require(found == wanted, f"it was opened again with {found} and not {wanted}")
     new = [call for call in told.calls()[before:] if call["points"]]
     sent = [(p[2], p[1]) for call in new for p in call["points"] if p[0] == "train/loss"]
-    require(sent == [(4, 7.0), (5, 0.625)], f"after the kill, this was sent: {sent}")
+    require(sent == [(4, 7.0), (7, 0.625)], f"after the kill, this was sent: {sent}")
     parameters = [c for c in told.calls()[before:] if c["call"] == "log_parameters"]
     require(not parameters, "parameters that it has were sent again")
     require(told.status == ["finished"], f"it was closed as {told.status}")
@@ -164,7 +166,8 @@ def what_may_have_been_sent_is_sent_again_as_the_same(case: Case) -> None:
 def what_is_forgotten_with_the_rest_is_sent_again(case: Case) -> None:
     """All that a tracker forgets when it rewinds is sent again, also what it had for certain.
 
-    So are parameters where it forgets from the beginning, and only there.
+    So are parameters where it forgets from the beginning, and only there. A checkpoint that it has
+    is not.
     """
     for besides, noted_to, step in (
         ({4: {"late": 0.5}}, b'{"kind":"logs","step":4', 4),  # of which it has the loss
@@ -188,6 +191,16 @@ def what_is_forgotten_with_the_rest_is_sent_again(case: Case) -> None:
         sent_parameters = len(told.calls("log_parameters"))
         wanted = 2 if step == 0 else 1
         require(sent_parameters == wanted, f"from {step} on: parameters {sent_parameters} times")
+    begin_anew(case)
+    takes = {"rewinds": True, "checkpoints": True}
+    left, state, told = killed(case, (0.125, 0.25), save_at=2, late={"late": 0.5}, **takes)
+    _noted_to(left, b'{"kind":"logs","step":2')  # which is behind the checkpoint
+    callback = again(case, told, **takes)
+    callback.load_state_dict(state)
+    with said() as lines:
+        goes_on(case, callback, left, 2, 0.375)
+    to = told.calls("open")[-1]["rewind_to"]
+    require(to == 2 and not lines, f"it was told to forget from {to} on, and said {lines}")
 
 
 def _noted_to(left: Path, record: bytes) -> None:
@@ -208,13 +221,17 @@ def _noted_to(left: Path, record: bytes) -> None:
 def a_run_is_found_without_its_state(case: Case) -> None:
     """Where the loop has kept no state, a resumed training goes on in the newest run that is there.
 
-    A training that begins anew is another run, and one of a state that is loaded, too.
+    It is known from the moment at which it was opened. A training that begins anew is another run,
+    and one of a state that is loaded, too. The run that the user has opened comes before it.
     """
     left, _, told = killed(case, (0.125, 0.25), save_at=2)
     run = told.calls("log_metrics")[0]["run"]
     goes_on(case, again(case, told), left, 2, 0.375)
     opened = told.calls("open")[-1]["run_id"]
     require(opened == run, f"without its state, it goes on in {opened} and not in {run}")
+    goes_on(case, again(case, told, adopts="the user's"), left, 3, 0.5)
+    opened = told.calls("open")[-1]["run_id"]
+    require(opened == "the user's", f"and not in the user's run, it goes on in {opened}")
     callback = again(case, told)
     callback.load_state_dict({"run": "gone", "run_id": "gone"})
     goes_on(case, callback, left, 0, 0.5)
@@ -224,6 +241,12 @@ def a_run_is_found_without_its_state(case: Case) -> None:
     folders = sorted(path.name for path in left.glob("tracking/*"))
     require(len(folders) == 2 and state["run"] in folders, f"the runs are {folders}: {state}")
     require(state["run_id"] == told.calls("close")[-1]["run"], f"its state is {state}")
+    begin_anew(case)
+    left, _, told = killed(case, (0.125,), fails={"log_parameters": {"error": "ConnectionError"}})
+    run = told.calls("log_parameters", failed=True)[0]["run"]
+    goes_on(case, again(case, told), left, 1, 0.25)
+    opened = told.calls("open")[-1]["run_id"]
+    require(opened == run, f"of one that was only opened, it goes on in {opened} and not in {run}")
 
 
 @rule(
@@ -326,6 +349,13 @@ def what_was_never_sent_is_sent_by_whoever_logs_it_again(case: Case) -> None:
         goes_on(case, callback, left, 2, *losses)
     expected = [(1, 0.125), (2, 0.25), (3, 7.0), (4, 8.0), (3, 0.375), (4, 0.5)]
     require(told.points() == expected, f"after three attempts, the tracker has {told.points()}")
+    for away, step, *losses in ((fails, 4, 9.0), ({}, 4, 0.625), ({}, 2, 0.375, 0.5)):
+        callback = again(case, told, fails=away)
+        callback.load_state_dict(state)
+        callback.flush_limit = 0.1 if away else 30.0
+        goes_on(case, callback, left, step, *losses)
+    expected += [(5, 0.625)]
+    require(told.points() == expected, f"after six attempts, the tracker has {told.points()}")
 
 
 @rule(

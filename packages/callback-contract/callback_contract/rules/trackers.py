@@ -17,6 +17,7 @@ from callback_contract._heard import (
     losses,
     trained,
 )
+from callback_contract._killed import again, begin_anew, goes_on, killed
 from callback_contract._rule import ContractViolation, require, rule
 from callback_contract._stored import comes_true, said
 from callback_core import TrainerState
@@ -285,18 +286,26 @@ class _Unreadable(dict[str, Any]):
     mend="Say parameters_of, and leave the rest to TrackerCallback.",
 )
 def arguments_that_cannot_be_read_cost_only_themselves(case: Case) -> None:
-    """Arguments or a configuration that cannot say themselves are named; all else is sent."""
-    callback, told = heard(case)
-    training = case.training(callback)
-    training.model.config = _Mute()
-    with said() as lines:
-        training.begin()
-        training.step({"loss": 0.5})
-        training.end()
-    require(told.points() == [(1, 0.5)], f"the tracker has {told.points()}")
-    require(any("_Mute" in line for line in lines), f"it said {lines}")
-    sent = told.calls("log_parameters")[0]["parameters"]
-    require(sent.get("learning_rate") == 0.125, f"the arguments are {sent}")
+    """Arguments or a configuration that cannot say themselves are named; all else is sent.
+
+    So is one that holds itself. Of one with a key that is no name, all but that is sent.
+    """
+    endless: dict[str, Any] = {}
+    endless["itself"] = endless
+    for config, named in ((_Mute(), True), (Config(**endless), True), (_Numbered(), False)):
+        callback, told = heard(case, type(config).__name__)
+        training = case.training(callback)
+        training.model.config = config
+        with said() as lines:
+            training.begin()
+            training.step({"loss": 0.5})
+            training.end()
+        kind = type(config).__name__
+        require(told.points() == [(1, 0.5)], f"with {kind}, the tracker has {told.points()}")
+        require(any(kind in line for line in lines) is named, f"with {kind}, it said {lines}")
+        sent = told.calls("log_parameters")[0]["parameters"]
+        require(sent.get("learning_rate") == 0.125, f"with {kind}, the arguments are {sent}")
+        require(named or sent.get("hidden_size") == 8, f"with {kind}, the parameters are {sent}")
 
 
 class _Mute(Config):
@@ -305,6 +314,14 @@ class _Mute(Config):
     def to_dict(self) -> dict[str, Any]:
         """Refuse."""
         raise RuntimeError("no configuration")
+
+
+class _Numbered(Config):
+    """A configuration with a key that is no name."""
+
+    def to_dict(self) -> dict[Any, Any]:
+        """Return it."""
+        return {"hidden_size": 8, (1, 2): 3}
 
 
 @rule(
@@ -368,3 +385,11 @@ def what_a_tracker_does_not_say_is_as_for_most(case: Case) -> None:
     require(not [*case.output_dir.glob("tracking/*/files")], "checkpoints are kept for it")
     [made] = case.output_dir.glob("tracking/*/*.tracker.json")
     require(json.loads(made.read_text())["settings"] == {}, f"it is made by {made.read_text()}")
+    begin_anew(case)
+    left, state, told = killed(case, (0.5, 0.25), save_at=1)
+    callback = again(case, told)
+    del callback.tracker.rewinds  # which is not its own then
+    callback.load_state_dict(state)
+    goes_on(case, callback, left, 1, 0.125)
+    forgets = told.calls("open")[-1]["rewind_to"]
+    require(forgets is None, f"one that says nothing of it is told to forget from {forgets} on")
