@@ -361,7 +361,10 @@ def the_end_waits_for_one_that_is_slow(case: Case) -> None:
     mend="Raise NotConfigured in open; TrackerCallback waits for it no longer, and says so.",
 )
 def the_end_does_not_wait_for_one_that_is_not_configured(case: Case) -> None:
-    """Where nobody has said where to send to, this is named, and the end does not wait."""
+    """Where nobody has said where to send to, this is named, and the end does not wait.
+
+    A process of its own goes on to ask while the training does: somebody may say it meanwhile.
+    """
     callback, _ = heard(case, fails={"open": {"error": "NotConfigured"}})
     callback.flush_limit = 8.0
     with said() as lines:
@@ -381,6 +384,19 @@ def the_end_does_not_wait_for_one_that_is_not_configured(case: Case) -> None:
     require(took < 15.0, f"the end waited {took:.1f} s for a process with nowhere to send to")
     named = [line for line in lines if "(its process ended with 1, see " in line]
     require(len(named) == 1, f"of a process that has nowhere to send to it said {lines}")
+    back = case.output_dir.parent / "back"
+    callback, told = heard(
+        case, "later", fails={"open": {"error": "NotConfigured", "until": str(back)}}
+    )
+    callback.delivery, callback.flush_limit = "process", 25.0
+    training = case.training(callback)
+    training.begin()
+    training.step({"loss": 0.5})
+    in_time(lambda: len(_failures(told)) > 2, 5.0)
+    back.touch()
+    in_time(told.points, 5.0)
+    training.end()
+    require(told.points() == [(1, 0.5)], f"of one that was told later, it has {told.points()}")
 
 
 @rule(
