@@ -31,7 +31,7 @@ _ERRORS: Mapping[str, type[Exception]] = {
 }
 
 
-DELIVER_EVERY: Final = 0.02
+DELIVER_EVERY: Final = 0.01
 """Seconds between two deliveries to a `Heard`."""
 
 RETRY_AFTER: Final = 0.02

@@ -13,9 +13,9 @@ from typing import Any
 
 from callback_contract._case import DIED, Case, Training
 from callback_contract._heard import Told, heard
+from callback_contract._python import environment
 from callback_contract._rule import require
 from callback_contract._stored import comes_true
-from callback_contract.testing import environment
 from callback_core import TrainerState
 
 
@@ -53,7 +53,7 @@ def killed(
     losses: Sequence[float],
     save_at: int = 0,
     *,
-    besides: Mapping[int, dict[str, Any]] | None = None,
+    besides: Mapping[int, Sequence[dict[str, Any]]] | None = None,
     late: dict[str, Any] | None = None,
     later_save_at: int = 0,
     **options: Any,
@@ -76,13 +76,13 @@ def killed(
     training = training_in(case, callback, case.output_dir)
     training.begin()
     training.fire("on_epoch_begin")
-    if 0 in besides:
-        training.log(besides[0])
+    for values in besides.get(0, ()):
+        training.log(values)
     state = None
     for step, loss in enumerate(losses, 1):
         training.step({"loss": loss})
-        if step in besides:
-            training.log(besides[step])
+        for values in besides.get(step, ()):
+            training.log(values)
         if step == later_save_at:
             training.save()
         if step == save_at:

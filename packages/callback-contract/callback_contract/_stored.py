@@ -89,7 +89,7 @@ def in_time(holds: Callable[[], object], seconds: float = 30.0) -> bool:
     while not holds():
         if monotonic() > deadline:
             return False
-        sleep(0.02)
+        sleep(0.01)
     return True
 
 

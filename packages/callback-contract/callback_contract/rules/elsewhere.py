@@ -239,19 +239,25 @@ def one_that_cannot_be_made_elsewhere_is_refused(case: Case) -> None:
     mend=_MEND,
 )
 def a_process_waits_for_a_training_that_is_slow(case: Case) -> None:
-    """A process delivers what a training logs after a silence that is longer than all limits."""
-    callback, told = _in_a_process(case)
+    """A process delivers what a training logs after a silence that is longer than all limits.
+
+    So may an upload be.
+    """
+    slow = {"log_files": {"seconds": 0.25}}
+    callback, told = _in_a_process(case, fails=slow, checkpoints=True)
     callback.open_limit = 0.15
     training = case.training(callback)
     with said() as lines:
         training.begin()
         training.step({"loss": 0.125})
-        in_time(told.points)
-        sleep(0.6)
+        training.save()
+        in_time(lambda: told.calls("log_files"))
+        sleep(0.5)
         training.step({"loss": 0.25})
         training.end()
     require(told.points() == [(1, 0.125), (2, 0.25)], f"it has {told.points()}")
     require(not lines, f"it said {lines}")
+    require(len(told.calls("open")) == 1, "its process was begun anew while it uploaded")
 
 
 @rule(

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from callback_contract._case import Case
+from callback_contract._python import missing
 from callback_contract._rule import ContractViolation, require, rule
 from callback_contract._watching import log_messages, silence
-from callback_contract.testing import missing
 
 _IMPORT: Final = """
 import json, os, signal, sys, threading

@@ -21,10 +21,10 @@ from callback_contract._killed import (
     records_of,
     training_in,
 )
+from callback_contract._python import run_python
 from callback_contract._rule import require, rule
 from callback_contract._stored import comes_true, said
 from callback_contract._watching import silence
-from callback_contract.testing import run_python
 from callback_core.tracking import replay
 
 
@@ -332,15 +332,14 @@ from callback_core.tracking import replay
 from callback_core.tracking import TrackerCallback
 
 output, heard, how = sys.argv[1:]
-slow = {"open": {"seconds": 0.15, "times": 2}} if how == "late" else {}
 
 
-def training(path):
-    tracker = TrackerCallback(Heard(path, fails=slow))
+def training(path, **fails):
+    tracker = TrackerCallback(Heard(path, fails=fails))
     return Training([tracker], Arguments(output), TrainerState(epoch=0.0, max_steps=8))
 
 
-first = training(heard)
+first = training(heard, open={"seconds": 0.2 * (how == "late")})
 first.begin()
 first.step({"loss": 0.125})
 if how == "late":

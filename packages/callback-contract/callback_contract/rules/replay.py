@@ -15,11 +15,11 @@ from typing import Any, Final
 from callback_contract._case import Case
 from callback_contract._heard import Told, heard, losses, trained
 from callback_contract._killed import begin_anew, killed
+from callback_contract._python import environment
 from callback_contract._rule import require, rule
 from callback_contract._stored import comes_true, in_time, said
 from callback_contract._terminal import counts, watched
 from callback_contract._watching import silence
-from callback_contract.testing import environment
 from callback_core.tracking import replay
 
 LOSSES = (0.125, 0.25, 0.375)
@@ -142,7 +142,7 @@ def closes_a_run_that_was_killed_as_failed(case: Case) -> None:
         require(files == ["checkpoint-3"], f"the checkpoints that it was sent are {files}")
     begin_anew(case)
     callback, told = heard(case, "end", fails={"close": {"error": "ConnectionError", "times": 99}})
-    callback.flush_limit = 0.3
+    callback.flush_limit = 0.1
     trained(case, callback, *losses(*LOSSES))
     _fails_so(case.output_dir, "end", None)
     code, text = _ran(case.output_dir)

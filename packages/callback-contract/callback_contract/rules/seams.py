@@ -170,9 +170,9 @@ def what_is_forgotten_with_the_rest_is_sent_again(case: Case) -> None:
     is not.
     """
     for besides, noted_to, step in (
-        ({4: {"late": 0.5}}, b'{"kind":"logs","step":4', 4),  # of which it has the loss
+        ({4: [{"late": 0.5}]}, b'{"kind":"logs","step":4', 4),  # of which it has the loss
         ({}, b'{"kind":"begin"', 1),
-        ({0: {"early": 0.5}}, b'{"kind":"logs","step":0', 0),
+        ({0: [{"first": 0.5}, {"early": 0.5}]}, b'{"kind":"logs","step":0', 0),
     ):
         begin_anew(case)
         losses = (0.125, 0.25, 0.375, 0.5)
@@ -242,7 +242,8 @@ def a_run_is_found_without_its_state(case: Case) -> None:
     require(len(folders) == 2 and state["run"] in folders, f"the runs are {folders}: {state}")
     require(state["run_id"] == told.calls("close")[-1]["run"], f"its state is {state}")
     begin_anew(case)
-    left, _, told = killed(case, (0.125,), fails={"log_parameters": {"error": "ConnectionError"}})
+    away = {name: {"error": "ConnectionError"} for name in ("log_parameters", "log_metrics")}
+    left, _, told = killed(case, (0.125,), fails=away)
     run = told.calls("log_parameters", failed=True)[0]["run"]
     goes_on(case, again(case, told), left, 1, 0.25)
     opened = told.calls("open")[-1]["run_id"]
@@ -315,7 +316,7 @@ def waiting_for_another_costs_nothing(case: Case) -> None:
         training.fire("on_epoch_begin")
         training.step({"loss": 0.375})
         before = open_files()
-        sleep(0.3)
+        sleep(0.2)
         piled = open_files() - before
         early = told.points()[2:]
     training.end()
@@ -327,7 +328,7 @@ def waiting_for_another_costs_nothing(case: Case) -> None:
     named = [line for line in lines if "heard.lock is held by another process" in line]
     require(len(named) == 1, f"of one that waits for another at its end it said {lines}")
     require(not early, f"another delivers, and it was sent {early} too")
-    require(len(piled) <= 2, f"in 0.3 s, {len(piled)} files were opened: {sorted(piled)}")
+    require(len(piled) <= 2, f"in 0.2 s, {len(piled)} files were opened: {sorted(piled)}")
     require(told.points()[2:] == [(3, 0.375)], f"at the end, the tracker has {told.points()}")
 
 

@@ -150,7 +150,7 @@ def a_point_that_always_fails_costs_only_itself(case: Case) -> None:
     found = [told.points(name) for name in (*NAMES, "train/epoch")]
     require(found == [[(1, 0.5)], [], [(1, 0.5)], [(1, 0.5)]], f"in pairs, it has {found}")
     callback, told = heard(case, "last", fails=fails)
-    callback.flush_limit = 0.2
+    callback.flush_limit = 0.1
     training = case.training(callback)
     with said() as lines:
         training.begin()

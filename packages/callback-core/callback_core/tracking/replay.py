@@ -23,7 +23,7 @@ from callback_core.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-POLL: Final = 0.05
+POLL: Final = 0.02
 """Seconds between two looks at how far a delivery has come."""
 
 
