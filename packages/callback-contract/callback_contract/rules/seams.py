@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 from callback_contract._case import DIED, Case
 from callback_contract._heard import heard
@@ -192,7 +193,7 @@ def what_is_forgotten_with_the_rest_is_sent_again(case: Case) -> None:
         wanted = 2 if step == 0 else 1
         require(sent_parameters == wanted, f"from {step} on: parameters {sent_parameters} times")
     begin_anew(case)
-    takes = {"rewinds": True, "checkpoints": True}
+    takes: dict[str, Any] = {"rewinds": True, "checkpoints": True}
     left, state, told = killed(case, (0.125, 0.25), save_at=2, late={"late": 0.5}, **takes)
     _noted_to(left, b'{"kind":"logs","step":2')  # which is behind the checkpoint
     callback = again(case, told, **takes)
@@ -344,13 +345,14 @@ def what_was_never_sent_is_sent_by_whoever_logs_it_again(case: Case) -> None:
     """A point that a killed attempt has not sent is sent when a later attempt logs it again."""
     fails = {"log_metrics": {"error": "ConnectionError"}}
     left, state, told = killed(case, (0.125, 0.25, 0.375, 0.5), save_at=2, fails=fails)
+    losses: tuple[float, ...]
     for losses in ((7.0, 8.0), (0.375, 0.5)):
         callback = again(case, told)
         callback.load_state_dict(state)
         goes_on(case, callback, left, 2, *losses)
     expected = [(1, 0.125), (2, 0.25), (3, 7.0), (4, 8.0), (3, 0.375), (4, 0.5)]
     require(told.points() == expected, f"after three attempts, the tracker has {told.points()}")
-    for away, step, *losses in ((fails, 4, 9.0), ({}, 4, 0.625), ({}, 2, 0.375, 0.5)):
+    for away, step, losses in ((fails, 4, (9.0,)), ({}, 4, (0.625,)), ({}, 2, (0.375, 0.5))):
         callback = again(case, told, fails=away)
         callback.load_state_dict(state)
         callback.flush_limit = 0.1 if away else 30.0
