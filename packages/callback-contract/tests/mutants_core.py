@@ -384,8 +384,9 @@ class LeavesTheBarOfAnEvaluation(BarsSuite):
     class callback(ProgressCallback):
         def on_prediction_step(self, args: Any, state: Any, *more: Any, **kwargs: Any) -> None:
             super().on_prediction_step(args, state, *more, **kwargs)
-            if self.prediction_bar is not None:
-                self.prediction_bar.leave = True
+            bar = self.prediction_bar
+            if bar is not None and bar.n == bar.total:
+                bar.leave = True
 
 
 @mutant("BAR-010")

@@ -286,7 +286,7 @@ class FinishesByAnEvaluation(Wrong):
 class UploadsFromWhereItWas(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return bool(how["checkpoints"]) and fails(how, open={"seconds": 0.2})
+            return bool(how["checkpoints"]) and fails(how, open={"seconds": 0.1})
 
         def on_save(self, *args: Any, **kwargs: Any) -> None:
             if not self.met:
@@ -316,10 +316,10 @@ class DoesNotSayWhereItFailed(Wrong):
 class DoesNotWaitForOneThatIsSlow(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return fails(how, log_metrics={"seconds": 0.2}, close={"seconds": 0.2})
+            return fails(how, log_metrics={"seconds": 0.1}, close={"seconds": 0.1})
 
         def meddle(self, heard: Heard) -> None:
-            self.flush_limit = 0.1
+            self.flush_limit = 0.05
 
 
 @mutant("TRK-027")
@@ -366,7 +366,7 @@ class WaitsForOneThatHangs(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
             hangs = "until" in str(how["fails"])
-            return self.delivery == "process" and self.open_limit == 0.3 and hangs
+            return self.delivery == "process" and self.open_limit == 0.2 and hangs
 
         def meddle(self, heard: Heard) -> None:
             self.open_limit = 60.0
@@ -420,8 +420,7 @@ class SendsAgainWhatIsTheSame(Wrong):
     patches: ClassVar[Patches] = {
         "callback_core.tracking.past:Past.news": lambda kept: (
             lambda self, name, value, step, time: (
-                kept(self, name, value, step, time)
-                or (None if "runtime" in name else (value, time))
+                kept(self, name, value, step, time) or ((value, time) if value != value else None)
             )
         )
     }
@@ -476,7 +475,7 @@ def takes_what_is_held(kept: Any) -> Any:
         try:
             kept(self, path)
         except BlockingIOError:
-            if not path.with_name("heard.log").exists():  # as where a process delivers
+            if not path.with_suffix(".log").exists():  # as where a process delivers
                 raise
             self._path, self._file = path, None
 
@@ -684,7 +683,7 @@ class SaysNothingOfWhatIsGone(Wrong):
 class LetsItsProcessDoze(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return self.delivery == "process" and self.open_limit == 0.3 and not how["fails"]
+            return self.delivery == "process" and self.open_limit == 0.15
 
         def on_log(self, *args: Any, **kwargs: Any) -> None:
             heard: Any = self.tracker

@@ -194,14 +194,14 @@ def what_is_forgotten_with_the_rest_is_sent_again(case: Case) -> None:
         require(sent_parameters == wanted, f"from {step} on: parameters {sent_parameters} times")
     begin_anew(case)
     takes: dict[str, Any] = {"rewinds": True, "checkpoints": True}
-    left, state, told = killed(case, (0.125, 0.25), save_at=2, late={"late": 0.5}, **takes)
-    _noted_to(left, b'{"kind":"logs","step":2')  # which is behind the checkpoint
+    left, state, told = killed(case, (0.125,), save_at=1, late={"late": 0.5}, **takes)
+    _noted_to(left, b'{"kind":"logs","step":1')  # which is behind the checkpoint
     callback = again(case, told, **takes)
     callback.load_state_dict(state)
     with said() as lines:
-        goes_on(case, callback, left, 2, 0.375)
+        goes_on(case, callback, left, 1, 0.25)
     to = told.calls("open")[-1]["rewind_to"]
-    require(to == 2 and not lines, f"it was told to forget from {to} on, and said {lines}")
+    require(to == 1 and not lines, f"it was told to forget from {to} on, and said {lines}")
 
 
 def _noted_to(left: Path, record: bytes) -> None:
@@ -230,9 +230,9 @@ def a_run_is_found_without_its_state(case: Case) -> None:
     goes_on(case, again(case, told), left, 2, 0.375)
     opened = told.calls("open")[-1]["run_id"]
     require(opened == run, f"without its state, it goes on in {opened} and not in {run}")
-    goes_on(case, again(case, told, adopts="the user's"), left, 3, 0.5)
+    goes_on(case, again(case, told, adopts="another of the user's"), left, 3, 0.5)
     opened = told.calls("open")[-1]["run_id"]
-    require(opened == "the user's", f"and not in the user's run, it goes on in {opened}")
+    require(opened == "another of the user's", f"and not in the user's run, it goes on in {opened}")
     callback = again(case, told)
     callback.load_state_dict({"run": "gone", "run_id": "gone"})
     goes_on(case, callback, left, 0, 0.5)
