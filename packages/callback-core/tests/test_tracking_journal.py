@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from tracking_for_tests import script
 
 from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.journal import DAMAGED, Journal, read, superseded, whole_size
-from callback_core.tracking.lock import FileLock
+from callback_core.tracking.lock import FileLock, Held
 from callback_core.tracking.past import Past
 
 
@@ -172,6 +174,39 @@ def test_a_forked_child_neither_holds_nor_gives_back_the_lock(tmp_path: Path) ->
     )
     assert "lock.Held" in done.stderr
     lock.release()
+
+
+@pytest.mark.parametrize("moment", ["open", "close"])
+def test_a_lock_has_one_owner_where_two_threads_want_it_at_once(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[FileLock] = []
+
+    def take() -> None:
+        with suppress(Held):
+            got.append(FileLock(tmp_path / "lock"))
+
+    def call_while_another_takes_it(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        second = Thread(target=take)
+        second.start()
+        second.join()
+        return call(*arguments)
+
+    if moment == "close":
+        take()
+    call = getattr(os, moment)
+    monkeypatch.setattr(os, moment, call_while_another_takes_it)
+    if moment == "close":
+        got.pop().release()
+    take()
+    assert len(got) == 1
+    done = script(
+        "from callback_core.tracking.lock import FileLock\nFileLock(Path(sys.argv[1]))\n",
+        tmp_path / "lock",
+    )
+    assert "lock.Held" in done.stderr
+    got.pop().release()
 
 
 def test_syncing_does_not_wait_and_leaves_the_file_open(path: Path) -> None:

@@ -12,7 +12,8 @@ try:
 except ImportError:  # Windows has no such locks: there, two processes must not share a run
     fcntl = None  # type: ignore[assignment]
 
-_HELD: Final[set[Path]] = set()
+_HELD: Final[dict[str, object]] = {}
+"""The owners in this process, by path."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_HELD.clear)  # the locks stay with the parent
@@ -33,24 +34,34 @@ class FileLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.resolve()
+        self._path = str(path.resolve())
         self._file: int | None = None
-        if self._path in _HELD:  # the system's lock keeps only other processes out
+        # The system's lock keeps only other processes out, and is lost when any file at the path is
+        # closed: of the threads of this one, the first may open it, until it has closed it again.
+        if _HELD.setdefault(self._path, self) is not self:
             raise Held(f"{path} is held by this process")
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if fcntl is not None:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(file)
-                raise Held(f"{path} is held by another process") from error
-        self._file = file
-        _HELD.add(self._path)
+        try:
+            self._file = _locked(path)
+        except BaseException:
+            del _HELD[self._path]
+            raise
 
     def release(self) -> None:
         """Give the lock back."""
-        if self._file is not None:
-            _HELD.discard(self._path)
+        file, self._file = self._file, None
+        if file is not None:
             with suppress(OSError):
-                os.close(self._file)
-            self._file = None
+                os.close(file)
+            _HELD.pop(self._path, None)
+
+
+def _locked(path: Path) -> int:
+    """Open the file at `path`, and return it with the system's lock on it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(file)
+            raise Held(f"{path} is held by another process") from error
+    return file
