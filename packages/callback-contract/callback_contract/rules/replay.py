@@ -120,13 +120,17 @@ def closes_a_run_that_was_killed_as_failed(case: Case) -> None:
     """A run whose training was killed is delivered to its last record, and closed as failed.
 
     So is one of which all was sent already, or all but a checkpoint: in the run that it has. One
-    that has ended otherwise, of which only that was not sent, is closed as it ended.
+    that has ended otherwise, of which only that was not sent, is closed as it ended. Called once
+    more, the command leaves the run alone.
     """
     told = _pending(case, ends=False)
     _is_there(case)
     code, text = _ran(case.output_dir)
     require(code == 0 and _has_all(told), f"it returned {code}, and sent {told.points()}: {text}")
     require(told.status == ["failed"] and "closed as failed" in text, f"it printed {text!r}")
+    before = len(told.calls())
+    code, text = _ran(case.output_dir)
+    require(code == 0 and len(told.calls()) == before, f"again, it returned {code}: {text}")
     away = {"log_files": {"error": "ConnectionError", "times": 99}}
     for name, fails in (("all", None), ("files", away)):
         begin_anew(case)
