@@ -7,6 +7,7 @@ statements are left out, and functions return at once. Docstrings, messages and 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -54,11 +55,16 @@ class Edit(NamedTuple):
 def mutants_of(package: Path, module: str) -> Iterator[Mutant]:
     """Yield all mutants of a module, which is named by its path in `package`."""
     tree = ast.parse((package / f"{module}.py").read_text("utf-8"))
+    alike: Counter[tuple[int, str]] = Counter()
     for edit, statement in list(_edits(tree, tree)):
         before, kept = _shown(edit.shown), getattr(edit.holder, edit.field)
         setattr(edit.holder, edit.field, edit.value)
         before, after = _shortened(before, edit.after or _shown(edit.shown))
-        yield Mutant(module, _lines(statement), f"{before} -> {after}", ast.unparse(tree))
+        text, lines = f"{before} -> {after}", _lines(statement)
+        alike[lines[0], text] += 1
+        if (number := alike[lines[0], text]) > 1:  # of a line that says the same twice
+            text += f", the {number}. time"
+        yield Mutant(module, lines, text, ast.unparse(tree))
         setattr(edit.holder, edit.field, kept)
 
 

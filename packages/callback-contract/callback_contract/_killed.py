@@ -50,7 +50,7 @@ def training_in(
 
 def killed(
     case: Case,
-    losses: Sequence[float],
+    losses: Sequence[float | None],
     save_at: int = 0,
     *,
     besides: Mapping[int, Sequence[dict[str, Any]]] | None = None,
@@ -64,7 +64,7 @@ def killed(
 
     Args:
         case: The case.
-        losses: The loss of each step.
+        losses: The loss of each step; none is logged where it is `None`.
         save_at: The step at which the checkpoint is saved that the state is of.
         besides: What is logged besides, by the step.
         late: What is logged once the checkpoint is saved, at its step.
@@ -80,7 +80,7 @@ def killed(
         training.log(values)
     state = None
     for step, loss in enumerate(losses, 1):
-        training.step({"loss": loss})
+        training.step(None if loss is None else {"loss": loss})
         for values in besides.get(step, ()):
             training.log(values)
         if step == later_save_at:
