@@ -81,6 +81,14 @@ def _has_all(told: Told) -> bool:
     return told.points() == [*enumerate(LOSSES, 1)]
 
 
+def _leaves_alone(case: Case, told: Told) -> str:
+    """Require that the command, called once more, sends nothing, and return what it printed."""
+    before = len(told.calls())
+    code, text = _ran(case.output_dir)
+    require(code == 0 and len(told.calls()) == before, f"again, it returned {code}: {text}")
+    return text
+
+
 @rule(
     "RPL-001",
     since=(1, 1),
@@ -102,9 +110,7 @@ def delivers_what_is_pending_and_says_how_much(case: Case) -> None:
     line = f"{title}: 6 points delivered, 0 names cut or left out, 0 points failed; closed as "
     line += "finished."
     require(line in text, f"it printed {text!r}")
-    before = len(told.calls())
-    code, text = _ran(case.output_dir)
-    require(code == 0 and len(told.calls()) == before, f"again, it returned {code}: {text}")
+    text = _leaves_alone(case, told)
     require(f"{title}: has everything already." in text, f"again, it printed {text!r}")
 
 
@@ -128,9 +134,7 @@ def closes_a_run_that_was_killed_as_failed(case: Case) -> None:
     code, text = _ran(case.output_dir)
     require(code == 0 and _has_all(told), f"it returned {code}, and sent {told.points()}: {text}")
     require(told.status == ["failed"] and "closed as failed" in text, f"it printed {text!r}")
-    before = len(told.calls())
-    code, text = _ran(case.output_dir)
-    require(code == 0 and len(told.calls()) == before, f"again, it returned {code}: {text}")
+    _leaves_alone(case, told)
     away = {"log_files": {"error": "ConnectionError", "times": 99}}
     for name, fails in (("all", None), ("files", away)):
         begin_anew(case)

@@ -35,13 +35,12 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         self._path = str(path.resolve())
-        self._file: int | None = None
         # The system's lock keeps only other processes out, and is lost when any file at the path is
         # closed: of the threads of this one, the first may open it, until it has closed it again.
         if _HELD.setdefault(self._path, self) is not self:
             raise Held(f"{path} is held by this process")
         try:
-            self._file = _locked(path)
+            self._file: int | None = _locked(path)
         except BaseException:
             del _HELD[self._path]
             raise
