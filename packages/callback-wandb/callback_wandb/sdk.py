@@ -7,8 +7,10 @@ import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from subprocess import Popen, TimeoutExpired
 from threading import Lock
 from typing import Any, Final
 
@@ -20,6 +22,9 @@ OPEN_TIMEOUT: Final = 30.0
 
 FINISH_TIMEOUT: Final = 60.0
 """Seconds for a server to take the rest when a run is closed; without it the SDK waits for ever."""
+
+END_TIMEOUT: Final = 10.0
+"""Seconds for the SDK's process to end when it is not needed any more; its runs are closed then."""
 
 QUIET: Final = {"console": "off", "save_code": False, "disable_git": True, "disable_code": True}
 """What the SDK is not to capture, unless its own settings ask for it."""
@@ -124,6 +129,8 @@ class _Services:
         with self._lock, _process_kept():
             self._is_ours = self._is_ours or _SERVICE not in os.environ
             session = wandb.setup()
+            if self._is_ours:
+                _end_in_time(session)
             self._users.append(session)
             return session
 
@@ -143,6 +150,27 @@ class _Services:
 
 
 _SERVICES: Final = _Services()
+
+
+def _end_in_time(session: Any) -> None:
+    """Limit how long the SDK waits for the process that it began in `session` to end.
+
+    It waits for ever, here and at the program's exit. But the process misses that it is to end
+    where an answer to a request that was cancelled is on its way: it closes the connection with
+    the rest of it unread (seen with wandb 0.31.0, after a login that no server answered).
+    """
+    process = session.ensure_service()._proc
+    if process is not None:
+        process.join = partial(_ended, process._process)
+
+
+def _ended(process: Popen[bytes]) -> int:
+    """Return with what `process` has ended: by itself, or else by force."""
+    for force in (process.terminate, process.kill):
+        with suppress(TimeoutExpired):
+            return process.wait(END_TIMEOUT)
+        force()
+    return process.wait()
 
 
 @contextmanager

@@ -53,9 +53,10 @@ class Said(logging.Handler):
         self.anything = self.anything or record.levelno >= logging.WARNING
 
 
-def has_child() -> bool:
-    """Return whether the SDK's process is there."""
-    return any(listed.read_text() for listed in Path("/proc/self/task").glob("*/children"))
+def children() -> set[int]:
+    """Return the processes that this one has begun, of which one is the SDK's."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {int(child) for listed in lists for child in listed.read_text().split()}
 
 
 def main(output_dir: str, what: str = "") -> None:
@@ -78,7 +79,7 @@ def main(output_dir: str, what: str = "") -> None:
         "kill": lambda: tracker.run is not None and tracker.run.step >= STEPS,
         "missing": lambda: said.anything,
         "fails": lambda: said.anything,
-        "begun": has_child,
+        "begun": children,
         "open": lambda: tracker.run is not None,
     }
     while what in holds and not holds[what]():

@@ -90,6 +90,7 @@ class TestContract(TrackerContract):
         for thread in threading.enumerate():  # who comes late would begin a session of the next
             if thread.name.startswith("deliver to "):
                 thread.join(30.0)
+                assert not thread.is_alive(), f"{thread.name} does not come to an end"
         self.server.stop()
 
     def make(self, output_dir: Path) -> Any:

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 import wandb
-from by_hand import BY_HAND
+from by_hand import BY_HAND, children
 from recorded import curves, runs, the_run
 
 from callback_contract.testing import replay, run_python, wait_until
 from callback_core import TrainerState
 from callback_core.tracking import Opening, Point
-from callback_wandb import WandbCallback, WandbTracker
+from callback_wandb import WandbCallback, WandbTracker, sdk
 from trainer_torch.testing import CONFIG, At, Trial, logged_points, small_trainer
 
 SUMMARY = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
@@ -43,11 +43,6 @@ def of_this_process() -> dict[str, Any]:
         "handlers": {number: getattr(h, "__qualname__", h) for number, h in handlers.items()},
         "hooks": (sys.exit, sys.excepthook, threading.excepthook, sys.stdout, sys.stderr),
     }
-
-
-def children() -> set[int]:
-    lists = Path("/proc/self/task").glob("*/children")
-    return {int(child) for listed in lists for child in listed.read_text().split()}
 
 
 def test_configuration_curves_summary_and_status_of_a_training_are_there(tmp_path: Path) -> None:
@@ -386,3 +381,26 @@ def test_two_runs_share_a_process_of_the_sdk_and_the_last_one_ends_it(tmp_path: 
     second.close("finished")
     assert children() <= before
     assert [run.points("train/loss") for run in runs(tmp_path / "out")] == [[], [(2, 0.5)]]
+
+
+def test_a_process_of_the_sdk_that_does_not_end_holds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sdk, "END_TIMEOUT", 0.2)
+    before = children()
+    connection = sdk.Connection(tmp_path, new=True, others=False, project="digits", id="one")
+    connection.run.finish()
+    [process] = children() - before
+    os.kill(process, signal.SIGSTOP)
+    connection.leave()
+    assert children() <= before
+
+
+def test_a_process_of_the_sdk_that_does_not_end_holds_no_program_at_its_exit() -> None:
+    program = (
+        "import os, signal; from callback_wandb import sdk; from by_hand import children;"
+        "sdk.END_TIMEOUT = 0.2; sdk._SERVICES.join();"
+        "[os.kill(child, signal.SIGSTOP) for child in children()]; print('at its end')"
+    )
+    done = run_python("-c", program, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "at its end\n"), done.stderr
