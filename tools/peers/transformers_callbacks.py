@@ -1,0 +1,503 @@
+"""transformers' own callbacks, as the contract checks them: how each is made, and what it claims.
+
+Trackers are sent to a directory, to a database, or to the stand-in servers of our own packages'
+tests, and read back with the readers of those tests.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from callback_contract import RULES, CallbackContract, RecordedRun, Rule, TrackerContract
+from callback_contract._case import Arguments
+
+VERSION: Final = "5.23.0"
+PACKAGES: Final = Path(__file__).resolve().parents[2] / "packages"
+INTEGRATIONS: Final = "transformers.integrations.integration_utils"
+
+NOT_ASKED: Final = {
+    "CTL-005": "Its control keeps no reasons: `should_training_stop = True` is all there is.",
+    "FLT-002": "Its handler knows no `on_error`: an error of any callback ends the training.",
+}
+"""Rules that ask for what transformers has no means for, and why."""
+
+ARGUMENTS: Final = {
+    "full_determinism": False,
+    "hub_private_repo": None,
+    "project": "contract",
+    "save_total_limit": None,
+    "trackio_bucket_id": None,
+    "trackio_space_id": None,
+    "trackio_static_space_id": False,
+}
+"""Arguments that transformers' callbacks read and the contract's trainings have not."""
+
+
+class Peer(CallbackContract):
+    """One of transformers' callbacks.
+
+    Attributes:
+        home: The module that has it.
+        packages: What has to be installed for it, beside transformers.
+        reader: The package of ours whose tests read what it stores.
+    """
+
+    __test__ = False
+    contract = (1, 1)
+    expect = ""
+    home: ClassVar[str] = "transformers.trainer_callback"
+    packages: ClassVar[tuple[str, ...]] = ()
+    reader: ClassVar[str] = ""
+
+    def make(self, output_dir: Path) -> Any:
+        """Return a new one, as transformers' Trainer makes it."""
+        return getattr(import_module(self.home), type(self).__name__)()
+
+    @classmethod
+    def load(cls) -> None:
+        """Import what all rules need, once."""
+        getattr(import_module(cls.home), cls.__name__)
+        if cls.sdk is not None:
+            import_module(cls.sdk)
+        if cls.reader:
+            package = PACKAGES / cls.reader
+            sys.path[:0] = [str(package), str(package / "tests")]
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Set what users set in the environment, before a rule is checked."""
+
+
+class DefaultFlowCallback(Peer):
+    """Decides when to log, to evaluate and to save."""
+
+    capabilities = frozenset({"steers", "flow"})
+
+
+class EarlyStoppingCallback(Peer):
+    """Stops a training that gets no better."""
+
+    capabilities = frozenset({"steers", "stops", "state", "patience"})
+    arguments = {"eval_strategy": "steps", "load_best_model_at_end": True}  # noqa: RUF012
+
+    def make(self, output_dir: Path) -> Any:
+        """Return one that has little patience."""
+        return import_module(self.home).EarlyStoppingCallback(early_stopping_patience=2)
+
+    def make_patient(self, output_dir: Path, patience: int, threshold: float) -> Any:
+        """Return one with this patience."""
+        return import_module(self.home).EarlyStoppingCallback(patience, threshold)
+
+
+class PrinterCallback(Peer):
+    """Prints the logs."""
+
+    capabilities = frozenset({"prints"})
+
+
+class ProgressCallback(Peer):
+    """Draws a bar."""
+
+    capabilities = frozenset({"prints", "bars"})
+
+
+class NotebookProgressCallback(Peer):
+    """Draws a bar and a table in a notebook."""
+
+    home = "transformers.utils.notebook"
+    packages = ("ipython",)
+    capabilities = frozenset({"prints"})
+
+
+class KubeflowCallback(Peer):
+    """Tells Kubeflow how far a training is."""
+
+    home = INTEGRATIONS
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Name a controller that is not there, and a token."""
+        token = output_dir.parent / "token"
+        token.write_text("token")
+        os.environ["KUBEFLOW_TRAINER_SERVER_URL"] = "http://127.0.0.1:9/"
+        os.environ["KUBEFLOW_TRAINER_SERVER_TOKEN"] = str(token)
+
+
+class CodeCarbonCallback(Peer):
+    """Estimates what a training emits."""
+
+    home = INTEGRATIONS
+    packages = ("codecarbon",)
+    sdk = "codecarbon"
+    capabilities = frozenset({"sdk"})
+
+
+class FlyteCallback(Peer):
+    """Keeps checkpoints with Flyte."""
+
+    home = INTEGRATIONS
+    packages = ("flytekit", "flytekitplugins-deck-standard")
+    sdk = "flytekit"
+    capabilities = frozenset({"sdk"})
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Be in a task, whose checkpoints go to a directory."""
+        contexts = import_module("flytekit.core.context_manager").FlyteContextManager
+        keeper = import_module("flytekit.core.checkpointer").SyncCheckpoint
+        (kept := output_dir.parent / "kept").mkdir()
+        context = contexts.current_context()
+        parameters = context.user_space_params.builder()
+        parameters.checkpoint = keeper(checkpoint_dest=str(kept))
+        execution = context.execution_state.with_params(user_space_params=parameters.build())
+        contexts.push_context(context.with_execution_state(execution).build())
+
+
+class PeerTracker(Peer, TrackerContract):
+    """One of transformers' callbacks that keeps what is logged in a store."""
+
+    __test__ = False
+    home = INTEGRATIONS
+
+    def settle(self) -> None:
+        """Let the SDK send what it still has, as it does when the process ends."""
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Note where, and whether the rule asks what is there when training ends."""
+        self.at_once = rule.id == "DEL-001"
+
+    def read(self, output_dir: Path) -> list[RecordedRun]:
+        """Return what is stored, once the SDK has sent all, but for the rule about just that."""
+        if not self.at_once:
+            self.settle()
+        return self.stored(output_dir)
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Return what is stored."""
+        raise NotImplementedError
+
+
+class TensorBoardCallback(PeerTracker):
+    """Writes event files."""
+
+    packages = ("tensorboard",)
+    sdk = "tensorboard"
+    capabilities = frozenset({"sdk", "parameters", "non_finite", "text"})
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Read the directories with TensorBoard's own reader."""
+        runs = [run for run in output_dir.glob("runs/*") if any(run.iterdir())]
+        return [self._recorded(run) for run in sorted(runs, key=lambda run: run.stat().st_ctime_ns)]
+
+    @staticmethod
+    def _recorded(directory: Path) -> RecordedRun:
+        of = import_module("tensorboard.backend.event_processing.event_accumulator")
+        found = of.EventAccumulator(str(directory), {"scalars": 0, "tensors": 0}).Reload()
+        text: dict[str, list[tuple[int, str]]] = {}
+        for tag in (tag for tag in found.Tags()["tensors"] if tag.endswith("/text_summary")):
+            values = [(e.step, e.tensor_proto.string_val[0].decode()) for e in found.Tensors(tag)]
+            text[tag.removesuffix("/text_summary")] = values
+        parameters: dict[str, Any] = {}
+        for _, value in text.pop("model_config", []) + text.pop("args", []):
+            parameters |= json.loads(value)
+        points = {t: [(e.step, e.value) for e in found.Scalars(t)] for t in found.Tags()["scalars"]}
+        return RecordedRun(directory.name, parameters, points, text)
+
+
+class MLflowCallback(PeerTracker):
+    """Sends to MLflow."""
+
+    packages = ("mlflow",)
+    sdk = "mlflow"
+    reader = "callback-mlflow"
+    capabilities = frozenset({"sdk", "parameters", "files", "non_finite", "status"})
+    made: ClassVar[Path]
+
+    @classmethod
+    def load(cls) -> None:
+        """Make an empty database once, which takes MLflow seconds."""
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+        super().load()
+        cls.made = Path("made").absolute()
+        cls.made.mkdir()
+        made = (
+            f"import mlflow; mlflow.MlflowClient('sqlite:///{cls.made}/mlflow.db')"
+            f".create_experiment('contract', '{cls.made}')"
+        )
+        subprocess.run([sys.executable, "-c", made], check=True)
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Name the database, and ask for checkpoints where a rule is about them."""
+        super().prepare(output_dir, rule)
+        database = output_dir / "mlflow.db"
+        database.write_bytes((self.made / "mlflow.db").read_bytes())
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{database}"
+        os.environ["MLFLOW_EXPERIMENT_NAME"] = "contract"
+        os.environ["HF_MLFLOW_LOG_ARTIFACTS"] = str("files" in rule.needs)
+
+    def settle(self) -> None:
+        """Wait for what MLflow writes in threads."""
+        import_module("mlflow").flush_async_logging()
+
+    def stored_name(self, name: str) -> str:
+        """Return the name as it is."""
+        return name
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Read the tables, without MLflow."""
+        database = output_dir / "mlflow.db"
+        return [
+            self._recorded(run)
+            for run in import_module("reader").Database(database).runs("contract")
+        ]
+
+    def _recorded(self, run: Any) -> RecordedRun:
+        points: dict[str, list[tuple[int, float]]] = {}
+        for name, step, value, _ in run.points:
+            # MLflow keeps infinities as the largest number there is.
+            kept = math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
+            points.setdefault(name, []).append((step, kept))
+        status = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
+        files = [f.relative_to(self.made).as_posix() for f in self.made.rglob("*") if f.is_file()]
+        return RecordedRun(
+            run.id,
+            run.parameters,
+            points,
+            files=frozenset(files),
+            status=status.get(run.status, "running"),
+        )
+
+
+class WandbCallback(PeerTracker):
+    """Sends to Weights & Biases; here offline."""
+
+    packages = ("wandb",)
+    sdk = "wandb"
+    reader = "callback-wandb"
+    capabilities = frozenset({"sdk", "parameters", "non_finite", "text", "files"})
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Name the directory, and ask for checkpoints where a rule is about them."""
+        super().prepare(output_dir, rule)
+        os.environ |= {"WANDB_MODE": "offline", "WANDB_DIR": str(output_dir)}
+        os.environ["WANDB_LOG_MODEL"] = "checkpoint" if "files" in rule.needs else "false"
+
+    def settle(self) -> None:
+        """End the run, as W&B does when the process ends."""
+        import_module("wandb").finish()
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Read the files, without W&B."""
+        recorded = import_module("test_contract").recorded
+        return [
+            recorded(run.id, run.rows, run.config, run.summary, run.exit_code, run.artifacts)
+            for run in import_module("recorded").runs(output_dir)
+        ]
+
+
+class CometCallback(PeerTracker):
+    """Sends to Comet; here to a server of our tests."""
+
+    packages = ("comet_ml",)
+    sdk = "comet_ml"
+    reader = "callback-comet"
+    capabilities = frozenset({"sdk", "parameters", "non_finite", "files"})
+
+    @classmethod
+    def load(cls) -> None:
+        """Have Comet try little and give up soon."""
+        os.environ |= {
+            "COMET_TIMEOUT_HTTP": "5",
+            "COMET_HTTP_SESSION_RETRY_TOTAL": "0",
+            "COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL": "0",
+            "COMET_ERROR_TRACKING_ENABLE": "false",
+            "COMET_API_KEY": "k" * 25,
+        }
+        super().load()
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Start the server, and ask for checkpoints where a rule is about them."""
+        super().prepare(output_dir, rule)
+        recorded = import_module("recorded").Recorded
+        add_point = recorded.add_point
+
+        def add_number(one: Any, metric: dict[str, Any]) -> None:
+            with suppress(TypeError, ValueError):  # and refuse nothing
+                add_point(one, metric)
+
+        recorded.add_point = add_number
+        self.server = import_module("comet_server").CometServer()
+        self.server.start()
+        os.environ["COMET_URL_OVERRIDE"] = self.server.url
+        os.environ["COMET_PROJECT_NAME"] = "contract"
+        os.environ["COMET_LOG_ASSETS"] = str("files" in rule.needs)
+
+    def make(self, output_dir: Path) -> Any:
+        """Return a new one, by a module that has looked for comet_ml just now.
+
+        It looks when it is imported, and one rule takes comet_ml away later than that.
+        """
+        util = import_module("importlib.util")
+        home = import_module(self.home)
+        home._is_comet_installed = util.find_spec("comet_ml") is not None
+        return super().make(output_dir)
+
+    def settle(self) -> None:
+        """End the experiment, as Comet does when the process ends."""
+        if (experiment := import_module("comet_ml").get_running_experiment()) is not None:
+            experiment.end()
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Return what the server has got."""
+        return [self._recorded(one) for one in self.server.experiments.values()]
+
+    @staticmethod
+    def _recorded(experiment: Any) -> RecordedRun:
+        points: dict[str, list[tuple[int, float]]] = {}
+        for name, step, value in experiment.points:
+            points.setdefault(name, []).append((step, value))
+        files = frozenset(experiment.files)
+        return RecordedRun(experiment.key, experiment.parameters, points, files=files)
+
+
+class ClearMLCallback(PeerTracker):
+    """Sends to ClearML; here to a server of our tests."""
+
+    packages = ("clearml",)
+    sdk = "clearml"
+    reader = "callback-clearml"
+    capabilities = frozenset({"sdk", "parameters", "files", "status"})
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Start the server."""
+        super().prepare(output_dir, rule)
+        self.server = import_module("clearml_server").ClearMLServer()
+        self.server.start()
+        os.environ["CLEARML_CONFIG_FILE"] = str(output_dir.parent / "none.conf")
+        os.environ["CLEARML_CACHE_DIR"] = str(output_dir.parent / "cache")
+        os.environ |= self.server.environment()
+
+    def settle(self) -> None:
+        """Have the SDK send what it has."""
+        task = import_module("clearml").Task.current_task()
+        if task is not None:
+            task.flush(wait_for_uploads=True)
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Return what the server has got."""
+        return [self._recorded(task) for task in self.server.tasks.values()]
+
+    def _recorded(self, task: Mapping[str, Any]) -> RecordedRun:
+        status = {"completed": "finished", "failed": "failed", "stopped": "interrupted"}
+        points = self.server.points(task["id"])
+        names = [model["name"] for model in self.server.models.values()]
+        return RecordedRun(
+            id=task["id"],
+            parameters=self.server.parameters(task["id"]),
+            points={f"{m}/{v}": found for (m, v), found in points.items() if m != "Summary"},
+            summary={f"train/{v}": f[-1][1] for (m, v), f in points.items() if m == "Summary"},
+            files=frozenset(f"{n}/{file}" for n in names for file in self.server.contents(n)),
+            status=status.get(task["status"], "running"),
+        )
+
+
+class TrackioCallback(PeerTracker):
+    """Writes to Trackio's database on this machine."""
+
+    packages = ("trackio",)
+    sdk = "trackio"
+    capabilities = frozenset({"sdk", "parameters", "non_finite", "text"})
+    project: ClassVar[str] = ""
+
+    @classmethod
+    def load(cls) -> None:
+        """Name the directory of the databases, which Trackio asks for when it is imported."""
+        os.environ["TRACKIO_DIR"] = str(Path("trackio").absolute())
+        super().load()
+
+    def prepare(self, output_dir: Path, rule: Rule) -> None:
+        """Take a project, which is a database, for each rule."""
+        super().prepare(output_dir, rule)
+        self.database = Path(os.environ["TRACKIO_DIR"]) / f"{rule.id}.db"
+        extend_arguments(project=rule.id)
+
+    def settle(self) -> None:
+        """End the run, as Trackio does when the process ends."""
+        with suppress(RuntimeError):  # where none is open
+            import_module("trackio").finish()
+
+    def stored(self, output_dir: Path) -> list[RecordedRun]:
+        """Read the tables, without Trackio."""
+        if not self.database.exists():
+            return []
+        with sqlite3.connect(self.database) as database:
+            rows = database.execute("select run_id, metrics from metrics order by id").fetchall()
+            configs = dict(database.execute("select run_id, config from configs").fetchall())
+        found = []
+        for run in dict.fromkeys([*configs, *(run for run, _ in rows)]):
+            points: dict[str, list[tuple[int, Any]]] = {}
+            text: dict[str, list[tuple[int, Any]]] = {}
+            for values in (json.loads(values) for of, values in rows if of == run):
+                step = values.pop("train/global_step", -1)
+                for name, value in values.items():
+                    kept = float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+                    kind = text if isinstance(kept, str) else points
+                    kind.setdefault(name, []).append((step, kept))
+            config = json.loads(configs.get(run) or "{}")
+            found.append(RecordedRun(run, config, _numbers(points), text))
+        return found
+
+
+def extend_arguments(**values: Any) -> None:
+    """Give the arguments of the contract's trainings what transformers' callbacks read in them."""
+    for name, value in {**ARGUMENTS, **values}.items():
+        setattr(Arguments, name, value)
+
+
+def _numbers(points: Mapping[str, list[tuple[int, Any]]]) -> dict[str, list[tuple[int, float]]]:
+    """Return the points that are numbers."""
+    return {n: [p for p in of if isinstance(p[1], (int, float))] for n, of in points.items()}
+
+
+def _plain(summary: Mapping[str, Any]) -> dict[str, float]:
+    return {f"train/{n}": v for n, v in summary.items() if isinstance(v, (int, float))}
+
+
+PEERS: Final[dict[str, type[Peer]]] = {
+    peer.__name__: peer
+    for peer in (
+        DefaultFlowCallback,
+        EarlyStoppingCallback,
+        PrinterCallback,
+        ProgressCallback,
+        NotebookProgressCallback,
+        TensorBoardCallback,
+        MLflowCallback,
+        WandbCallback,
+        CometCallback,
+        ClearMLCallback,
+        TrackioCallback,
+        CodeCarbonCallback,
+        KubeflowCallback,
+        FlyteCallback,
+    )
+}
+
+
+def asked(peer: type[Peer], *, claimed: bool) -> list[Rule]:
+    """Return the rules for one callback, in order; only those that it claims to keep, if asked."""
+    return [
+        rule
+        for rule in sorted(RULES.values(), key=lambda rule: rule.id)
+        if (peer._of_trackers or not rule.of_trackers)
+        and rule.id not in NOT_ASKED
+        and (not claimed or rule.needs <= set(peer.capabilities))
+    ]
