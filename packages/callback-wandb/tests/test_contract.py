@@ -87,11 +87,11 @@ class TestContract(TrackerContract):
         monkeypatch.setenv("WANDB_MODE", "offline")  # to which it is set back
         type(self).server = WandbServer()
         yield
-        for thread in threading.enumerate():  # who comes late would begin a session of the next
-            if thread.name.startswith("deliver to "):
-                thread.join(30.0)
-                assert not thread.is_alive(), f"{thread.name} does not come to an end"
+        late = [t for t in threading.enumerate() if t.name.startswith("deliver to ")]
+        for thread in late:  # it would begin a session of the next
+            thread.join(30.0)
         self.server.stop()
+        assert not any(thread.is_alive() for thread in late), "a delivery does not come to an end"
 
     def make(self, output_dir: Path) -> Any:
         return WandbCallback(log_model=self.log_model)
