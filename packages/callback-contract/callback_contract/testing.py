@@ -13,12 +13,13 @@ from typing import Any
 
 from callback_contract._python import environment, missing, run_python
 from callback_contract._stand_in import Answer, Request, StandIn, unused_port
-from callback_contract._watching import log_messages
+from callback_contract._watching import children, log_messages
 
 __all__ = [
     "Answer",
     "Request",
     "StandIn",
+    "children",
     "environment",
     "missing",
     "not_configured",

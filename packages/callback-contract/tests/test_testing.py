@@ -26,6 +26,7 @@ from callback_contract.testing import (
     Answer,
     Request,
     StandIn,
+    children,
     environment,
     missing,
     not_configured,
@@ -359,6 +360,14 @@ def test_a_server_that_is_not_up_yet_is_waited_for() -> None:
     with pytest.raises(AssertionError) as raised:
         wait_until(lambda: ask(server, "GET"), seconds=0.1)
     assert isinstance(raised.value.__cause__, ConnectionRefusedError)
+
+
+def test_children_are_the_processes_that_were_begun_and_have_not_ended() -> None:
+    before = children()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as begun:
+        assert children() - before == {begun.pid}
+        begun.communicate(b"\n")
+    assert begun.pid not in children()
 
 
 def test_python_runs_where_and_with_what_it_is_told_to(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import sys
 import time
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
-from pathlib import Path
 from typing import Any
 
+from callback_contract.testing import children
 from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 from callback_wandb import WandbCallback
 
@@ -51,12 +51,6 @@ class Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.anything = self.anything or record.levelno >= logging.WARNING
-
-
-def children() -> set[int]:
-    """Return the processes that this one has begun, of which one is the SDK's."""
-    lists = Path("/proc/self/task").glob("*/children")
-    return {int(child) for listed in lists for child in listed.read_text().split()}
 
 
 def main(output_dir: str, what: str = "") -> None:

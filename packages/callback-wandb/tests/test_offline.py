@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 import wandb
-from by_hand import BY_HAND, children
+from by_hand import BY_HAND
 from recorded import curves, runs, the_run
 
-from callback_contract.testing import replay, run_python, wait_until
+from callback_contract.testing import children, replay, run_python, wait_until
 from callback_core import TrainerState
 from callback_core.tracking import Opening, Point
 from callback_wandb import WandbCallback, WandbTracker, sdk
@@ -398,7 +398,8 @@ def test_a_process_of_the_sdk_that_does_not_end_holds_nobody(
 
 def test_a_process_of_the_sdk_that_does_not_end_holds_no_program_at_its_exit() -> None:
     program = (
-        "import os, signal; from callback_wandb import sdk; from by_hand import children;"
+        "import os, signal; from callback_wandb import sdk;"
+        "from callback_contract.testing import children;"
         "sdk.END_TIMEOUT = 0.2; sdk._SERVICES.join();"
         "[os.kill(child, signal.SIGSTOP) for child in children()]; print('at its end')"
     )
