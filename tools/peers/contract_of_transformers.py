@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -28,8 +29,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from contract_page import page, plain
-from transformers_callbacks import PEERS, VERSION, Peer, asked, extend_arguments
+from contract_page import page
+from transformers_callbacks import PACKAGES, PEERS, VERSION, Peer, asked, extend_arguments
 
 from callback_contract import RULES, ContractViolation, Rule
 from callback_contract._suite import keep
@@ -110,9 +111,7 @@ def _started(peer: type[Peer], rule: Rule, folder: Path) -> int:
                 sys.executable, [sys.executable, __file__, "without", peer.__name__, str(folder)]
             )
         try:
-            answer = folder / f"{rule.id}.new"
-            answer.write_text(json.dumps(_checked(peer, rule, folder)))
-            answer.rename(answer.with_suffix(".json"))
+            _answer(peer, rule, folder)
         finally:
             os._exit(0)  # without what the SDK would do then
     return child
@@ -120,18 +119,20 @@ def _started(peer: type[Peer], rule: Rule, folder: Path) -> int:
 
 def without_its_sdk(peer: type[Peer], folder: Path) -> None:
     """Check in this interpreter, which never had the SDK, what is said where it is missing."""
-    rule = RULES["IMP-002"]
     extend_arguments()
     with missing(str(peer.sdk)):
-        answer = folder / f"{rule.id}.new"
-        answer.write_text(json.dumps(_checked(peer, rule, folder, prepares=False)))
-        answer.rename(answer.with_suffix(".json"))
+        _answer(peer, RULES["IMP-002"], folder, prepares=False)
     os._exit(0)
 
 
-def _checked(
-    peer: type[Peer], rule: Rule, folder: Path, *, prepares: bool = True
-) -> tuple[str, str]:
+def _answer(peer: type[Peer], rule: Rule, folder: Path, *, prepares: bool = True) -> None:
+    """Check one rule in this process, and leave what came of it in a file, whole or not at all."""
+    answer = folder / f"{rule.id}.new"
+    answer.write_text(json.dumps(_checked(peer, rule, folder, prepares)))
+    answer.rename(answer.with_suffix(".json"))
+
+
+def _checked(peer: type[Peer], rule: Rule, folder: Path, prepares: bool) -> tuple[str, str]:
     """Check one rule in this process, whose output nobody reads."""
     at = folder / rule.id
     (at / "output").mkdir(parents=True)
@@ -151,6 +152,23 @@ def _checked(
     except BaseException as error:
         return "crashed", "".join(traceback.format_exception(error))
     return "kept", ""
+
+
+def plain(message: str, folder: str) -> str:
+    """Return a message without what is different in every run."""
+    message = re.sub(re.escape(folder) + r"/[A-Z]{3}-\d{3}", "…", message).replace(folder, "…")
+    message = re.sub(r"(\d+: )?/tmp/\w+", "…", message.replace(str(PACKAGES), "packages"))
+    message = re.sub(r"0x[0-9a-f]{6,}", "0x…", message)
+    message = re.sub(r"\b[0-9a-f]{16,}\b|\b\d{8}_\d{6}-\w{8}\b", "…", message)
+    message = re.sub(r"(processes are left): [\d, ]+", r"\1", message)
+    if message.startswith("left open: "):
+        opened = re.sub(r"(\w+):\[\w*\]|\b\d+: ", r"\1", message.removeprefix("left open: "))
+        message = "left open: " + ", ".join(sorted({*opened.split(", ")}))
+    begun, left, names = message.partition("threads are left: ")
+    if left:
+        names = re.sub(r"((?:Thread|Executor|Dummy)-)[\d_]+", r"\1…", names)
+        message = begun + left + ", ".join(sorted({*names.split(", ")}))
+    return message
 
 
 if __name__ == "__main__":

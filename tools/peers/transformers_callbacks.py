@@ -7,7 +7,6 @@ tests, and read back with the readers of those tests.
 from __future__ import annotations
 
 import json
-import math
 import os
 import sqlite3
 import subprocess
@@ -254,26 +253,9 @@ class MLflowCallback(PeerTracker):
     def stored(self, output_dir: Path) -> list[RecordedRun]:
         """Read the tables, without MLflow."""
         database = output_dir / "mlflow.db"
-        return [
-            self._recorded(run)
-            for run in import_module("reader").Database(database).runs("contract")
-        ]
-
-    def _recorded(self, run: Any) -> RecordedRun:
-        points: dict[str, list[tuple[int, float]]] = {}
-        for name, step, value, _ in run.points:
-            # MLflow keeps infinities as the largest number there is.
-            kept = math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
-            points.setdefault(name, []).append((step, kept))
-        status = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
-        files = [f.relative_to(self.made).as_posix() for f in self.made.rglob("*") if f.is_file()]
-        return RecordedRun(
-            run.id,
-            run.parameters,
-            points,
-            files=frozenset(files),
-            status=status.get(run.status, "running"),
-        )
+        recorded = import_module("test_contract").recorded
+        found = import_module("reader").Database(database).runs("contract")
+        return [recorded(run, self.made) for run in found]  # its models are not in a run's folder
 
 
 class WandbCallback(PeerTracker):
@@ -357,15 +339,8 @@ class CometCallback(PeerTracker):
 
     def stored(self, output_dir: Path) -> list[RecordedRun]:
         """Return what the server has got."""
-        return [self._recorded(one) for one in self.server.experiments.values()]
-
-    @staticmethod
-    def _recorded(experiment: Any) -> RecordedRun:
-        points: dict[str, list[tuple[int, float]]] = {}
-        for name, step, value in experiment.points:
-            points.setdefault(name, []).append((step, value))
-        files = frozenset(experiment.files)
-        return RecordedRun(experiment.key, experiment.parameters, points, files=files)
+        recorded = import_module("test_contract").recorded
+        return [recorded(one) for one in self.server.experiments.values()]
 
 
 class ClearMLCallback(PeerTracker):
@@ -393,20 +368,8 @@ class ClearMLCallback(PeerTracker):
 
     def stored(self, output_dir: Path) -> list[RecordedRun]:
         """Return what the server has got."""
-        return [self._recorded(task) for task in self.server.tasks.values()]
-
-    def _recorded(self, task: Mapping[str, Any]) -> RecordedRun:
-        status = {"completed": "finished", "failed": "failed", "stopped": "interrupted"}
-        points = self.server.points(task["id"])
-        names = [model["name"] for model in self.server.models.values()]
-        return RecordedRun(
-            id=task["id"],
-            parameters=self.server.parameters(task["id"]),
-            points={f"{m}/{v}": found for (m, v), found in points.items() if m != "Summary"},
-            summary={f"train/{v}": f[-1][1] for (m, v), f in points.items() if m == "Summary"},
-            files=frozenset(f"{n}/{file}" for n in names for file in self.server.contents(n)),
-            status=status.get(task["status"], "running"),
-        )
+        recorded = import_module("test_contract").recorded
+        return [recorded(self.server, task) for task in self.server.tasks.values()]
 
 
 class TrackioCallback(PeerTracker):
@@ -465,10 +428,6 @@ def extend_arguments(**values: Any) -> None:
 def _numbers(points: Mapping[str, list[tuple[int, Any]]]) -> dict[str, list[tuple[int, float]]]:
     """Return the points that are numbers."""
     return {n: [p for p in of if isinstance(p[1], (int, float))] for n, of in points.items()}
-
-
-def _plain(summary: Mapping[str, Any]) -> dict[str, float]:
-    return {f"train/{n}": v for n, v in summary.items() if isinstance(v, (int, float))}
 
 
 PEERS: Final[dict[str, type[Peer]]] = {

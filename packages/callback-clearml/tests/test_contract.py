@@ -75,17 +75,18 @@ class TestContract(TrackerContract):
     def read(self, output_dir: Path) -> list[RecordedRun]:
         project = self.server.projects.get(str(output_dir))
         tasks = [task for task in self.server.tasks.values() if task["project"] == project]
-        return [self.recorded(task) for task in tasks]
+        return [recorded(self.server, task) for task in tasks]
 
-    def recorded(self, task: Mapping[str, Any]) -> RecordedRun:
-        """Return what the server has of a task."""
-        points = self.server.points(task["id"])
-        names = [model["name"] for model in self.server.models.values()]
-        return RecordedRun(
-            id=task["id"],
-            parameters=self.server.parameters(task["id"]),
-            points={f"{m}/{v}": found for (m, v), found in points.items() if m != "Summary"},
-            summary={f"train/{v}": f[-1][1] for (m, v), f in points.items() if m == "Summary"},
-            files=frozenset(f"{n}/{file}" for n in names for file in self.server.contents(n)),
-            status=STATUS.get(task["status"], "running"),
-        )
+
+def recorded(server: ClearMLServer, task: Mapping[str, Any]) -> RecordedRun:
+    """Return what the server has of a task."""
+    points = server.points(task["id"])
+    names = [model["name"] for model in server.models.values()]
+    return RecordedRun(
+        id=task["id"],
+        parameters=server.parameters(task["id"]),
+        points={f"{m}/{v}": found for (m, v), found in points.items() if m != "Summary"},
+        summary={f"train/{v}": f[-1][1] for (m, v), f in points.items() if m == "Summary"},
+        files=frozenset(f"{n}/{file}" for n in names for file in server.contents(n)),
+        status=STATUS.get(task["status"], "running"),
+    )
