@@ -4,7 +4,7 @@ Each SDK is in an environment of its own, because importing transformers' integr
 of those that are there. A callback's results go to a file, and the page is made of all files:
 
     python -m venv /tmp/peer
-    /tmp/peer/bin/pip install torch==2.13.0 transformers==5.23.0 mlflow==3.17.2
+    /tmp/peer/bin/pip install torch==2.13.0 transformers==5.23.0 mlflow==3.17.2 pytest
     export PYTHONPATH=packages/callback-core:packages/callback-contract
     /tmp/peer/bin/python tools/peers/contract_of_transformers.py run /tmp/results MLflowCallback
     /tmp/peer/bin/python tools/peers/contract_of_transformers.py page /tmp/results \
