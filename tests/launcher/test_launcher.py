@@ -1,0 +1,225 @@
+"""`tools/pants` on machines that lack what it needs; `.ci/run` calls pytest here.
+
+They need Linux, a package index, and CPython 3.9, 3.11 and 3.12 or 3.13 on this machine. Those are
+what uv downloads on the bare machines, so that the tests depend on no other server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from machine import ROOT, Machine, find_python, pack_pythons, serve_index
+
+A_TEST = "packages/callback-core/tests/test_control.py"
+OTHER = ("3.13", "3.12")
+"""What today's systems bring: neither Pants nor, unless asked, the code runs on it."""
+
+STAND_IN = """\
+#!/usr/bin/env bash
+printf '%s\\n' "$@" >"$HOME/arguments"
+env >"$HOME/variables"
+"""
+"""The official launcher, for how it is called: the real one downloads from where no index is."""
+
+
+@pytest.fixture(scope="session")
+def pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return pack_pythons(("3.9", "3.11"), tmp_path_factory.mktemp("pythons"))
+
+
+@pytest.fixture(scope="session")
+def pip_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("pip-cache"))
+
+
+@pytest.fixture
+def machine(tmp_path: Path, pythons: dict[str, str], pip_cache: str) -> Machine:
+    """A machine with a Python 3 that neither Pants nor the code runs on, and with nothing else."""
+    machine = Machine(tmp_path)
+    machine.give("python3", find_python(*OTHER))
+    machine.variables |= {**pythons, "PIP_CACHE_DIR": pip_cache}
+    return machine
+
+
+def give_stand_in(machine: Machine) -> None:
+    launcher = machine.bin / "pants"
+    launcher.write_text(STAND_IN)
+    launcher.chmod(0o755)
+
+
+def recorded(machine: Machine) -> tuple[list[str], dict[str, str]]:
+    """How the stand-in was called: its arguments, and its environment."""
+    arguments = (machine.home / "arguments").read_text().splitlines()
+    lines = (machine.home / "variables").read_text().splitlines()
+    return arguments, dict(line.partition("=")[::2] for line in lines)
+
+
+def set_up(machine: Machine) -> set[str]:
+    """What the launcher has set up, by its path in the cache."""
+    folders = [machine.cache / name for name in ("bin", "pants", "pex")]
+    return {
+        str(path.relative_to(machine.cache))
+        for folder in folders
+        if folder.exists()
+        for path in folder.iterdir()
+    }
+
+
+def test_a_bare_machine_runs_a_test_and_then_needs_no_network(machine: Machine) -> None:
+    status, printed = machine.pants("--no-pantsd", "test", A_TEST)
+    assert status == 0, printed
+    assert re.search(r"\d+ passed", printed)
+    python = (machine.cache / "bin" / "python3.11").resolve()
+    assert python.is_relative_to(machine.cache / "pythons")
+
+    status, printed = machine.pants(
+        "--no-pantsd", "test", "--force", A_TEST, before=("unshare", "--map-root-user", "--net")
+    )
+    assert status == 0, printed
+    assert re.search(r"\d+ passed", printed)
+
+
+def test_uv_alone_does_where_there_is_no_python(machine: Machine) -> None:
+    uv = machine.home / "uv"
+    subprocess.run([find_python(*OTHER), "-m", "pip", "install", "--quiet", "--target", uv, "uv"], check=True)
+    (machine.bin / "python3").unlink()
+    machine.give("uv", uv / "bin" / "uv")
+    give_stand_in(machine)
+    status, printed = machine.pants("test", "::")
+    assert status == 0, printed
+    assert recorded(machine)[0] == ["test", "::"]
+
+
+def test_without_python_and_uv_it_says_what_to_install(machine: Machine) -> None:
+    (machine.bin / "python3").unlink()
+    status, printed = machine.pants("--version")
+    assert status != 0
+    assert "python3-pip" in printed and "uv" in printed
+
+
+def test_a_python_without_pip_is_told_what_it_lacks(machine: Machine) -> None:
+    python = machine.bin / "python3"
+    target = python.resolve()
+    python.unlink()
+    blocker = machine.home / "blocked"
+    blocker.mkdir()
+    for name in ("pip", "ensurepip"):
+        (blocker / f"{name}.py").write_text("raise ModuleNotFoundError(__name__)")
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={blocker} exec {target} "$@"\n')
+    python.chmod(0o755)
+    status, printed = machine.pants("--version")
+    assert status != 0
+    assert "python3-pip" in printed and "Traceback" not in printed
+
+
+def test_the_official_launcher_is_called_with_pex_and_pythons(machine: Machine) -> None:
+    give_stand_in(machine)
+    status, printed = machine.pants("test", "packages/callback-core::", "--", "-k", "a b")
+    assert status == 0, printed
+    arguments, variables = recorded(machine)
+    assert arguments == ["test", "packages/callback-core::", "--", "-k", "a b"]
+    assert {path.partition("/")[0] for path in set_up(machine)} == {"bin", "pex"}
+    pex = Path(variables["PANTS_PEX_CLI_URL_TEMPLATE"].removeprefix("file://")).read_bytes()
+    version = variables["PANTS_PEX_CLI_VERSION"]
+    known = json.loads(variables["PANTS_PEX_CLI_KNOWN_VERSIONS"])
+    assert f"{version}|linux_x86_64|{hashlib.sha256(pex).hexdigest()}|{len(pex)}" in known
+    searched = json.loads(variables["PANTS_PYTHON_BOOTSTRAP_SEARCH_PATH"])
+    assert os.access(Path(searched[0], "python3.11"), os.X_OK)
+    assert "PANTS_PYTHON_INTERPRETER_CONSTRAINTS" not in variables
+
+
+def test_another_python_is_asked_for_with_a_plus(machine: Machine) -> None:
+    give_stand_in(machine)
+    version = re.search(r"3\.\d+", Path(find_python(*OTHER)).resolve().name)[0]  # type: ignore[index]
+    machine.give(f"python{version}", find_python(*OTHER))
+    status, printed = machine.pants(f"+{version}", "test", "::")
+    assert status == 0, printed
+    arguments, variables = recorded(machine)
+    assert arguments == ["test", "::"]
+    constraints = json.loads(variables["PANTS_PYTHON_INTERPRETER_CONSTRAINTS"])
+    assert constraints == [f"CPython=={version}.*"]
+    assert {f"bin/python{version}", "bin/python3.11"} <= set_up(machine)
+
+
+def test_a_python_that_nobody_has_is_an_error_that_names_it(machine: Machine) -> None:
+    give_stand_in(machine)
+    status, printed = machine.pants("+3.99", "test", "::")
+    assert status != 0
+    assert "3.99" in printed and "Traceback" not in printed
+    assert not (machine.home / "arguments").exists()
+
+
+def test_two_calls_at_once_make_one_environment_of_what_a_proxy_has(
+    machine: Machine, tmp_path: Path
+) -> None:
+    wheels = tmp_path / "wheels"
+    setup, config = (ROOT / "tools/pants").read_text(), (ROOT / "pants.toml").read_text()
+    pex = re.search(r"^pex_version=(\S+)", setup, re.MULTILINE)[1]  # type: ignore[index]
+    pants = re.search(r'^pants_version = "(.*)"', config, re.MULTILINE)[1]  # type: ignore[index]
+    for version, requirements in (("3.9", [f"pantsbuild.pants=={pants}"]), ("3.11", [f"pex=={pex}", "uv"])):
+        command = [find_python(version), "-m", "pip", "download", "--quiet", "--dest", str(wheels)]
+        subprocess.run([*command, *requirements], check=True)
+    with serve_index(wheels) as (address, asked):
+        for name in [name for name in machine.variables if name.startswith("PIP_")]:
+            del machine.variables[name]
+        machine.variables |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": address, "PIP_NO_CACHE_DIR": "1"}
+        calls = [machine.start("--no-pantsd", "--version") for _ in range(2)]
+        for call in calls:
+            printed, _ = call.communicate()
+            assert call.returncode == 0, printed
+            assert printed.splitlines()[-1] == pants
+    files = [Path(path).name for path in asked if path.startswith("/files/")]
+    for name in (f"pantsbuild.pants-{pants}", f"pex-{pex}", "uv-"):
+        assert len([file for file in files if file.startswith(name)]) == 1, (name, files)
+
+
+def test_what_is_half_made_is_made_again(machine: Machine) -> None:
+    status, printed = machine.pants("--no-pantsd", "--version")
+    assert status == 0, printed
+    version = printed.splitlines()[-1]
+    [pants] = (machine.cache / "pants").iterdir()
+    [pex] = (path for path in (machine.cache / "pex").iterdir() if path.suffix != ".ready")
+    whole = pex.read_bytes()
+    # As where the machine went down in the middle: the notes that all is whole are not there.
+    (pants / "ready").unlink()
+    (pants / "bin" / "pants").unlink()
+    pex.with_name(pex.name + ".ready").unlink()
+    pex.write_bytes(whole[:1000])
+    # And as where a Python was removed.
+    link = machine.cache / "bin" / "python3.11"
+    link.unlink()
+    link.symlink_to(machine.home / "gone")
+    status, printed = machine.pants("--no-pantsd", "--version")
+    assert status == 0, printed
+    assert printed.splitlines()[-1] == version
+    assert len(pex.read_bytes()) > 1000
+    assert link.exists()
+
+
+def test_a_read_only_checkout_is_left_alone(machine: Machine) -> None:
+    machine.give("python3.9", find_python("3.9"))
+    machine.give("python3.11", find_python("3.11"))
+    before = sorted(machine.checkout.rglob("*"))
+    only_read = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && cd "$0" && exec "$@"'
+    status, printed = machine.pants(
+        "--no-pantsd", "list", "tools:tools",
+        before=("unshare", "--map-root-user", "--mount", "sh", "-c", only_read, str(machine.checkout)),
+    )  # fmt: skip
+    assert status == 0, printed
+    assert "tools/dist_info.py" in printed
+    assert sorted(machine.checkout.rglob("*")) == before
+
+
+def test_a_cache_that_cannot_be_written_is_named(machine: Machine) -> None:
+    file = machine.home / "file"
+    file.touch()
+    machine.variables["XDG_CACHE_HOME"] = str(file)
+    status, printed = machine.pants("--version")
+    assert status != 0
+    assert str(file) in printed and "XDG_CACHE_HOME" in printed and "Traceback" not in printed

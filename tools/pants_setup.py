@@ -1,0 +1,263 @@
+"""Set up what tools/pants needs, in a folder of its own: Pythons, Pex, and Pants itself.
+
+    python3 tools/pants_setup.py --cache FOLDER --pex VERSION --pants VERSION [--no-pants] 3.11 ...
+
+tools/pants calls this with whatever Python it finds, so it runs on 3.7 and newer, without any
+package. What is there and whole stays; what is half made is made again. Of two calls at once, the
+second waits for the first.
+"""
+
+import argparse
+import fcntl
+import glob
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import List, NoReturn, Optional
+
+PANTS_RUNS_ON = ("3.9", "3.8", "3.7")
+"""The Pythons that Pants has wheels for, the one to install first."""
+
+PROBE = """
+import bz2, ctypes, ensurepip, lzma, sqlite3, ssl, venv, zlib
+import platform, sys
+if platform.python_implementation() != "CPython" or "%d.%d" % sys.version_info[:2] != sys.argv[1]:
+    sys.exit(1)
+print(getattr(sys, "_base_executable", None) or sys.executable)
+"""
+"""Prints the path of a Python, and that of its base in a virtual environment.
+
+It fails for a pyenv shim that does not run, for another version, and where a part is missing, which
+Debian packages by itself or a build leaves out for want of headers.
+"""
+
+FIRST_CALLS = (
+    "Pants installs what a goal needs when it is first called: a minute for most, some for torch and the "
+    "trackers. The first `test ::` takes about half an hour on two cores; later ones run what has changed"
+)
+
+
+def main() -> None:
+    """Make what the command line asks for and the folder lacks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--pex", required=True)
+    parser.add_argument("--pants", required=True)
+    parser.add_argument("--no-pants", action="store_true", help="the official launcher brings it")
+    parser.add_argument("pythons", nargs="+", help="what the code runs on")
+    options = parser.parse_args()
+    setup = Setup(options.cache, options.pants, options.pex)
+    try:
+        setup.cache.mkdir(parents=True, exist_ok=True)
+        lock = open(str(setup.cache / "lock"), "w")
+    except OSError as error:
+        stop("{}. Set XDG_CACHE_HOME to a folder that can be written to".format(error))
+    with lock:  # the system frees it when its holder dies
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waits for another call, which sets up {}".format(setup.cache))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        setup.make(options.pythons, with_pants=not options.no_pants)
+
+
+class Setup:
+    """What tools/pants needs, in the folder `cache`.
+
+    Attributes:
+        bin: Where the Pythons of the code are linked to, by names such as python3.11.
+        managed: Where uv installs Pythons.
+        pants: The virtual environment of Pants.
+        pants_ready: A file in there, written last.
+        pex: The Pex executable.
+        pex_ready: Its hash and its size, in a file that is written last.
+    """
+
+    def __init__(self, cache: Path, pants_version: str, pex_version: str) -> None:
+        self.cache = cache
+        self.bin, self.managed = cache / "bin", cache / "pythons"
+        self.pants_version, self.pex_version = pants_version, pex_version
+        self.pants = cache / "pants" / pants_version
+        self.pants_ready = self.pants / "ready"
+        self.pex = cache / "pex" / pex_version
+        self.pex_ready = Path(str(self.pex) + ".ready")
+
+    def make(self, pythons: List[str], with_pants: bool) -> None:
+        """Say what is missing and how long it takes, and make it."""
+        unlinked = [one for one in pythons if not output(str(self.python(one)), "--version")]
+        make_pants = with_pants and not (
+            self.pants_ready.exists() and output(str(self.pants / "bin" / "python"), "--version")
+        )
+        make_pex = not self.pex_ready.exists()
+
+        needed = list(dict.fromkeys(unlinked))
+        if make_pants:
+            needed.append(next(filter(self.find_python, PANTS_RUNS_ON), PANTS_RUNS_ON[0]))
+        absent = [one for one in needed if not self.find_python(one)]
+        plan = ["Python {} by uv (half a minute)".format(one) for one in absent]
+        plan += ["Pants {} (a minute)".format(self.pants_version)] * make_pants
+        plan += ["Pex {} (half a minute)".format(self.pex_version)] * make_pex
+        if plan:
+            say("sets up once, in {}: {}".format(self.cache, ", ".join(plan)))
+
+        if absent:
+            self.install_pythons(absent)
+        for one in unlinked:
+            self.link(one)
+        if make_pants:
+            self.make_pants(needed[-1])
+        if make_pex:
+            self.make_pex(str(self.python(pythons[0])))
+        if plan:
+            say("done. {}".format(FIRST_CALLS))
+
+    def python(self, version: str) -> Path:
+        """Return where a Python of the code is linked to."""
+        return self.bin / ("python" + version)
+
+    def find_python(self, version: str) -> Optional[str]:
+        """Return the path of a Python that is installed, or `None`."""
+        return find_python(version, self.managed)
+
+    def install_pythons(self, versions: List[str]) -> None:
+        """Install Pythons with uv, which is taken from PATH or from the package index."""
+        uv = "uv" if output("uv", "--version") else self.install_uv()
+        settings = {"UV_PYTHON_INSTALL_BIN": "0", "UV_PYTHON_DOWNLOADS": "automatic"}
+        try:
+            run(uv, "python", "install", "--install-dir", str(self.managed), *versions, **settings)
+        except SystemExit as error:
+            stop(
+                "{}\nuv could not install Python {}. Install it by other means (apt-get, pyenv), or set "
+                "UV_PYTHON_INSTALL_MIRROR to a mirror of its downloads that this machine reaches, "
+                "and call again".format(error, " and ".join(versions))
+            )
+
+    def install_uv(self) -> str:
+        """Install uv from the package index, and return its path."""
+        folder = self.cache / "uv"
+        shutil.rmtree(str(folder), ignore_errors=True)
+        if output(sys.executable, "-m", "pip", "--version"):
+            # A folder of our own is no installation that PEP 668 or pip's own settings forbid.
+            settings = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
+            run(sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "uv", **settings)
+        elif output(sys.executable, "-c", "import ensurepip, venv; print(1)"):
+            run(sys.executable, "-m", "venv", str(folder))
+            run(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "uv")
+        else:
+            stop(
+                "{} has neither pip nor venv, and there is no uv, to install other Pythons with. "
+                "Install one of them and call again, on Debian and Ubuntu by: "
+                "apt-get install python3-pip".format(sys.executable)
+            )
+        return str(folder / "bin" / "uv")
+
+    def require_python(self, version: str) -> str:
+        """Return the path of a Python that is there by now."""
+        return self.find_python(version) or stop(
+            "Python {} is not whole, though uv has installed it in {}".format(version, self.managed)
+        )
+
+    def link(self, version: str) -> None:
+        """Let Pants find a Python in `bin`."""
+        self.bin.mkdir(exist_ok=True)
+        new = self.bin / ("new-python" + version)
+        if new.is_symlink():
+            new.unlink()
+        new.symlink_to(self.require_python(version))
+        os.replace(str(new), str(self.python(version)))
+
+    def make_pants(self, python_version: str) -> None:
+        """Make the virtual environment of Pants."""
+        shutil.rmtree(str(self.pants), ignore_errors=True)
+        run(self.require_python(python_version), "-m", "venv", str(self.pants))
+        pip = (str(self.pants / "bin" / "python"), "-m", "pip")
+        run(*pip, "install", "--quiet", "pantsbuild.pants==" + self.pants_version)
+        write(self.pants_ready, "")
+
+    def make_pex(self, python: str) -> None:
+        """Build the Pex executable.
+
+        Pants would download it from Pex's release page. What is built from the package index does the
+        same, and comes by whatever road pip is told to take.
+        """
+        requirement = "pex==" + self.pex_version
+        self.pex.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory() as name:
+            venv, wheels = Path(name, "venv"), Path(name, "wheels")
+            run(python, "-m", "venv", str(venv))
+            pip = (str(venv / "bin" / "python"), "-m", "pip")
+            run(*pip, "download", "--quiet", "--no-deps", "--dest", str(wheels), requirement)
+            index = ("--no-index", "--find-links", str(wheels))
+            run(*pip, "install", "--quiet", *index, requirement)
+            build = (str(venv / "bin" / "pex"), "--no-pypi", *index[1:], "--pip-version", "vendored")
+            run(*build, requirement, "-c", "pex", "--venv", "-o", str(self.pex), PEX_ROOT=name)
+        content = self.pex.read_bytes()
+        write(self.pex_ready, "{} {}\n".format(hashlib.sha256(content).hexdigest(), len(content)))
+
+
+def find_python(version: str, managed: Path = Path()) -> Optional[str]:
+    """Return the path of a Python on PATH, under pyenv, in a folder of uv's, or known to uv."""
+    name = "python" + version
+    pyenv = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
+    patterns = (
+        "{}/versions/{}.*/bin/{}".format(pyenv, version, name),
+        "{}/cpython-{}.*/bin/{}".format(managed, version, name),
+    )
+    candidates = [shutil.which(name) or ""]
+    candidates += [path for pattern in patterns for path in sorted(glob.glob(pattern))]
+    candidates.append(output("uv", "python", "find", "--no-python-downloads", version) or "")
+    for candidate in filter(None, candidates):
+        path = output(candidate, "-c", PROBE, version)
+        if path:
+            return path
+    return None
+
+
+def output(*command: str) -> Optional[str]:
+    """Return what a command prints, or `None` where there is none or it fails."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except OSError:
+        return None
+    return None if done.returncode else done.stdout.decode(errors="replace").strip()
+
+
+def run(*command: str, **variables: str) -> None:
+    """Run a command, and end this program with what it printed if it fails."""
+    done = subprocess.run(
+        command,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if done.returncode:
+        printed = done.stdout.decode(errors="replace").strip()
+        stop("{}\nthis failed: {}".format(printed, " ".join(command)))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that is there with all its text or not at all."""
+    new = Path(str(path) + ".new")
+    new.write_text(text)
+    os.replace(str(new), str(path))
+
+
+def say(what: str) -> None:
+    """Tell the user, who may read Pants' output from a pipe."""
+    print("tools/pants: " + what, file=sys.stderr, flush=True)
+
+
+def stop(why: str) -> NoReturn:
+    """End the program with the reason."""
+    sys.exit("tools/pants: " + why)
+
+
+if __name__ == "__main__":
+    main()
