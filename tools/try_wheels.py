@@ -2,7 +2,8 @@
 
 Each tracker's package is installed alone, with its pins, in an environment of its own. There the
 digits example logs to it, and no SDK of another tracker is present. With `--together` they are all
-installed into one environment, without pins, and one run logs to all of them.
+installed into one environment, beside transformers and datasets and with the pins for that, and one
+run logs to all of them.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from environments import Environment, wheels_of
 from trackers import ROOT, TRACKERS, TrackerPackage, with_what_it_needs
+from try_resolve import BESIDE, CONSTRAINTS
 
 TOOLS = ROOT / "tools"
 EXAMPLE = ("torch", "scikit-learn")
@@ -40,9 +42,8 @@ def try_together(trackers: Sequence[TrackerPackage], folder: Path) -> list[str]:
     """What is wrong with all of the packages in one environment."""
     packages = [name for one in trackers for name in with_what_it_needs(one.package)]
     environment = Environment(folder / "environment")
-    # In one command: with some of it installed, pip takes many times as long to find what fits.
     wheels = wheels_of(["trainer-torch", *packages, *SERVERS])
-    environment.install(pin("torch"), *EXAMPLE[1:], *wheels)
+    environment.install(pin("torch"), *EXAMPLE[1:], *BESIDE, *wheels, constraints=CONSTRAINTS)
     subprocess.run([environment.python, "-m", "pip", "check"], check=True)
     return train(environment, trackers, folder / "work")
 
