@@ -180,6 +180,8 @@ def test_two_calls_at_once_make_one_environment_of_what_a_proxy_has(
 
 
 def test_what_is_half_made_is_made_again(machine: Machine) -> None:
+    machine.give("python3.9", find_python("3.9"))
+    machine.give("python3.11", find_python("3.11"))
     status, printed = machine.pants("--no-pantsd", "--version")
     assert status == 0, printed
     version = printed.splitlines()[-1]
@@ -212,7 +214,7 @@ def test_a_read_only_checkout_is_left_alone(machine: Machine) -> None:
         before=("unshare", "--map-root-user", "--mount", "sh", "-c", only_read, str(machine.checkout)),
     )  # fmt: skip
     assert status == 0, printed
-    assert "tools/dist_info.py" in printed
+    assert printed.splitlines()[-1] == "tools:tools"
     assert sorted(machine.checkout.rglob("*")) == before
 
 
