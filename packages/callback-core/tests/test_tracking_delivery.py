@@ -17,6 +17,7 @@ from tracking_for_tests import (
     Keeping,
     Rewinding,
     Spoilt,
+    WithoutKey,
     calls,
     eventually,
     names_of_calls,
@@ -449,6 +450,27 @@ def test_a_tracker_that_always_fails_is_logged_once_with_its_traceback(
         "file has not got 2 points (ConnectionError: the service is down): python -m "
         f"callback_core.tracking.replay '{run.folder.output_dir}' delivers what is pending"
     )
+
+
+def test_a_tracker_that_is_not_configured_is_given_up_after_that_is_said_with_its_reason(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of training, which looks from another thread, may be said right after that."""
+    seen: list[tuple[bool, bool]] = []
+
+    class Looking(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            seen.append((delivery.hopeless, delivery._attempts.failure is None))
+            return True
+
+    monkeypatch.setattr(
+        logging.getLogger("callback_core.tracking.delivery"), "filters", [Looking()]
+    )
+    delivery = ThreadDelivery(run.consumer(WithoutKey), 60.0)
+    delivery.start()
+    assert eventually(lambda: delivery.hopeless)
+    delivery.finish(math.inf)
+    assert seen == [(False, False)]
 
 
 class Patient(FileTracker):
