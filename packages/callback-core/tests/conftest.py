@@ -1,4 +1,4 @@
-"""Nothing that one test starts may reach the next."""
+"""What holds for every test: nothing that it starts reaches the next, and nothing hurries it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tqdm import TMonitor
 from tracking_for_tests import LET_GO, eventually, processes_about
+
+settings.load_profile("ci")  # the same examples in each run, and no deadline
 
 
 def started() -> set[threading.Thread | str]:
