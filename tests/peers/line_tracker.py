@@ -56,7 +56,7 @@ def main(output_dir: str, how: str) -> None:
             if state.global_step == 2 and how != "finish":
                 raise ValueError("broken") if how == "raise" else KeyboardInterrupt
 
-    tracker = TrackerCallback(LineTracker(f"{output_dir}/lines.jsonl"))
+    tracker = TrackerCallback(LineTracker(f"{output_dir}/lines.jsonl"), flush_limit=300)
     resumed = how == "resume"
     trainer = build(
         "transformers",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.slow
 
 BEGIN = "from training_for_tests import *\ntraining = Training()\n"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PATIENCE = 300  # seconds; it only ends what hangs
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 
 
@@ -33,12 +35,23 @@ class Executed:
             ),
             "IPYTHONDIR": str(folder),
         }
-        # No kernels but that of the Python that runs this.
-        kernel = AsyncKernelManager(
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-            connection_file=str(folder / "kernel.json"),
-        )
-        NotebookClient(notebook, km=kernel, timeout=60).execute(env=environment)
+        # No kernels but that of the Python that runs this, and no ports, which another process may
+        # take before the kernel does. The names of sockets must be short.
+        with TemporaryDirectory() as sockets:
+            kernel = AsyncKernelManager(
+                kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+                connection_file=str(folder / "kernel.json"),
+                transport="ipc",
+                ip=f"{sockets}/kernel",
+            )
+            client = NotebookClient(
+                notebook,
+                km=kernel,
+                timeout=PATIENCE,
+                startup_timeout=PATIENCE,
+                shutdown_kernel="immediate",
+            )
+            client.execute(env=environment, cleanup_kc=True)
         self.outputs: list[Any] = notebook.cells[0].outputs
         widgets = notebook.metadata.get("widgets", {}).get(WIDGETS, {"state": {}})["state"]
         self.widgets = {name: widget["state"] for name, widget in widgets.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from tracking_for_tests import (
     Keeping,
     Rewinding,
     Spoilt,
+    WithoutKey,
     calls,
     eventually,
     names_of_calls,
@@ -369,7 +371,7 @@ def test_a_thread_delivers_while_nobody_waits_and_all_calls_are_in_it(run: Run) 
     for step in range(1, 4):
         run.log(step, a=step)
     run.end()
-    delivery.finish(time.monotonic() + 30)
+    delivery.finish(math.inf)
     assert (delivery.consumer.done, delivery.finished, delivery.trouble()) == (True, True, None)
     assert [p.step for p in points(run.out)] == [1, 2, 3]
     assert len(tracker.threads) == 1
@@ -384,7 +386,7 @@ def test_inline_delivers_in_the_thread_of_the_training(run: Run) -> None:
     delivery.poke()
     assert [p.step for p in points(run.out)] == [1]
     run.end()
-    delivery.finish(time.monotonic() + 30)
+    delivery.finish(math.inf)
     assert tracker.threads == {get_ident()}
     assert delivery.trouble() is None
 
@@ -396,11 +398,11 @@ def test_a_call_that_never_comes_back_is_waited_for_to_the_limit(run: Run, metho
     delivery = ThreadDelivery(run.consumer(hang=method), 60.0)
     delivery.start()
     assert eventually(lambda: delivery.consumer.doing and delivery.consumer.doing[0] == method)
-    delivery.finish(time.monotonic() + 0.2)
+    delivery.finish(time.monotonic())
     trouble = delivery.trouble()
     assert delivery.given_up
     assert trouble is not None
-    assert f"{method} has not come back for 0 s" in trouble
+    assert f"{method} has not come back for" in trouble
     assert "python -m callback_core.tracking.replay" in trouble
     assert ("has not got 1 points" in trouble) == (method != "close")
 
@@ -413,9 +415,20 @@ def test_a_run_that_does_not_open_is_said_once_and_not_waited_for(
     delivery.start()
     assert eventually(lambda: delivery.poke() or "has not opened" in caplog.text)  # type: ignore[func-returns-value]
     delivery.poke()
-    delivery.finish(time.monotonic() + 10_000)
+    delivery.finish(math.inf)
     assert caplog.text.count("has not opened its run in 0.05 s") == 1
     assert delivery.given_up
+
+
+class Failing(FileTracker):
+    """Never opens a run, and counts how often it was to."""
+
+    limits = Limits(deliver_every=0.001, retry_after=0.001)
+    tries = 0
+
+    def open(self, opening: Any) -> str:
+        self.tries += 1
+        raise ConnectionError("the service is down")
 
 
 @pytest.mark.parametrize("kind", [ThreadDelivery, InlineDelivery])
@@ -424,10 +437,11 @@ def test_a_tracker_that_always_fails_is_logged_once_with_its_traceback(
 ) -> None:
     run.log(1, a=1, b=2)
     run.end()
-    delivery = kind(run.consumer(fail="all"), 60.0)
+    tracker = Failing(str(run.out))
+    delivery = kind(Consumer(tracker, run.folder, "file"), 60.0)
     delivery.start()
-    delivery.poke()
-    delivery.finish(time.monotonic() + 1.5)
+    assert eventually(lambda: delivery.poke() or tracker.tries > 2)
+    delivery.finish(time.monotonic())
     [warning] = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert "file does not take what it is given" in warning.getMessage()
     assert "the service is down" in caplog.text
@@ -436,6 +450,43 @@ def test_a_tracker_that_always_fails_is_logged_once_with_its_traceback(
         "file has not got 2 points (ConnectionError: the service is down): python -m "
         f"callback_core.tracking.replay '{run.folder.output_dir}' delivers what is pending"
     )
+
+
+def test_a_tracker_that_is_not_configured_is_given_up_after_that_is_said_with_its_reason(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of training, which looks from another thread, may be said right after that."""
+    seen: list[tuple[bool, bool]] = []
+
+    class Looking(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            seen.append((delivery.hopeless, delivery._attempts.failure is None))
+            return True
+
+    monkeypatch.setattr(
+        logging.getLogger("callback_core.tracking.delivery"), "filters", [Looking()]
+    )
+    delivery = ThreadDelivery(run.consumer(WithoutKey), 60.0)
+    delivery.start()
+    assert eventually(lambda: delivery.hopeless)
+    delivery.finish(math.inf)
+    assert seen == [(False, False)]
+
+
+class Patient(FileTracker):
+    """Is tried again after longer than any test takes."""
+
+    limits = Limits(retry_after=1e6)
+
+
+def test_a_thread_that_is_given_up_ends_though_it_was_to_try_again_much_later(run: Run) -> None:
+    run.log(1, a=1)
+    run.end()
+    delivery = ThreadDelivery(run.consumer(Patient, fail="all"), 60.0, longest_pause=1e6)
+    delivery.start()
+    assert eventually(lambda: delivery._attempts.failure)
+    delivery.finish(time.monotonic() + 0.5)  # in which it tries once more
+    assert eventually(lambda: not delivery._thread.is_alive())
 
 
 def test_a_lock_that_another_holds_is_waited_for_in_silence(
@@ -447,9 +498,9 @@ def test_a_lock_that_another_holds_is_waited_for_in_silence(
     other._start()
     delivery = ThreadDelivery(run.consumer(), 60.0)
     delivery.start()
-    time.sleep(0.3)
+    assert eventually(lambda: delivery._attempts.failure)
     other.release()
-    delivery.finish(time.monotonic() + 30)
+    delivery.finish(math.inf)
     assert delivery.consumer.done
     assert caplog.records == []
 
@@ -459,7 +510,7 @@ def test_many_that_were_left_out_are_named_in_part(run: Run) -> None:
     run.end()
     delivery = InlineDelivery(run.consumer(), 60.0)
     delivery.start()
-    delivery.finish(time.monotonic() + 30)
+    delivery.finish(math.inf)
     trouble = delivery.trouble()
     assert trouble is not None
     assert trouble.startswith("file did not take all (text0: it is text; ")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tracking_for_tests import (
+    PATIENCE,
     environment,
     eventually,
-    kill,
-    points,
     processes_about,
     statuses,
     stored,
@@ -33,7 +31,9 @@ from tracking_for_tests import FileTracker, Rewinding, Training
 
 path, delivery, dies_in = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 trackers = [
-    TrackerCallback(kind(str(path / kind.__name__), delay=0.005), delivery=delivery)
+    TrackerCallback(
+        kind(str(path / kind.__name__), delay=0.005), delivery=delivery, flush_limit={PATIENCE}
+    )
     for kind in (FileTracker, Rewinding)
 ]
 checkpoint = path / "checkpoint.json"
@@ -69,7 +69,7 @@ def train(path: Path, delivery: str, dies_in: float = 0.0) -> subprocess.Complet
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -123,89 +123,9 @@ def test_interrupted_properly_no_tracker_needs_to_tell_duplicates(
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert done.returncode == (0 if step < 0 else 9), done.stderr
     for tracker in ("FileTracker", "Rewinding"):
         assert values(tmp_path / tracker, tells_duplicates=False) == undisturbed, tracker
         assert statuses(tmp_path / tracker) == ["failed"] * 3 + ["finished"]
-
-
-def test_a_sidecar_delivers_what_a_killed_training_left_and_closes_it_as_failed(
-    tmp_path: Path,
-) -> None:
-    assert train(tmp_path, "process", dies_in=0.15).returncode != 0
-    assert eventually(lambda: not processes_about(tmp_path))
-    journal = next(tmp_path.glob("tracking/*/journal.jsonl"))
-    logged = journal.read_text("utf-8").count('"loss"')
-    for tracker in ("FileTracker", "Rewinding"):
-        assert [p.name for p in points(tmp_path / tracker)].count("train/loss") == logged
-        assert statuses(tmp_path / tracker) == ["failed"]
-
-
-HANGING = """
-import sys, time
-from pathlib import Path
-from callback_core.tracking import TrackerCallback
-from tracking_for_tests import FileTracker, Training
-
-path = Path(sys.argv[1])
-tracker = FileTracker(str(path / "out"), hang="log_metrics", until=str(path / "up"))
-training = Training(path, [TrackerCallback(tracker, delivery="process", open_limit=1.5)])
-training.begin()
-training.step()
-print("logged", flush=True)
-time.sleep(1000)
-"""
-
-
-@pytest.mark.parametrize("recovers", [True, False])
-def test_a_sidecar_whose_tracker_hangs_begins_anew_and_gives_up_at_last(
-    tmp_path: Path, recovers: bool
-) -> None:
-    training = subprocess.Popen(
-        [sys.executable, "-c", HANGING, str(tmp_path)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert training.stdout is not None
-        training.stdout.readline()
-        assert eventually(lambda: (tmp_path / "out").exists())
-        time.sleep(0.2)
-        if recovers:
-            (tmp_path / "up").touch()
-    finally:
-        training.kill()
-        training.communicate()
-    assert eventually(lambda: not processes_about(tmp_path))
-    assert statuses(tmp_path / "out") == (["failed"] if recovers else [])
-    assert len(points(tmp_path / "out")) == recovers
-    [log] = tmp_path.glob("tracking/*/file.log")
-    assert "log_metrics has not come back" in log.read_text("utf-8")
-
-
-def test_a_sidecar_that_is_killed_is_said_and_what_is_pending_kept(tmp_path: Path) -> None:
-    code = HANGING.replace(
-        "time.sleep(1000)", "sys.stdin.readline()\ntraining.fire('on_train_end')"
-    )
-    training = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert training.stdout is not None
-        training.stdout.readline()
-        # One that has just begun has no command line yet.
-        assert eventually(lambda: len(processes_about(tmp_path)) == 2)
-        kill(pid for pid in processes_about(tmp_path) if pid != training.pid)
-        _, errors = training.communicate("\n", timeout=60)
-    finally:
-        training.kill()
-    assert training.returncode == 0
-    assert "file has not got 1 points (its process ended with -9" in errors
-    assert processes_about(tmp_path) == []

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from arguments_for_tests import Arguments
@@ -25,6 +25,12 @@ from callback_core import (
 )
 from callback_core.tracking import Limits, Opening, Point, Rejected, Tracker, Upload, import_sdk
 
+PATIENCE = 300.0
+"""Seconds after which what a test waits for is taken to hang. Waiting ends when it happens."""
+
+LET_GO = Event()
+"""When it is set, trackers of this process that hang come back, so that their threads end."""
+
 
 class FileTracker(Tracker):
     """Writes a line of JSON for each call.
@@ -32,7 +38,7 @@ class FileTracker(Tracker):
     Args:
         path: The file.
         delay: Seconds that each call takes.
-        hang: The method that never comes back.
+        hang: The method that does not come back; `hangs` tells that it was called.
         fail: The method that fails, or `all`.
         until: A file that ends hanging and failing, once it is there.
     """
@@ -86,7 +92,9 @@ class FileTracker(Tracker):
     def _write(self, call: str, **what: Any) -> None:
         recovered = self.until is not None and os.path.exists(self.until)
         if self.hang == call and not recovered:
-            time.sleep(10_000)
+            hangs(Path(self.path)).touch()
+            LET_GO.wait()
+            raise TimeoutError("the test has ended")
         if self.fail in (call, "all") and not recovered:
             raise ConnectionError("the service is down")
         time.sleep(self.delay)
@@ -151,6 +159,11 @@ class Spoilt(Choosy):
     """The same, but does not say that it is for ever."""
 
     error = RuntimeError
+
+
+def hangs(path: Path) -> Path:
+    """Return the file that is there once a tracker that writes to `path` hangs."""
+    return path.with_name(f"{path.name}.hangs")
 
 
 def calls(path: Path) -> list[dict[str, Any]]:
@@ -261,26 +274,23 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def python(
-    *arguments: str | Path, limit: float = 60.0, **options: Any
-) -> subprocess.CompletedProcess[str]:
-    """Run Python; what takes more than `limit` seconds hangs."""
+def python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run Python, which finds here what it imports."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=limit,
-        **options,
+        timeout=PATIENCE,
     )
 
 
-def script(code: str, *arguments: str | Path, limit: float = 60.0) -> Any:
+def script(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a script that finds here what it needs."""
-    head = "import os, sys, time, signal, logging\nfrom pathlib import Path\n"
+    head = "import os, sys, signal, logging, warnings\nfrom pathlib import Path\n"
     head += "from tracking_for_tests import *\nfrom callback_core.tracking import *\n"
     head += "logging.basicConfig()\nfrom callback_core import *\n"
-    return python("-c", head + code, *arguments, limit=limit)
+    return python("-c", head + code, *arguments)
 
 
 def replay(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -288,7 +298,10 @@ def replay(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def processes_about(path: Path) -> list[int]:
-    """Return the processes whose command line names `path`, this one excepted."""
+    """Return the processes whose command line names `path`, this one excepted.
+
+    One that has just begun has no command line yet.
+    """
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -297,17 +310,11 @@ def processes_about(path: Path) -> list[int]:
     return found
 
 
-def eventually(condition: Callable[[], Any], limit: float = 120.0) -> bool:
-    """Return whether `condition` comes true before long."""
-    deadline = time.monotonic() + limit
+def eventually(condition: Callable[[], Any]) -> bool:
+    """Return whether `condition` comes true."""
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if condition():
             return True
-        time.sleep(0.05)
+        time.sleep(0.02)
     return False
-
-
-def kill(processes: Iterable[int]) -> None:
-    for process in processes:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)

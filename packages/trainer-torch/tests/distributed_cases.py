@@ -1,4 +1,4 @@
-"""What each of several processes does and reports; `test_distributed.py` starts them by torchrun.
+"""What each of several processes does and reports, and how torchrun starts them.
 
 Run as `torchrun ... distributed_cases.py CASE DIRECTORY`: each rank writes what `CASE` returns to
 `rank<number>.json` in that directory.
@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +29,40 @@ from trainer_torch import EvalPrediction, Trainer
 from trainer_torch.data import begin_epoch
 
 RANK = int(os.environ.get("RANK", "0"))
-PATIENCE = 60  # seconds that a rank waits for the others
+PATIENCE = 240  # seconds that a rank waits for the others; they only end what hangs
+
+
+def launch(case: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a case in two processes, and let none of them outlive it."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *torchrun, __file__, case, str(directory)]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    without = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
+    environment = {name: value for name, value in os.environ.items() if name not in without}
+    process = subprocess.Popen(
+        command,
+        env={**environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=2 * PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun then ends its processes, which are in sessions of their own
+        try:
+            process.communicate(timeout=40)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def reports(directory: Path) -> list[Any]:
+    """Return what each rank reported."""
+    return [json.loads((directory / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
 class Plain(nn.Module):
@@ -427,7 +461,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
 }
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)  # a process that hangs ends
+    faulthandler.dump_traceback_later(1.5 * PATIENCE, exit=True)  # a process that hangs ends
     directory = Path(sys.argv[2])
     directory.mkdir(parents=True, exist_ok=True)
     reported = CASES[sys.argv[1]](directory)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import distributed_cases
 import numpy as np
 import pytest
-from distributed_cases import Stream, curve, results
+from distributed_cases import Stream, curve, launch, reports, results
 from small import arguments, data, logged, trainer
 from test_checkpoint import EVERY_STEP, steps_of
 from torch import nn
@@ -26,42 +21,6 @@ from trainer_torch.distributed import find_world
 from trainer_torch.world import ALONE, World
 
 pytestmark = pytest.mark.slow
-
-TIMEOUT = 150  # seconds; it only ends what hangs
-
-
-def launch(case: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run a case of `distributed_cases` in two processes, and let none of them outlive it."""
-    script = str(distributed_cases.__file__)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *torchrun, script, case, str(directory)]
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    without = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {name: value for name, value in os.environ.items() if name not in without}
-    process = subprocess.Popen(
-        command,
-        env={**environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        stdout, stderr = process.communicate(timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # torchrun then ends its processes, which are in sessions of their own
-        try:
-            process.communicate(timeout=40)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
-
-
-def reports(directory: Path) -> list[Any]:
-    """Return what each rank reported."""
-    return [json.loads((directory / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -250,15 +209,6 @@ def test_a_training_goes_on_in_fewer_processes(
     assert resumed.state.global_step == 2 + 16  # 4 of 20 batches had been done, in 2 steps
     first = next(entry for entry in resumed.state.log_history if entry["step"] == 3)
     assert first["epoch"] == pytest.approx(5 / 10)
-
-
-def test_an_error_in_one_process_ends_all_and_closes_its_callbacks(tmp_path: Path) -> None:
-    done = launch("broken", tmp_path)
-    assert done.returncode != 0
-    main, other = reports(tmp_path)
-    assert other == ["exception", "ValueError('broken on purpose')", "end"]
-    assert "Rank 0 lost the other processes" in main[1]
-    assert main[2] == "end"
 
 
 class Of(World):

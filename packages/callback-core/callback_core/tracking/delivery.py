@@ -131,7 +131,6 @@ class Attempts:
             return self._every
         except Exception as error:
             self._in_a_row += 1
-            self.hopeless = isinstance(error, ImportError | NotConfigured)
             self.failure = f"{type(error).__name__}: {error}"
             if not self._said:
                 self._said = True
@@ -140,8 +139,10 @@ class Attempts:
                     self._consumer.name,
                     exc_info=error,
                 )
+            # Last: the training's thread, which may be waiting, then says the end with the reason.
+            self.hopeless = isinstance(error, ImportError | NotConfigured)
             return min(self._longest_pause, self.retry_after * 2.0 ** min(self._in_a_row - 1, 16))
-        self._in_a_row, self.failure, self.hopeless = 0, None, False
+        self._in_a_row, self.hopeless, self.failure = 0, False, None
         return self._every
 
 
@@ -188,6 +189,7 @@ class ThreadDelivery(Delivery):
             if doing is not None:
                 self.failure = f"{doing[0]} has not come back for {monotonic() - doing[1]:.0f} s"
             self.consumer.abandon()
+            self._wake.set()  # a thread that waits to try again ends now
 
     @property
     def hopeless(self) -> bool:
