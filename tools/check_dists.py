@@ -7,6 +7,7 @@ and from the unpacked sdist, are the same byte for byte, and the same files as w
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -143,8 +144,10 @@ class Checked:
         work = self.folder / module
         with tarfile.open(sdist) as archive:
             archive.extractall(work, filter="data")
-        unpacked = next(work.iterdir())
-        from_tree = self.build(project, work / "from_tree")
+        [unpacked] = work.iterdir()
+        # Below the repository, hatchling would put the repository's .gitignore into the sdist.
+        alone = shutil.copytree(project, work / "alone")
+        from_tree = self.build(alone, work / "from_tree")
         from_sdist = self.build(unpacked, work / "from_sdist")
         for one, other in zip(from_tree, from_sdist, strict=True):
             if one.read_bytes() != other.read_bytes():

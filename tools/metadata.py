@@ -132,8 +132,7 @@ def below_the_mark(
     readme = "tool.hatch.metadata.hooks.fancy-pypi-readme"
     tables += [
         ("[tool.hatch.build.targets.wheel]", {"packages": [module]}),
-        # Otherwise it also holds the repository's .gitignore, where there is one.
-        ("[tool.hatch.build.targets.sdist]", {"include": kept, "ignore-vcs": True}),
+        ("[tool.hatch.build.targets.sdist]", {"include": kept}),
         (f"[{readme}]", {"content-type": "text/markdown"}),
         (f"[[{readme}.fragments]]", {"path": "README.md"}),
     ]
