@@ -3,9 +3,13 @@
 Each package gets an environment of its own, with its pins: the packages of ours that it or its
 tests need, and it itself with the extra `test`, all editable. There `pytest` runs in its folder.
 What follows `--` goes to pytest: `try_editable.py callback-core -- -m "not slow"`.
+
+With `--uv`, uv installs them: it names the package alone, since uv finds the others beside it, and
+takes a small part of pip's time.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,12 +32,25 @@ def editable(package: str) -> list[str]:
     return [part for what in [*others, f"{ROOT}/packages/{package}[test]"] for part in ("-e", what)]
 
 
-def try_package(package: str, pytest: list[str]) -> tuple[str, bool]:
+def install(environment: Environment, package: str, with_uv: bool) -> None:
+    """Install a package with all that its tests need, and with its pins."""
+    if not with_uv:
+        environment.install(*editable(package), constraints=lock_of(package))
+        return
+    environment.install("uv")
+    command = [str(environment.python), "-m", "uv", "pip", "install", "--quiet"]
+    command += ["--python", str(environment.python), "--constraint", str(lock_of(package))]
+    links = os.environ.get("PIP_FIND_LINKS")
+    command += ["--find-links", links] if links else ["--torch-backend", "cpu"]
+    subprocess.run([*command, "-e", f"packages/{package}[test]"], cwd=ROOT, check=True)
+
+
+def try_package(package: str, with_uv: bool, pytest: list[str]) -> tuple[str, bool]:
     """Install a package, run its tests, and return what is to be printed and whether they pass."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         environment = Environment(Path(folder) / "environment")
-        environment.install(*editable(package), constraints=lock_of(package))
+        install(environment, package, with_uv)
         installed = time.monotonic()
         done = environment.run(
             str(environment.folder / "bin" / "pytest"),
@@ -56,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="by default all")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (%(default)s)")
+    parser.add_argument("--uv", action="store_true", help="install with uv instead of pip")
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     options, for_pytest = parser.parse_args(words[:end]), words[end + 1 :]
@@ -64,7 +82,9 @@ def main() -> None:
     failed = []
     with ThreadPoolExecutor(options.jobs) as pool:
         chosen = options.packages or PACKAGES
-        tried = pool.map(lambda package: (package, *try_package(package, for_pytest)), chosen)
+        tried = pool.map(
+            lambda package: (package, *try_package(package, options.uv, for_pytest)), chosen
+        )
         for package, text, works in tried:
             print(text, flush=True)
             if not works:
