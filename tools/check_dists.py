@@ -152,7 +152,10 @@ class Checked:
         for one, other in zip(from_tree, from_sdist, strict=True):
             if one.read_bytes() != other.read_bytes():
                 different = differences(files_of(one), files_of(other)) or "no file"
-                yield f"{one.name}: two builds are not the same; {different} differs"
+                yield (
+                    f"{one.name}: built from the tree and from the sdist in dist/, which may be "
+                    f"older than the tree, it is not the same: {different} differs"
+                )
         again = apart_from_the_builder(files_of(from_sdist[0]))
         if different := differences(apart_from_the_builder(in_wheel), again):
             yield f"{wheel.name}: built from {sdist.name}, it has other {', '.join(different)}"

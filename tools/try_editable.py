@@ -63,7 +63,9 @@ def try_package(package: str, with_uv: bool, pytest: list[str]) -> tuple[str, bo
             errors="replace",
         )
     tested = time.monotonic()
-    lines = done.stdout.splitlines() if done.returncode else done.stdout.splitlines()[-1:]
+    lines = done.stdout.splitlines()
+    if done.returncode == 0:
+        lines = [line for line in lines if " passed" in line][-1:]  # others may follow pytest's sum
     took = f"{installed - begun:.0f} s to install, {tested - installed:.0f} s to test"
     return "\n".join([f"try_editable: {package}: {took}", *lines]), done.returncode == 0
 
