@@ -2,7 +2,8 @@
 
 Per packages/<dist>/pyproject.toml: every import is declared, every declared requirement is
 imported, and a range between our own packages has a floor and a cap and admits the version in
-the tree. A package may name exceptions, each with a comment that says why:
+the tree. The same holds of the imports of tests, for which the extra `test` declares what the
+package itself does not require. A package may name exceptions, each with a comment that says why:
 
     [tool.check_requirements]
     used_without_import = ["tensorboard"]  # a requirement that no module imports by name
@@ -20,9 +21,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 # Where the name of an import is not the name on the package index, or several share its first part.
 DISTRIBUTIONS = {
+    "azure.core": "azure-core",
     "azureml.core": "azureml-core",
     "azureml.mlflow": "azureml-mlflow",
     "git": "gitpython",
+    "jwt": "pyjwt",
     "sklearn": "scikit-learn",
 }
 
@@ -49,14 +52,22 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
 
 
 def imported_distributions(source: Path) -> dict[str, str]:
-    """Distributions that the modules under a folder import, each with a file that does."""
+    """Distributions that the modules under a folder import, each with a file that does.
+
+    What lies in the folder itself is imported by its own name, as tests import their helpers, or
+    is a part of the package that is the folder.
+    """
+    paths = sorted(source.rglob("*.py"))
+    local = {source.name, *(path.stem for path in source.glob("*.py"))}
     found = {}
-    for path in sorted(source.rglob("*.py")):
+    for path in paths:
         for module in imported_modules(ast.parse(path.read_text(encoding="utf-8"))):
             top = module.partition(".")[0]
-            if top not in sys.stdlib_module_names and top != source.name:
-                name = DISTRIBUTIONS.get(module) or DISTRIBUTIONS.get(top, top)
-                found[canonical(name)] = path.name
+            if top not in sys.stdlib_module_names and top not in local:
+                parts = module.split(".")
+                starts = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+                known = [DISTRIBUTIONS[start] for start in starts if start in DISTRIBUTIONS]
+                found[canonical(known[0] if known else top)] = path.name
     return found
 
 
@@ -87,30 +98,44 @@ def range_problem(requirement: str, version: str) -> str | None:
     return None
 
 
-def problems(pyproject: dict[str, Any], source: Path, versions: dict[str, str]) -> Iterator[str]:
+def problems(
+    pyproject: dict[str, Any], source: Path, tests: Path, versions: dict[str, str]
+) -> Iterator[str]:
     """What is wrong with the requirements of one package.
 
     Args:
         pyproject: the package's pyproject.toml.
         source: the folder of its import package.
+        tests: the folder of its tests.
         versions: our own packages and the versions they are at.
     """
     project = pyproject["project"]
     exceptions = pyproject.get("tool", {}).get("check_requirements", {})
-    optional = project.get("optional-dependencies", {}).values()
-    requirements = [*project.get("dependencies", []), *(r for extra in optional for r in extra)]
+    extras = dict(project.get("optional-dependencies", {}))
+    for_tests = extras.pop("test", [])
+    requirements = list(project.get("dependencies", []))
+    requirements += [requirement for extra in extras.values() for requirement in extra]
+    own = canonical(project["name"])  # which the extra for tests may name for another extra
     declared = {parse(requirement)[0] for requirement in requirements}
+    declared_for_tests = {parse(requirement)[0] for requirement in for_tests} - {own}
     imported = imported_distributions(source)
+    imported_by_tests = imported_distributions(tests)
 
     present = {canonical(name) for name in exceptions.get("imported_if_present", [])}
     for name in sorted(imported.keys() - declared - present):
         yield f"{imported[name]} imports {name}, which is not declared"
+    for name in sorted(imported_by_tests.keys() - declared - declared_for_tests - present - {own}):
+        yield f"{imported_by_tests[name]} imports {name}, which the extra test does not declare"
     without_import = {canonical(name) for name in exceptions.get("used_without_import", [])}
     for name in sorted(declared - imported.keys() - without_import):
         yield f"{name} is declared, and nothing imports it"
-    for requirement in requirements:
+    for name in sorted(declared_for_tests - imported_by_tests.keys() - without_import):
+        yield f"{name} is declared by the extra test, and no test imports it"
+    for requirement in [*requirements, *for_tests]:
         name = parse(requirement)[0]
-        if name in versions and (problem := range_problem(requirement, versions[name])):
+        if name == own or name not in versions:
+            continue
+        if problem := range_problem(requirement, versions[name]):
             yield problem
 
 
@@ -124,7 +149,10 @@ def main() -> None:
         f"{path.relative_to(ROOT)}: {problem}"
         for path, pyproject in pyprojects.items()
         for problem in problems(
-            pyproject, path.parent / pyproject["project"]["name"].replace("-", "_"), versions
+            pyproject,
+            path.parent / pyproject["project"]["name"].replace("-", "_"),
+            path.parent / "tests",
+            versions,
         )
     ]
     print("\n".join(found) or f"requirements of {len(paths)} packages: all in order")

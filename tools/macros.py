@@ -80,10 +80,12 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY)):
         output_directories=[f"packages/{dist}/{module}.dist-info"],
     )
 
-    files(name="project", sources=["pyproject.toml", "README.md", "CHANGELOG.md"])
+    files(name="project", sources=["pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"])
+    # An sdist has the tests too. As files: as what they are, they would bring the packages that they import.
+    files(name="tests_as_files", sources=["tests/**"])
     python_distribution(
         name="dist",
-        dependencies=[lib, ":project"],
+        dependencies=[lib, ":project", ":tests_as_files"],
         provides=python_artifact(name=dist),
         generate_setup=False,
     )

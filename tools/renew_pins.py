@@ -5,7 +5,8 @@ The resolves stand in pants.toml. What each needs is written in
 locks/<resolve>.txt gets one `name==version` per line.
 
 `together` is none of Pants' resolves: locks/together.txt is for users, who give it to pip as
-constraints. It pins what the trackers' packages need, all in one environment.
+constraints. It pins what the trackers' packages need, all in one environment. Neither is `dists`,
+which tools/check_dists.py installs.
 """
 
 import json
@@ -26,7 +27,8 @@ PYTHON = (3, 11)  # the version that pants.toml runs everything on
 BOUND_BY = {"torch": "core"}
 
 TOGETHER = "together"
-OTHERS = {TOGETHER: f"locks/{TOGETHER}.txt"}  # which are not among Pants' resolves
+# Which are not among Pants' resolves.
+OTHERS = {TOGETHER: f"locks/{TOGETHER}.txt", "dists": "locks/dists.txt"}
 
 
 def resolve(*what: str) -> list[str]:

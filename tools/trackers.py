@@ -47,10 +47,8 @@ class TrackerPackage(NamedTuple):
 
     @property
     def lock(self) -> Path:
-        """The pins that it is tested with: those of the resolve that is named like it."""
-        name = self.package.removeprefix("callback-")
-        own = ROOT / "locks" / f"{name}.txt"
-        return own if own.exists() else ROOT / "locks" / "torch.txt"
+        """The pins that it is tested with."""
+        return lock_of(self.package)
 
     @property
     def sdk(self) -> tuple[str, str]:
@@ -60,6 +58,13 @@ class TrackerPackage(NamedTuple):
             if not is_ours(name):
                 return canonical(name), oldest
         raise LookupError(f"{self.package} requires no SDK")
+
+
+def lock_of(package: str) -> Path:
+    """The pins that a package of ours is tested with: those of the resolve named like it."""
+    name = "core" if package == "callback-contract" else package.removeprefix("callback-")
+    own = ROOT / "locks" / f"{name}.txt"
+    return own if own.exists() else ROOT / "locks" / "torch.txt"
 
 
 def is_ours(package: str) -> bool:

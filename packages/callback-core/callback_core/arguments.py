@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Protocol
 
 
-class IntervalStrategy(str, Enum):
+class IntervalStrategy(StrEnum):
     """How often the loop logs, evaluates or saves.
 
     Equal to its plain string and to transformers' member.

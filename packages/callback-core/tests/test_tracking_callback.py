@@ -810,18 +810,3 @@ def test_a_search_s_trial_is_told_when_its_run_opens(tmp_path: Path) -> None:
     )
     Training(tmp_path, [callback(tmp_path / "o", Noting)], state).train(1)
     assert seen == [("by hand", "t1", {"lr": 0.1, "token": "[redacted]"})]
-
-
-GUIDE = Path(__file__).parents[3] / "docs" / "tracking.md"
-
-
-@pytest.mark.skipif(not GUIDE.exists(), reason="the guide is not here")
-def test_the_tracker_of_the_guide_works(tmp_path: Path) -> None:
-    names: dict[str, Any] = {}
-    example = GUIDE.read_text("utf-8").partition("```python\n")[2].partition("```")[0]
-    exec(example, names)
-    training = Training(tmp_path, [names["LinesCallback"](str(tmp_path / "runs.jsonl"))])
-    training.train(2)
-    lines = (tmp_path / "runs.jsonl").read_text("utf-8").splitlines()
-    assert '"status": "finished"' in lines[-1]
-    assert '"points": [["train/loss", 0.5, 1, ' in lines[1]

@@ -33,7 +33,7 @@ class Array(Scalar):
     shape = (3,)  # type: ignore[assignment]
 
 
-class Name(str, enum.Enum):
+class Name(str, enum.Enum):  # noqa: UP042  (whose str() is not its value)
     ONE = "one"
 
 
