@@ -31,6 +31,7 @@ SEED, BATCH, WARMUP = 42, 32, 20
 def command(output_dir: Path, *options: str) -> dict:
     """Return what starts the example in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("PEX_EXTRA_SYS_PATH", None)  # by which the example knows Pants
     return {
         "args": [sys.executable, digits.__file__, "--output-dir", str(output_dir), *options],
         "env": environment,
@@ -215,9 +216,9 @@ def test_a_tracker_that_is_not_there_is_had_by_one_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["docs/examples/digits.py", "--report-to", "mlflow"])
-    monkeypatch.delenv("PEX", raising=False)
+    monkeypatch.delenv("PEX_EXTRA_SYS_PATH", raising=False)
     assert look.command("--show") == "python docs/examples/digits.py --show"
-    monkeypatch.setenv("PEX", "an environment of Pants")
+    monkeypatch.setenv("PEX_EXTRA_SYS_PATH", "docs/examples")
     called = "tools/pants run docs/examples/digits.py -- --report-to mlflow"
     assert (look.find_problem(["mlflow"]) or "").endswith(f"TRACKER=mlflow {called}")
     monkeypatch.setenv("TRACKER", "wandb")

@@ -111,7 +111,7 @@ def command(*options: str, tracker: str | None = None) -> str:
 
 def is_under_pants() -> bool:
     """Return whether this environment is one of Pants', which nobody else can call or add to."""
-    return "PEX" in os.environ
+    return "PEX_EXTRA_SYS_PATH" in os.environ
 
 
 def find_problem(report_to: Sequence[str]) -> str | None:
@@ -175,7 +175,7 @@ def show(report_to: Sequence[str], output_dir: Path) -> str | None:
         if tracker and tracker.show and (found := _newest(tracker, output_dir)):
             arguments = [part.format(found) for part in tracker.show.split()]
             with suppress(KeyboardInterrupt):  # which has ended that program too
-                subprocess.run([sys.executable, "-m", *arguments], check=True)
+                sys.exit(subprocess.run([sys.executable, "-m", *arguments]).returncode)
             return None
     return f"{', '.join(names) or 'none'}: nothing that can be shown is in {output_dir}"
 
