@@ -27,6 +27,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from callback_core import EarlyStoppingCallback, NotConfigured
 from trainer_torch import EvalPrediction, Trainer, TrainingArguments
@@ -201,7 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (NotConfigured, ValueError) as error:  # a tracker's settings
         parser.error(str(error))
     try:
-        trainer.train(resume_from_checkpoint=options.resume)
+        with logging_redirect_tqdm():  # between the lines of the progress bar
+            trainer.train(resume_from_checkpoint=options.resume)
     except FileNotFoundError:
         if not options.resume or trainer.state.max_steps:  # it has a checkpoint
             raise
