@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import digits
+import look
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -26,6 +31,7 @@ SEED, BATCH, WARMUP = 42, 32, 20
 def command(output_dir: Path, *options: str) -> dict:
     """Return what starts the example in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("PEX_EXTRA_SYS_PATH", None)  # by which the example knows Pants
     return {
         "args": [sys.executable, digits.__file__, "--output-dir", str(output_dir), *options],
         "env": environment,
@@ -52,14 +58,13 @@ def scalars(output_dir: Path, tag: str) -> list[tuple[int, float]]:
 
 
 @pytest.mark.slow
-def test_the_example_reads_96_of_100_digits_stops_early_and_shows_its_curves(
+def test_the_example_reads_96_of_100_digits_stops_early_and_logs_its_curves(
     tmp_path: Path,
 ) -> None:
     output = run(tmp_path).stdout
     [accuracy] = [line for line in output.splitlines() if line.startswith("Test accuracy: ")]
     assert float(accuracy.split()[2].rstrip("%")) >= 96
     assert "EarlyStoppingCallback: eval_accuracy has not improved for 5 evaluations" in output
-    assert f"tensorboard --logdir {tmp_path / 'runs'}" in output
     state = TrainerState.load_from_json(list_checkpoints(tmp_path)[-1] / "trainer_state.json")
     logged = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
     written = scalars(tmp_path, "train/loss")
@@ -130,3 +135,94 @@ def test_the_loss_curve_is_that_of_a_hand_written_loop(tmp_path: Path) -> None:
 def test_an_installed_tracker_is_found_by_its_name(tmp_path: Path) -> None:
     callbacks = digits.make_trainer(tmp_path, report_to="tensorboard").callback_handler.callbacks
     assert any(isinstance(callback, TensorBoardCallback) for callback in callbacks)
+
+
+@pytest.mark.slow
+def test_the_command_that_the_example_ends_with_serves_its_curves_until_ctrl_c(
+    tmp_path: Path,
+) -> None:
+    printed = run(tmp_path, "--max-steps", "2").stdout
+    [called] = re.findall(rf"python ({re.escape(digits.__file__)} .*)", printed)
+    process = subprocess.Popen(
+        [sys.executable, *shlex.split(called)],
+        env=command(tmp_path)["env"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    address = next(filter(None, (re.search(r"http://[\d.:]+/", line) for line in process.stderr)))
+    runs: list[str] = []
+    while not runs and process.poll() is None:  # it reads the files beside serving
+        with urllib.request.urlopen(f"{address[0]}data/runs") as answer:
+            runs = json.load(answer)
+    assert runs == [path.name for path in (tmp_path / "runs").iterdir()]
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    process.communicate()
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--report-to", "nonsense"),
+        ("--report-to", "mlflow"),
+        ("--report-to", "all", "tensorboard"),
+        ("--max-steps", "0"),
+        ("--max-steps", "many"),
+        ("--epochs", "0"),
+        ("--epochs", "nan"),
+        ("--output-dir", digits.__file__),
+        ("--output-dir", f"{digits.__file__}/below"),
+        ("--resume",),
+        ("--show",),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_refused_before_anything_is_written(
+    tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output_dir = tmp_path / "run"
+    with pytest.raises(SystemExit) as ended:
+        digits.main(["--output-dir", str(output_dir), *options])
+    assert ended.value.code == 2
+    assert options[0] in capsys.readouterr().err
+    assert not output_dir.exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_whole_is_not_trained_again_when_it_is_resumed(tmp_path: Path) -> None:
+    run(tmp_path, "--max-steps", "2")
+    [checkpoint] = list_checkpoints(tmp_path)
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    resumed = run(tmp_path, "--max-steps", "2", "--resume")
+    assert list_checkpoints(tmp_path) == [checkpoint]
+    assert (checkpoint / "model.safetensors").read_bytes() == weights
+    assert str(checkpoint) in resumed.stderr
+
+
+def test_the_example_knows_all_trackers_of_the_repository_by_their_names() -> None:
+    declared = {
+        name: path.parent.name
+        for path in Path("packages").glob("*/pyproject.toml")
+        for name in re.findall(
+            r'^\[project.entry-points."callback_core.integrations"\]\n(\w+) =',
+            path.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+    }
+    assert {name: kept.package for name, kept in look.TRACKERS.items()} == declared
+
+
+def test_a_tracker_that_is_not_there_is_had_by_one_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["docs/examples/digits.py", "--report-to", "mlflow"])
+    monkeypatch.delenv("PEX_EXTRA_SYS_PATH", raising=False)
+    assert look.command("--show") == "python docs/examples/digits.py --show"
+    monkeypatch.setenv("PEX_EXTRA_SYS_PATH", "docs/examples")
+    called = "tools/pants run docs/examples/digits.py -- --report-to mlflow"
+    assert (look.find_problem(["mlflow"]) or "").endswith(f"TRACKER=mlflow {called}")
+    monkeypatch.setenv("TRACKER", "wandb")
+    assert look.command("--show") == (
+        "TRACKER=wandb tools/pants run docs/examples/digits.py -- --show"
+    )

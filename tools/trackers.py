@@ -187,8 +187,11 @@ TRACKERS = {
             "neptune",
             "callback-neptune",
             "neptune",
-            lambda folder, _: {"NEPTUNE_MODE": "offline"},
-            _has(".neptune/offline/**/data-*.log"),
+            lambda folder, _: {
+                "NEPTUNE_MODE": "offline",
+                "NEPTUNE_DATA_DIRECTORY": str(folder / "neptune"),
+            },
+            _has("neptune/offline/**/data-*.log"),
             _neptune_away,
         ),
         TrackerPackage(

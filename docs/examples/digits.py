@@ -5,22 +5,31 @@ downloaded.
 
     tools/pants run docs/examples/digits.py
     tools/pants run docs/examples/digits.py -- --resume
+    tools/pants run docs/examples/digits.py -- --show
+    TRACKER=mlflow tools/pants run docs/examples/digits.py
+
+Most of what follows the training is for the command line; `look.py` has what differs by tracker.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
+import logging
+import math
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import look
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from callback_core import EarlyStoppingCallback
+from callback_core import EarlyStoppingCallback, NotConfigured
 from trainer_torch import EvalPrediction, Trainer, TrainingArguments
 
 
@@ -107,32 +116,108 @@ def make_trainer(
     )
 
 
-def main() -> None:
-    """Train, and say how many digits of the test data are read right."""
+def positive_number(text: str) -> float:
+    """Return a number above zero; its name is what argparse calls it in an error."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
+
+
+def positive_whole_number(text: str) -> int:
+    """Return a whole number above zero."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description="Train a small network to read handwritten digits."
     )
     parser.add_argument(
-        "--output-dir", type=Path, default=Path("digits_output"), help="where the run is kept"
+        "--output-dir",
+        type=Path,
+        default=Path("digits_output"),
+        help="where the run is kept (default: %(default)s)",
     )
     parser.add_argument(
-        "--epochs", type=float, default=20, help="how often to go through the data, at most"
+        "--epochs",
+        type=positive_number,
+        default=20,
+        help="how often to go through the data, at most (default: %(default)s)",
     )
-    parser.add_argument("--max-steps", type=int, default=-1, help="stop after so many update steps")
     parser.add_argument(
-        "--report-to", nargs="+", default="all", help="trackers by name, or all, or none"
+        "--max-steps",
+        type=positive_whole_number,
+        help="stop after this many update steps (default: when the epochs are over)",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--report-to",
+        nargs="+",
+        default=["all"],
+        metavar="TRACKER",
+        help="trackers by name, or all that are installed, or none (default: all)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint (default: begin from the start)",
+    )
+    parser.add_argument(
+        "--show",
+        action="store_true",
+        help="instead of training, show the curves of --output-dir until Ctrl-C, on a page or here",
+    )
+    return parser
 
-    trainer = make_trainer(options.output_dir, options.epochs, options.max_steps, options.report_to)
-    trainer.train(resume_from_checkpoint=options.resume)
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, and say how many digits of the test data are read right."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    directories = (options.output_dir, *options.output_dir.parents)
+    if (there := next(filter(Path.exists, directories))).is_file():
+        parser.error(f"--output-dir: {there} is a file")
+    if problem := look.find_problem(options.report_to):
+        parser.error(f"--report-to: {problem}")
+    if options.show:
+        if problem := look.show(options.report_to, options.output_dir):
+            parser.error(f"--show: {problem}")
+        return
+
+    look.keep_in(options.output_dir)
+    # The trainer says what it resumes from, and what it finds in the output directory.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("trainer_torch").setLevel(logging.INFO)
+    # The network is so small that several threads mostly wait for each other.
+    torch.set_num_threads(1)
+    begun = time.time()
+    try:
+        trainer = make_trainer(
+            options.output_dir, options.epochs, options.max_steps or -1, options.report_to
+        )
+    except (NotConfigured, ValueError) as error:  # a tracker's settings
+        parser.error(str(error))
+    try:
+        with logging_redirect_tqdm():  # between the lines of the progress bar
+            trainer.train(resume_from_checkpoint=options.resume)
+    except FileNotFoundError:
+        if not options.resume or trainer.state.max_steps:  # it has a checkpoint
+            raise
+        parser.error(
+            f"--resume: there is no complete checkpoint in {options.output_dir}; "
+            "call without it to begin from the start"
+        )
     _, _, test = digits()
     metrics = trainer.predict(test).metrics
     print(f"Test accuracy: {metrics['test_accuracy']:.1%} of {len(test)} images")
-    runs = options.output_dir / "runs"
-    if runs.is_dir():
-        print(f"Show the curves: tensorboard --logdir {shlex.quote(str(runs))}")
+    for line in look.where_to_look(
+        trainer.callback_handler.callbacks, options.output_dir, since=begun
+    ):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def _named(names: list[str]) -> list[type[Any]]:
         if name not in found:
             raise ValueError(
                 f"report_to names {name!r}, which is not installed. Installed: "
-                f"{', '.join(sorted(found)) or 'none'}. Install it with: pip install "
+                f"{', '.join(sorted(found)) or 'none'}. Where pip installs it: pip install "
                 f"{_DISTRIBUTIONS.get(name, f'callback-{name}')}"
             )
     return [found[name].load() for name in dict.fromkeys(names)]

@@ -173,6 +173,12 @@ class Trainer:
         if resume_from_checkpoint:
             asked, output_dir = resume_from_checkpoint, self.args.output_dir
             checkpoint = self.world.on_main(lambda: checkpoints.find_checkpoint(asked, output_dir))
+        elif self.world.is_main and (found := checkpoints.list_checkpoints(self.args.output_dir)):
+            logger.info(
+                "Beginning from the start, though there are checkpoints of an earlier training: %s "
+                "is the newest.",
+                found[-1],
+            )
         self.train_dataloader = self.get_train_dataloader()
         plan = plan_training(self.args, self.train_dataloader, self.world)
         set_seed(self.args.seed + self.world.rank)
@@ -371,6 +377,12 @@ class Trainer:
         self.state.compute_steps(self.args, plan.max_steps)
         if checkpoint is not None and self.world.is_main:
             _say_what_differs(saved, self.state)
+            if self.state.global_step >= plan.max_steps:
+                logger.info(
+                    "Nothing is left to train: step %d of %d is done.",
+                    self.state.global_step,
+                    plan.max_steps,
+                )
         handler = self.callback_handler
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
         handler.train_dataloader = self.train_dataloader

@@ -1,7 +1,8 @@
 """Two things that Pants 2.17 lacks and this repository wants of `lint`.
 
-Ruff: Pants 2.17 calls `ruff FILES`, which ruff no longer takes. Here it is `ruff check`, and
-`ruff check --fix` under `fix`. Layers: the rules in BUILD files hold whenever dependencies are
+Ruff: Pants 2.17 calls `ruff FILES`, which ruff no longer takes, and has no `ruff format`. Here
+`lint` calls `ruff check` and looks at the format, `fix` calls `ruff check --fix` and `ruff format`,
+and `fmt` calls `ruff format` alone. Layers: the rules in BUILD files hold whenever dependencies are
 computed, which `lint` does not do by itself.
 """
 
@@ -15,13 +16,14 @@ from pants.backend.python.lint.ruff.subsystem import Ruff, RuffFieldSet
 from pants.backend.python.util_rules import pex
 from pants.backend.python.util_rules.pex import PexRequest, VenvPex, VenvPexProcess
 from pants.core.goals.fix import FixResult, FixTargetsRequest
+from pants.core.goals.fmt import FmtResult, FmtTargetsRequest
 from pants.core.goals.lint import LintResult, LintTargetsRequest
 from pants.core.util_rules.config_files import ConfigFiles, ConfigFilesRequest
 from pants.core.util_rules.partitions import PartitionerType
 from pants.core.util_rules.source_files import SourceFiles, SourceFilesRequest
 from pants.engine.addresses import Addresses
 from pants.engine.fs import Digest, MergeDigests, Snapshot
-from pants.engine.process import FallibleProcessResult
+from pants.engine.process import FallibleProcessResult, Process, ProcessResult
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.engine.target import Dependencies, DependenciesRequest, FieldSet
 from pants.option.option_types import SkipOption
@@ -45,6 +47,22 @@ class RuffFixRequest(FixTargetsRequest):
         return "ruff --fix"
 
 
+class RuffFormatRequest(FmtTargetsRequest):
+    """What `fmt` formats, and what `lint` finds badly formatted."""
+
+    field_set_type = RuffFieldSet
+    tool_subsystem = Ruff
+    partitioner_type = PartitionerType.DEFAULT_SINGLE_PARTITION
+
+    @classproperty
+    def tool_name(cls) -> str:
+        return "ruff format"
+
+    @classproperty
+    def tool_id(cls) -> str:
+        return "ruff-format"
+
+
 @dataclass(frozen=True)
 class RuffRun:
     command: tuple[str, ...]
@@ -52,14 +70,14 @@ class RuffRun:
 
 
 @rule
-async def run_ruff(run: RuffRun, ruff: Ruff) -> FallibleProcessResult:
+async def make_ruff_process(run: RuffRun, ruff: Ruff) -> Process:
     ruff_pex, config = await MultiGet(
         Get(VenvPex, PexRequest, ruff.to_pex_request()),
         Get(ConfigFiles, ConfigFilesRequest, ruff.config_request(run.snapshot.dirs)),
     )
     inputs = await Get(Digest, MergeDigests((run.snapshot.digest, config.snapshot.digest)))
     return await Get(
-        FallibleProcessResult,
+        Process,
         VenvPexProcess(
             ruff_pex,
             argv=(*run.command, "--quiet", "--force-exclude", *ruff.args, *run.snapshot.files),
@@ -73,17 +91,23 @@ async def run_ruff(run: RuffRun, ruff: Ruff) -> FallibleProcessResult:
 @rule(desc="Lint with ruff")
 async def ruff_check(request: RuffCheckRequest.Batch[RuffFieldSet, Any]) -> LintResult:
     sources = await Get(SourceFiles, SourceFilesRequest(fs.source for fs in request.elements))
-    result = await Get(FallibleProcessResult, RuffRun(("check",), sources.snapshot))
+    process = await Get(Process, RuffRun(("check",), sources.snapshot))
+    result = await Get(FallibleProcessResult, Process, process)
     return LintResult.create(request, result, strip_chroot_path=True)
 
 
 @rule(desc="Fix with ruff")
 async def ruff_fix(request: RuffFixRequest.Batch) -> FixResult:
-    command = ("check", "--fix", "--exit-zero")
-    result = await Get(FallibleProcessResult, RuffRun(command, request.snapshot))
-    if result.exit_code:
-        raise RuntimeError(f"ruff {' '.join(command)} failed:\n{result.stderr.decode()}")
+    process = await Get(Process, RuffRun(("check", "--fix", "--exit-zero"), request.snapshot))
+    result = await Get(ProcessResult, Process, process)
     return await FixResult.create(request, result, strip_chroot_path=True)
+
+
+@rule(desc="Format with ruff")
+async def ruff_format(request: RuffFormatRequest.Batch) -> FmtResult:
+    process = await Get(Process, RuffRun(("format",), request.snapshot))
+    result = await Get(ProcessResult, Process, process)
+    return await FmtResult.create(request, result, strip_chroot_path=True)
 
 
 class Layers(Subsystem):
@@ -118,6 +142,7 @@ def rules():
         *collect_rules(),
         *RuffCheckRequest.rules(),
         *RuffFixRequest.rules(),
+        *RuffFormatRequest.rules(),
         *LayersRequest.rules(),
         *skip_field.rules(),
         *subsystem.rules(),
