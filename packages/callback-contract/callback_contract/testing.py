@@ -61,7 +61,7 @@ def wait_until(holds: Callable[[], Any], seconds: float = 300.0) -> None:
 
 
 @contextmanager
-def not_configured(why: str, *variables: str, seconds: float = 120.0) -> Iterator[list[str]]:
+def not_configured(why: str, *variables: str, seconds: float = 300.0) -> Iterator[list[str]]:
     """Let a training lack variables, such as a key: it is to wait for nobody, and to say why.
 
     Make its callback within the block, with a `flush_limit` of more than `seconds`.

@@ -188,6 +188,7 @@ class ThreadDelivery(Delivery):
             if doing is not None:
                 self.failure = f"{doing[0]} has not come back for {monotonic() - doing[1]:.0f} s"
             self.consumer.abandon()
+            self._wake.set()  # from a pause between two tries, after which there is no other
 
     @property
     def hopeless(self) -> bool:
