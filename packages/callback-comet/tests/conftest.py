@@ -18,7 +18,7 @@ from callback_contract.testing import use_absolute_paths
 _HOME = tempfile.TemporaryDirectory()
 os.environ |= {
     "HOME": _HOME.name,
-    "COMET_TIMEOUT_HTTP": "5",
+    "COMET_TIMEOUT_HTTP": "60",
     "COMET_HTTP_SESSION_RETRY_TOTAL": "0",
     "COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL": "0",
     "COMET_FALLBACK_STREAMER_CONNECTION_CHECK_INTERVAL": "1",

@@ -89,7 +89,7 @@ class TestContract(TrackerContract):
         yield
         late = [t for t in threading.enumerate() if t.name.startswith("deliver to ")]
         for thread in late:  # it would begin a session of the next
-            thread.join(30.0)
+            thread.join(300.0)
         self.server.stop()
         assert not any(thread.is_alive() for thread in late), "a delivery does not come to an end"
 
