@@ -84,7 +84,7 @@ def comes_true(case: Case, holds: Callable[[], object]) -> bool:
     return in_time(holds, case.subject.patience)
 
 
-def in_time(holds: Callable[[], object], seconds: float = 120.0) -> bool:
+def in_time(holds: Callable[[], object], seconds: float = 60.0) -> bool:
     """Return whether something holds within so many seconds, many more than it takes."""
     deadline = monotonic() + seconds
     while not holds():

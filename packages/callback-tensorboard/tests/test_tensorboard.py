@@ -25,7 +25,7 @@ from tensorboard_for_tests import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
-from callback_contract.testing import run_python
+from callback_contract.testing import run_python, wait_until
 from callback_tensorboard import TensorBoardCallback
 
 WRITERS = pytest.mark.parametrize(
@@ -298,6 +298,7 @@ def test_a_directory_that_is_taken_away_costs_the_training_nothing(
     (tmp_path / "taken").write_text("")
     run.begin()
     run.log(1, loss=0.5)
+    wait_until(lambda: "does not take what it is given" in caplog.text)
     run.end()
     [said] = [m for r in caplog.records if "Training was not affected" in (m := r.getMessage())]
     assert "has not got 1 points" in said and str(tmp_path / "taken") in said

@@ -117,7 +117,7 @@ def test_rows_that_the_server_lacks_after_a_kill_are_sent_again_and_none_twice(
 
 
 def test_a_server_that_is_away_costs_the_training_nothing_and_is_delivered_to_later(
-    server: WandbServer, impatient: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: WandbServer, impatient: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.stop()
     ended: list[float] = []
@@ -134,6 +134,7 @@ def test_a_server_that_is_away_costs_the_training_nothing_and_is_delivered_to_la
     assert "callback_core.tracking.replay" in warnings[-1]
     assert not server.runs
     server.start()
+    impatient()
     done = replay(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     [run] = server.runs.values()
@@ -146,7 +147,7 @@ def test_a_server_that_is_away_costs_the_training_nothing_and_is_delivered_to_la
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["broken", "silent"])
 def test_what_a_server_lacks_that_went_away_is_sent_when_it_is_back(
-    how: Any, server: WandbServer, impatient: None, tmp_path: Path
+    how: Any, server: WandbServer, impatient: Any, tmp_path: Path
 ) -> None:
     callback = WandbCallback(flush_limit=2)
 
@@ -159,6 +160,7 @@ def test_what_a_server_lacks_that_went_away_is_sent_when_it_is_back(
     [run] = server.runs.values()
     assert run.exit_code is None
     server.mode = "ok"
+    impatient()
     done = replay(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     assert run.points("train/loss") == losses(made)
