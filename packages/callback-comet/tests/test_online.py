@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import comet_ml  # noqa: F401  (here, where no training waits for it)
 import pytest
 from comet_server import CometServer
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -122,6 +124,9 @@ def keep(rule: Rule, subject: Subject, folder: Path) -> None:
     Raises:
         ContractViolation: The callback breaks it; the message begins with its id.
     """
+    if subject.sdk is not None:
+        with suppress(ImportError):  # what it takes to import it is no part of a rule's time
+            import_module(subject.sdk)
     case = Case(subject, folder)
     with process_put_back():
         try:

@@ -80,7 +80,7 @@ def a_thread_delivers_beside_the_training(case: Case) -> None:
     callback.delivery = "thread"
     training = case.training(callback)
     training.begin()
-    for _ in range(5):
+    while training.state.global_step < 5 and not told.calls("log_metrics"):
         training.step({"loss": 0.5})
     waited = told.calls("log_metrics")
     back.touch()
@@ -91,7 +91,7 @@ def a_thread_delivers_beside_the_training(case: Case) -> None:
     delivering = {*by.values()}
     require(len(delivering) == 1 and here not in delivering, f"the calls came from {by}")
     require(ours == {here}, f"adopt, begin and release came from {ours}")
-    require(not waited, f"five logs waited for {len(waited)} calls of the tracker")
+    require(not waited, "a log waited until a call of the tracker had come back")
 
 
 @rule(
