@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Final
 from weakref import WeakSet
@@ -50,7 +50,8 @@ def process_put_back() -> Iterator[None]:
     try:
         yield
     finally:
-        os.chdir(at)
+        with suppress(FileNotFoundError):  # a rule that begins anew deletes it, where it is below
+            os.chdir(at)
         if os.environ != variables:
             os.environ.clear()
             os.environ.update(variables)

@@ -18,6 +18,7 @@ from reference_tracker import FileTracker, Reference, Whole
 from callback_contract import Rule
 from callback_contract._case import Case
 from callback_contract._heard import Told, heard
+from callback_contract._killed import begin_anew
 from callback_contract._stored import in_time, said
 from callback_contract._suite import keep
 from callback_core.tracking import TrackerCallback
@@ -25,7 +26,7 @@ from callback_core.tracking import TrackerCallback
 
 def checked(check: Callable[[Case], None], folder: Path, subject: Any = None) -> None:
     """Check a rule of this test, in a directory of its own."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     rule = Rule("LIF-999", "It.", "So.", "No.", (1, 1), frozenset(), True, check)
     keep(rule, subject or Whole(), folder)
 
@@ -137,6 +138,15 @@ def test_what_a_rule_changes_of_the_process_is_put_back(tmp_path: Path) -> None:
     before = look()
     checked(changes, tmp_path / "first")
     assert look() == before
+
+
+def test_a_rule_may_delete_the_directory_that_it_works_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "first" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "first" / "here")
+    checked(begin_anew, tmp_path / "first")
+    assert not (tmp_path / "first" / "here").exists()
 
 
 def test_also_a_rule_that_is_broken_leaves_nothing(tmp_path: Path) -> None:
