@@ -26,17 +26,22 @@ def is_of_an_earlier_rule(thread: threading.Thread) -> bool:
     return thread in _OF_EARLIER_RULES
 
 
+def deliveries() -> list[threading.Thread]:
+    """Return the threads of this rule that deliver."""
+    named = (t for t in threading.enumerate() if t.name.startswith("deliver to "))
+    return [thread for thread in named if not is_of_an_earlier_rule(thread)]
+
+
 def end_trainings(callbacks: Iterable[object]) -> None:
     """End the trainings that callbacks of trackers take part in, and wait for their deliveries."""
     for callback in callbacks:
         if isinstance(callback, TrackerCallback):
             callback.end("failed")
     deadline = monotonic() + _PATIENCE
-    for thread in threading.enumerate():
-        if thread.name.startswith("deliver to ") and not is_of_an_earlier_rule(thread):
-            thread.join(max(0.0, deadline - monotonic()))
-            if thread.is_alive():
-                _OF_EARLIER_RULES.add(thread)
+    for thread in deliveries():
+        thread.join(max(0.0, deadline - monotonic()))
+        if thread.is_alive():
+            _OF_EARLIER_RULES.add(thread)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from callback_contract._case import Case
+from callback_contract._ending import deliveries
 from callback_contract._heard import HANGS, Told, heard, losses, trained
 from callback_contract._killed import begin_anew, killed
 from callback_contract._python import environment
@@ -74,6 +75,8 @@ def _run_of(case: Case) -> str:
 
 
 def _is_there(case: Case, named: str = "heard") -> None:
+    """Let the service be there, once none of the trainings' own deliveries is in a call of it."""
+    in_time(lambda: not deliveries())
     (case.output_dir.parent / f"{named} is there").touch()
 
 
