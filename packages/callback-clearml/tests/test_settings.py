@@ -33,7 +33,7 @@ def test_the_package_is_found_by_its_name() -> None:
 def test_where_clearml_is_missing_training_goes_on_and_the_install_that_mends_it_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = small_trainer(tmp_path, ClearMLCallback(flush_limit=1))
+    made = small_trainer(tmp_path, ClearMLCallback(flush_limit=600))
     with missing("clearml"):
         made.train()
     assert made.state.global_step == 12

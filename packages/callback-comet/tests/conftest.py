@@ -6,7 +6,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from comet_server import CometServer
@@ -18,7 +20,7 @@ from callback_contract.testing import use_absolute_paths
 _HOME = tempfile.TemporaryDirectory()
 os.environ |= {
     "HOME": _HOME.name,
-    "COMET_TIMEOUT_HTTP": "5",
+    "COMET_TIMEOUT_HTTP": "60",
     "COMET_HTTP_SESSION_RETRY_TOTAL": "0",
     "COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL": "0",
     "COMET_FALLBACK_STREAMER_CONNECTION_CHECK_INTERVAL": "1",
@@ -36,7 +38,8 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run in a directory of its own, and leave no experiment open."""
     monkeypatch.chdir(tmp_path)
     yield
-    comet_ml = sys.modules.get("comet_ml")
+    # A thread may be importing it still, which an import waits for.
+    comet_ml: Any = import_module("comet_ml") if "comet_ml" in sys.modules else None
     experiment = comet_ml and comet_ml.get_running_experiment()
     if experiment is not None and not experiment.ended:
         experiment.clean()

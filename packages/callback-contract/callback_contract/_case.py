@@ -8,12 +8,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from callback_contract._ending import end_trainings
 from callback_contract._rule import ContractViolation, require
 from callback_contract._subject import RecordedRun, Subject
 from callback_core import EVENTS, TrainerControl, TrainerState
 
 DIED: Final = RuntimeError("CUDA out of memory")
 """What trainings of the rules die of."""
+
+OVER: Final = "the rule is over"
+"""The file in a case's folder that says so, to trackers that fail or hang as long as it goes on."""
 
 
 @dataclass
@@ -235,6 +239,7 @@ class Case:
         self.subject = subject
         self.output_dir = folder / "output"
         self.output_dir.mkdir(parents=True, exist_ok=True)
+        self._trained: list[Any] = []
 
     def make(self) -> Any:
         """Return a new callback."""
@@ -252,7 +257,18 @@ class Case:
         **extra: Any,
     ) -> Training:
         """Return a training with `callbacks`; with a new one where none is given."""
-        return Training(callbacks or (self.make(),), args or self.arguments(), state, **extra)
+        callbacks = callbacks or (self.make(),)
+        self._trained += callbacks
+        return Training(callbacks, args or self.arguments(), state, **extra)
+
+    def let_go(self) -> None:
+        """Keep nothing of the trainings so far, which have ended."""
+        self._trained.clear()
+
+    def end(self) -> None:
+        """End what its trainings have begun and not ended: the next case is to hear nothing."""
+        (self.output_dir.parent / OVER).touch()
+        end_trainings(self._trained)
 
     def runs(self) -> list[RecordedRun]:
         """Return what the store holds of the trainings of this case."""

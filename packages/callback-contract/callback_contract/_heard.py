@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
-from callback_contract._case import Case, Training
+from callback_contract._case import OVER, Case, Training
 from callback_core import NotConfigured
 from callback_core.tracking import (
     Limits,
@@ -34,6 +34,12 @@ _ERRORS: Mapping[str, type[Exception]] = {
 DELIVER_EVERY: Final = 0.01
 """Seconds between two deliveries to a `Heard`."""
 
+HANGS: Final = 15.0
+"""Seconds that a call hangs which is to hang, unless its rule lets it come back before.
+
+Many times what rules wait for nothing: who waits for such a call comes too late for all of them.
+"""
+
 RETRY_AFTER: Final = 0.02
 """Seconds after which a `Heard` that fails is tried again, unless a rule says otherwise."""
 
@@ -55,7 +61,7 @@ class Heard(Tracker):
         limits: What it can take, by the names of `Limits`. It is tried again soon.
         fails: By the names of methods, how they fail: `error` is the name of what is raised,
             `seconds` how long it takes; `times` how often, `point` for which name of a point only,
-            and `until` names a file that ends it.
+            and `until` names a file that ends it, as the end of the rule does.
     """
 
     name: ClassVar[str] = "heard"
@@ -169,10 +175,12 @@ class Heard(Tracker):
         }:
             return None
         failed = self._failed[call] = self._failed.get(call, 0) + 1
-        until, deadline = how.get("until"), time.monotonic() + how.get("seconds", 0.0)
-        if failed > how.get("times", failed) or (until and os.path.exists(until)):
+        over = os.path.join(os.path.dirname(self.path), OVER)
+        ends = [how.get("until", over), over]
+        if failed > how.get("times", failed) or any(map(os.path.exists, ends)):
             return None
-        while time.monotonic() < deadline and not (until and os.path.exists(until)):
+        deadline = time.monotonic() + how.get("seconds", 0.0)
+        while time.monotonic() < deadline and not any(map(os.path.exists, ends)):
             time.sleep(0.01)
         return _ERRORS[how["error"]](f"{call} is to fail") if "error" in how else None
 
@@ -229,13 +237,25 @@ def heard(case: Case, named: str = "heard", **options: Any) -> tuple[Any, Told]:
     return callback, Told(path)
 
 
-def trained(case: Case, callback: Any, *logs: Any, **how: Any) -> Training:
-    """Train a step for each of `logs`, to the end, and return the training."""
+def opens(late: Path) -> dict[str, Any]:
+    """Return what fails of one that is not open before the file `late` is there."""
+    return {"open": {"seconds": HANGS, "until": str(late)}}
+
+
+def trained(
+    case: Case, callback: Any, *logs: Any, late: Path | None = None, **how: Any
+) -> Training:
+    """Train a step for each of `logs`, to the end, and return the training.
+
+    The file `late` is made right before the end, when all is logged.
+    """
     training = case.training(callback, **how)
     training.begin()
     training.fire("on_epoch_begin")
     for values in logs:
         training.step(values)
+    if late is not None:
+        late.touch()
     training.end()
     return training
 

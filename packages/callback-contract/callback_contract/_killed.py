@@ -15,7 +15,7 @@ from callback_contract._case import DIED, Case, Training
 from callback_contract._heard import Told, heard
 from callback_contract._python import environment
 from callback_contract._rule import require
-from callback_contract._stored import comes_true
+from callback_contract._stored import in_time
 from callback_core import TrainerState
 
 
@@ -87,7 +87,7 @@ def killed(
             training.save()
         if step == save_at:
             if callback.tracker.settings()["fails"] is None:
-                comes_true(case, lambda: callback.state_dict()["run_id"] is not None)
+                in_time(lambda: callback.state_dict()["run_id"] is not None)
             training.save()
             state = json.loads(json.dumps(callback.state_dict()))
             if late is not None:
@@ -95,11 +95,11 @@ def killed(
     state = state or json.loads(json.dumps(callback.state_dict()))
     failing = callback.tracker.settings()["fails"] or {}
     if failing.keys().isdisjoint(("open", "log_metrics")):
-        comes_true(case, lambda: told.points()[-1:] == [(len(losses), losses[-1])])
+        in_time(lambda: told.points()[-1:] == [(len(losses), losses[-1])])
     if failing:
-        comes_true(case, lambda: told.calls(*failing, failed=True))
+        in_time(lambda: told.calls(*failing, failed=True))
     else:
-        comes_true(case, lambda: is_noted(case.output_dir))
+        in_time(lambda: is_noted(case.output_dir))
     left = case.output_dir.parent / "left"
     shutil.copytree(case.output_dir, left)
     for lock in left.rglob("*.lock"):

@@ -21,7 +21,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def run_python(
     *arguments: str,
-    timeout: float = 300.0,
+    timeout: float = 540.0,
     cwd: Path | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import email
 import gzip
 import json
+import os
 import socket
 import ssl
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from email.message import Message
@@ -110,7 +112,7 @@ class StandIn:
     def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         self.mode = "ok"
         self.requests: list[Request] = []
-        self.port = unused_port()
+        self.port = self._reserved_port()
         self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self.certificate = certificate
         self.lock = threading.Lock()
@@ -120,6 +122,15 @@ class StandIn:
     def answer(self, request: Request) -> Answer:
         """Return the answer to a request; called for one at a time."""
         raise NotImplementedError
+
+    def _reserved_port(self) -> int:
+        """Return a port that nobody else gets, also while this is stopped."""
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that the server gets it
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        weakref.finalize(self, os.close, one.detach())
+        return port
 
     def start(self) -> None:
         """Begin to answer, unless it does."""

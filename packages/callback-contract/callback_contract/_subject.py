@@ -154,7 +154,7 @@ class Subject:
     module: str | None = None
     sdk: str | None = None
     flush_limit: float = 30.0
-    patience: float = 5.0
+    patience: float = 30.0
     settings: Sequence[Setting] = ()
 
     def make(self, output_dir: Path) -> Any:

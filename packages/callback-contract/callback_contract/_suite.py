@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from callback_contract import rules as _rules  # noqa: F401  which registers them
 from callback_contract._case import Case
+from callback_contract._ending import process_put_back
 from callback_contract._result import Result, outcome_of
 from callback_contract._rule import RULES, ContractViolation, Rule, Version
 from callback_contract._subject import CAPABILITIES, Deviation, Subject
@@ -116,17 +119,24 @@ def _faults(suite: type[CallbackContract]) -> Iterator[str]:
 
 
 def keep(rule: Rule, subject: Subject, folder: Path) -> None:
-    """Check one rule.
+    """Check one rule, and leave nothing of it that the next one could meet.
 
     Raises:
         ContractViolation: The callback breaks it; the message begins with its id.
     """
-    try:
-        rule.check(Case(subject, folder))
-    except ContractViolation as violation:
-        raise ContractViolation(
-            f"[{rule.id}] {violation}. Demanded: {rule.demands} To mend it: {rule.mend}"
-        ) from violation.__cause__
+    if subject.sdk is not None:
+        with suppress(ImportError):  # what it takes to import it is no part of a rule's time
+            import_module(subject.sdk)
+    case = Case(subject, folder)
+    with process_put_back():
+        try:
+            rule.check(case)
+        except ContractViolation as violation:
+            raise ContractViolation(
+                f"[{rule.id}] {violation}. Demanded: {rule.demands} To mend it: {rule.mend}"
+            ) from violation.__cause__
+        finally:
+            case.end()
 
 
 def fates(suite: type[CallbackContract]) -> Iterator[tuple[Rule, str]]:

@@ -18,7 +18,7 @@ from callback_contract._case import Case, Training
 from callback_contract._rule import require
 from callback_core import TrainerState
 
-_PATIENCE: Final = 2.0
+_PATIENCE: Final = 10.0
 """Seconds for what a training has started to end, once it is asked to."""
 
 Look = Callable[[Training, dict[str, Any]], Any]

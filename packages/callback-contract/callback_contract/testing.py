@@ -38,7 +38,8 @@ def use_absolute_paths() -> None:
 
 def replay(output_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command that delivers what is pending of the trainings in a directory."""
-    return run_python("-m", "callback_core.tracking.replay", str(output_dir), *arguments)
+    patience = ("--patience", "500")  # a machine that is busy imports an SDK for a minute
+    return run_python("-m", "callback_core.tracking.replay", str(output_dir), *patience, *arguments)
 
 
 def wait_until(holds: Callable[[], Any], seconds: float = 300.0) -> None:
@@ -61,7 +62,7 @@ def wait_until(holds: Callable[[], Any], seconds: float = 300.0) -> None:
 
 
 @contextmanager
-def not_configured(why: str, *variables: str, seconds: float = 120.0) -> Iterator[list[str]]:
+def not_configured(why: str, *variables: str, seconds: float = 300.0) -> Iterator[list[str]]:
     """Let a training lack variables, such as a key: it is to wait for nobody, and to say why.
 
     Make its callback within the block, with a `flush_limit` of more than `seconds`.

@@ -7,18 +7,17 @@ without arguments, or above a contract of it (a subclass of `CallbackContract` o
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from callback_contract import CallbackContract, Result, check
+from callback_contract import CallbackContract, check
+from callback_contract._ending import process_put_back
 
 
 class Mutant(NamedTuple):
@@ -75,22 +74,11 @@ def all_mutants() -> list[Mutant]:
     return MUTANTS
 
 
-def failures_of(name: str) -> dict[str, str]:
-    """Check the mutant of this name, and return which rules it fails, and how.
-
-    Rules have limits of time, which a busy machine may miss: that one fails which is not the
-    mutant's own counts if it does so twice.
-    """
+def failures_of(name: str, rules: Collection[str] | None = None) -> dict[str, str]:
+    """Check the mutant of this name, and return which of the rules it fails, and how."""
     mutant = next(mutant for mutant in all_mutants() if mutant.suite.__name__ == name)
     with clean_process() as folder, patched(getattr(mutant.suite, "patches", {})):
-        failed = _failures(check(mutant.suite, folder / "first"))
-        if others := failed.keys() - {mutant.rule_id}:
-            again = _failures(check(mutant.suite, folder / "again", others))
-            failed = {rule: how for rule, how in failed.items() if rule not in others - {*again}}
-    return failed
-
-
-def _failures(results: Iterable[Result]) -> dict[str, str]:
+        results = check(mutant.suite, folder, rules)
     return {
         result.rule.id: f"{result.outcome}: {result.message}"
         for result in results
@@ -119,19 +107,14 @@ def patched(patches: Mapping[str, Callable[[Any], Any]]) -> Iterator[None]:
 
 @contextmanager
 def clean_process() -> Iterator[Path]:
-    """Put back what mutants leave behind; yield a directory to work in."""
-    variables, at = dict(os.environ), os.getcwd()
-    terminate, hook = signal.getsignal(signal.SIGTERM), sys.excepthook
-    handlers = [*logging.getLogger().handlers]
+    """Yield a directory to work in, and put back what mutants leave behind in the process."""
     sys.path[:] = map(os.path.abspath, sys.path)  # some are relative to where Pants began
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+    with (
+        process_put_back(),
+        tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,
+    ):
         os.chdir(folder)
         try:
             yield Path(folder, "checked")
         finally:
-            os.chdir(at)
-            os.environ.clear()
-            os.environ.update(variables)
-            signal.signal(signal.SIGTERM, terminate)
-            sys.excepthook = hook
-            logging.getLogger().handlers[:] = handlers
+            os.chdir(tempfile.gettempdir())  # the directory goes

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from mutants import mutant
 from reference_tracker import DOWN, FileTracker, Reference, ReferenceCallback
 
+from callback_contract.rules.outage import LONGEST_EVENT
 from callback_core.tracking import Opening, Point, Status, Upload
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class GoesOnInTheRunBefore(Reference):
 
 @mutant("DEL-005")
 class IsDeafAfterTheEnd(Reference):
-    patience = 2.0
+    patience = 10.0
 
     class callback(ReferenceCallback):
         ended = False
@@ -95,7 +96,7 @@ class OpensAnotherRunAfterTheEnd(Reference):
 
 @mutant("DEL-007")
 class IsDeafBeforeTheBeginning(Reference):
-    patience = 2.0
+    patience = 10.0
 
     class callback(ReferenceCallback):
         begun = False
@@ -222,7 +223,7 @@ class WaitsForTheService(Reference):
         def on_log(self, args: Any, state: Any, control: Any, *more: Any, **kwargs: Any) -> None:
             super().on_log(args, state, control, **kwargs)
             if is_down(self) and state.global_step == 2:
-                sleep(1.1)
+                sleep(LONGEST_EVENT + 1.0)
 
 
 @mutant("DEL-016")
@@ -231,7 +232,7 @@ class WaitsForTheServiceAtTheEnd(Reference):
         def on_train_end(self, *args: Any, **kwargs: Any) -> None:
             super().on_train_end(*args, **kwargs)
             if is_down(self):
-                sleep(1.1)
+                sleep(LONGEST_EVENT + 1.0)
 
 
 @mutant("DEL-017")

@@ -196,7 +196,7 @@ class RemembersAFailure(Reference):
 
 @mutant("STS-007")
 class LeavesItOpenAfterAnEvaluation(Reference):
-    patience = 2.0
+    patience = 10.0
 
     class tracker(FileTracker):
         evaluates = False
@@ -211,7 +211,7 @@ class LeavesItOpenAfterAnEvaluation(Reference):
 
 @mutant("STS-008")
 class LeavesItOpenWithoutATraining(Reference):
-    patience = 2.0
+    patience = 10.0
 
     class tracker(FileTracker):
         alone = True

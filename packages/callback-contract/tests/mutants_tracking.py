@@ -22,24 +22,32 @@ from typing import Any, ClassVar
 from mutants import mutant
 from reference_tracker import ReferenceCallback, Whole
 
-from callback_contract._heard import Heard
+from callback_contract._heard import HANGS, Heard
 from callback_core import NotConfigured
 
 PID = os.getpid()
 Patches = dict[str, Callable[[Any], Any]]
 
 
-def logs(old: str, new: str) -> Patches:
-    """Return what makes warnings say `new` in place of `old`."""
+class Rewording:
+    """Makes warnings say `new` in place of `old`."""
 
-    def made(kept: Any) -> Any:
-        def warning(self: Any, message: str, *args: Any, **kwargs: Any) -> None:
-            text = (message % args if args else message).replace(old, new)
-            kept(self, text.replace("%", "%%") % (), **kwargs)
+    def __init__(self, old: str, new: str) -> None:
+        self.old, self.new = old, new
+
+    def __call__(self, kept: Any) -> Any:
+        """Return what `Logger.warning` becomes."""
+
+        def warning(logger: Any, message: str, *args: Any, **kwargs: Any) -> None:
+            text = (message % args if args else message).replace(self.old, self.new)
+            kept(logger, text.replace("%", "%%") % (), **kwargs)
 
         return warning
 
-    return {"logging:Logger.warning": made}
+
+def logs(old: str, new: str) -> Patches:
+    """Return what makes warnings say `new` in place of `old`."""
+    return {"logging:Logger.warning": Rewording(old, new)}
 
 
 def says(old: str, new: str) -> Patches:
@@ -87,9 +95,15 @@ def fails(how: dict[str, Any], **expected: Any) -> bool:
     return bool(how["fails"] == expected)
 
 
+def hangs(how: dict[str, Any], call: str) -> bool:
+    """Return whether a rule's tracker is to hang in this call alone, until it lets it come back."""
+    found = how["fails"] or {}
+    return [*found] == [call] and {*found[call]} == {"seconds", "until"}
+
+
 @mutant("TRK-001")
 class OpensAtTheFirstLog(Wrong):
-    patience = 1.0
+    patience = 10.0
 
     class callback(ReferenceCallback):
         def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
@@ -100,7 +114,9 @@ class OpensAtTheFirstLog(Wrong):
 class DeliversItself(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return fails(how, log_metrics={"seconds": 0.1}) and self.delivery == "thread"
+            return (
+                hangs(how, "log_metrics") and how["named"] == "heard" and self.delivery == "thread"
+            )
 
         def meddle(self, heard: Heard) -> None:
             self.delivery = "inline"
@@ -209,7 +225,7 @@ class DoesNotSayWhatHangs(Wrong):
 
         def on_train_end(self, *args: Any, **kwargs: Any) -> None:
             if self.met:
-                self.flush_limit = 4.0
+                self.flush_limit = 4 * HANGS
             super().on_train_end(*args, **kwargs)
 
 
@@ -262,11 +278,11 @@ class TheSecondOfANameIsDeaf(Wrong):
 class WaitsForEachTracker(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return how["named"] == "second" and "log_metrics" in (how["fails"] or {})
+            return how["named"] == "number 2"
 
         def on_train_end(self, *args: Any, **kwargs: Any) -> None:
             if self.met:
-                sleep(1.5)
+                sleep(6.0)
             super().on_train_end(*args, **kwargs)
 
 
@@ -286,7 +302,7 @@ class FinishesByAnEvaluation(Wrong):
 class UploadsFromWhereItWas(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return bool(how["checkpoints"]) and fails(how, open={"seconds": 0.1})
+            return bool(how["checkpoints"]) and hangs(how, "open") and how["named"] == "again"
 
         def on_save(self, *args: Any, **kwargs: Any) -> None:
             if not self.met:
@@ -344,7 +360,7 @@ class WaitsForOneThatIsNotConfigured(Wrong):
 
         def meddle(self, heard: Heard) -> None:
             def wait(*_: Any) -> str:
-                sleep(9.0)
+                sleep(HANGS)
                 raise NotConfigured("open is to fail")
 
             heard.open = wait  # type: ignore[method-assign]
@@ -365,11 +381,10 @@ class StaysInThisProcess(Wrong):
 class WaitsForOneThatHangs(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            hangs = "until" in str(how["fails"])
-            return self.delivery == "process" and self.open_limit == 0.2 and hangs
+            return self.delivery == "process" and hangs(how, "log_metrics")
 
         def meddle(self, heard: Heard) -> None:
-            self.open_limit = 60.0
+            self.open_limit = 40 * HANGS
 
 
 @mutant("TRK-032")
@@ -666,11 +681,11 @@ class TriesWithoutAPause(Wrong):
 class SleepsThroughTheEnd(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return heard.limits.retry_after == 12.0
+            return heard.limits.retry_after == 8 * HANGS and how["named"] == "heard"
 
         def on_train_end(self, *args: Any, **kwargs: Any) -> None:
             if self.met:
-                sleep(6.0)
+                sleep(HANGS)
             super().on_train_end(*args, **kwargs)
 
 
@@ -683,7 +698,7 @@ class SaysNothingOfWhatIsGone(Wrong):
 class LetsItsProcessDoze(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return self.delivery == "process" and self.open_limit == 0.15
+            return self.delivery == "process" and bool(how["checkpoints"])
 
         def on_log(self, *args: Any, **kwargs: Any) -> None:
             heard: Any = self.tracker

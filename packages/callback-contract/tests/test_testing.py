@@ -207,16 +207,19 @@ def test_stopping_hangs_up_on_those_who_wait_and_refuses_the_next(server: Echo) 
 
     def wait() -> None:
         try:
-            ask(server, "GET", timeout=60)
+            ask(server, "GET", timeout=300)
         except (OSError, http.client.HTTPException) as error:
             ended.append(error)
 
+    came, handle = threading.Event(), server.handle
+    server.handle = lambda request: (came.set(), handle(request))[1]  # type: ignore[func-returns-value, method-assign]
     waiting = threading.Thread(target=wait)
     waiting.start()
-    time.sleep(0.3)  # it is answered by nobody by now
+    assert came.wait(300)
+    waiting.join(0.1)
     assert not ended
     server.stop()
-    waiting.join(30)
+    waiting.join(300)
     assert [type(error) for error in ended] == [http.client.RemoteDisconnected]
     with pytest.raises(ConnectionRefusedError):
         ask(server, "GET")
@@ -244,6 +247,8 @@ def test_a_stand_in_that_is_started_again_is_at_the_same_address_and_keeps_its_m
         with server:
             assert ask(server, "POST", "/", turn)[0] == 201
             addresses.add(server.url)
+        with socket.socket() as other, pytest.raises(OSError):
+            other.bind(("127.0.0.1", server.port))  # nobody else gets it meanwhile
     assert addresses == {f"http://127.0.0.1:{server.port}"}
     assert [request.body for request in server.requests] == [b"1", b"2", b"3"]
 

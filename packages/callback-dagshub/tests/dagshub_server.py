@@ -62,7 +62,7 @@ class DagsHub(StandIn):
             self.mlflow + path, request.body or None, kind, method=request.method
         )
         try:
-            with urllib.request.urlopen(passed, timeout=60) as answer:
+            with urllib.request.urlopen(passed, timeout=300) as answer:
                 return Answer(answer.status, answer.read())
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.read())

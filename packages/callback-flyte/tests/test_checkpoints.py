@@ -144,7 +144,8 @@ def test_what_flyte_has_not_got_is_named_at_the_end_of_a_training_that_is_whole(
 ) -> None:
     running.kept.parent.mkdir()
     running.kept.write_text("a file where the directory is to be")
-    trainer = trained(tmp_path / "run", FlyteCallback(flush_limit=0.5))
+    said = At(12, lambda: wait_until(lambda: "Flyte does not take a checkpoint" in caplog.text))
+    trainer = trained(tmp_path / "run", FlyteCallback(flush_limit=0.5), said)
     assert trainer.state.global_step == 12
     [line] = [m for m in caplog.messages if m.startswith("Training was not affected")]
     assert "Flyte has not got checkpoint-12 (FlyteUploadDataException" in line

@@ -272,10 +272,10 @@ def test_what_is_deleted_is_said_and_kept_for_when_it_is_restored(
     else:
         client.delete_experiment(experiment)
         callback = MLflowCallback(experiment_name="gone", flush_limit=2)
-    made = small_trainer(tmp_path / "out", callback)
+    said = At(12, lambda: wait_until(lambda: f"{what}s restore --{what}-id" in caplog.text))
+    made = small_trainer(tmp_path / "out", callback, said)
     made.train()
     assert made.state.global_step == 12
-    assert f"{what}s restore --{what}-id" in caplog.text
     client.restore_experiment(experiment) if what == "experiment" else client.restore_run(run_id)
     assert replay(tmp_path / "out").returncode == 0
     assert database.runs("gone")[-1].values() == logged_points(made)

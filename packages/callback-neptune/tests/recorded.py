@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from callback_contract import RecordedRun
+
 
 @dataclass
 class Recorded:
@@ -109,6 +111,21 @@ def offline_runs(folder: Path) -> list[Recorded]:
                 _replay(operation["obj"], run)
         found.append(run)
     return found
+
+
+def as_the_contract_has_it(run: Recorded) -> RecordedRun:
+    """Return what is kept of a run as the contract asks for it."""
+    start = "finetuning/"
+    parameters = run.below("finetuning/trainer_parameters")
+    parameters |= run.below("finetuning/model_parameters")
+    return RecordedRun(
+        id=run.id,
+        parameters=parameters,
+        points={p.removeprefix(start): [e[:2] for e in s] for p, s in run.series.items()},
+        text={p.removeprefix(start): [e[:2] for e in s] for p, s in run.texts.items()},
+        files=frozenset(run.files()),
+        status=run.fields.get("finetuning/training_status", "running"),
+    )
 
 
 def _size(path: Path) -> int:

@@ -1,14 +1,13 @@
-"""The callback keeps the contract of callbacks, online and offline."""
+"""The callback keeps the contract of callbacks online."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from neptune_server import NeptuneServer
-from recorded import Recorded, offline_runs
+from recorded import as_the_contract_has_it
 
 from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
 from callback_neptune import NeptuneCallback
@@ -86,38 +85,3 @@ class TestOnline(TrackerContract):
     def read(self, output_dir: Path) -> list[RecordedRun]:
         project = f"team/{output_dir.parent.name}-{output_dir.name}"
         return [as_the_contract_has_it(run) for run in self.server.runs if run.project == project]
-
-
-class TestOffline(TrackerContract):
-    contract = (1, 1)
-    # Settings and tracking are the same online, where they are checked.
-    capabilities = frozenset({"sdk", "state", "status", "parameters", "text", "files"})
-    deviations = {  # noqa: RUF012
-        "DEL-006": Deviation("offline, Neptune cannot open a run again; what follows is another")
-    }
-    sdk = "neptune"
-    patience = 30.0  # a deviation that is late would look as if it were mended
-    expect = "114 run, 144 not claimed, 1 deviates"
-
-    def make(self, output_dir: Path) -> NeptuneCallback:
-        return NeptuneCallback(mode="offline", log_checkpoints="same", name=str(output_dir))
-
-    def read(self, output_dir: Path) -> list[RecordedRun]:
-        runs = offline_runs(Path(os.environ["NEPTUNE_DATA_DIRECTORY"]))
-        names = {run.id: run.fields.get("sys/name") for run in runs}
-        return [as_the_contract_has_it(r) for r in runs if names[r.id] == str(output_dir)]
-
-
-def as_the_contract_has_it(run: Recorded) -> RecordedRun:
-    """Return what is kept of a run as the contract asks for it."""
-    start = "finetuning/"
-    parameters = run.below("finetuning/trainer_parameters")
-    parameters |= run.below("finetuning/model_parameters")
-    return RecordedRun(
-        id=run.id,
-        parameters=parameters,
-        points={p.removeprefix(start): [e[:2] for e in s] for p, s in run.series.items()},
-        text={p.removeprefix(start): [e[:2] for e in s] for p, s in run.texts.items()},
-        files=frozenset(run.files()),
-        status=run.fields.get("finetuning/training_status", "running"),
-    )

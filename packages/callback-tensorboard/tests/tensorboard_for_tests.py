@@ -79,7 +79,7 @@ class Server(NamedTuple):
             None if data is None else json.dumps(data).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.load(answer)
 
     def curve(self, run: str, tag: str) -> list[tuple[int, float]]:

@@ -160,15 +160,20 @@ def test_a_run_that_no_tracker_got_is_replayed_with_its_own_times(
 FULL_DISK = """
 import logging, resource, sys
 from pathlib import Path
+from callback_contract.testing import wait_until
 from callback_tensorboard import TensorBoardCallback
 from tensorboard_for_tests import Run
 logging.basicConfig(format="%(message)s")
+said = []
+logger = logging.getLogger("callback_core.tracking.delivery")
+logger.addFilter(lambda record: said.append(record) or True)
 run = Run(TensorBoardCallback(flush_limit=1), Path(sys.argv[1]))
 run.begin()
 # No file may become larger: that of the events does first, whose points take the most bytes.
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 for step in range(1, 9):
     run.log(step, **{f"a{number}": step for number in range(200)})
+wait_until(lambda: said)
 run.end()
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the SDK give up after seconds, as the user can ask it to."""
-    for name in ("INIT", "FINISH", "HTTP"):
-        monkeypatch.setenv(f"WANDB_{name}_TIMEOUT", "2")
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have the SDK give up after seconds, as the user can ask it to, until what this is is called.
+
+    A server that is there may take as long on a machine that is busy.
+    """
+
+    def give_up_after(seconds: int) -> None:
+        for name in ("INIT", "FINISH", "HTTP"):
+            monkeypatch.setenv(f"WANDB_{name}_TIMEOUT", str(seconds))
+
+    give_up_after(2)
+    return lambda: give_up_after(60)

@@ -70,6 +70,7 @@ class TestContract(TrackerContract):
     patience = 20.0
     expect = "216 run, 43 not claimed, 0 deviates"
     server: ClassVar[WandbServer]
+    be_patient: ClassVar[Any]
 
     log_model = "checkpoint"
 
@@ -82,14 +83,15 @@ class TestContract(TrackerContract):
                 self.log_model = "false"
 
     @pytest.fixture(autouse=True)
-    def away(self, monkeypatch: pytest.MonkeyPatch, impatient: None) -> Any:
+    def away(self, monkeypatch: pytest.MonkeyPatch, impatient: Any) -> Any:
         """Have a server that is not there, for the rules that ask for one; all else is offline."""
         monkeypatch.setenv("WANDB_MODE", "offline")  # to which it is set back
         type(self).server = WandbServer()
+        type(self).be_patient = staticmethod(impatient)
         yield
         late = [t for t in threading.enumerate() if t.name.startswith("deliver to ")]
         for thread in late:  # it would begin a session of the next
-            thread.join(30.0)
+            thread.join(300.0)
         self.server.stop()
         assert not any(thread.is_alive() for thread in late), "a delivery does not come to an end"
 
@@ -106,6 +108,7 @@ class TestContract(TrackerContract):
 
     def deliver_later(self, output_dir: Path) -> None:
         self.server.start()
+        self.be_patient()
         super().deliver_later(output_dir)
 
     def read(self, output_dir: Path) -> list[RecordedRun]:

@@ -403,5 +403,5 @@ def test_a_process_of_the_sdk_that_does_not_end_holds_no_program_at_its_exit() -
         "sdk.END_TIMEOUT = 0.2; sdk._SERVICES.join();"
         "[os.kill(child, signal.SIGSTOP) for child in children()]; print('at its end')"
     )
-    done = run_python("-c", program, timeout=60)
+    done = run_python("-c", program)
     assert (done.returncode, done.stdout) == (0, "at its end\n"), done.stderr

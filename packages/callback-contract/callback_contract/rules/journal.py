@@ -23,7 +23,7 @@ from callback_contract._killed import (
 )
 from callback_contract._python import run_python
 from callback_contract._rule import require, rule
-from callback_contract._stored import comes_true, said
+from callback_contract._stored import in_time, said
 from callback_contract._watching import silence
 from callback_core.tracking import replay
 
@@ -244,8 +244,8 @@ import logging
 logging.basicConfig(format="%(message)s")
 output, heard, _ = sys.argv[1:]
 room = Path(output, "room")  # before there is some, the tracker has nothing to write either
-fails = {"open": {"seconds": 60.0, "until": str(room)}}
-callback = TrackerCallback(Heard(heard, fails=fails), flush_limit=20.0)
+fails = {"open": {"seconds": 600.0, "until": str(room)}}
+callback = TrackerCallback(Heard(heard, fails=fails), flush_limit=120.0)
 training = Training([callback], Arguments(output), TrainerState(epoch=0.0, max_steps=8))
 training.begin()
 training.step({"loss": 0.125})
@@ -335,7 +335,7 @@ output, heard, how = sys.argv[1:]
 
 
 def training(path, **fails):
-    tracker = TrackerCallback(Heard(path, fails=fails))
+    tracker = TrackerCallback(Heard(path, fails=fails), flush_limit=120.0)
     return Training([tracker], Arguments(output), TrainerState(epoch=0.0, max_steps=8))
 
 
@@ -394,7 +394,7 @@ def a_forked_process_leaves_the_run_alone(case: Case) -> None:
     training = training_in(case, callback, case.output_dir)
     training.begin()
     training.step({"loss": 0.125})
-    comes_true(case, lambda: told.points())
+    in_time(told.points)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         child = os.fork()
@@ -437,13 +437,13 @@ def where_its_progress_cannot_be_noted_it_goes_on(case: Case) -> None:
         (run / "heard.tracker.json.part" / "in the way").mkdir(parents=True)
         training.fire("on_epoch_begin")
         training.step({"loss": 0.125})
-        comes_true(case, lambda: is_noted(case.output_dir))
+        in_time(lambda: is_noted(case.output_dir))
         noted = journal_of(case.output_dir).with_name("heard.progress.json")
         noted.unlink()
         (noted / "in the way").mkdir(parents=True)
         for step in (2, 3, 4):
             training.step({"loss": step / 8})
-            comes_true(case, lambda n=step: told.points()[-1:] == [(n, n / 8)])  # type: ignore[misc]
+            in_time(lambda n=step: told.points()[-1:] == [(n, n / 8)])  # type: ignore[misc]
         training.end()
     expected = [(step, step / 8) for step in (1, 2, 3, 4)]
     require(told.points() == expected, f"the tracker has {told.points()}")

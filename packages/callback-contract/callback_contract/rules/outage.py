@@ -9,7 +9,7 @@ from callback_contract._case import Case, Training
 from callback_contract._rule import require, rule
 from callback_contract._stored import Stored, said
 
-LONGEST_EVENT: Final = 1.0
+LONGEST_EVENT: Final = 5.0
 """Seconds that an event may take, on a machine that is busy with other things."""
 
 LOGS: Final = 20
@@ -39,7 +39,7 @@ def _train(training: Training) -> float:
     mend="Hand what is logged to a thread or a file, and talk to the service from there.",
 )
 def events_do_not_wait_for_the_service(case: Case) -> None:
-    """Where the service is not there, no event before the end takes a second."""
+    """Where the service is not there, no event before the end takes five seconds."""
     training = _training(case)
     longest = _train(training)
     training.end()
@@ -55,13 +55,15 @@ def events_do_not_wait_for_the_service(case: Case) -> None:
     mend="Wait in on_train_end up to a limit, then leave the SDK alone; a thread can be.",
 )
 def the_end_waits_no_longer_than_the_limit(case: Case) -> None:
-    """Where the service is not there, `on_train_end` returns a second after its limit at most."""
+    """Where the service is not there, `on_train_end` returns soon after its limit."""
     training = _training(case)
     _train(training)
     before = monotonic()
     training.end()
     took, limit = monotonic() - before, case.subject.flush_limit
-    require(took < limit + 1.0, f"the end took {took:.1f} s where its limit is {limit:g} s")
+    require(
+        took < limit + LONGEST_EVENT, f"the end took {took:.1f} s where its limit is {limit:g} s"
+    )
 
 
 @rule(

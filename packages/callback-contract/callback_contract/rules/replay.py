@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from callback_contract._case import Case
-from callback_contract._heard import Told, heard, losses, trained
+from callback_contract._ending import deliveries
+from callback_contract._heard import HANGS, Told, heard, losses, trained
 from callback_contract._killed import begin_anew, killed
 from callback_contract._python import environment
 from callback_contract._rule import require, rule
-from callback_contract._stored import comes_true, in_time, said
+from callback_contract._stored import in_time, said
 from callback_contract._terminal import counts, watched
 from callback_contract._watching import silence
 from callback_core.tracking import replay
@@ -74,6 +75,8 @@ def _run_of(case: Case) -> str:
 
 
 def _is_there(case: Case, named: str = "heard") -> None:
+    """Let the service be there, once none of the trainings' own deliveries is in a call of it."""
+    in_time(lambda: not deliveries())
     (case.output_dir.parent / f"{named} is there").touch()
 
 
@@ -180,7 +183,7 @@ def says_why_it_could_not_deliver(case: Case) -> None:
     What it has not sent is pending as before.
     """
     told = _pending(case)
-    code, text = _ran(case.output_dir, "--patience", "0.2")
+    code, text = _ran(case.output_dir, "--patience", "1")
     require(code == 1, f"with no service it returned {code}")
     require("0 points delivered" in text and "6 points failed" in text, f"it printed {text!r}")
     require("failed: ConnectionError: open is to fail" in text, f"it printed {text!r}")
@@ -335,7 +338,7 @@ def goes_on_where_it_came_to(case: Case) -> None:
     path = case.output_dir.parent / "heard is there"
     broken = {"error": "ConnectionError", "times": 99, "point": "train/loss"}
     _fails_so(case.output_dir, "heard", {"log_metrics": broken})
-    code, text = _ran(case.output_dir, "--patience", "0.2")
+    code, text = _ran(case.output_dir, "--patience", "1")
     require(code == 1, f"with points that fail it returned {code}: {text!r}")
     opened = first.calls("open")[0]
     _fails_so(case.output_dir, "heard", None)
@@ -345,7 +348,7 @@ def goes_on_where_it_came_to(case: Case) -> None:
     require(opened["run_id"] is None and again, "the run that was opened is not gone on with")
     require(len(first.calls("log_parameters")) == 1, "parameters were sent twice")
     second = _pending(case, "second", limits={"batch_size": 2})
-    hangs = {"log_metrics": {"seconds": 30.0, "until": str(path)}}
+    hangs = {"log_metrics": {"seconds": 8 * HANGS, "until": str(path)}}
     _fails_so(case.output_dir, "second", hangs)
     running = subprocess.Popen(
         [sys.executable, "-c", _BY_HAND, str(case.output_dir)],
@@ -353,7 +356,7 @@ def goes_on_where_it_came_to(case: Case) -> None:
     )  # fmt: skip
     in_time(lambda: second.calls("log_parameters"))
     running.send_signal(signal.SIGINT)
-    code = running.wait(30.0)
+    code = running.wait(4 * HANGS)
     require(code == 130, f"by Ctrl-C, it ended with {code}")
     path.touch()
     code, text = _ran(case.output_dir)
@@ -371,20 +374,20 @@ def gives_up_where_the_service_hangs(case: Case) -> None:
     """Where a call hangs beyond its patience, it gives up, names the call, and returns 1."""
     told = _pending(case)
     back = case.output_dir.parent / "back"
-    _fails_so(case.output_dir, "heard", {"log_metrics": {"seconds": 15.0, "until": str(back)}})
+    _fails_so(case.output_dir, "heard", {"log_metrics": {"seconds": 4 * HANGS, "until": str(back)}})
     with said():
         done: list[tuple[int, str]] = []
         thread = threading.Thread(
             target=lambda: done.append((replay.main(
-                [str(case.output_dir), "--patience", "0.2"]), "")),
+                [str(case.output_dir), "--patience", "1"]), "")),
             daemon=True,
         )  # fmt: skip
         with silence() as (output, error):
             thread.start()
-            thread.join(8.0)
+            thread.join(2 * HANGS)
         hung = thread.is_alive()
     back.touch()
-    thread.join(10.0)
+    thread.join(2 * HANGS)
     require(not hung, "it did not come to an end")
     text = output.getvalue() + error.getvalue()
     require(done and done[0][0] == 1, f"it returned {done}")
@@ -410,7 +413,7 @@ def delivers_what_was_logged_after_the_end(case: Case) -> None:
     training.begin()
     for loss in LOSSES:
         training.step({"loss": loss})
-    comes_true(case, lambda: told.calls("log_metrics", failed=True))
+    in_time(lambda: told.calls("log_metrics", failed=True))
     training.end()
     training.evaluate({"eval_late": 0.5})
     there.touch()

@@ -11,9 +11,9 @@ from time import time
 from typing import Any
 
 from callback_contract._case import DIED, Case
-from callback_contract._heard import heard, trained
+from callback_contract._heard import heard, opens, trained
 from callback_contract._rule import require, rule
-from callback_contract._stored import comes_true, said
+from callback_contract._stored import in_time, said
 from callback_core import TrainerState
 from callback_core.tracking import Recording
 
@@ -116,7 +116,7 @@ def what_follows_the_end_is_sent_to_its_run(case: Case) -> None:
     training.end(DIED)
     for number in (1, 2):
         training.evaluate({"eval_late": number / 8})
-        done = comes_true(case, lambda n=number: len(told.status) == n + 1)  # type: ignore[misc]
+        done = in_time(lambda n=number: len(told.status) == n + 1)  # type: ignore[misc]
         require(done, f"after evaluation {number} the run was closed {told.status}")
     runs = {call["run"] for call in told.calls("log_metrics")}
     require(len(runs) == 1, f"the points are in {len(runs)} runs")
@@ -142,7 +142,9 @@ def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
     One that is saved once more is sent as it is then. One that is not taken is not asked for, and
     where the loop does not say which it is, it is that of the step.
     """
-    callback, told = heard(case, checkpoints=True, fails={"open": {"seconds": 0.1}})
+    late = case.output_dir.parent / "late"
+    callback, told = heard(case, checkpoints=True, fails=opens(late))
+    callback.delivery = "thread"
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.5})
@@ -152,19 +154,23 @@ def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
         file.unlink()
     training.save()
     (saved / "trainer_state.json").unlink()
+    late.touch()
     training.end()
     uploads = told.calls("log_files")
     found = [(call["name"], call["step"], call["files"]) for call in uploads]
     require(("checkpoint-1", 1, files) in found, f"of {files}, this was sent: {found}")
     left = [*case.output_dir.glob("tracking/*/files/*/*")]
     require(not left, f"what was sent is kept: {left}")
-    callback, told = heard(case, "again", checkpoints=True, fails={"open": {"seconds": 0.1}})
+    late.unlink()
+    callback, told = heard(case, "again", checkpoints=True, fails=opens(late))
+    callback.delivery = "thread"
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.5})
     saved = training.save()
     (saved / "model.safetensors").unlink()
     training.fire("on_save")
+    late.touch()
     training.end()
     sent = [(call["name"], [*call["files"]]) for call in told.calls("log_files")]
     require(sent[:1] == [("checkpoint-1", ["trainer_state.json"])], f"it was sent {sent}")
@@ -187,7 +193,8 @@ def checkpoints_are_kept_until_they_are_sent(case: Case) -> None:
 )
 def a_checkpoint_that_is_gone_is_named(case: Case) -> None:
     """A checkpoint whose copy was deleted before it was sent is named, and all else is sent."""
-    callback, told = heard(case, checkpoints=True, fails={"open": {"seconds": 0.15}})
+    late = case.output_dir.parent / "late"
+    callback, told = heard(case, checkpoints=True, fails=opens(late))
     callback.delivery = "thread"
     training = case.training(callback)
     with said() as lines:
@@ -197,6 +204,7 @@ def a_checkpoint_that_is_gone_is_named(case: Case) -> None:
         for copied in case.output_dir.glob("tracking/*/files/*"):
             shutil.rmtree(copied)
         training.step({"loss": 0.25})
+        late.touch()
         training.end()
     require(told.points() == [(1, 0.5), (2, 0.25)], f"the points that came are {told.points()}")
     require(not told.calls("log_files"), "it was sent a checkpoint of which nothing is left")
@@ -278,7 +286,7 @@ def a_tracker_that_comes_late_is_sent_the_whole_run(case: Case) -> None:
     late, told = heard(case, "late")
     training.callbacks.append(late)
     training.evaluate({"eval_loss": 0.25})
-    comes_true(case, lambda: told.points("eval/loss"))
+    in_time(lambda: told.points("eval/loss"))
     found = told.points(), told.points("eval/loss")
     require(found == ([(1, 0.5)], [(1, 0.25)]), f"one that came after the end has {found}")
     resumed, told = heard(case, "resumed")
@@ -309,6 +317,7 @@ def what_is_over_is_let_go_of(case: Case) -> None:
     require(found is not None, "a training that goes on is not found by its state")
     recording = weakref.ref(found)
     training.end()
+    case.let_go()
     del training, callback, found
     trained(case, heard(case, "next")[0], {"loss": 0.25})
     gc.collect()

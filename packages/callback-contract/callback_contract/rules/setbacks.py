@@ -9,10 +9,19 @@ from time import monotonic, process_time, time
 from typing import Any, Final
 
 from callback_contract._case import Case
-from callback_contract._heard import RETRY_AFTER, Told, after_a_step, heard, losses, trained
+from callback_contract._heard import (
+    HANGS,
+    RETRY_AFTER,
+    Told,
+    after_a_step,
+    heard,
+    losses,
+    opens,
+    trained,
+)
 from callback_contract._killed import held_elsewhere, journal_of
 from callback_contract._rule import require, rule
-from callback_contract._stored import comes_true, in_time, once, said
+from callback_contract._stored import in_time, once, said
 from callback_contract._watching import silence
 from callback_core.tracking import replay
 
@@ -66,11 +75,13 @@ def what_is_rejected_costs_only_itself(case: Case) -> None:
 
     So are parameters and checkpoints that are rejected.
     """
-    rejected = {"error": "Rejected"}
-    fails = {"log_metrics": {**rejected, "point": "train/b"}, "open": {"seconds": 0.1}}
+    rejected, late = {"error": "Rejected"}, case.output_dir.parent / "late"
+    fails = {"log_metrics": {**rejected, "point": "train/b"}, **opens(late)}
     callback, told = heard(case, fails=fails)
+    callback.delivery = "thread"
+    logs = [{"a": n / 8, "b": n / 8, "c": n / 8} for n in (1, 2, 3)]
     with said() as lines:
-        trained(case, callback, *[{"a": n / 8, "b": n / 8, "c": n / 8} for n in (1, 2, 3)])
+        trained(case, callback, *logs, late=late)
     found = [told.points(name) for name in NAMES]
     require(
         found == [[(1, 0.125), (2, 0.25), (3, 0.375)], [], [(1, 0.125), (2, 0.25), (3, 0.375)]],
@@ -82,9 +93,12 @@ def what_is_rejected_costs_only_itself(case: Case) -> None:
     trained(case, callback, {"a": 0.5, "b": 0.5, "c": 0.5, "d": 0.5})
     found = [told.points(name) for name in (*NAMES, "train/d")]
     require(found == [[(1, 0.5)], [], [(1, 0.5)], [(1, 0.5)]], f"in pairs, it has {found}")
-    fails = {"open": {"seconds": 0.1}, "log_metrics": {**rejected, "point": "train/b"}}
+    late.unlink()
+    fails = {**opens(late), "log_metrics": {**rejected, "point": "train/b"}}
     callback, told = heard(case, "batches", fails=fails, limits={"batch_size": 8})
-    trained(case, callback, {"a": 0.5, "b": 0.5, "c": 0.5}, *losses(*(n / 8 for n in range(16))))
+    callback.delivery = "thread"
+    logs = [{"a": 0.5, "b": 0.5, "c": 0.5}, *losses(*(n / 8 for n in range(16)))]
+    trained(case, callback, *logs, late=late)
     calls = len(told.calls("log_metrics"))
     require(calls <= 7 + 5, f"once it was known which, 32 other points came in {calls} calls")
     fails = {"log_parameters": rejected, "log_files": rejected}
@@ -137,7 +151,7 @@ def a_point_that_always_fails_costs_only_itself(case: Case) -> None:
     for step in (1, 2):
         tried = len(told.calls("log_metrics", failed=True))
         training.step({"a": 0.5, "b": 0.5, "c": 0.5})
-        comes_true(case, lambda n=step: len(told.points("train/c")) == n)  # type: ignore[misc]
+        in_time(lambda n=step: len(told.points("train/c")) == n)  # type: ignore[misc]
     tried = len(told.calls("log_metrics", failed=True)) - tried
     training.end()
     require(1 <= tried <= 3, f"when it came a second time, it was tried {tried} times")
@@ -155,8 +169,9 @@ def a_point_that_always_fails_costs_only_itself(case: Case) -> None:
     with said() as lines:
         training.begin()
         training.step({"a": 0.5})
-        comes_true(case, lambda: told.points("train/a"))
+        in_time(lambda: told.points("train/a"))
         training.log({"b": 0.5})
+        in_time(lambda: len(told.calls("log_metrics", failed=True)) > 1)  # of which one is noted
         training.end()
     why = "has not got 1 points (RuntimeError: log_metrics is to fail)"
     require(any(why in line for line in lines), f"of one with nothing behind it said {lines}")
@@ -233,14 +248,15 @@ def a_call_that_hangs_is_given_up(case: Case) -> None:
     A later training with the same callback is sent all the same. What was given up is pending.
     """
     back = case.output_dir.parent / "back"
-    fails = {"log_metrics": {"seconds": 20.0, "until": str(back), "point": "train/loss"}}
+    fails = {"log_metrics": {"seconds": HANGS, "until": str(back), "point": "train/loss"}}
     callback, told = heard(case, fails=fails, limits={"batch_size": 1})
     callback.delivery, callback.flush_limit = "thread", 0.2
     with said() as lines:
         begun = monotonic()
         training = trained(case, callback, *losses(0.5, 0.25))
         took = monotonic() - begun
-    require(0.15 < took < 3.0, f"with a flush_limit of 0.2 s the end took {took:.1f} s")
+    require(took > 0.15, f"with a flush_limit of 0.2 s the end took {took:.1f} s")
+    require(not told.points(), "the end waited, beyond its limit, until the call came back")
     text = "\n".join(lines)
     named = re.search(
         r"has not got [1-9]\d* points \(log_metrics has not come back for \d+ s\)", text
@@ -249,7 +265,7 @@ def a_call_that_hangs_is_given_up(case: Case) -> None:
     with held_elsewhere(journal_of(case.output_dir).with_name("heard.lock")):
         pass  # so another process can deliver what this one has given up
     later, stuck = case.training(callback), callback.tracker
-    callback.flush_limit = 10.0
+    callback.flush_limit = 120.0
     later.begin()
     later.step({"later": 0.5})
     later.end()
@@ -257,12 +273,12 @@ def a_call_that_hangs_is_given_up(case: Case) -> None:
     require(callback.tracker is not stuck, "two threads call a tracker, of which one is in a call")
     before = told.names
     back.touch()
-    comes_true(case, lambda: told.points())
+    in_time(told.points)
     training.fire("on_train_end")
     more = told.names[len(before) :]
     require(more == ["log_metrics"], f"when it came back, it was told more: {more}")
     with silence():
-        in_time(lambda: replay.main([str(case.output_dir)]) == 0, 5.0)
+        in_time(lambda: replay.main([str(case.output_dir)]) == 0, 30.0)
     missing = {(1, 0.5), (2, 0.25)}.difference(told.points())
     require(not missing, f"what was given up was not sent later: {missing}")
 
@@ -278,21 +294,20 @@ def a_call_that_hangs_is_given_up(case: Case) -> None:
 def a_run_that_does_not_open_is_said_and_not_waited_for(case: Case) -> None:
     """A run that is not open after `open_limit` is said once, and the end does not wait for it."""
     back = case.output_dir.parent / "back"
-    callback, _ = heard(case, fails={"open": {"seconds": 20.0, "until": str(back), "times": 1}})
-    callback.delivery, callback.open_limit, callback.flush_limit = "thread", 0.2, 15.0
+    callback, told = heard(case, fails=opens(back))
+    callback.delivery, callback.open_limit, callback.flush_limit = "thread", 0.2, 4 * HANGS
     training = case.training(callback)
     with said() as lines:
         training.begin()
         training.step({"loss": 0.5})
-        comes_true(case, lambda: after_a_step(training) and "has not opened" in str(lines))
+        in_time(lambda: after_a_step(training) and "has not opened" in str(lines), HANGS / 2)
         training.step({"loss": 0.5})
-        begun = monotonic()
         training.end()
-        took = monotonic() - begun
+        waited = told.calls("open")
     back.touch()
     slow = [line for line in lines if "has not opened its run in 0.2 s" in line]
     require(len(slow) == 1, f"it said {lines}")
-    require(took < 5.0, f"the end waited {took:.1f} s for a run that does not open")
+    require(not waited, "the end waited until a run that does not open was open")
     require(any("open has not come back" in line for line in lines), f"it said {lines}")
 
 
@@ -305,21 +320,22 @@ def a_run_that_does_not_open_is_said_and_not_waited_for(case: Case) -> None:
     mend="Leave each tracker its own thread; TrackerCallback does.",
 )
 def trackers_do_not_wait_for_one_another(case: Case) -> None:
-    """Where one tracker hangs, another of the same training gets all, and the end waits once."""
+    """Where trackers hang, another of the same training gets all, and the end waits once."""
     back = case.output_dir.parent / "back"
-    stuck = {"seconds": 20.0, "until": str(back)}
-    names = ("first", "second", "third")
+    stuck = {"seconds": 2 * HANGS, "until": str(back)}
+    names = [f"number {number}" for number in range(1, 13)]
     hanging = [heard(case, name, fails={"log_metrics": stuck})[0] for name in names]
     good, told = heard(case)
     for callback in (*hanging, good):
-        callback.delivery, callback.flush_limit = "thread", 0.3
+        callback.delivery, callback.flush_limit = "thread", 0.5
+    good.flush_limit = 120.0
     begun = monotonic()
     _train_all(case, (*hanging, good))
     took = monotonic() - begun
     back.touch()
     require(told.points() == [(1, 0.5), (2, 0.25)], f"the other one has {told.points()}")
     require(told.status == ["finished"], f"the other one was closed as {told.status}")
-    require(took < 0.85, f"with three that hang, and limits of 0.3 s, the end took {took:.1f} s")
+    require(took < 5.0, f"with twelve that hang, and limits of 0.5 s, the end took {took:.1f} s")
 
 
 def _train_all(case: Case, callbacks: Sequence[Any]) -> None:
@@ -341,7 +357,7 @@ def the_end_waits_for_one_that_is_slow(case: Case) -> None:
     """Where a tracker is slow, the end waits until it has all, and no longer."""
     slow = {name: {"seconds": 0.1} for name in ("log_metrics", "close")}
     callback, told = heard(case, fails=slow)
-    callback.flush_limit = 15.0
+    callback.flush_limit = 120.0
     with said() as lines:
         trained(case, callback, *losses(0.5, 0.25))
     ended = time()
@@ -349,7 +365,7 @@ def the_end_waits_for_one_that_is_slow(case: Case) -> None:
     require(told.status == ["finished"], f"at the end, it was closed as {told.status}")
     require(not lines, f"it said {lines}")
     late = ended - told.calls("close")[0]["ended"]
-    require(late < 1.0, f"the end waited {late:.1f} s more than it had to")
+    require(late < HANGS, f"the end waited {late:.1f} s more than it had to")
 
 
 @rule(
@@ -366,35 +382,35 @@ def the_end_does_not_wait_for_one_that_is_not_configured(case: Case) -> None:
     A process of its own goes on to ask while the training does: somebody may say it meanwhile.
     """
     callback, _ = heard(case, fails={"open": {"error": "NotConfigured"}})
-    callback.flush_limit = 8.0
+    callback.flush_limit = 4 * HANGS
     with said() as lines:
         begun = monotonic()
         training = trained(case, callback, *losses(0.5, 0.25))
         took = monotonic() - begun
         training.fire("on_train_end")  # of which one was enough
-    require(took < 5.0, f"the end waited {took:.1f} s for what nobody has set")
+    require(took < HANGS, f"the end waited {took:.1f} s for what nobody has set")
     named = [line for line in lines if "has not got 4 points (NotConfigured: " in line]
     require(len(named) == 1, f"it said {lines}")
     callback, _ = heard(case, "elsewhere", fails={"open": {"error": "NotConfigured"}})
-    callback.delivery, callback.flush_limit = "process", 25.0
+    callback.delivery, callback.flush_limit = "process", 240.0
     with said() as lines:
         begun = monotonic()
         trained(case, callback, *losses(0.5))
         took = monotonic() - begun
-    require(took < 15.0, f"the end waited {took:.1f} s for a process with nowhere to send to")
+    require(took < 120.0, f"the end waited {took:.1f} s for a process with nowhere to send to")
     named = [line for line in lines if "(its process ended with 1, see " in line]
     require(len(named) == 1, f"of a process that has nowhere to send to it said {lines}")
     back = case.output_dir.parent / "back"
     callback, told = heard(
         case, "later", fails={"open": {"error": "NotConfigured", "until": str(back)}}
     )
-    callback.delivery, callback.flush_limit = "process", 25.0
+    callback.delivery, callback.flush_limit = "process", 240.0
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.5})
-    in_time(lambda: len(_failures(told)) > 2, 5.0)
+    in_time(lambda: len(_failures(told)) > 2)
     back.touch()
-    in_time(told.points, 5.0)
+    in_time(told.points)
     training.end()
     require(told.points() == [(1, 0.5)], f"of one that was told later, it has {told.points()}")
 
@@ -414,7 +430,7 @@ def between_two_tries_there_is_a_pause(case: Case) -> None:
     """
     for delivery in ("thread", "inline"):
         callback, told = heard(case, delivery, fails={"open": {"error": "ConnectionError"}})
-        callback.delivery, callback.flush_limit = delivery, 0.2
+        callback.delivery, callback.flush_limit = delivery, 1.0
         training = case.training(callback)
         training.begin()
         in_time(lambda: after_a_step(training) and len(_failures(told)) >= 4)  # noqa: B023
@@ -426,7 +442,7 @@ def between_two_tries_there_is_a_pause(case: Case) -> None:
         with said() as lines:
             training.end()
         worked = process_time() - begun
-        require(worked < 0.1, f"by {delivery}, waiting took {worked:.2f} s of a processor")
+        require(worked < 0.5, f"by {delivery}, waiting took {worked:.2f} s of a processor")
         why = "(ConnectionError: open is to fail)" in str(lines)
         require(why, f"by {delivery}, it said {lines}")
         pauses = _pauses(told)[len(pauses) :]
@@ -457,8 +473,8 @@ def the_end_does_not_wait_for_a_pause(case: Case) -> None:
     """A service that is back when training ends is sent all at once, however long the pause is."""
     back = case.output_dir.parent / "back"
     fails = {"open": {"error": "ConnectionError", "until": str(back)}}
-    callback, told = heard(case, fails=fails, limits={"retry_after": 12.0})
-    callback.delivery, callback.flush_limit = "thread", 15.0
+    callback, told = heard(case, fails=fails, limits={"retry_after": 8 * HANGS})
+    callback.delivery, callback.flush_limit = "thread", 8 * HANGS
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.5})
@@ -468,7 +484,7 @@ def the_end_does_not_wait_for_a_pause(case: Case) -> None:
     training.end()
     took = monotonic() - begun
     require(told.points() == [(1, 0.5)], f"at the end, the tracker has {told.points()}")
-    require(took < 6.0, f"the end waited {took:.1f} s for a service that is there")
+    require(took < HANGS, f"the end waited {took:.1f} s for a service that is there")
 
 
 @rule(
@@ -482,12 +498,12 @@ def the_end_does_not_wait_for_a_pause(case: Case) -> None:
 def while_one_is_waited_for_the_others_deliver(case: Case) -> None:
     """While the end waits for one tracker, what another one has not got is sent to it."""
     back = case.output_dir.parent / "back"
-    stuck = {"log_metrics": {"seconds": 20.0, "until": str(back)}}
+    stuck = {"log_metrics": {"seconds": 4 * HANGS, "until": str(back)}}
     away = {"open": {"error": "ConnectionError", "until": str(back)}}
     hanging, _ = heard(case, "hanging", fails=stuck)
-    other, told = heard(case, "other", fails=away, limits={"retry_after": 30.0})
+    other, told = heard(case, "other", fails=away, limits={"retry_after": 8 * HANGS})
     hanging.delivery = other.delivery = "thread"
-    hanging.flush_limit, other.flush_limit = 5.0, 0.0
+    hanging.flush_limit, other.flush_limit = HANGS, 0.0
     training = case.training(hanging, other)
     training.begin()
     training.step({"loss": 0.5})

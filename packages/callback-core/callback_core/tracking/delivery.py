@@ -186,7 +186,7 @@ class ThreadDelivery(Delivery):
             doing = self.consumer.doing
             self.given_up = doing is not None
             self.failure = self._attempts.failure
-            if doing is not None:
+            if doing is not None and not self.hopeless:  # it is tried again meanwhile
                 self.failure = f"{doing[0]} has not come back for {monotonic() - doing[1]:.0f} s"
             self.consumer.abandon()
             self._wake.set()  # a thread that waits to try again ends now
