@@ -15,12 +15,12 @@ from trackers import ROOT
 
 
 class Environment:
-    """A virtual environment in a folder that does not exist yet."""
+    """A virtual environment, on the Python that runs this or another, in a new folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self.folder = folder
         self.python = folder / "bin" / "python"
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([python, "-m", "venv", str(folder)], check=True)
         self.install("--upgrade", "pip")  # an older one takes minutes to resolve all trackers
 
     def install(self, *what: str, constraints: Path | None = None) -> None:
