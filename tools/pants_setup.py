@@ -36,8 +36,9 @@ Debian packages by itself or a build leaves out for want of headers.
 """
 
 FIRST_CALLS = (
-    "Pants installs what a goal needs when it is first called: a minute for most, some for torch and the "
-    "trackers. The first `test ::` takes about half an hour on two cores; later ones run what has changed"
+    "Pants installs what a goal needs on its first call: a minute for most, some more for torch and "
+    "the trackers. The first `test ::` takes about half an hour on two cores; later ones run only "
+    "what has changed"
 )
 
 
@@ -53,14 +54,14 @@ def main() -> None:
     setup = Setup(options.cache, options.pants, options.pex)
     try:
         setup.cache.mkdir(parents=True, exist_ok=True)
-        lock = open(str(setup.cache / "lock"), "w")
+        lock = (setup.cache / "lock").open("w")
     except OSError as error:
-        stop("{}. Set XDG_CACHE_HOME to a folder that can be written to".format(error))
+        stop(f"{error}. Set XDG_CACHE_HOME to a folder that can be written to")
     with lock:  # the system frees it when its holder dies
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("waits for another call, which sets up {}".format(setup.cache))
+            say(f"waits for another call, which sets up {setup.cache}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         setup.make(options.pythons, with_pants=not options.no_pants)
 
@@ -98,11 +99,11 @@ class Setup:
         if make_pants:
             needed.append(next(filter(self.find_python, PANTS_RUNS_ON), PANTS_RUNS_ON[0]))
         absent = [one for one in needed if not self.find_python(one)]
-        plan = ["Python {} by uv (half a minute)".format(one) for one in absent]
-        plan += ["Pants {} (a minute)".format(self.pants_version)] * make_pants
-        plan += ["Pex {} (half a minute)".format(self.pex_version)] * make_pex
+        plan = [f"Python {one} by uv (half a minute)" for one in absent]
+        plan += [f"Pants {self.pants_version} (a minute)"] * make_pants
+        plan += [f"Pex {self.pex_version} (half a minute)"] * make_pex
         if plan:
-            say("sets up once, in {}: {}".format(self.cache, ", ".join(plan)))
+            say(f"sets up once, in {self.cache}: {', '.join(plan)}")
 
         if absent:
             self.install_pythons(absent)
@@ -113,7 +114,7 @@ class Setup:
         if make_pex:
             self.make_pex(str(self.python(pythons[0])))
         if plan:
-            say("done. {}".format(FIRST_CALLS))
+            say(f"done. {FIRST_CALLS}")
 
     def python(self, version: str) -> Path:
         """Return where a Python of the code is linked to."""
@@ -131,9 +132,9 @@ class Setup:
             run(uv, "python", "install", "--install-dir", str(self.managed), *versions, **settings)
         except SystemExit as error:
             stop(
-                "{}\nuv could not install Python {}. Install it by other means (apt-get, pyenv), or set "
-                "UV_PYTHON_INSTALL_MIRROR to a mirror of its downloads that this machine reaches, "
-                "and call again".format(error, " and ".join(versions))
+                f"{error}\nuv could not install Python {' and '.join(versions)}. Install it by "
+                "other means (apt-get, pyenv), or set UV_PYTHON_INSTALL_MIRROR to a mirror of uv's "
+                "downloads that this machine reaches, and call again"
             )
 
     def install_uv(self) -> str:
@@ -143,22 +144,23 @@ class Setup:
         if output(sys.executable, "-m", "pip", "--version"):
             # A folder of our own is no installation that PEP 668 or pip's own settings forbid.
             settings = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
-            run(sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "uv", **settings)
+            pip = (sys.executable, "-m", "pip", "install", "--quiet")
+            run(*pip, "--target", str(folder), "uv", **settings)
         elif output(sys.executable, "-c", "import ensurepip, venv; print(1)"):
             run(sys.executable, "-m", "venv", str(folder))
             run(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "uv")
         else:
             stop(
-                "{} has neither pip nor venv, and there is no uv, to install other Pythons with. "
-                "Install one of them and call again, on Debian and Ubuntu by: "
-                "apt-get install python3-pip".format(sys.executable)
+                f"{sys.executable} has neither pip nor venv, and there is no uv, to install other "
+                "Pythons with. Install one of them and call again, on Debian and Ubuntu by: "
+                "apt-get install python3-pip"
             )
         return str(folder / "bin" / "uv")
 
     def require_python(self, version: str) -> str:
         """Return the path of a Python that is there by now."""
         return self.find_python(version) or stop(
-            "Python {} is not whole, though uv has installed it in {}".format(version, self.managed)
+            f"Python {version} is not whole, though uv has installed it in {self.managed}"
         )
 
     def link(self, version: str) -> None:
@@ -181,8 +183,8 @@ class Setup:
     def make_pex(self, python: str) -> None:
         """Build the Pex executable.
 
-        Pants would download it from Pex's release page. What is built from the package index does the
-        same, and comes by whatever road pip is told to take.
+        Pants would download it from Pex's release page. What is built from the package index does
+        the same, and comes by whatever road pip is told to take.
         """
         requirement = "pex==" + self.pex_version
         self.pex.parent.mkdir(exist_ok=True)
@@ -193,10 +195,16 @@ class Setup:
             run(*pip, "download", "--quiet", "--no-deps", "--dest", str(wheels), requirement)
             index = ("--no-index", "--find-links", str(wheels))
             run(*pip, "install", "--quiet", *index, requirement)
-            build = (str(venv / "bin" / "pex"), "--no-pypi", *index[1:], "--pip-version", "vendored")
+            build = (
+                str(venv / "bin" / "pex"),
+                "--no-pypi",
+                *index[1:],
+                "--pip-version",
+                "vendored",
+            )
             run(*build, requirement, "-c", "pex", "--venv", "-o", str(self.pex), PEX_ROOT=name)
         content = self.pex.read_bytes()
-        write(self.pex_ready, "{} {}\n".format(hashlib.sha256(content).hexdigest(), len(content)))
+        write(self.pex_ready, f"{hashlib.sha256(content).hexdigest()} {len(content)}\n")
 
 
 def find_python(version: str, managed: Path = Path()) -> Optional[str]:
@@ -204,8 +212,8 @@ def find_python(version: str, managed: Path = Path()) -> Optional[str]:
     name = "python" + version
     pyenv = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
     patterns = (
-        "{}/versions/{}.*/bin/{}".format(pyenv, version, name),
-        "{}/cpython-{}.*/bin/{}".format(managed, version, name),
+        f"{pyenv}/versions/{version}.*/bin/{name}",
+        f"{managed}/cpython-{version}.*/bin/{name}",
     )
     candidates = [shutil.which(name) or ""]
     candidates += [path for pattern in patterns for path in sorted(glob.glob(pattern))]

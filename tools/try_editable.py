@@ -133,7 +133,9 @@ def try_package(package: str, versions: Versions, with_uv: bool, pytest: list[st
 
 
 def table(
-    packages: Sequence[str], columns: Sequence[Versions], outcomes: dict[tuple[str, Versions], Outcome]
+    packages: Sequence[str],
+    columns: Sequence[Versions],
+    outcomes: dict[tuple[str, Versions], Outcome],
 ) -> Iterator[str]:
     """The lines of a table: a row for each package, in bold what is not well."""
     yield " | ".join(["| package", *map(str, columns)]) + " |"
@@ -170,9 +172,7 @@ def main() -> None:
     columns = [Versions(one, torch) for one in options.python for torch in options.torch]
     with ThreadPoolExecutor(options.jobs) as pool:
         tried = {
-            (package, column): pool.submit(
-                try_package, package, column, options.uv, for_pytest
-            )
+            (package, column): pool.submit(try_package, package, column, options.uv, for_pytest)
             for column in columns
             for package in packages
             if column.torch == options.torch[0] or requirement_of_torch(package)

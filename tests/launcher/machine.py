@@ -99,8 +99,8 @@ def pack_pythons(versions: Sequence[str], folder: Path) -> dict[str, str]:
     downloads = {}
     for version in versions:
         python = find_python(version)
-        code = "import json, platform, sys; print(json.dumps([sys.base_prefix, platform.python_version()]))"
-        prefix, full = json.loads(subprocess.check_output([python, "-c", code]))
+        code = "import platform, sys; print(sys.base_prefix); print(platform.python_version())"
+        prefix, full = subprocess.check_output([python, "-c", code], text=True).splitlines()
         archive = folder / f"cpython-{full}.tar.gz"
         with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
             packed.add(prefix, "python", filter=without_tests)

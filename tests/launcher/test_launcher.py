@@ -87,7 +87,8 @@ def test_a_bare_machine_runs_a_test_and_then_needs_no_network(machine: Machine) 
 
 def test_uv_alone_does_where_there_is_no_python(machine: Machine) -> None:
     uv = machine.home / "uv"
-    subprocess.run([find_python(*OTHER), "-m", "pip", "install", "--quiet", "--target", uv, "uv"], check=True)
+    pip = [find_python(*OTHER), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "--target", str(uv), "uv"], check=True)
     (machine.bin / "python3").unlink()
     machine.give("uv", uv / "bin" / "uv")
     give_stand_in(machine)
@@ -162,13 +163,20 @@ def test_two_calls_at_once_make_one_environment_of_what_a_proxy_has(
     setup, config = (ROOT / "tools/pants").read_text(), (ROOT / "pants.toml").read_text()
     pex = re.search(r"^pex_version=(\S+)", setup, re.MULTILINE)[1]  # type: ignore[index]
     pants = re.search(r'^pants_version = "(.*)"', config, re.MULTILINE)[1]  # type: ignore[index]
-    for version, requirements in (("3.9", [f"pantsbuild.pants=={pants}"]), ("3.11", [f"pex=={pex}", "uv"])):
+    for version, requirements in (
+        ("3.9", [f"pantsbuild.pants=={pants}"]),
+        ("3.11", [f"pex=={pex}", "uv"]),
+    ):
         command = [find_python(version), "-m", "pip", "download", "--quiet", "--dest", str(wheels)]
         subprocess.run([*command, *requirements], check=True)
     with serve_index(wheels) as (address, asked):
         for name in [name for name in machine.variables if name.startswith("PIP_")]:
             del machine.variables[name]
-        machine.variables |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": address, "PIP_NO_CACHE_DIR": "1"}
+        machine.variables |= {
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_INDEX_URL": address,
+            "PIP_NO_CACHE_DIR": "1",
+        }
         calls = [machine.start("--no-pantsd", "--version") for _ in range(2)]
         for call in calls:
             printed, _ = call.communicate()
@@ -208,11 +216,11 @@ def test_a_read_only_checkout_is_left_alone(machine: Machine) -> None:
     machine.give("python3.9", find_python("3.9"))
     machine.give("python3.11", find_python("3.11"))
     before = sorted(machine.checkout.rglob("*"))
-    only_read = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && cd "$0" && exec "$@"'
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && cd "$0" && exec "$@"'
+    read_only = ("unshare", "--map-root-user", "--mount", "sh", "-c", script)
     status, printed = machine.pants(
-        "--no-pantsd", "list", "tools:tools",
-        before=("unshare", "--map-root-user", "--mount", "sh", "-c", only_read, str(machine.checkout)),
-    )  # fmt: skip
+        "--no-pantsd", "list", "tools:tools", before=(*read_only, str(machine.checkout))
+    )
     assert status == 0, printed
     assert printed.splitlines()[-1] == "tools:tools"
     assert sorted(machine.checkout.rglob("*")) == before
