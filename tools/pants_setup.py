@@ -36,7 +36,7 @@ Debian packages by itself or a build leaves out for want of headers.
 """
 
 FIRST_CALLS = (
-    "Pants installs what a goal needs on its first call: a minute for most, some more for torch and "
+    "Pants installs what a goal needs on its first call: a minute for most, more for torch and "
     "the trackers. The first `test ::` takes about half an hour on two cores; later ones run only "
     "what has changed"
 )
