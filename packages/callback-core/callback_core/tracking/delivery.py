@@ -22,6 +22,9 @@ LONGEST_PAUSE: Final = 30.0
 
 _MOST_NAMED: Final = 5
 
+_HANGS_AFTER: Final = 1.0
+"""Seconds after which a call is what a tracker that fails is given up for, and not its failure."""
+
 
 class Delivery(ABC):
     """Runs a consumer.
@@ -186,8 +189,10 @@ class ThreadDelivery(Delivery):
             doing = self.consumer.doing
             self.given_up = doing is not None
             self.failure = self._attempts.failure
-            if doing is not None and not self.hopeless:  # it is tried again meanwhile
-                self.failure = f"{doing[0]} has not come back for {monotonic() - doing[1]:.0f} s"
+            if doing is not None:
+                since = monotonic() - doing[1]
+                if self.failure is None or since >= _HANGS_AFTER:  # else it was just tried again
+                    self.failure = f"{doing[0]} has not come back for {since:.0f} s"
             self.consumer.abandon()
             self._wake.set()  # a thread that waits to try again ends now
 
