@@ -35,6 +35,11 @@ It fails for a pyenv shim that does not run, for another version, and where a pa
 Debian packages by itself or a build leaves out for want of headers.
 """
 
+NO_TORCH_INDEX = (
+    "PIP_INDEX_URL is set, so nothing asks PyTorch's own index. torch for the CPU has to come from "
+    "there, or from PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS"
+)
+
 FIRST_CALLS = (
     "Pants installs what a goal needs on its first call: a minute for most, more for torch and "
     "the trackers. The first `test ::` takes about half an hour on two cores; later ones run only "
@@ -104,6 +109,9 @@ class Setup:
         plan += [f"Pex {self.pex_version} (half a minute)"] * make_pex
         if plan:
             say(f"sets up once, in {self.cache}: {', '.join(plan)}")
+
+            if os.environ.get("PIP_INDEX_URL") and sys.platform == "linux":
+                say(NO_TORCH_INDEX)
 
         if absent:
             self.install_pythons(absent)

@@ -6,6 +6,7 @@ import sys
 
 def torch_index() -> list[str]:
     """Return the options by which pip does so: as in tools/pants, which says why."""
-    if sys.platform == "linux" and not os.environ.get("PIP_FIND_LINKS"):
+    named = os.environ.get("PIP_FIND_LINKS") or os.environ.get("PIP_INDEX_URL")
+    if sys.platform == "linux" and not named:
         return ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
     return []
