@@ -167,9 +167,13 @@ class Setup:
 
     def require_python(self, version: str) -> str:
         """Return the path of a Python that is there by now."""
-        return self.find_python(version) or stop(
-            f"Python {version} is not whole, though uv has installed it in {self.managed}"
-        )
+        found = self.find_python(version)
+        if found is None:
+            installed = self.managed / f"cpython-{version}.*" / "bin" / f"python{version}"
+            for path in glob.glob(str(installed)):
+                run(path, "-c", PROBE, version)  # which ends here, with what is wrong
+            stop(f"uv has installed no Python {version} in {self.managed}")
+        return found
 
     def link(self, version: str) -> None:
         """Let Pants find a Python in `bin`."""
