@@ -75,7 +75,6 @@ class Setup:
     """What tools/pants needs, in the folder `cache`.
 
     Attributes:
-        bin: Where the Pythons of the code are linked to, by names such as python3.11.
         managed: Where uv installs Pythons.
         pants: The virtual environment of Pants.
         pants_ready: A file in there, written last.
@@ -85,7 +84,7 @@ class Setup:
 
     def __init__(self, cache: Path, pants_version: str, pex_version: str) -> None:
         self.cache = cache
-        self.bin, self.managed = cache / "bin", cache / "pythons"
+        self.managed = cache / "pythons"
         self.pants_version, self.pex_version = pants_version, pex_version
         self.pants = cache / "pants" / pants_version
         self.pants_ready = self.pants / "ready"
@@ -125,8 +124,8 @@ class Setup:
             say(f"done. {FIRST_CALLS}")
 
     def python(self, version: str) -> Path:
-        """Return where a Python of the code is linked to."""
-        return self.bin / ("python" + version)
+        """Return the path of a Python of the code, below the link to it."""
+        return self.cache / f"python{version}" / "bin" / f"python{version}"
 
     def find_python(self, version: str) -> Optional[str]:
         """Return the path of a Python that is installed, or `None`."""
@@ -176,13 +175,16 @@ class Setup:
         return found
 
     def link(self, version: str) -> None:
-        """Let Pants find a Python in `bin`."""
-        self.bin.mkdir(exist_ok=True)
-        new = self.bin / ("new-python" + version)
+        """Link to a Python where tools/pants finds it.
+
+        The link is to the whole installation. Through a link to the program alone, Python would
+        look for its library beside the link in every virtual environment that is made with it.
+        """
+        new = self.cache / "new-link"
         if new.is_symlink():
             new.unlink()
-        new.symlink_to(self.require_python(version))
-        os.replace(str(new), str(self.python(version)))
+        new.symlink_to(Path(self.require_python(version)).parent.parent)
+        os.replace(str(new), str(self.python(version).parent.parent))
 
     def make_pants(self, python_version: str) -> None:
         """Make the virtual environment of Pants."""

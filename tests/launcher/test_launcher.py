@@ -61,22 +61,20 @@ def recorded(machine: Machine) -> tuple[list[str], dict[str, str]]:
 
 
 def set_up(machine: Machine) -> set[str]:
-    """What the launcher has set up, by its path in the cache."""
-    folders = [machine.cache / name for name in ("bin", "pants", "pex")]
-    return {
-        str(path.relative_to(machine.cache))
-        for folder in folders
-        if folder.exists()
-        for path in folder.iterdir()
-    }
+    """What the launcher has set up, by its name in the cache."""
+    return {path.name for path in machine.cache.iterdir()}
 
 
 def test_a_bare_machine_runs_a_test_and_then_needs_no_network(machine: Machine) -> None:
     status, printed = machine.pants("--no-pantsd", "test", A_TEST)
     assert status == 0, printed
     assert re.search(r"\d+ passed", printed)
-    python = (machine.cache / "bin" / "python3.11").resolve()
-    assert python.is_relative_to(machine.cache / "pythons")
+    venv = machine.home / "venv"
+    python = machine.cache / "python3.11" / "bin" / "python3.11"
+    subprocess.run([python, "-m", "venv", "--without-pip", venv], check=True)
+    code = "import os, sys; print(os.path.realpath(sys.base_prefix))"
+    base = subprocess.check_output([venv / "bin" / "python", "-c", code], text=True).strip()
+    assert Path(base).is_relative_to(machine.cache / "pythons")
 
     status, printed = machine.pants(
         "--no-pantsd", "test", "--force", A_TEST, before=("unshare", "--map-root-user", "--net")
@@ -125,13 +123,14 @@ def test_the_official_launcher_is_called_with_pex_and_pythons(machine: Machine) 
     assert status == 0, printed
     arguments, variables = recorded(machine)
     assert arguments == ["test", "packages/callback-core::", "--", "-k", "a b"]
-    assert {path.partition("/")[0] for path in set_up(machine)} == {"bin", "pex"}
+    assert set_up(machine) == {"lock", "pex", "python3.11", "pythons", "uv"}
     pex = Path(variables["PANTS_PEX_CLI_URL_TEMPLATE"].removeprefix("file://")).read_bytes()
     version = variables["PANTS_PEX_CLI_VERSION"]
     known = json.loads(variables["PANTS_PEX_CLI_KNOWN_VERSIONS"])
     assert f"{version}|linux_x86_64|{hashlib.sha256(pex).hexdigest()}|{len(pex)}" in known
     searched = json.loads(variables["PANTS_PYTHON_BOOTSTRAP_SEARCH_PATH"])
     assert os.access(Path(searched[0], "python3.11"), os.X_OK)
+    assert "<PATH>" in searched
     assert "PANTS_PYTHON_INTERPRETER_CONSTRAINTS" not in variables
 
 
@@ -145,7 +144,7 @@ def test_another_python_is_asked_for_with_a_plus(machine: Machine) -> None:
     assert arguments == ["test", "::"]
     constraints = json.loads(variables["PANTS_PYTHON_INTERPRETER_CONSTRAINTS"])
     assert constraints == [f"CPython=={version}.*"]
-    assert {f"bin/python{version}", "bin/python3.11"} <= set_up(machine)
+    assert {f"python{version}", "python3.11"} <= set_up(machine)
 
 
 def test_a_python_that_nobody_has_is_an_error_that_names_it(machine: Machine) -> None:
@@ -202,7 +201,7 @@ def test_what_is_half_made_is_made_again(machine: Machine) -> None:
     pex.with_name(pex.name + ".ready").unlink()
     pex.write_bytes(whole[:1000])
     # And as where a Python was removed.
-    link = machine.cache / "bin" / "python3.11"
+    link = machine.cache / "python3.11"
     link.unlink()
     link.symlink_to(machine.home / "gone")
     status, printed = machine.pants("--no-pantsd", "--version")
