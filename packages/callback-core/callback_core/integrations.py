@@ -83,8 +83,8 @@ def _named(names: list[str]) -> list[type[Any]]:
         if name not in found:
             raise ValueError(
                 f"report_to names {name!r}, which is not installed. Installed: "
-                f"{', '.join(sorted(found)) or 'none'}. Where pip installs it: pip install "
-                f"{_DISTRIBUTIONS.get(name, f'callback-{name}')}"
+                f"{', '.join(sorted(found)) or 'none'}. In an environment that pip manages, "
+                f"install it with: pip install {_DISTRIBUTIONS.get(name, f'callback-{name}')}"
             )
     return [found[name].load() for name in dict.fromkeys(names)]
 
