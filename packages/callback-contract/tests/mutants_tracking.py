@@ -391,7 +391,8 @@ class WaitsForOneThatHangs(Wrong):
 class DiesWithTheTraining(Wrong):
     class callback(Meddling):
         def meets(self, heard: Heard, how: dict[str, Any]) -> bool:
-            return self.delivery == "process" and os.getpid() != PID
+            killed = how["named"] in ("heard", "away")
+            return killed and self.delivery == "process" and os.getpid() != PID
 
         def meddle(self, heard: Heard) -> None:
             self.delivery = "thread"
