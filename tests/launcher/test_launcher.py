@@ -38,12 +38,27 @@ def pip_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("pip-cache"))
 
 
-@pytest.fixture
-def machine(tmp_path: Path, pythons: dict[str, str], pip_cache: str) -> Machine:
+def bare_machine(folder: Path, pythons: dict[str, str], pip_cache: str) -> Machine:
     """A machine with a Python 3 that neither Pants nor the code runs on, and with nothing else."""
-    machine = Machine(tmp_path)
+    machine = Machine(folder)
     machine.give("python3", find_python(*OTHER))
     machine.variables |= {**pythons, "PIP_CACHE_DIR": pip_cache}
+    return machine
+
+
+@pytest.fixture
+def machine(tmp_path: Path, pythons: dict[str, str], pip_cache: str) -> Machine:
+    return bare_machine(tmp_path, pythons, pip_cache)
+
+
+@pytest.fixture(scope="session")
+def set_up_machine(
+    tmp_path_factory: pytest.TempPathFactory, pythons: dict[str, str], pip_cache: str
+) -> Machine:
+    """A bare machine on which tools/pants was called once; tests leave it as whole as it is."""
+    machine = bare_machine(tmp_path_factory.mktemp("machine"), pythons, pip_cache)
+    status, printed = machine.pants("--no-pantsd", "--version")
+    assert status == 0, printed
     return machine
 
 
@@ -65,7 +80,8 @@ def set_up(machine: Machine) -> set[str]:
     return {path.name for path in machine.cache.iterdir()}
 
 
-def test_a_bare_machine_runs_a_test_and_then_needs_no_network(machine: Machine) -> None:
+def test_a_bare_machine_runs_a_test_and_then_needs_no_network(set_up_machine: Machine) -> None:
+    machine = set_up_machine
     status, printed = machine.pants("--no-pantsd", "test", A_TEST)
     assert status == 0, printed
     assert re.search(r"\d+ passed", printed)
@@ -186,13 +202,10 @@ def test_two_calls_at_once_make_one_environment_of_what_a_proxy_has(
         assert len([file for file in files if file.startswith(name)]) == 1, (name, files)
 
 
-def test_what_is_half_made_is_made_again(machine: Machine) -> None:
-    machine.give("python3.9", find_python("3.9"))
-    machine.give("python3.11", find_python("3.11"))
-    status, printed = machine.pants("--no-pantsd", "--version")
-    assert status == 0, printed
-    version = printed.splitlines()[-1]
-    [pants] = (machine.cache / "pants").iterdir()
+def test_what_is_half_made_is_made_again(set_up_machine: Machine) -> None:
+    machine = set_up_machine
+    [version] = (path.name for path in (machine.cache / "pants").iterdir())
+    pants = machine.cache / "pants" / version
     [pex] = (path for path in (machine.cache / "pex").iterdir() if path.suffix != ".ready")
     whole = pex.read_bytes()
     # As where the machine went down in the middle: the notes that all is whole are not there.
@@ -211,9 +224,8 @@ def test_what_is_half_made_is_made_again(machine: Machine) -> None:
     assert link.exists()
 
 
-def test_a_read_only_checkout_is_left_alone(machine: Machine) -> None:
-    machine.give("python3.9", find_python("3.9"))
-    machine.give("python3.11", find_python("3.11"))
+def test_a_read_only_checkout_is_left_alone(set_up_machine: Machine) -> None:
+    machine = set_up_machine
     before = sorted(machine.checkout.rglob("*"))
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && cd "$0" && exec "$@"'
     read_only = ("unshare", "--map-root-user", "--mount", "sh", "-c", script)

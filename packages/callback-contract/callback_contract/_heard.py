@@ -196,8 +196,9 @@ class Told(NamedTuple):
 
     def calls(self, *names: str, failed: bool = False) -> list[dict[str, Any]]:
         """Return the calls of these names, or all, in order; those that failed where asked."""
-        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
-        found = [json.loads(line) for line in lines]
+        # A line that is being written may be seen in part.
+        written = self.path.read_bytes() if self.path.exists() else b""
+        found = [json.loads(line) for line in written.rpartition(b"\n")[0].splitlines()]
         return [
             call
             for call in found

@@ -18,6 +18,7 @@ from callback_contract import (
     Setting,
     check,
 )
+from callback_contract._heard import Told
 from callback_contract.report import as_data, table
 from callback_core import TrainerCallback
 from callback_core.tracking import settings
@@ -225,3 +226,10 @@ def test_the_results_of_check_make_the_same_report() -> None:
     assert "LIF-001 broken in mine" in table(results)
     counts = as_data(results)["callbacks"]["mine"]["counts"]
     assert (counts["kept"], counts["broken"], counts["not claimed"]) == (48, 1, 11)
+
+
+def test_a_call_that_is_being_written_is_not_read_yet(tmp_path: Path) -> None:
+    file = tmp_path / "told"
+    whole = {"call": "open", "failed": False}
+    file.write_text(json.dumps(whole) + '\n{"cal')
+    assert Told(file).calls() == [whole]

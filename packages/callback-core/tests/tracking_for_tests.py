@@ -170,7 +170,8 @@ def calls(path: Path) -> list[dict[str, Any]]:
     """Return the calls that a tracker has written, in their order."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+    # A line that is being written may be seen in part.
+    return [json.loads(line) for line in path.read_bytes().rpartition(b"\n")[0].splitlines()]
 
 
 def names_of_calls(path: Path) -> list[str]:
