@@ -26,7 +26,7 @@ class Environment:
     def install(self, *what: str, constraints: Path | None = None) -> None:
         """Install with pip, with no other versions than a file of pins has."""
         command = [str(self.python), "-m", "pip", "install", "--quiet", *torch_index()]
-        command += ["--disable-pip-version-check"]
+        command += ["--disable-pip-version-check", "--no-compile"]  # it is compiled as it is used
         if constraints is not None:
             command += ["--constraint", str(constraints)]
         subprocess.run([*command, *what], check=True)

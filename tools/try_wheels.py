@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -78,6 +79,16 @@ def pin(name: str) -> str:
     return next(one for one in pins if one.startswith(f"{name}=="))
 
 
+def try_group(trackers: Sequence[TrackerPackage], together: bool) -> list[str]:
+    """Try trackers, and print and return what is wrong."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        problems = try_together(trackers, folder) if together else try_alone(trackers[0], folder)
+    names = " ".join(tracker.name for tracker in trackers)
+    print(f"try_wheels: {names}: {'; '.join(problems) or 'in order'}", flush=True)
+    return problems
+
+
 def main() -> None:
     """Try what the command line asks for, and exit with 1 where something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -87,18 +98,10 @@ def main() -> None:
     if unknown := sorted(set(options.trackers) - TRACKERS.keys()):
         parser.error(f"no tracker {', '.join(unknown)}; there are {', '.join(TRACKERS)}")
     chosen = [TRACKERS[name] for name in options.trackers or TRACKERS]
-    failed = False
-    for group in [chosen] if options.together else [[tracker] for tracker in chosen]:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            tried = (
-                try_together(group, Path(folder))
-                if options.together
-                else try_alone(group[0], Path(folder))
-            )
-        names = " ".join(tracker.name for tracker in group)
-        print(f"try_wheels: {names}: {'; '.join(tried) or 'in order'}", flush=True)
-        failed |= bool(tried)
-    sys.exit(failed)
+    groups = [chosen] if options.together else [[tracker] for tracker in chosen]
+    with ThreadPoolExecutor(2) as pool:
+        tried = list(pool.map(lambda group: try_group(group, options.together), groups))
+    sys.exit(any(tried))
 
 
 if __name__ == "__main__":
