@@ -42,8 +42,8 @@ NO_TORCH_INDEX = (
 
 FIRST_CALLS = (
     "Pants installs what a goal needs on its first call: a minute for most, more for torch and "
-    "the trackers. The first `test ::` takes about twenty minutes on two cores; later ones run only "
-    "what has changed"
+    "the trackers. The first `test ::` takes about twenty minutes on two cores; later ones run "
+    "only what has changed"
 )
 
 
