@@ -25,7 +25,7 @@ STAND_IN = """\
 printf '%s\\n' "$@" >"$HOME/arguments"
 env >"$HOME/variables"
 """
-"""The official launcher, for how it is called: the real one downloads from where no index is."""
+"""Stands in for the official launcher, which would download Pants. It records how it is called."""
 
 
 @pytest.fixture(scope="session")

@@ -205,7 +205,7 @@ def test_a_service_that_is_away_delays_no_training_and_gets_all_of_it_later(
         took = time.monotonic() - begun
     finally:
         workspace.mode = "ok"
-    assert took < 200  # of which a second is waited for
+    assert took < 200  # it waits a second
     assert made.state.global_step == 12
     done = replay(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr

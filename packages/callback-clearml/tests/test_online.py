@@ -320,7 +320,7 @@ def test_a_server_that_never_answers_holds_neither_the_training_nor_the_exit(
     done = run_python("-c", SILENT, str(tmp_path / "out"), delivery)
     steps, trained, ended = map(float, done.stdout.splitlines()[-1].split())
     assert (done.returncode, steps) == (0, 12)
-    assert trained < 200  # of which two are those of the limit, and the rest the machine's
+    assert trained < 200  # the limit is two seconds; a busy machine takes the rest
     assert time.monotonic() - ended < 200
     assert done.stderr.count("Training was not affected") == 1
 

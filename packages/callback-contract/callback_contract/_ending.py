@@ -55,7 +55,7 @@ def process_put_back() -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(FileNotFoundError):  # a rule that begins anew deletes it, where it is below
+        with suppress(FileNotFoundError):  # some rules delete the directory they work in
             os.chdir(at)
         if os.environ != variables:
             os.environ.clear()

@@ -25,7 +25,7 @@ from callback_contract._heard import Heard
 
 
 def of_the_reference(mutants: Iterable[Mutant]) -> list[Mutant]:
-    """Return those of which it can be told where they differ from the whole reference."""
+    """Return the mutants of the whole reference: only these can be compared with it."""
     return [mutant for mutant in mutants if issubclass(mutant.suite, Whole)]
 
 

@@ -308,7 +308,7 @@ def test_a_dagshub_that_is_away_holds_nobody_up_and_is_delivered_to_later(
     if mode == "refused":
         dagshub.start()
     dagshub.mode = "ok"
-    assert took < 200  # of which two seconds are waited for
+    assert took < 200  # it waits two seconds
     done = replay(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     [run] = runs()

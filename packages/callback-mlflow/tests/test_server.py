@@ -71,7 +71,7 @@ def test_a_training_whose_server_is_away_is_not_held_up_and_is_delivered_later(
     kept: tuple[Path, Any, float], server: Runs
 ) -> None:
     output_dir, logged, took = kept
-    assert took < 200  # of which a second is waited for, and MLflow is imported meanwhile
+    assert took < 200  # it waits a second, and imports MLflow meanwhile
     done = replay(output_dir)
     assert done.returncode == 0, done.stdout + done.stderr
     [run] = server.runs("kept")

@@ -22,9 +22,9 @@ from callback_core.tracking import TrackerCallback
 _AWAY: Final = {"error": "ConnectionError"}
 
 CALL_LIMIT: Final = 1.0
-"""Seconds that a call may take in processes of which one gives up; after three times that, it does.
+"""Limit, in seconds, for a call in another process. That process gives up after three times that.
 
-A call of a `Heard` takes a thousandth of it, on a machine that is busy with nothing else.
+On an idle machine a call of a `Heard` takes a thousandth of it.
 """
 
 _MEND = "Let Tracker.settings return what makes the tracker elsewhere; leave the rest."

@@ -174,7 +174,7 @@ def a_point_that_always_fails_costs_only_itself(case: Case) -> None:
         training.step({"a": 0.5})
         in_time(lambda: told.points("train/a"))
         training.log({"b": 0.5})
-        in_time(lambda: len(told.calls("log_metrics", failed=True)) > 1)  # of which one is noted
+        in_time(lambda: len(told.calls("log_metrics", failed=True)) > 1)  # the first is noted
         training.end()
     why = "has not got 1 points (RuntimeError: log_metrics is to fail)"
     require(any(why in line for line in lines), f"of one with nothing behind it said {lines}")
@@ -390,7 +390,7 @@ def the_end_does_not_wait_for_one_that_is_not_configured(case: Case) -> None:
         begun = monotonic()
         training = trained(case, callback, *losses(0.5, 0.25))
         took = monotonic() - begun
-        training.fire("on_train_end")  # of which one was enough
+        training.fire("on_train_end")  # once more than needed
     require(took < HANGS, f"the end waited {took:.1f} s for what nobody has set")
     named = [line for line in lines if "has not got 4 points (NotConfigured: " in line]
     require(len(named) == 1, f"it said {lines}")
