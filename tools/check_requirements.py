@@ -54,11 +54,12 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
 def imported_distributions(source: Path) -> dict[str, str]:
     """Distributions that the modules under a folder import, each with a file that does.
 
-    What lies in the folder itself is imported by its own name, as tests import their helpers, or
-    is a part of the package that is the folder.
+    What lies in the folder is imported by its own name, as tests import their helpers, or is a
+    part of the package that is the folder.
     """
     paths = sorted(source.rglob("*.py"))
-    local = {source.name, *(path.stem for path in source.glob("*.py"))}
+    own = [path.relative_to(source) for path in paths]
+    local = {source.name, *(path.stem for path in own), *(path.parts[0] for path in own)}
     found = {}
     for path in paths:
         for module in imported_modules(ast.parse(path.read_text(encoding="utf-8"))):

@@ -3,24 +3,24 @@
 import re
 from collections.abc import Iterator
 
-from callback_contract import CAPABILITIES, GROUPS, RULES, Rule
+from callback_contract import CAPABILITIES, GROUPS, RULES, TRACKER_CAPABILITIES, Rule
 
 INTRODUCTION = """\
 # The contract of callbacks
 
-{count} rules that a training callback is checked against, and what each is good for. Their ids
-never change. [How to check a callback of yours](contract-for-yours.md) takes fewer than 15 lines.
+{count} rules for training callbacks, and why each is there. Their ids never change.
+[Check a callback of yours](contract-for-yours.md) tells how to run them.
 
 This page is made from the rules: `tools/pants run tools/contract_docs.py > docs/contract.md`.
 
-A rule is run where the callback has the capabilities that it *needs*. A rule *of trackers* looks
-into the store that a tracker writes to, and is run by `TrackerContract` only. *Since* is the
-version of the contract that it came with: a callback that says `contract = (1, 0)` is not checked
-against rules that came later.
+A rule runs if the callback claims the capabilities that it *needs*. A rule *unless* a capability
+runs if the callback does not claim that one. A rule *of trackers* looks into the store of a
+tracker, and runs for a `TrackerContract` only. *Since* is the first version of the contract that
+has the rule: it does not run for a callback with an older `contract`.
 
 ## Capabilities
 
-| capability | a callback that has it |
+| capability | a callback that claims it |
 |---|---|
 """
 
@@ -35,7 +35,8 @@ def page() -> str:
 def lines() -> Iterator[str]:
     """Yield the lines of the page."""
     yield INTRODUCTION.format(count=len(RULES)).rstrip("\n")
-    yield from (f"| `{name}` | {what} |" for name, what in CAPABILITIES.items())
+    capabilities = {**CAPABILITIES, **TRACKER_CAPABILITIES}
+    yield from (f"| `{name}` | {what} |" for name, what in capabilities.items())
     by_id = sorted(RULES.values(), key=lambda rule: rule.id)
     for letters, group in GROUPS.items():
         yield from ("", f"## {letters}: {group}")
@@ -54,6 +55,8 @@ def section(rule: Rule) -> Iterator[str]:
         applies.append("of trackers")
     if rule.needs:
         applies.append("needs " + ", ".join(f"`{name}`" for name in sorted(rule.needs)))
+    if rule.unless:
+        applies.append(f"unless `{rule.unless}`")
     yield f"- {'; '.join(applies).capitalize()}."
 
 

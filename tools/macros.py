@@ -50,11 +50,12 @@ PUBLIC = (
 THIRD_PARTY = ("//3rdparty/**",)
 
 
-def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY)):
+def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=()):
     """The targets of packages/<dist>: its sources, its metadata, its wheel and sdist, and its tests.
 
     resolves: where its sources can be used. Its tests run in the first.
     may_import: what its sources may import beside each other, as rules of Pants' visibility backend.
+    data: modules below tests/ that are what tests look at, not code of ours, as globs.
     """
     module = dist.replace("-", "_")
     home = resolves[0]
@@ -92,7 +93,7 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY)):
 
     # Not only what a test imports: some run the package, or the core's replay, in a process of its own.
     core = f"packages/callback-core:lib@resolve={home}"
-    tests("tests", resolve=home, dependencies=[lib, core])
+    tests("tests", resolve=home, dependencies=[lib, core], data=data)
 
     own = f"//packages/{dist}"
     __dependencies_rules__(
@@ -102,15 +103,18 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY)):
     )
 
 
-def tests(folder="", *, resolve, dependencies=()):
+def tests(folder="", *, resolve, dependencies=(), data=()):
     """The tests in a folder: test_*.py, what they import (conftest.py, helpers), and files that they read.
 
     folder: one below that of the BUILD file, with all that is below it; without it, the BUILD file's own, alone.
+    data: modules that are what tests look at, not code of ours, as globs.
     """
     at = f"{folder}/**/" if folder else ""
-    shared = dict(
-        resolve=resolve, dependencies=[":test_data", *everything_in(resolve), *dependencies]
-    )
+    needed = [":test_data", *([":modules_as_data"] if data else [])]
+    shared = dict(resolve=resolve, dependencies=[*needed, *everything_in(resolve), *dependencies])
     python_tests(name="tests", sources=[f"{at}test_*.py"], **shared)
-    python_test_utils(name="test_utils", sources=[f"{at}*.py", f"!{at}test_*.py"], **shared)
+    others = [f"!{glob}" for glob in (f"{at}test_*.py", *data)]
+    python_test_utils(name="test_utils", sources=[f"{at}*.py", *others], **shared)
     files(name="test_data", sources=[f"{at}*", f"!{at}*.py", f"!{at}BUILD"])
+    if data:
+        files(name="modules_as_data", sources=[*data])

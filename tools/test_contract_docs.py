@@ -5,7 +5,7 @@ from pathlib import Path
 
 from contract_docs import linked, page
 
-from callback_contract import CAPABILITIES, RULES
+from callback_contract import CAPABILITIES, RULES, TRACKER_CAPABILITIES
 
 PAGE = Path(__file__).parents[1] / "docs" / "contract.md"
 
@@ -16,7 +16,7 @@ def test_the_page_is_current() -> None:
 
 def test_it_has_every_rule_once_and_every_capability() -> None:
     assert sorted(re.findall(r"^### (\S+)$", page(), re.M)) == sorted(RULES)
-    assert all(f"| `{name}` |" in page() for name in CAPABILITIES)
+    assert all(f"| `{name}` |" in page() for name in {**CAPABILITIES, **TRACKER_CAPABILITIES})
 
 
 def test_threads_are_linked() -> None:

@@ -34,8 +34,8 @@ from transformers_callbacks import PACKAGES, PEERS, VERSION, Peer, asked, extend
 
 from callback_contract import RULES, ContractViolation, Rule
 from callback_contract._suite import keep
-from callback_contract._watching import silence
-from callback_contract.rules.imports import missing
+from callback_contract._process import silence
+from callback_contract._python import missing
 
 LIMIT: Final = 90.0
 """Seconds that a rule has."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from callback_contract import RULES, CallbackContract, RecordedRun, Rule, TrackerContract
-from callback_contract._case import Arguments
+from callback_contract._training import Arguments
 
 VERSION: Final = "5.23.0"
 PACKAGES: Final = Path(__file__).resolve().parents[2] / "packages"
@@ -52,8 +52,7 @@ class Peer(CallbackContract):
     """
 
     __test__ = False
-    contract = (1, 1)
-    expect = ""
+    contract = (2, 0)
     home: ClassVar[str] = "transformers.trainer_callback"
     packages: ClassVar[tuple[str, ...]] = ()
     reader: ClassVar[str] = ""

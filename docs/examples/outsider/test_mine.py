@@ -3,9 +3,8 @@ from mine import LossLog
 
 
 class TestLossLog(CallbackContract):
-    contract = (1, 0)
+    contract = (2, 0)
     capabilities = {"state"}
-    expect = "55 run, 5 not claimed, 0 deviates"
 
     def make(self, output_dir):
         return LossLog()

@@ -100,9 +100,9 @@ class ClearMLServer(StandIn):
         return found
 
     def contents(self, model: str) -> list[str]:
-        """Return what was packed into the file of an output model."""
-        [packed] = (data for name, data in self.files.items() if name.endswith(f"/{model}.zip"))
-        return zipfile.ZipFile(io.BytesIO(packed)).namelist()
+        """Return what was packed into the files of output models of that name."""
+        packed = [data for name, data in self.files.items() if name.endswith(f"/{model}.zip")]
+        return [file for data in packed for file in zipfile.ZipFile(io.BytesIO(data)).namelist()]
 
     def answer(self, request: Request) -> Answer:
         endpoint = _endpoint(request)

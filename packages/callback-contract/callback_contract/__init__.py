@@ -1,11 +1,19 @@
-"""The contract of training callbacks: rules with stable ids, which anyone's callback can pass."""
+"""The contract of training callbacks: rules with stable ids that anyone's callback can pass."""
 
 from typing import TYPE_CHECKING
 
+from callback_contract._registry import GROUPS, RULES, ContractViolation, Rule
 from callback_contract._result import Outcome, Result
-from callback_contract._rule import GROUPS, RULES, ContractViolation, Rule
-from callback_contract._subject import CAPABILITIES, Deviation, RecordedRun, Setting, Subject
+from callback_contract._subject import (
+    CAPABILITIES,
+    TRACKER_CAPABILITIES,
+    Deviation,
+    RecordedRun,
+    Setting,
+    Subject,
+)
 from callback_contract._suite import CallbackContract, TrackerContract, check
+from callback_contract._training import Training
 
 if TYPE_CHECKING:
     # The entry point for pytest names it, so it has to be where the rest is: Pants takes along
@@ -16,6 +24,7 @@ __all__ = [
     "CAPABILITIES",
     "GROUPS",
     "RULES",
+    "TRACKER_CAPABILITIES",
     "CallbackContract",
     "ContractViolation",
     "Deviation",
@@ -26,5 +35,6 @@ __all__ = [
     "Setting",
     "Subject",
     "TrackerContract",
+    "Training",
     "check",
 ]

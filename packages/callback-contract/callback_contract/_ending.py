@@ -1,69 +1,65 @@
-"""The end of a rule: nothing that it has begun or changed in the process reaches the next."""
+"""The end of a rule: it takes no longer than it may, and nothing of it reaches the next."""
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
-import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 from callback_core.tracking import TrackerCallback
 
 _PATIENCE: Final = 5.0
-"""Seconds for the deliveries of a rule to end. One may be in a call of an SDK for minutes."""
+"""Seconds in which the deliveries of a rule may end. One may be inside a call of an SDK."""
 
 _OF_EARLIER_RULES: Final[WeakSet[threading.Thread]] = WeakSet()
 
 
+class RuleTookTooLong(BaseException):
+    """A rule has used up its time. No `except Exception` of a callback catches this."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `RuleTookTooLong` in the block after so many seconds.
+
+    Only the main thread of a system with alarms can be interrupted; elsewhere nothing limits it.
+    """
+    limited = hasattr(signal, "setitimer") and (
+        threading.current_thread() is threading.main_thread()
+    )
+    if not limited:
+        yield
+        return
+
+    def raise_it(*_: Any) -> None:
+        raise RuleTookTooLong
+
+    before = signal.signal(signal.SIGALRM, raise_it)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5.0)  # again, if a `finally` hangs as well
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def is_of_an_earlier_rule(thread: threading.Thread) -> bool:
-    """Return whether it is a delivery that an earlier rule began, and that is in a call still."""
+    """Return whether a delivery of an earlier rule, still inside a call, runs in this thread."""
     return thread in _OF_EARLIER_RULES
 
 
-def deliveries() -> list[threading.Thread]:
-    """Return the threads of this rule that deliver."""
-    named = (t for t in threading.enumerate() if t.name.startswith("deliver to "))
-    return [thread for thread in named if not is_of_an_earlier_rule(thread)]
-
-
 def end_trainings(callbacks: Iterable[object]) -> None:
-    """End the trainings that callbacks of trackers take part in, and wait for their deliveries."""
+    """End the trainings of trackers' callbacks, and wait for their deliveries."""
     for callback in callbacks:
         if isinstance(callback, TrackerCallback):
             callback.end("failed")
     deadline = monotonic() + _PATIENCE
-    for thread in deliveries():
-        thread.join(max(0.0, deadline - monotonic()))
-        if thread.is_alive():
-            _OF_EARLIER_RULES.add(thread)
-
-
-@contextmanager
-def process_put_back() -> Iterator[None]:
-    """Put back what the block changes of what all code of a process shares."""
-    root = logging.getLogger()
-    variables, at = dict(os.environ), os.getcwd()
-    handlers, level = [*root.handlers], root.level
-    hooks = sys.excepthook, threading.excepthook
-    signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    try:
-        yield
-    finally:
-        with suppress(FileNotFoundError):  # some rules delete the directory they work in
-            os.chdir(at)
-        if os.environ != variables:
-            os.environ.clear()
-            os.environ.update(variables)
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        sys.excepthook, threading.excepthook = hooks
-        if threading.current_thread() is threading.main_thread():
-            for number, was in signals.items():
-                if was is not None and signal.getsignal(number) is not was:
-                    signal.signal(number, was)
+    for thread in threading.enumerate():
+        if thread.name.startswith("deliver to ") and not is_of_an_earlier_rule(thread):
+            thread.join(max(0.0, deadline - monotonic()))
+            if thread.is_alive():
+                _OF_EARLIER_RULES.add(thread)

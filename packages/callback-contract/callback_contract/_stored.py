@@ -1,4 +1,4 @@
-"""What the rules for trackers ask: what the store holds, and what was said meanwhile."""
+"""What the rules for trackers ask: what the store holds, and which warnings came meanwhile."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._ending import is_of_an_earlier_rule
-from callback_contract._rule import require
+from callback_contract._registry import ContractViolation, require, rule
+from callback_contract._subject import RecordedRun
+from callback_contract._training import Training
 
-PRECISION: Final = 1e-6
-"""How exact a store has to keep a value: as one of 32 bits."""
+tracker_rule = partial(rule, of_trackers=True)
+"""`rule`, for what only trackers are asked."""
+
+LOSSES: Final = (0.1 + 1 / 3, 2e-5, 123456.789, -1e-12, 7 / 9, 0.05)
+"""Losses of a training in turn: none is the same once it is rounded."""
 
 
 class Stored:
@@ -25,67 +30,137 @@ class Stored:
 
     Attributes:
         runs: The runs, oldest first.
-        parameters: The parameters of all runs as strings.
+        parameters: The parameters of all runs, as strings.
     """
 
     def __init__(self, case: Case) -> None:
         self.runs = case.runs()
         self.parameters = {n: str(v) for run in self.runs for n, v in run.parameters.items()}
+        self._case = case
         self._stored_name = case.subject.stored_name
 
     def points(self, name: str) -> list[tuple[int, float]]:
-        """Return the points of what was logged as `name`, in whichever run."""
+        """Return the points that were logged as `name`, of all runs."""
         title = self._stored_name(name)
-        return [point for run in self.runs for point in run.points.get(title, ())]
+        return [(at, v) for run in self.runs for at, v in run.points.get(title, ())]
 
     def text(self, name: str) -> list[tuple[int, str]]:
-        """Return the strings that were logged as `name`, in whichever run."""
+        """Return the strings that were logged as `name`, of all runs."""
         title = self._stored_name(name)
-        return [point for run in self.runs for point in run.text.get(title, ())]
+        return [(at, v) for run in self.runs for at, v in run.text.get(title, ())]
 
     def has(self, name: str, step: int, value: float) -> bool:
-        """Return whether `value` is stored, of what was logged as `name` at `step`."""
+        """Return whether `value`, logged as `name` at `step`, is stored."""
         return any(at == step and same(value, kept) for at, kept in self.points(name))
 
-    def has_under_any_name(self, step: int, value: float) -> bool:
-        """Return whether `value` is stored at `step`, whatever it is called."""
-        every = (point for run in self.runs for points in run.points.values() for point in points)
-        return any(at == step and same(value, kept) for at, kept in every)
+    def in_summary(self, name: str, value: float) -> bool:
+        """Return whether a run has `value`, logged as `name`, among what it has one of."""
+        ends = (name, name.removeprefix("train_"), self._stored_name(name))
+        return any(
+            title.endswith(ends) and same(value, kept)
+            for run in self.runs
+            for title, kept in run.summary.items()
+        )
+
+    def of(self, run: RecordedRun, name: str) -> list[tuple[int, float]]:
+        """Return the points of one run that were logged as `name`."""
+        return list(run.points.get(self._stored_name(name), ()))
+
+    def names_at(self, step: int, value: float) -> list[str]:
+        """Return the names under which `value` is stored at `step`."""
+        return [
+            name
+            for run in self.runs
+            for name, points in run.points.items()
+            if any(at == step and same(value, kept) for at, kept in points)
+        ]
 
     def parameter(self, name: str) -> str | None:
-        """Return a parameter as a string, `None` where it is not there.
+        """Return a parameter as a string, `None` if it is not there.
 
-        The store may have put something before its name: `args/learning_rate`.
+        The store may put something before its name: `args/learning_rate`.
         """
-        if name in self.parameters:
-            return self.parameters[name]
-        ends = (f"/{name}", f".{name}", f"|{name}")
-        return next((v for n, v in self.parameters.items() if n.endswith(ends)), None)
+        return parameter_of(self.parameters, name)
+
+    def require(self, name: str, step: int, value: float) -> None:
+        """Raise `ContractViolation` unless `value` is stored at `step`."""
+        if self.has(name, step, value):
+            return
+        title, others = self._stored_name(name), self.names_at(step, value)
+        if not self.points(name) and others:
+            author = type(self._case.subject).__name__
+            raise ContractViolation(
+                f"{name!r} is stored as {others[0]!r}, where {title!r} was looked for: "
+                f"{author} needs the hook `stored_name`",
+                cause=f"{author} needs the hook `stored_name`",
+            )
+        found = self.points(name)
+        names = sorted({name for run in self.runs for name in run.points})
+        rounded = any(at == step and _is_near(value, kept) for at, kept in found)
+        cause = "it rounds what it stores" if rounded else None
+        raise ContractViolation(
+            f"{name}={value!r} was logged at step {step}; as {title!r} the store of "
+            f"{len(self.runs)} runs has {found[:12] or 'nothing'}, and it has the names "
+            f"{names[:12]}",
+            cause if names else "its store holds no points",
+        )
+
+    def require_losses(self, *losses: float, first: int = 1) -> None:
+        """Require that these losses are stored, of the steps from `first` on."""
+        for step, loss in enumerate(losses, first):
+            self.require("loss", step, loss)
+
+    def require_all_of(self, training: Training) -> None:
+        """Require that all is stored that `training` has logged, as points or in a summary."""
+        for log in training.state.log_history:
+            for name, value in log.items():
+                if name not in ("epoch", "step") and not self.in_summary(name, value):
+                    self.require(name, log["step"], value)
+
+    def require_once(self, *names: str) -> None:
+        """Require that no run has two points of a step among those logged under these names."""
+        for name in names:
+            for run in self.runs:
+                steps = [step for step, _ in self.of(run, name)]
+                twice = sorted({step for step in steps if steps.count(step) > 1})
+                require(
+                    not twice,
+                    f"{name!r} was logged once at each step, and is stored more than once at the "
+                    f"steps {twice[:8]}: {self.of(run, name)[:12]}",
+                )
 
 
-def same(value: float, kept: float) -> bool:
-    """Return whether a store has kept `value` exactly enough."""
+def parameter_of(parameters: Mapping[str, Any], name: str) -> str | None:
+    """Return a parameter as a string; the store may put something before its name."""
+    if name in parameters:
+        return str(parameters[name])
+    ends = (f"/{name}", f".{name}", f"|{name}")
+    return next((str(v) for n, v in parameters.items() if n.endswith(ends)), None)
+
+
+def same(value: float, kept: Any) -> bool:
+    """Return whether a store has kept `value`, as exactly as 32 bits do."""
+    try:
+        number = float(kept)
+    except (TypeError, ValueError, OverflowError):
+        return False
     if math.isnan(value):
-        return math.isnan(kept)
-    return math.isclose(value, kept, rel_tol=PRECISION)
+        return math.isnan(number)
+    if math.isinf(value) or value == 0:
+        return number == value
+    return math.isclose(value, number, rel_tol=1e-6)
 
 
-def require_stored(case: Case, name: str, step: int, value: float) -> None:
-    """Say that the rule is broken unless `value` was stored at `step`."""
-    stored = Stored(case)
-    require(
-        stored.has(name, step, value),
-        f"{name!r} was {value!r} at step {step}, and the store has {stored.points(name)}",
-    )
-
-
-def comes_true(case: Case, holds: Callable[[], object]) -> bool:
-    """Return whether something holds by the time that the subject's patience ends."""
-    return in_time(holds, case.subject.patience)
+def _is_near(value: float, kept: Any) -> bool:
+    """Return whether `kept` is what rounding to some digits makes of `value`."""
+    try:
+        return abs(float(kept) - value) <= 0.01 * max(1.0, abs(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def in_time(holds: Callable[[], object], seconds: float = 60.0) -> bool:
-    """Return whether something holds within so many seconds, many more than it takes."""
+    """Return whether something holds within so many seconds."""
     deadline = monotonic() + seconds
     while not holds():
         if monotonic() > deadline:
@@ -94,29 +169,22 @@ def in_time(holds: Callable[[], object], seconds: float = 60.0) -> bool:
     return True
 
 
-@contextmanager
-def once(holds: Callable[[], object], there: Path) -> Iterator[None]:
-    """Make the file `there` as soon as something holds, or the block is over."""
-    over = threading.Event()
+def comes_true(case: Case, holds: Callable[[], object]) -> bool:
+    """Return whether something holds within the time in which the store has what was logged."""
+    return in_time(holds, case.subject.stored_within)
 
-    def wait() -> None:
-        in_time(lambda: holds() or over.is_set())
-        there.touch()
 
-    thread = threading.Thread(target=wait)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def require_in_time(case: Case, name: str, step: int, value: float) -> None:
+    """Wait for a value that is logged when no training runs, and require that it is stored."""
+    comes_true(case, lambda: Stored(case).has(name, step, value))
+    Stored(case).require(name, step, value)
 
 
 @contextmanager
-def said() -> Iterator[list[str]]:
-    """Collect the warnings of the block: of all loggers, also those that tell no other.
+def warned() -> Iterator[list[str]]:
+    """Collect the warnings of the block: of all loggers, and those of Python.
 
-    What a delivery of an earlier rule warns of, which is in a call of its SDK still, is not heard.
+    A delivery of an earlier rule that is still inside a call is not heard.
     """
     lines: list[str] = []
     made_by = logging.getLogRecordFactory()
@@ -139,3 +207,50 @@ def said() -> Iterator[list[str]]:
             yield lines
     finally:
         logging.setLogRecordFactory(made_by)
+
+
+def require_runs(case: Case, count: int, of: str) -> None:
+    """Raise `ContractViolation` unless the store holds so many runs."""
+    runs = case.runs()
+    require(len(runs) == count, f"the store holds {len(runs)} runs of {of}, not {count}")
+
+
+def losses(*values: float) -> list[dict[str, float]]:
+    """Return a log for each loss."""
+    return [{"loss": value} for value in values]
+
+
+def log_steps(training: Training, *logs: Mapping[str, Any]) -> None:
+    """Train a step for each log, in epochs of two steps."""
+    for values in logs:
+        if training.state.global_step % 2 == 0:
+            training.fire("on_epoch_begin")
+        training.step(values)
+        if training.state.global_step % 2 == 0:
+            training.fire("on_epoch_end")
+
+
+def trained(
+    case: Case, *logs: Mapping[str, Any], error: BaseException | None = None, **more: Any
+) -> Training:
+    """Train a step for each log, and end.
+
+    Args:
+        case: The case.
+        logs: What is logged at each step.
+        error: What ends the training.
+        more: Arguments of `Case.training`; `callback` is one that is not made for this training.
+    """
+    callback = more.pop("callback", None)
+    training = case.training(*([] if callback is None else [callback]), **more)
+    training.begin()
+    log_steps(training, *logs)
+    training.end(error)
+    return training
+
+
+def stored_of(case: Case, *logs: Mapping[str, Any], **more: Any) -> tuple[Stored, str]:
+    """Train as `trained` does; return what the store holds then, and the warnings, as a text."""
+    with warned() as lines:
+        trained(case, *logs, **more)
+    return Stored(case), "\n".join(lines)

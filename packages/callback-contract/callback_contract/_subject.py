@@ -1,47 +1,50 @@
-"""What a package tells the contract of its callback, and what its store holds afterwards."""
+"""What an author tells the contract about a callback, and what its store holds afterwards."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-if TYPE_CHECKING:
-    from callback_contract._case import Training
+from callback_contract._training import Training
 
 CAPABILITIES: Final = {
-    "steers": "asks the loop for something through the control",
+    "steers": "asks the loop for a log, an evaluation, a checkpoint or the end of an epoch",
     "stops": "asks for the end of a training before its last step",
-    "state": "keeps something in the checkpoint",
+    "reasons": 'says why it asks for the end: `control.request_stop("why")`',
+    "patience": "stops a training whose metric no longer improves; needs `make_patient`",
+    "alters": "changes the model, its gradients, the optimizer or the schedule on purpose",
+    "state": "keeps something in checkpoints",
     "prints": "writes to standard output, for a person",
-    "sdk": "needs a package that its own does not install, or imports only when it is used",
-    "resume": "goes on in its run when a training is resumed",
-    "rewinds": "forgets what a training logged that died, and that a resumed one has replaced",
+    "sdk": "sends through a package that its own does not install; needs `sdk`",
+    "settings": "reads settings from arguments and environment variables; needs `settings`",
+    "unreachable": "uses a service; needs `make_unreachable`",
+}
+"""What a callback may do. `CallbackContract.capabilities` names what an author's does."""
+
+TRACKER_CAPABILITIES: Final = {
+    "resume": "continues its run when a training is resumed",
+    "rewinds": "forgets what a killed training logged after the checkpoint",
+    "adopts": "logs into a run that the user has opened; needs `users_run`",
     "status": "keeps how a training ended",
     "parameters": "keeps the arguments of a training",
+    "redacts": "keeps secrets among arguments and logs out of the store",
     "non_finite": "keeps NaN and infinities",
     "text": "keeps strings that are logged",
     "files": "keeps checkpoints",
-    "unreachable": "can be made so that its service is not there",
-    "flow": "asks for what the strategies of the arguments say is due, and for the end",
-    "patience": "stops a training that gets no better; `make_patient` says how it is made",
-    "reasons": "tells by its control's requests why it stops, as this library's does",
-    "prints_logs": "prints each log as a line, in the form that this library has for people",
-    "bars": "shows in a terminal how far a training and its evaluations are",
-    "tracking": "is a `TrackerCallback`, with a journal that is delivered to its tracker",
-    "settings": "reads settings from arguments and environment variables; `settings` names them",
 }
-"""What a callback may be able to do; `Contract.capabilities` names those that it is."""
+"""What a tracker may do besides."""
 
 
 class Deviation(NamedTuple):
-    """A rule that a callback is known to break. It turns red once that is mended.
+    """A rule that a callback is known to break. Once it is mended, its test turns red.
 
     Attributes:
-        reason: Why.
-        issue: Where it is followed up.
+        reason: Why it breaks the rule.
+        issue: Where that is followed up.
     """
 
     reason: str
@@ -58,18 +61,18 @@ def _in_each_case(words: Sequence[str], meant: bool) -> list[tuple[str, bool]]:
 
 
 class Setting(NamedTuple):
-    """A setting of a callback, by its argument, an environment variable, or a default.
+    """A setting of a callback: a constructor's argument, an environment variable, or a default.
 
     Attributes:
-        argument: The constructor's argument, and the attribute that has the value that counts, of
-            the callback or of its tracker.
+        argument: The constructor's argument, and the attribute of the callback, or of its
+            `tracker`, that has the value in force.
         variable: The environment variable.
-        default: The value where nothing is said.
-        examples: What the variable may be, and the value that it means.
-        given: Values that the argument may be.
-        wrong: What the variable may not be.
-        wrong_given: What the argument may not be.
-        choices: What the message of what is wrong has to name.
+        default: The value if neither is given.
+        examples: Texts that the variable may have, each with the value that it means.
+        given: Values that the argument may have, each with the value that it means.
+        wrong: Texts that the variable must not have.
+        wrong_given: Values that the argument must not have.
+        choices: What the error for a wrong variable has to name.
     """
 
     argument: str
@@ -90,13 +93,13 @@ class Setting(NamedTuple):
         *,
         only_variable: bool = False,
     ) -> Setting:
-        """Return one that is on or off, in the forms that `settings.flag` of the core reads.
+        """Return a setting that is on or off, in the forms that the core's `settings.flag` reads.
 
         Args:
             argument: The constructor's argument.
             variable: The environment variable.
-            default: The value where nothing is said.
-            only_variable: Whether there is no such argument, but the attribute alone.
+            default: The value if neither is given.
+            only_variable: Whether there is no such argument, only the attribute.
         """
         return cls(
             argument,
@@ -117,98 +120,124 @@ class RecordedRun:
     Attributes:
         id: The tracker's own name of it.
         parameters: Arguments by name, as strings or as they are.
-        points: For each name, steps and values in the order in which the store has them.
-        text: The same of strings.
+        points: For each name, steps and values in the order of the store.
+        text: The same for strings.
         summary: Values that a run has one of.
         files: What was uploaded: paths below the run, with slashes.
-        status: `finished`, `failed`, `interrupted`, or `running` while it is open; `None` where the
+        status: `finished`, `failed`, `interrupted`, or `running` while it is open; `None` if the
             store keeps none.
     """
 
     id: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    points: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
-    text: Mapping[str, list[tuple[int, str]]] = field(default_factory=dict)
+    points: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    text: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
     summary: Mapping[str, float] = field(default_factory=dict)
-    files: frozenset[str] = frozenset()
+    files: frozenset[str] | set[str] | Sequence[str] = frozenset()
     status: str | None = None
 
 
+class MissingHook(NotImplementedError):
+    """A capability is claimed, and the hook that it needs is not there."""
+
+
 class Subject:
-    """What is checked: how to make the callback, and what it can do.
+    """A callback under test: how to make it, and what it does.
 
     Attributes:
-        capabilities: Those of `CAPABILITIES` that it has.
-        arguments: What the arguments of its trainings have to be, by their names.
-        module: The module that its users import; where it is not given, the one that has its class.
-        sdk: The module that it sends through, for example `wandb`; asked of those with an `sdk`.
-        flush_limit: Seconds that the end of training waits for a service that is not there: those
-            that `make_unreachable` makes its callback with. Few, so that the suite is quick.
-        patience: Seconds by which the store holds what was logged while no training went on, since
-            nothing ends that could wait for it.
-        settings: The settings that it reads; asked of those with `settings`.
+        capabilities: What it does, by the names of `CAPABILITIES` and `TRACKER_CAPABILITIES`.
+        arguments: What the arguments of its trainings must be, by name.
+        module: The module that its users import; by default that of its class.
+        sdk: The module that it sends through, such as `wandb`; needed for the capability `sdk`.
+        settings: The settings that it reads; needed for the capability `settings`.
+        secrets: Strings that must stand in no file and in no store, such as the key `make` uses.
+        flush_limit: Seconds that the end of a training may wait for a service that is away; few, so
+            that the rules are quick. `make_unreachable` makes its callback with it.
+        stored_within: Seconds within which the store holds what was logged when no training runs.
+        time_limit: Seconds after which a rule that hangs is ended. It then fails by its name.
     """
 
     capabilities: frozenset[str] | set[str] = frozenset()
     arguments: Mapping[str, Any] = MappingProxyType({})
     module: str | None = None
     sdk: str | None = None
-    flush_limit: float = 30.0
-    patience: float = 30.0
     settings: Sequence[Setting] = ()
+    secrets: Sequence[str] = ()
+    flush_limit: float = 1.0
+    stored_within: float = 30.0
+    time_limit: float = 120.0
 
     def make(self, output_dir: Path) -> Any:
-        """Return a new callback, for a training that writes to `output_dir`.
+        """Return a new callback. Two trackers for one directory send to one store."""
+        raise self._lacks("make", "a new callback")
 
-        Two for one directory send to one store.
+    def make_model(self) -> Any:
+        """Return the model to train: a module that takes a float tensor of shape (batch, 4).
+
+        `None`, the default, is a small one of the contract's own.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say how to make its callback.")
-
-    def make_unreachable(self, output_dir: Path) -> Any:
-        """Return one whose service is not there; asked of those that are `unreachable`."""
-        raise NotImplementedError(f"{type(self).__name__} must make one that is unreachable.")
+        return None
 
     def train_until_it_stops(self, training: Training) -> None:
-        """Train so that it asks for the end; asked of those that are able to (`stops`).
-
-        Here: twenty evaluations of which none is better than the first.
-        """
-        training.state.max_steps = 40
-        training.run(steps=40)
-
-    def make_with(self, output_dir: Path, **arguments: Any) -> Any:
-        """Return one that is made with these arguments; asked of those with `settings`."""
-        raise NotImplementedError(f"{type(self).__name__} must make one with these arguments.")
+        """Train until the callback asks for the end; by default by 20 equal evaluations."""
+        training.max_steps = 40
+        training.begin()
+        for _ in range(20):
+            training.step({"loss": 0.5})
+            training.evaluate({"eval_loss": 0.5, "eval_accuracy": 0.5})
+            if training.control.should_training_stop:
+                break
+        training.end()
 
     def make_patient(self, output_dir: Path, patience: int, threshold: float) -> Any:
-        """Return one that stops after so many evaluations without an improvement by so much.
+        """Return a callback that stops when `eval_loss` no longer improves.
 
-        Asked of those that have `patience`.
+        Args:
+            output_dir: The directory of the training.
+            patience: Evaluations in a row without an improvement.
+            threshold: What an improvement has to exceed.
         """
-        raise NotImplementedError(f"{type(self).__name__} must make one that has this patience.")
+        raise self._lacks("make_patient", "a callback with this patience")
+
+    def make_with(self, output_dir: Path, **arguments: Any) -> Any:
+        """Return a callback that is made with these arguments."""
+        raise self._lacks("make_with", "a callback that is made with the given arguments")
+
+    def make_unreachable(self, output_dir: Path) -> Any:
+        """Return a callback whose service is away."""
+        raise self._lacks("make_unreachable", "a callback whose service is away")
+
+    def deliver_later(self, output_dir: Path) -> None:
+        """Bring the service of `make_unreachable` back, and deliver what it has not received.
+
+        This default delivers by `callback_core.tracking.replay`; the service is yours to bring
+        back first.
+        """
+        from callback_core.tracking import replay
+
+        replay.main([str(output_dir)])
+
+    def users_run(self, output_dir: Path) -> AbstractContextManager[str]:
+        """Open a run as a user does, and yield its id. It stays open until the block ends."""
+        raise self._lacks("users_run", "a context manager that opens a run as a user does")
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
-        """Return the runs that the callbacks for `output_dir` have stored, oldest first.
+        """Return the runs in the store of `output_dir`, oldest first.
 
-        Asked of trackers. Read it as somebody else would: not with the code that wrote it.
+        Read it as somebody else would: not with the code that wrote it.
         """
-        raise NotImplementedError(f"{type(self).__name__} must read what its tracker stored.")
+        raise self._lacks("read", "what the tracker has stored")
 
     def stored_name(self, name: str) -> str:
         """Return what the store calls a value that is logged as `name`.
 
-        By default as transformers' trackers do: `loss` is `train/loss`, `eval_loss` `eval/loss`.
+        By default as transformers' trackers do: `train/loss` for `loss`, `eval/loss` for
+        `eval_loss`.
         """
         for split in ("eval", "test"):
             if name.startswith(f"{split}_"):
                 return f"{split}/{name[len(split) + 1 :]}"
         return f"train/{name}"
 
-    def deliver_later(self, output_dir: Path) -> None:
-        """Deliver what the service of `make_unreachable` has not got, now that it is there.
-
-        Bring the service back first. By default it is done by `callback_core.tracking.replay`.
-        """
-        from callback_core.tracking import replay
-
-        replay.main([str(output_dir)])
+    def _lacks(self, hook: str, what: str) -> MissingHook:
+        return MissingHook(f"{type(self).__name__} lacks the hook `{hook}`, which returns {what}")

@@ -1,4 +1,4 @@
-"""The base classes that a package's test subclasses: one test for each rule."""
+"""The base classes that a test of a callback subclasses: one test for each rule."""
 
 from __future__ import annotations
 
@@ -6,88 +6,85 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from callback_contract import rules as _rules  # noqa: F401  which registers them
 from callback_contract._case import Case
-from callback_contract._ending import process_put_back
-from callback_contract._result import Result, outcome_of
-from callback_contract._rule import RULES, ContractViolation, Rule, Version
-from callback_contract._subject import CAPABILITIES, Deviation, Subject
-from callback_contract._watching import silence
+from callback_contract._ending import RuleTookTooLong, time_limit
+from callback_contract._process import process_put_back, silence
+from callback_contract._registry import RULES, ContractViolation, DoesNotApply, Rule, Version
+from callback_contract._result import Outcome, Result
+from callback_contract._subject import CAPABILITIES, TRACKER_CAPABILITIES, Deviation, Subject
 
 if TYPE_CHECKING:
     import pytest
 
-_OURS = ("test_contract", "test_as_many_rules_ran_as_expected", "pytest_generate_tests")
-"""What checks, which a subclass may not have another of."""
+_OURS = ("test_contract", "pytest_generate_tests")
+"""The tests themselves, which a subclass must not replace."""
 
 
 class CallbackContract(Subject):
-    """Checks a callback against the contract, a test for each rule.
+    """Checks a callback against the contract, with one test for each rule.
 
     Subclass it in a test module, say how to `make` the callback, and pytest does the rest. A class
-    that is only there for others to be made of has `__test__ = False`.
+    that only serves as a base of others has `__test__ = False`.
 
     Attributes:
-        contract: The version of the contract that it is to pass: rules that came later are not run.
-        capabilities: What the callback can do, of `CAPABILITIES`. Rules that need another one are
-            not run, and counted.
-        deviations: Rules that it is known to break, by their ids.
-        expect: What the count must be, as `"31 run, 2 not claimed, 1 deviates"`: a rule that no
-            longer runs is noticed.
+        contract: The version of the contract that the callback passes. Newer rules do not run.
+        capabilities: What the callback does. Rules that need another capability are skipped.
+        not_claimed: All other capabilities, if given: a new one turns the test red then.
+        deviations: Rules that the callback is known to break, by id.
 
     Raises:
-        TypeError: When it is subclassed: an id, a capability or a version that does not exist, a
-            deviation without a reason or from a rule that is not run, or a test of the contract
-            that is overridden.
+        TypeError: A subclass names a rule, a capability or a version that does not exist, has a
+            deviation without a reason or from a rule that does not run, or replaces a test.
     """
 
     contract: ClassVar[Version]
     deviations: ClassVar[Mapping[str, Deviation]] = {}
-    expect: ClassVar[str]
+    not_claimed: ClassVar[Collection[str] | None] = None
     __test__: ClassVar[bool]
     _of_trackers: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse what would quietly check less than it seems to."""
+        """Refuse a class that checks less than it seems to."""
         super().__init_subclass__(**kwargs)
         if cls.__module__ == __name__:
             return
-        # pytest collects it whatever it is called; one that others are made of says `False` itself.
         if "__test__" not in vars(cls):
-            cls.__test__ = True
+            cls.__test__ = True  # pytest collects it whatever its name is
         if faults := list(_faults(cls)):
             raise TypeError(f"{cls.__name__}: {'; '.join(faults)}.")
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make a test of each rule. pytest calls this on test classes, without any plugin."""
+        """Make a test of each rule. pytest calls this on test classes without any plugin."""
         import pytest
 
-        if "rule" in metafunc.fixturenames:
-            parameters = []
-            for rule, fate in fates(type(self)):
-                marks = []
-                if fate == "deviates":
-                    deviation = self.deviations[rule.id]
-                    reason = f"{deviation.reason} {deviation.issue}".strip()
-                    marks.append(
-                        pytest.mark.xfail(strict=True, raises=ContractViolation, reason=reason)
-                    )
-                elif fate == "not claimed":
-                    missing = ", ".join(sorted(rule.needs - set(self.capabilities)))
-                    marks.append(pytest.mark.skip(reason=f"not claimed: {missing}"))
-                parameters.append(pytest.param(rule, id=rule.id, marks=marks))
-            metafunc.parametrize("rule", parameters)
+        if "rule" not in metafunc.fixturenames:
+            return
+        parameters = []
+        for planned in plan(type(self)):
+            marks = []
+            if planned.fate == "deviates":
+                deviation = self.deviations[planned.rule.id]
+                reason = f"{deviation.reason} {deviation.issue}".strip()
+                marks.append(
+                    pytest.mark.xfail(strict=True, raises=ContractViolation, reason=reason)
+                )
+            elif planned.fate == "not claimed":
+                marks.append(pytest.mark.skip(reason=f"not claimed: {planned.missing}"))
+            parameters.append(pytest.param(planned.rule, id=planned.rule.id, marks=marks))
+        metafunc.parametrize("rule", parameters)
 
     def test_contract(self, rule: Rule, tmp_path: Path) -> None:
         """The callback keeps the rule."""
-        keep(rule, self, tmp_path)
+        import pytest
 
-    def test_as_many_rules_ran_as_expected(self) -> None:
-        """The number of rules that are run is what the package says it is."""
-        counted = count(type(self))
-        assert counted == self.expect, f"expect is {self.expect!r}, but it is {counted!r}"
+        warn_of_what_is_not_claimed(type(self))
+        try:
+            keep(rule, self, tmp_path, _causes_of(type(self)))
+        except DoesNotApply as reason:
+            pytest.skip(f"does not apply: {reason}")
 
 
 class TrackerContract(CallbackContract):
@@ -96,63 +93,169 @@ class TrackerContract(CallbackContract):
     _of_trackers = True
 
 
+Fate = Literal["run", "deviates", "not claimed"]
+
+
+class Planned(NamedTuple):
+    """A rule that a callback has opted into.
+
+    Attributes:
+        rule: The rule.
+        fate: Whether it runs, runs and is known to be broken, or is skipped.
+        missing: The capabilities for lack of which it is skipped.
+    """
+
+    rule: Rule
+    fate: Fate
+    missing: str = ""
+
+
+def plan(suite: type[CallbackContract]) -> Iterator[Planned]:
+    """Yield each rule that `suite` has opted into. A rule for those without a claim is left out."""
+    for rule in sorted(RULES.values(), key=lambda rule: rule.id):
+        if rule.since > suite.contract or (rule.of_trackers and not suite._of_trackers):
+            continue
+        if rule.unless in suite.capabilities:
+            continue
+        if missing := rule.needs - set(suite.capabilities):
+            yield Planned(rule, "not claimed", ", ".join(sorted(missing)))
+        else:
+            yield Planned(rule, "deviates" if rule.id in suite.deviations else "run")
+
+
+def capabilities_of(suite: type[CallbackContract]) -> dict[str, str]:
+    """Return the capabilities that a suite may claim, with what they mean."""
+    return {**CAPABILITIES, **(TRACKER_CAPABILITIES if suite._of_trackers else {})}
+
+
 def _faults(suite: type[CallbackContract]) -> Iterator[str]:
-    """Yield what is wrong with how `suite` was written."""
-    yield from (f"{name} may not be overridden" for name in _OURS if name in vars(suite))
-    yield from (f"there is no capability {c!r}" for c in set(suite.capabilities) - {*CAPABILITIES})
+    """Yield the mistakes in how `suite` is written."""
+    yield from (f"{name} must not be overridden" for name in _OURS if name in vars(suite))
+    if isinstance(suite.capabilities, str):
+        yield f"capabilities must be a set of names, not the string {suite.capabilities!r}"
+        return
+    known = capabilities_of(suite)
+    for name in sorted(set(suite.capabilities) - known.keys()):
+        yield f"there is no capability {name!r}; there are {', '.join(known)}"
+    if not suite.__test__ and not hasattr(suite, "contract"):
+        return
     newest = max(rule.since for rule in RULES.values())
-    if not suite.__test__:
+    if not (2, 0) <= getattr(suite, "contract", (0, 0)) <= newest:
+        yield f"contract must be a version from (2, 0) to {newest}"
         return
-    if not (1, 0) <= getattr(suite, "contract", (0, 0)) <= newest:
-        yield f"contract must be a version from (1, 0) to {newest}"
-        return
-    run = {rule.id for rule, fate in fates(suite) if fate != "not claimed"}
+    if suite.not_claimed is not None:
+        rest = known.keys() - set(suite.capabilities)
+        if set(suite.not_claimed) != rest:
+            yield f"not_claimed must name all other capabilities: {sorted(rest)}"
+    for hook, capability in _HOOKS.items():
+        claims = suite.__test__ and capability in suite.capabilities  # others may yet complete it
+        if claims and _is_default(suite, hook):
+            yield f"the capability {capability!r} needs `{hook}`"
+    run = {planned.rule.id for planned in plan(suite) if planned.fate != "not claimed"}
     for rule_id, deviation in suite.deviations.items():
         if rule_id not in RULES:
             yield f"there is no rule {rule_id}"
         elif rule_id not in run:
-            yield f"{rule_id} is not run, so nothing can deviate from it"
+            yield f"{rule_id} does not run, so nothing can deviate from it"
         elif not isinstance(deviation, Deviation) or not deviation.reason.strip():
             yield f"the deviation from {rule_id} must be a Deviation with a reason"
-    if not isinstance(getattr(suite, "expect", None), str):
-        yield f"expect must say what runs; here it is: {count(suite)!r}"
 
 
-def keep(rule: Rule, subject: Subject, folder: Path) -> None:
+_HOOKS = {
+    "make_patient": "patience",
+    "make_with": "settings",
+    "settings": "settings",
+    "make_unreachable": "unreachable",
+    "users_run": "adopts",
+    "sdk": "sdk",
+}
+"""The hooks and attributes that a capability needs."""
+
+
+def _is_default(suite: type[CallbackContract], hook: str) -> bool:
+    return getattr(suite, hook) is getattr(Subject, hook)
+
+
+_WARNED: set[type[CallbackContract]] = set()
+
+
+def warn_of_what_is_not_claimed(suite: type[CallbackContract]) -> None:
+    """Warn once if a tracker claims neither `state` nor `resume`."""
+    if (
+        suite._of_trackers
+        and suite not in _WARNED
+        and not {"state", "resume"} & set(suite.capabilities)
+    ):
+        import warnings
+
+        _WARNED.add(suite)
+        warnings.warn(
+            f"{suite.__name__} claims neither 'state' nor 'resume': no rule checks where a "
+            "resumed training is stored.",
+            stacklevel=3,
+        )
+
+
+_CAUSES: dict[type[CallbackContract], dict[str, str]] = {}
+
+
+def _causes_of(suite: type[CallbackContract]) -> dict[str, str]:
+    return _CAUSES.setdefault(suite, {})
+
+
+def keep(rule: Rule, subject: Subject, folder: Path, causes: dict[str, str] | None = None) -> None:
     """Check one rule, and leave nothing of it that the next one could meet.
 
+    Args:
+        rule: The rule.
+        subject: The callback under test.
+        folder: An empty directory.
+        causes: The rules that failed first for each cause so far. A failure for a cause that is
+            there names that rule instead of repeating its message.
+
     Raises:
-        ContractViolation: The callback breaks it; the message begins with its id.
+        ContractViolation: The callback breaks the rule; the message begins with the rule's id.
+        DoesNotApply: The rule asks nothing of this callback.
     """
     if subject.sdk is not None:
-        with suppress(ImportError):  # what it takes to import it is no part of a rule's time
+        with suppress(ImportError):  # the time of its import is no part of a rule's
             import_module(subject.sdk)
     case = Case(subject, folder)
     with process_put_back():
         try:
-            rule.check(case)
-        except ContractViolation as violation:
-            raise ContractViolation(
-                f"[{rule.id}] {violation}. Demanded: {rule.demands} To mend it: {rule.mend}"
-            ) from violation.__cause__
+            with time_limit(subject.time_limit):
+                rule.check(case)
+        except (ContractViolation, RuleTookTooLong) as broken:
+            raise _explained(rule, case, broken, causes) from broken.__cause__
         finally:
-            case.end()
+            with time_limit(subject.time_limit), suppress(RuleTookTooLong):
+                case.end_trainings()
 
 
-def fates(suite: type[CallbackContract]) -> Iterator[tuple[Rule, str]]:
-    """Yield each rule that `suite` has opted into, and whether it is run, deviates or is not."""
-    for rule in sorted(RULES.values(), key=lambda rule: rule.id):
-        if rule.since <= suite.contract and (suite._of_trackers or not rule.of_trackers):
-            if not rule.needs <= set(suite.capabilities):
-                yield rule, "not claimed"
-            else:
-                yield rule, "deviates" if rule.id in suite.deviations else "run"
-
-
-def count(suite: type[CallbackContract]) -> str:
-    """Return how many rules are run, not claimed and deviated from, as `expect` says it."""
-    fate_of = [fate for _, fate in fates(suite)]
-    return ", ".join(f"{fate_of.count(fate)} {fate}" for fate in ("run", "not claimed", "deviates"))
+def _explained(
+    rule: Rule,
+    case: Case,
+    broken: ContractViolation | RuleTookTooLong,
+    causes: dict[str, str] | None,
+) -> ContractViolation:
+    """Return the violation with all that helps to mend it."""
+    if isinstance(broken, RuleTookTooLong):
+        at = case.trainings[-1].history[-1][0] if case.told() else "a hook"
+        seen = f"{at} was not done after {case.subject.time_limit:g} s"
+        cause: str | None = f"{at} hangs"
+    else:
+        seen, cause = str(broken), broken.cause
+    first = (causes or {}).get(cause or "")
+    if first is not None and first != rule.id:
+        return ContractViolation(
+            f"[{rule.id}] fails for the same reason as {first}: {cause}", cause
+        )
+    if cause is not None and causes is not None:
+        causes[cause] = rule.id
+    lines = [f"[{rule.id}] {rule.demands}", f"  seen: {seen}"]
+    if told := case.told():
+        lines.append(f"  done: {told}")
+    return ContractViolation("\n".join([*lines, f"  to mend it: {rule.mend}"]), cause)
 
 
 def check(
@@ -160,21 +263,40 @@ def check(
     folder: Path | None = None,
     rules: Collection[str] | None = None,
 ) -> list[Result]:
-    """Check a callback against the contract without pytest, and return what came of each rule.
+    """Check a callback against the contract without pytest, and return the outcome of each rule.
 
     Args:
-        suite: What is checked, as a subclass says it.
-        folder: An empty directory to work in; a temporary one where it is not given.
-        rules: The ids of the rules to check; all that apply where they are not given.
+        suite: The callback, as a subclass describes it.
+        folder: An empty directory to work in; a temporary one by default.
+        rules: The ids of the rules to check; by default all that apply.
     """
     import tempfile
 
-    with tempfile.TemporaryDirectory() as temporary:
+    warn_of_what_is_not_claimed(suite)
+    causes: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary, silence():
         at = Path(temporary) if folder is None else folder
         subject = suite()
-        with silence():  # as pytest does with what the callback prints
-            return [
-                outcome_of(rule, fate, subject, at / rule.id, keep)
-                for rule, fate in fates(suite)
-                if rules is None or rule.id in rules
-            ]
+        return [
+            _outcome(planned, subject, at / planned.rule.id, causes)
+            for planned in plan(suite)
+            if rules is None or planned.rule.id in rules
+        ]
+
+
+def _outcome(planned: Planned, subject: Subject, folder: Path, causes: dict[str, str]) -> Result:
+    rule, fate = planned.rule, planned.fate
+    if fate == "not claimed":
+        return Result(rule, "not claimed", planned.missing)
+    folder.mkdir(parents=True)
+    outcome: Outcome = "mended" if fate == "deviates" else "kept"
+    try:
+        keep(rule, subject, folder, causes)
+    except ContractViolation as violation:
+        outcome = "deviates" if fate == "deviates" else "broken"
+        return Result(rule, outcome, str(violation), violation.cause)
+    except DoesNotApply as reason:
+        return Result(rule, "does not apply", str(reason))
+    except Exception as error:
+        return Result(rule, "crashed", f"{type(error).__name__}: {error}", repr(error))
+    return Result(rule, outcome)

@@ -1,4 +1,4 @@
-"""A plugin of pytest that reports what came of the rules; nothing but the report needs it.
+"""A plugin of pytest that reports the outcome of the rules; only the report needs it.
 
 `--contract-report FILE` writes the report as JSON. In the terminal, a table follows the tests.
 """
@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 
+from callback_contract._registry import RULES, ContractViolation
 from callback_contract._result import Outcome, Result
-from callback_contract._rule import RULES, ContractViolation
 from callback_contract._suite import CallbackContract
 from callback_contract.report import table, write_json
 
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--contract-report",
         metavar="FILE",
         type=Path,
-        help="write what came of each rule of the callbacks' contract to FILE, as JSON",
+        help="write the outcome of each rule of the callbacks' contract to FILE, as JSON",
     )
 
 
@@ -40,16 +40,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note in the report of a test of a rule what came of it; this travels between processes."""
+    """Note the outcome of a rule in the report of its test, which travels between processes."""
     report = yield
     suite = getattr(item, "cls", None)
     if isinstance(suite, type) and issubclass(suite, CallbackContract):
         rule_id = getattr(getattr(item, "callspec", None), "id", None)
         outcome = _outcome(report, call)
         if rule_id in RULES and outcome is not None:
-            message = "" if call.excinfo is None else str(call.excinfo.value)
+            error = None if call.excinfo is None else call.excinfo.value
+            message = "" if error is None else _message(error)
+            cause = getattr(error, "cause", None)
             name = f"{suite.__module__}.{suite.__qualname__}"
-            report.user_properties.append((_PROPERTY, [name, rule_id, outcome, message]))
+            report.user_properties.append((_PROPERTY, [name, rule_id, outcome, message, cause]))
     return report
 
 
@@ -65,29 +67,37 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 class _Collector:
-    """Gathers what came of the rules, of this process and of pytest-xdist's."""
+    """Gathers the outcomes of this process and of pytest-xdist's."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._results = config.stash[_RESULTS]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take what a test's report says of a rule."""
+        """Take the outcome of a rule out of a test's report."""
         for key, value in report.user_properties:
             if key == _PROPERTY and isinstance(value, (list, tuple)) and report.when != "teardown":
-                name, rule_id, outcome, message = value
-                result = Result(RULES[rule_id], outcome, message)
+                name, rule_id, outcome, message, cause = value
+                result = Result(RULES[rule_id], outcome, message, cause)
                 self._results.setdefault(name, []).append(result)
 
 
 def _outcome(report: pytest.TestReport, call: pytest.CallInfo[None]) -> Outcome | None:
-    """Return what came of the rule; `None` where this part of the test does not say."""
+    """Return the outcome of the rule; `None` if this part of the test does not tell."""
     expected = hasattr(report, "wasxfail")
     if report.when == "teardown" or (report.when == "setup" and report.outcome == "passed"):
         return None
     if report.outcome == "skipped":
-        return "deviates" if expected else "not claimed"
+        if expected:
+            return "deviates"
+        skipped = call.excinfo is not None and "does not apply" in str(call.excinfo.value)
+        return "does not apply" if skipped else "not claimed"
     if report.outcome == "passed":
         return "kept"
     if call.excinfo is None:  # it failed by not failing
         return "mended"
     return "broken" if isinstance(call.excinfo.value, ContractViolation) else "crashed"
+
+
+def _message(error: BaseException) -> str:
+    """Return an error's message; for a skipped rule, the capabilities that are not claimed."""
+    return str(error).removeprefix("not claimed: ").removeprefix("does not apply: ")

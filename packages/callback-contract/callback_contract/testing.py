@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from callback_contract._process import children, log_messages
 from callback_contract._python import environment, missing, run_python
 from callback_contract._stand_in import Answer, Request, StandIn, unused_port
-from callback_contract._watching import children, log_messages
 
 __all__ = [
     "Answer",

@@ -118,11 +118,10 @@ class Reference(TrackerContract):
     """How the contract makes, breaks and reads the reference; mutants change a part of it."""
 
     __test__ = False
-    contract = (1, 1)
-    expect = ""
+    contract = (2, 0)
     capabilities = frozenset(
         {"state", "resume", "rewinds", "status", "parameters", "non_finite", "text", "files"}
-        | {"unreachable"}
+        | {"unreachable", "redacts"}
     )
     flush_limit = 0.1
     module = "reference_tracker"
@@ -145,13 +144,6 @@ class Reference(TrackerContract):
     def read(self, output_dir: Path) -> list[RecordedRun]:
         files = sorted((output_dir / "store").glob("run-*.json"))
         return [recorded(json.loads(text)) for text in (file.read_text() for file in files) if text]
-
-
-class Whole(Reference):
-    """The reference with the rules that put a tracker of their own in its place."""
-
-    __test__ = False
-    capabilities = Reference.capabilities | {"tracking"}
 
 
 def recorded(run: Mapping[str, Any]) -> RecordedRun:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import random
+import shutil
 import signal
 import sys
 import threading
@@ -13,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reference_tracker import FileTracker, Reference, Whole
+from reference_tracker import FileTracker, Reference
 
 from callback_contract import Rule
 from callback_contract._case import Case
-from callback_contract._heard import Told, heard
-from callback_contract._killed import begin_anew
-from callback_contract._stored import in_time, said
+from callback_contract._stored import in_time, warned
 from callback_contract._suite import keep
 from callback_core.tracking import TrackerCallback
 
@@ -27,8 +27,8 @@ from callback_core.tracking import TrackerCallback
 def checked(check: Callable[[Case], None], folder: Path, subject: Any = None) -> None:
     """Check a rule of this test, in a directory of its own."""
     folder.mkdir(exist_ok=True)
-    rule = Rule("LIF-999", "It.", "So.", "No.", (1, 1), frozenset(), True, check)
-    keep(rule, subject or Whole(), folder)
+    rule = Rule("LIF-999", "It.", "So.", "No.", (2, 0), frozenset(), None, True, check)
+    keep(rule, subject or Reference(), folder)
 
 
 def deliveries() -> list[str]:
@@ -47,40 +47,6 @@ def test_a_training_that_a_rule_leaves_is_ended(tmp_path: Path) -> None:
     assert not deliveries()
     [run] = Reference().read(tmp_path / "first" / "output")
     assert (run.points["train/loss"], run.status) == ([(1, 0.5)], "failed")
-
-
-def test_a_call_that_a_rule_leaves_hanging_comes_back(tmp_path: Path) -> None:
-    def leaves(case: Case) -> None:
-        callback, _ = heard(case, fails={"open": {"seconds": 600.0}})
-        begun(case, callback)
-        callback.flush_limit = 0.0
-        callback.end("failed")
-
-    checked(leaves, tmp_path / "first")
-    assert not deliveries()
-
-
-def test_a_pause_that_a_rule_leaves_is_over(tmp_path: Path) -> None:
-    def leaves(case: Case) -> None:
-        fails = {"open": {"error": "ConnectionError"}}
-        callback, told = heard(case, fails=fails, limits={"retry_after": 600.0})
-        callback.flush_limit = 0.0
-        begun(case, callback)
-        assert in_time(lambda: told.calls("open", failed=True))
-        callback.end("failed")
-
-    checked(leaves, tmp_path / "first")
-    assert not deliveries()
-
-
-def test_a_process_that_a_rule_leaves_comes_to_its_end(tmp_path: Path) -> None:
-    def leaves(case: Case) -> None:
-        callback, _ = heard(case, fails={"open": {"error": "ConnectionError"}})
-        callback.delivery, callback.flush_limit = "process", 300.0
-        begun(case, callback)
-
-    checked(leaves, tmp_path / "first")
-    assert Told(tmp_path / "first" / "heard.jsonl").status == ["failed"]
 
 
 class Refused(FileTracker):
@@ -104,7 +70,7 @@ def test_what_a_delivery_of_an_earlier_rule_says_is_not_heard(tmp_path: Path) ->
         assert Refused.called.wait(300.0)
 
     def hears(case: Case) -> None:
-        with said() as lines:
+        with warned() as lines:
             earlier = deliveries()
             Refused.go_on.set()
             assert earlier and in_time(lambda: not deliveries())
@@ -124,7 +90,8 @@ def test_what_a_rule_changes_of_the_process_is_put_back(tmp_path: Path) -> None:
     def look() -> tuple[Any, ...]:
         root = logging.getLogger()
         hooks = sys.excepthook, threading.excepthook, signal.getsignal(signal.SIGTERM)
-        return dict(os.environ), os.getcwd(), [*root.handlers], root.level, *hooks
+        more = random.getstate(), sys.getrecursionlimit(), [*warnings.filters]
+        return dict(os.environ), os.getcwd(), [*root.handlers], root.level, *hooks, *more
 
     def changes(case: Case) -> None:
         os.environ["OF_A_RULE"] = "1"
@@ -134,6 +101,9 @@ def test_what_a_rule_changes_of_the_process_is_put_back(tmp_path: Path) -> None:
         logging.getLogger().setLevel(logging.CRITICAL)
         sys.excepthook = threading.excepthook = lambda *_: None
         signal.signal(signal.SIGTERM, lambda *_: None)
+        random.seed(1)
+        sys.setrecursionlimit(sys.getrecursionlimit() + 1)
+        warnings.simplefilter("ignore")
 
     before = look()
     checked(changes, tmp_path / "first")
@@ -145,7 +115,7 @@ def test_a_rule_may_delete_the_directory_that_it_works_in(
 ) -> None:
     (tmp_path / "first" / "here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "first" / "here")
-    checked(begin_anew, tmp_path / "first")
+    checked(lambda case: shutil.rmtree(tmp_path / "first" / "here"), tmp_path / "first")
     assert not (tmp_path / "first" / "here").exists()
 
 

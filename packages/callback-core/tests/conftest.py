@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from run_for_tests import Run
 from tqdm import TMonitor
 from tracking_for_tests import LET_GO, eventually, processes_about
 
@@ -24,6 +25,18 @@ def started() -> set[threading.Thread | str]:
         with suppress(OSError):  # the thread has ended
             found |= {f"process {pid}" for pid in listed.read_text().split()}
     return found
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The file of a tracker."""
+    return tmp_path / "tracker.jsonl"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run whose journal is written by hand."""
+    return Run(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from tracking_for_tests import script
+from run_for_tests import Run
+from tracking_for_tests import points, script
 
 from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.journal import DAMAGED, Journal, read, superseded, whole_size
@@ -36,6 +37,11 @@ def begin(step: int = 0) -> dict[str, Any]:
 
 def saved(step: int) -> dict[str, Any]:
     return {"kind": "saved", "step": step, "time": float(step)}
+
+
+def whole(record: dict[str, Any]) -> bytes:
+    """Return the line that a record is."""
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 
 
 def written(path: Path, *records: dict[str, Any]) -> Path:
@@ -98,6 +104,9 @@ def test_a_torn_record_longer_than_a_block_is_found(path: Path) -> None:
         b'{"kind":"logs","step":"x"}',
         b'{"kind":"logs","step":3}',
         b'{"kind":["logs"],"step":1}',
+        b'{"kind":"end","step":2}',
+        b'{"kind":"begin","step":2}',
+        b'{"kind":"upload","step":2}',
     ],
 )
 def test_a_damaged_line_costs_no_more_than_itself(path: Path, line: bytes) -> None:
@@ -106,6 +115,8 @@ def test_a_damaged_line_costs_no_more_than_itself(path: Path, line: bytes) -> No
     written(path, logs(2, loss=2.0))
     assert [record.kind for record in read(path)] == ["begin", "logs", DAMAGED, "logs"]
     assert superseded(path) == []
+    written(path, begin(1))
+    assert superseded(path) == [(len(first), len(path.read_bytes()) - len(whole(begin(1))))]
 
 
 def test_a_disk_that_takes_no_more_is_said_and_loses_nothing_before_it(tmp_path: Path) -> None:
@@ -121,9 +132,9 @@ def test_a_disk_that_takes_no_more_is_said_and_loses_nothing_before_it(tmp_path:
     )
     assert done.returncode == 0, done.stderr
     assert [record.step for record in read(tmp_path / "full")] == list(range(6))
-    assert "cannot be written" in done.stderr
-    assert done.stderr.count("Training goes on") == 1
-    assert "4 records could not be written" in done.stderr
+    first, last = done.stderr.splitlines()
+    assert str(tmp_path / "full") in first
+    assert "4 records" in last
 
 
 def test_what_waits_for_a_disk_is_written_in_order_once_it_can_be(tmp_path: Path) -> None:
@@ -142,7 +153,7 @@ def test_what_waits_for_a_disk_is_written_in_order_once_it_can_be(tmp_path: Path
     )
     assert done.returncode == 0, done.stderr
     assert [record.step for record in read(tmp_path / "full")] == list(range(11))
-    assert "lost" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_one_process_and_one_owner_in_it_write_a_journal(path: Path) -> None:
@@ -301,6 +312,27 @@ def test_a_training_that_is_resumed_while_somebody_looks_back_is_still_to_come(
 
     monkeypatch.setattr("callback_core.tracking.past.superseded", while_resumed)
     assert Past(path, size, rewinds=True, opened=True).size == size
+
+
+def test_a_damaged_line_is_named_by_its_place_and_what_follows_is_sent(run: Run) -> None:
+    at = run.folder.journal.stat().st_size
+    with run.folder.journal.open("ab") as file:
+        file.write(b"\x00\x00\n")
+    run.log(1, a=1)
+    run.end()
+    consumer = run.deliver()
+    assert consumer.done
+    assert [point.name for point in points(run.out)] == ["train/a"]
+    [place] = consumer.progress.left_out
+    assert str(at) in place
+
+
+def test_the_journal_is_not_touched_by_delivering_it(run: Run) -> None:
+    run.log(1, a=1)
+    run.end()
+    before = run.folder.journal.read_bytes()
+    run.deliver()
+    assert run.folder.journal.read_bytes() == before
 
 
 def test_a_value_that_comes_out_as_before_is_no_news(path: Path) -> None:

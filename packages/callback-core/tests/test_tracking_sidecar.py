@@ -1,4 +1,4 @@
-"""A process of its own that delivers: it outlives its training, and a tracker that hangs."""
+"""A process of its own that really runs: it outlives its training, and a tracker that hangs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from tracking_for_tests import (
     PATIENCE,
+    calls,
     environment,
     eventually,
     hangs,
     points,
     processes_about,
+    runs,
     script,
     statuses,
 )
@@ -31,11 +33,14 @@ pytestmark = pytest.mark.slow
 def test_what_a_killed_training_left_is_delivered_and_closed_as_failed(
     tmp_path: Path, steps: int
 ) -> None:
-    """After one step, no process is up yet: it has just begun to import."""
+    """After one step, no process is up yet: it only begins to import."""
     done = script(
         "path, steps = Path(sys.argv[1]), int(sys.argv[2])\n"
-        "trackers = [kind(str(path / kind.__name__)) for kind in (FileTracker, Rewinding)]\n"
-        "callbacks = [TrackerCallback(tracker, delivery='process') for tracker in trackers]\n"
+        "trackers = {'keeping': False, 'rewinding': True}\n"
+        "callbacks = [\n"
+        "    tracked(path / file, rewinds=rewinds, delivery='process')\n"
+        "    for file, rewinds in trackers.items()\n"
+        "]\n"
         "training = Training(path, callbacks)\n"
         "training.begin()\n"
         "for _ in range(steps): training.step()\n"
@@ -44,7 +49,7 @@ def test_what_a_killed_training_left_is_delivered_and_closed_as_failed(
         str(steps),
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    for tracker in ("FileTracker", "Rewinding"):
+    for tracker in ("keeping", "rewinding"):
         out = tmp_path / tracker
         assert eventually(lambda out=out: statuses(out))
         assert statuses(out) == ["failed"]
@@ -92,22 +97,25 @@ def training_whose_tracker_hangs(
 
 
 @pytest.mark.parametrize(("recovers", "limit"), [(True, 2.0), (False, 1.0)])
-def test_it_begins_anew_where_a_tracker_hangs_and_gives_up_at_last(
+def test_it_begins_again_where_a_tracker_hangs_and_gives_up_at_last(
     tmp_path: Path, recovers: bool, limit: float
 ) -> None:
-    with training_whose_tracker_hangs(tmp_path, limit):
-        if recovers:
-            (tmp_path / "up").touch()
     out = tmp_path / "out"
-    [log] = tmp_path.glob("tracking/*/file.log")
 
     def hung() -> int:
-        return log.read_text("utf-8").count("has not come back")
+        [log] = tmp_path.glob("tracking/*/file.log")
+        return log.read_text("utf-8").count("log_metrics")
 
+    with training_whose_tracker_hangs(tmp_path, limit):
+        assert eventually(hung)
+        if recovers:
+            (tmp_path / "up").touch()
     assert eventually(lambda: statuses(out) if recovers else hung() > MOST_RESTARTS)
     assert statuses(out) == (["failed"] if recovers else [])
     assert len(points(out)) == recovers
     assert hung() in (range(1, MOST_RESTARTS + 1) if recovers else [MOST_RESTARTS + 1])
+    assert len(runs(out)) == 1
+    assert len(calls(out, "open")) == hung() + recovers
 
 
 def test_one_that_is_killed_is_said_and_what_is_pending_is_kept(tmp_path: Path) -> None:
@@ -116,4 +124,6 @@ def test_one_that_is_killed_is_said_and_what_is_pending_is_kept(tmp_path: Path) 
         os.kill(sidecar, signal.SIGKILL)
         _, errors = training.communicate("\n", timeout=PATIENCE)
     assert training.returncode == 0
-    assert "file has not got 1 points (its process ended with -9" in errors
+    assert errors.count("1 points") == 1
+    assert f"{-signal.SIGKILL}" in errors
+    assert str(tmp_path) in errors

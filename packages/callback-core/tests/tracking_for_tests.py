@@ -1,18 +1,20 @@
-"""Trackers that write to a file, a training by hand that they are told of, and how to run one."""
+"""A tracker that writes to a file, a training by hand that it is told of, and how to run one."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
-from typing import Any
+from threading import Event, get_ident
+from typing import TYPE_CHECKING, Any, Final
 
 from arguments_for_tests import Arguments
 
@@ -23,7 +25,18 @@ from callback_core import (
     TrainerControl,
     TrainerState,
 )
-from callback_core.tracking import Limits, Opening, Point, Rejected, Tracker, Upload, import_sdk
+from callback_core.tracking import (
+    Limits,
+    Opening,
+    Point,
+    Rejected,
+    Tracker,
+    TrackerCallback,
+    Upload,
+)
+
+if TYPE_CHECKING:  # other processes import this module too, and need no pytest
+    import pytest
 
 PATIENCE = 300.0
 """Seconds after which what a test waits for is taken to hang. Waiting ends when it happens."""
@@ -31,16 +44,37 @@ PATIENCE = 300.0
 LET_GO = Event()
 """When it is set, trackers of this process that hang come back, so that their threads end."""
 
+OF_THE_TRAINING: Final = ("adopt", "begin", "release")
+"""The calls that the training's own thread makes."""
+
+PACE: Final = {"deliver_every": 0.01, "retry_after": 0.02}
+"""The limits of a tracker that is asked often, so that no test waits for a pause."""
+
+_ERRORS: Final = {
+    error.__name__: error
+    for error in (ConnectionError, ImportError, NotConfigured, Rejected, RuntimeError)
+}
+
 
 class FileTracker(Tracker):
     """Writes a line of JSON for each call.
 
     Args:
         path: The file.
-        delay: Seconds that each call takes.
+        name: Its name.
+        fail: The method that fails, or `all` that deliver.
+        error: The name of the error that it fails with.
+        times: How often each method fails; without it, always.
         hang: The method that does not come back; `hangs` tells that it was called.
-        fail: The method that fails, or `all`.
-        until: A file that ends hanging and failing, once it is there.
+        point: Only calls with a point of this name fail and hang.
+        until: A file that ends failing and hanging, once it is there.
+        delay: Seconds that each call takes.
+        rewinds: Whether it can forget: whoever reads its file with `stored` sees to that.
+        checkpoints: Whether it takes checkpoints.
+        adopts: The run that the user has opened.
+        off: A file that switches it off, while it is there.
+        bound: Whether only this process can make it.
+        limits: What it can take, by the names of `Limits`.
     """
 
     name = "file"
@@ -48,35 +82,66 @@ class FileTracker(Tracker):
     def __init__(
         self,
         path: str,
-        delay: float = 0.0,
-        hang: str | None = None,
+        *,
+        name: str = "file",
         fail: str | None = None,
+        error: str = "ConnectionError",
+        times: float | None = None,
+        hang: str | None = None,
+        point: str | None = None,
         until: str | None = None,
+        delay: float = 0.0,
+        rewinds: bool = False,
+        checkpoints: bool = False,
+        adopts: str | None = None,
+        off: str | None = None,
+        bound: bool = False,
+        limits: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path, self.delay, self.hang, self.fail, self.until = path, delay, hang, fail, until
+        self.made_by = {n: v for n, v in locals().items() if n not in ("self", "__class__")}
+        self.path, self.name, self.rewinds = path, name, rewinds  # type: ignore[misc]
+        self.fail, self.error, self.times = fail, error, times
+        self.hang, self.point, self.until, self.delay = hang, point, until, delay
+        self.checkpoints, self.adopts, self.off, self.bound = checkpoints, adopts, off, bound
+        self.limits = Limits(**{**PACE, **(limits or {})})
+        self.run = ""
+        self.failures: Counter[str] = Counter()
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "path": self.path,
-            "delay": self.delay,
-            "hang": self.hang,
-            "fail": self.fail,
-            "until": self.until,
-        }
+    def settings(self) -> dict[str, Any] | None:
+        return None if self.bound else dict(self.made_by)
+
+    @property
+    def disabled(self) -> bool:
+        return self.off is not None and os.path.exists(self.off)
+
+    @property
+    def takes_checkpoints(self) -> bool:
+        return self.checkpoints
+
+    def adopt(self) -> str | None:
+        self._write("adopt")
+        return self.adopts
+
+    def begin(self) -> None:
+        self._write("begin")
 
     def open(self, opening: Opening) -> str:
-        self.run = opening.run_id or f"run-{os.getpid()}-{time.time_ns()}"
-        self._write("open", rewind_to=opening.rewind_to, step=opening.step)
-        return self.run
+        run = opening.run_id or f"run-{os.getpid()}-{time.time_ns()}"
+        self._write("open", **{**vars(opening), "run": run})
+        self.run = run
+        return run
 
     def log_parameters(self, parameters: Any) -> None:
         self._write("log_parameters", parameters=dict(parameters))
 
     def log_metrics(self, points: Sequence[Point]) -> None:
-        self._write("log_metrics", points=points)
+        self._write("log_metrics", points)
 
     def log_text(self, points: Sequence[Point]) -> None:
-        self._write("log_text", points=points)
+        self._write("log_text", points)
+
+    def log_summary(self, points: Sequence[Point]) -> None:
+        self._write("log_summary", points)
 
     def log_files(self, upload: Upload) -> None:
         files = {
@@ -89,76 +154,58 @@ class FileTracker(Tracker):
     def close(self, status: Any) -> None:
         self._write("close", status=status)
 
-    def _write(self, call: str, **what: Any) -> None:
-        recovered = self.until is not None and os.path.exists(self.until)
-        if self.hang == call and not recovered:
-            hangs(Path(self.path)).touch()
-            LET_GO.wait()
-            raise TimeoutError("the test has ended")
-        if self.fail in (call, "all") and not recovered:
-            raise ConnectionError("the service is down")
+    def release(self) -> None:
+        self._write("release")
+
+    def _write(self, call: str, points: Sequence[Point] = (), **what: Any) -> None:
+        error = self._error_of(call, points)
         time.sleep(self.delay)
+        line = {"call": call, "run": self.run, "pid": os.getpid(), "thread": get_ident()}
+        line |= {"at": time.monotonic(), "points": points, "failed": error is not None, **what}
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        line = json.dumps({"call": call, "run": self.run, **what})
-        os.write(file, line.encode() + b"\n")  # as a whole
+        os.write(file, json.dumps(line, default=str).encode() + b"\n")  # as a whole
         os.close(file)
+        if error is not None:
+            raise error
+
+    def _error_of(self, call: str, points: Sequence[Point]) -> Exception | None:
+        """Return the error that `call` ends with, if any; hang where it is to."""
+        concerned = self.point is None or any(point.name == self.point for point in points)
+        if not concerned or self._recovered():
+            return None
+        if call == self.hang:
+            hangs(Path(self.path)).touch()
+            while not self._recovered():
+                if LET_GO.wait(0.02):
+                    raise TimeoutError("the test has ended")
+        elif self.fail == call or (self.fail == "all" and call not in OF_THE_TRAINING):
+            self.failures[call] += 1
+            if self.times is None or self.failures[call] <= self.times:
+                return _ERRORS[self.error](f"{call} fails")
+        return None
+
+    def _recovered(self) -> bool:
+        return self.until is not None and os.path.exists(self.until)
 
 
-class Rewinding(FileTracker):
-    """Can forget points from a step on: whoever reads its file with `stored` sees to that."""
-
-    rewinds = True
-
-
-class Keeping(FileTracker):
-    """Keeps checkpoints."""
-
-    @property
-    def takes_checkpoints(self) -> bool:
-        return True
-
-
-class WithoutSDK(FileTracker):
-    """Is installed without what it needs, until a file is there."""
-
-    def open(self, opening: Opening) -> str:
-        if not Path(self.path).with_name("mended").exists():
-            import_sdk("lines_sdk", install="lines-sdk", needed_by="LinesCallback")
-        return super().open(opening)
-
-
-class WithoutKey(FileTracker):
-    """Has no key, until a file is there."""
-
-    def open(self, opening: Opening) -> str:
-        if not Path(self.path).with_name("mended").exists():
-            raise NotConfigured("LinesCallback needs LINES_KEY")
-        return super().open(opening)
-
-
-class Choosy(FileTracker):
-    """Takes little, and never a point named `train/bad`."""
-
-    limits = Limits(
-        batch_size=3,
-        parameter_length=8,
-        parameter_count=3,
-        key_characters=r"\w/",
-        key_length=12,
-        non_finite=False,
+def tracked(
+    out: Path,
+    kind: type[FileTracker] = FileTracker,
+    *,
+    delivery: Any = "thread",
+    open_limit: float = PATIENCE,
+    flush_limit: float = PATIENCE,
+    redact: Sequence[str] = (),
+    **options: Any,
+) -> TrackerCallback:
+    """Return a callback whose tracker writes to `out`, and is made with the other `options`."""
+    return TrackerCallback(
+        kind(str(out), **options),
+        delivery=delivery,
+        open_limit=open_limit,
+        flush_limit=flush_limit,
+        redact=redact,
     )
-    error: type[Exception] = Rejected
-
-    def log_metrics(self, points: Sequence[Point]) -> None:
-        if any(point.name == "train/bad" for point in points):
-            raise self.error("no such name")
-        super().log_metrics(points)
-
-
-class Spoilt(Choosy):
-    """The same, but does not say that it is for ever."""
-
-    error = RuntimeError
 
 
 def hangs(path: Path) -> Path:
@@ -166,12 +213,21 @@ def hangs(path: Path) -> Path:
     return path.with_name(f"{path.name}.hangs")
 
 
-def calls(path: Path) -> list[dict[str, Any]]:
-    """Return the calls that a tracker has written, in their order."""
+def calls(path: Path, *names: str, failed: bool = False) -> list[dict[str, Any]]:
+    """Return the calls that a tracker has written, in their order: of these names, or deliveries.
+
+    Those that failed are left out, or are the ones that are returned.
+    """
     if not path.exists():
         return []
     # A line that is being written may be seen in part.
-    return [json.loads(line) for line in path.read_bytes().rpartition(b"\n")[0].splitlines()]
+    found = [json.loads(line) for line in path.read_bytes().rpartition(b"\n")[0].splitlines()]
+    return [
+        call
+        for call in found
+        if call["failed"] is failed
+        and (call["call"] in names if names else call["call"] not in OF_THE_TRAINING)
+    ]
 
 
 def names_of_calls(path: Path) -> list[str]:
@@ -180,7 +236,17 @@ def names_of_calls(path: Path) -> list[str]:
 
 def points(path: Path) -> list[Point]:
     """Return all points that a tracker was sent, in their order."""
-    return [Point(*point) for call in calls(path) for point in call.get("points", ())]
+    return [Point(*point) for call in calls(path) for point in call["points"]]
+
+
+def curve(path: Path, name: str = "train/loss") -> list[tuple[int, Any]]:
+    """Return steps and values of what a tracker was sent under a name, in their order."""
+    return [(point.step, point.value) for point in points(path) if point.name == name]
+
+
+def expected(*steps: int) -> list[tuple[int, float]]:
+    """Return the curve of the loss that a `Training` logs at these steps."""
+    return [(step, 1 / (step + 1)) for step in steps]
 
 
 def stored(path: Path, tells_duplicates: bool = True) -> list[tuple[str, int, Any]]:
@@ -198,7 +264,7 @@ def stored(path: Path, tells_duplicates: bool = True) -> list[tuple[str, int, An
         if call["call"] == "open" and call["rewind_to"] is not None:
             kept = [point for point in kept if point.step < call["rewind_to"]]
             seen = {point[:4] for point in kept}
-        for point in map(tuple, call.get("points", ())):
+        for point in map(tuple, call["points"]):
             if not tells_duplicates or point[:4] not in seen:
                 kept.append(Point(*point))
             seen.add(point[:4])
@@ -207,7 +273,30 @@ def stored(path: Path, tells_duplicates: bool = True) -> list[tuple[str, int, An
 
 def statuses(path: Path) -> list[str | None]:
     """Return how the run was closed, each time."""
-    return [call["status"] for call in calls(path) if call["call"] == "close"]
+    return [call["status"] for call in calls(path, "close")]
+
+
+def runs(path: Path) -> set[str]:
+    """Return the runs that a tracker has opened."""
+    return {call["run"] for call in calls(path, "open")}
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings of `callback_core.tracking`."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno >= logging.WARNING and record.name.startswith("callback_core.tracking")
+    ]
+
+
+class Model:
+    """A model that has a configuration, with a secret among it."""
+
+    class config:
+        @staticmethod
+        def to_dict() -> dict[str, Any]:
+            return {"layers": 2, "hub_token": "secret of the model", "pad_token": "<pad>"}
 
 
 @dataclass
@@ -244,14 +333,20 @@ class Training:
     def log(self, **logs: Any) -> None:
         self.fire("on_log", logs=logs)
 
-    def step(self) -> None:
+    def step(self, **logs: Any) -> None:
+        """Do an update step, and log `logs` at it, or the loss."""
         self.state.global_step += 1
         self.fire("on_step_end")
-        self.log(loss=self.loss(self.state.global_step))
+        self.log(**(logs or {"loss": self.loss(self.state.global_step)}))
+
+    def end(self, error: BaseException | None = None) -> None:
+        if error is not None:
+            self.fire("on_exception", exception=error)
+        self.fire("on_train_end")
 
     def save(self) -> Path:
         path = Path(self.output_dir) / f"checkpoint-{self.state.global_step}"
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         (path / "weights").write_text(f"of step {self.state.global_step}", "utf-8")
         self.fire("on_save", checkpoint_dir=str(path))
         return path
@@ -263,10 +358,8 @@ class Training:
         self.begin()
         for _ in range(steps):
             self.step()
-        if error is not None and saying_so:
-            self.fire("on_exception", exception=error)
         if error is None or saying_so:
-            self.fire("on_train_end")
+            self.end(error)
         return self
 
 

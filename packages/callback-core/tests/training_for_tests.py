@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from arguments_for_tests import Arguments
@@ -16,14 +17,12 @@ from callback_core import (
 
 
 class Training:
-    """Fires what a trainer fires, at a `ProgressCallback`. Its state is made of `fields`."""
+    """Fires what a trainer fires, at `callback`. Its state is made of `fields`."""
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, callback: Any = ProgressCallback, **fields: Any) -> None:
         self.state = TrainerState(**{"max_steps": 4, **fields})
         self.control = TrainerControl()
-        self.handler = CallbackHandler(
-            [DefaultFlowCallback, ProgressCallback], None, None, None, None
-        )
+        self.handler = CallbackHandler([DefaultFlowCallback, callback], None, None, None, None)
 
     def fire(self, event: str, **kwargs: Any) -> None:
         getattr(self.handler, event)(Arguments(), self.state, self.control, **kwargs)
@@ -49,12 +48,16 @@ class Training:
         finally:
             self.fire("on_train_end")
 
-    def evaluate(self, dataloader: Any = (1, 2)) -> None:
+    def evaluate(
+        self, dataloader: Any = (1, 2), event: str = "on_evaluate", batches: int | None = None
+    ) -> None:
+        """Evaluate, or predict, all batches or the first ones; `event` tells of the end."""
         self.handler.eval_dataloader = dataloader
-        for _ in dataloader:
+        for _ in islice(dataloader, batches):
             self.fire("on_prediction_step")
-        self.fire("on_log", logs={"eval_loss": 0.5})
-        self.fire("on_evaluate", metrics={"eval_loss": 0.5})
+        if event == "on_evaluate":
+            self.fire("on_log", logs={"eval_loss": 0.5})
+        self.fire(event, metrics={"eval_loss": 0.5})
 
 
 class Failing:
@@ -72,10 +75,13 @@ class Failing:
 
 
 class Endless:
-    """Batches that do not know how many they are, as torch says it."""
+    """Batches that do not know how many they are, as torch says it, or by another `error`."""
+
+    def __init__(self, error: type[Exception] = TypeError) -> None:
+        self.error = error
 
     def __len__(self) -> int:
-        raise TypeError("object of type 'Endless' has no len()")
+        raise self.error("object of type 'Endless' has no len()")
 
     def __iter__(self) -> Any:
         return iter(range(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -58,9 +59,9 @@ def new_run(
         return known[0]
     given = {TRAINING_TAG: training, **({} if parent is None else {PARENT_TAG: parent}), **tags}
     context = import_module("mlflow.tracking.context.registry")  # who, from what, at which commit
-    return client.create_run(
-        experiment, tags=context.resolve_tags(given), run_name=opening.trial_name or opening.name
-    )
+    # MLflow draws a missing name from Python's generator, which is the training's.
+    name = opening.trial_name or opening.name or f"run-{uuid.uuid4().hex[:8]}"
+    return client.create_run(experiment, tags=context.resolve_tags(given), run_name=name)
 
 
 def experiment_id(client: Any, name: str | None, parent: str | None) -> str:

@@ -16,11 +16,10 @@ from callback_mlflow.testing import FLAGS, SETTINGS, STATUS, Read
 
 
 class TestMLflow(TrackerContract):
-    contract = (1, 1)
-    expect = "214 run, 44 not claimed, 1 deviates"
+    contract = (2, 0)
     capabilities = frozenset(
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
-        | {"settings", "tracking"}
+        | {"settings", "redacts"}
     )
     settings = (
         *(Setting(**one) for one in SETTINGS),

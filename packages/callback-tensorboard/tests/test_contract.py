@@ -16,11 +16,10 @@ STATUS = {1: "finished", 2: "failed", 3: "running"}
 
 
 class TestTensorBoard(TrackerContract):
-    contract = (1, 1)
-    expect = "215 run, 43 not claimed, 1 deviates"
+    contract = (2, 0)
     capabilities = frozenset(
         {"state", "resume", "rewinds", "status", "parameters", "non_finite", "text"}
-        | {"unreachable", "sdk", "settings", "tracking"}
+        | {"unreachable", "sdk", "settings", "redacts"}
     )
     settings = (
         Setting(  # which is no argument of the callback
@@ -31,7 +30,7 @@ class TestTensorBoard(TrackerContract):
             wrong=["s3://bucket/runs"],
         ),
     )
-    deviations = {"STS-003": Deviation("the HParams tab knows success and failure only")}  # noqa: RUF012
+    deviations = {"STS-001": Deviation("the HParams tab knows success and failure only")}  # noqa: RUF012
     sdk = "tensorboard"
     flush_limit = 0.2
 
@@ -50,7 +49,7 @@ class TestTensorBoard(TrackerContract):
         super().deliver_later(output_dir)
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
-        runs = [run for run in output_dir.glob("runs/*") if any(run.iterdir())]
+        runs = {file.parent for file in output_dir.glob("runs/**/events.out.tfevents.*")}
         return [recorded(run) for run in sorted(runs, key=lambda run: run.stat().st_ctime_ns)]
 
 

@@ -106,7 +106,7 @@ class Attempts:
 
     Attributes:
         failure: Why the last one failed; `None` where it did not.
-        hopeless: Whether that was a module or a setting that is missing.
+        hopeless: Whether that was a module or a setting that is missing, and none is under way.
         retry_after: Seconds between two attempts when somebody waits.
     """
 
@@ -125,6 +125,7 @@ class Attempts:
         Raises:
             Abandoned: Nobody waits for it any longer.
         """
+        self.hopeless = False  # what was missing may be there by now
         try:
             self._consumer.deliver()
         except Abandoned:
@@ -145,7 +146,7 @@ class Attempts:
             # Last: the training's thread, which may be waiting, then says the end with the reason.
             self.hopeless = isinstance(error, ImportError | NotConfigured)
             return min(self._longest_pause, self.retry_after * 2.0 ** min(self._in_a_row - 1, 16))
-        self._in_a_row, self.hopeless, self.failure = 0, False, None
+        self._in_a_row, self.failure = 0, None
         return self._every
 
 

@@ -6,7 +6,6 @@ import atexit
 import json
 import logging
 import os
-import shutil
 import sys
 import time
 import weakref
@@ -67,7 +66,7 @@ class Recording:
         self.ending: Status | None = None
         self.ended: Status | None = None if training else "finished"
         self.ended_at = time.monotonic()
-        self._state = weakref.ref(state)
+        self._state = weakref.ref(state, _forget_what_is_over)
         self.elsewhere = False
         self._redaction = Redaction()
         self._names: dict[Any, str] = {}  # of logs, without what looks like a secret
@@ -92,7 +91,7 @@ class Recording:
     @classmethod
     def of(cls, state: TrainerState) -> Recording | None:
         """Return what the training with this state is recorded in, if it is."""
-        _RECORDINGS[:] = [one for one in _RECORDINGS if one._state() or one._is_alive()]
+        _forget_what_is_over()
         return next((one for one in reversed(_RECORDINGS) if one.is_of(state)), None)
 
     def _is_alive(self) -> bool:
@@ -177,10 +176,11 @@ class Recording:
         """
         name = name or directory.name
         kept = Path("files") / tracker / name
-        target = self.folder.path / kept
-        if target.exists():
-            shutil.rmtree(target)
-        linked_copy(directory, target)
+        number = 1
+        while (self.folder.path / kept).exists():  # saved before, and not sent yet
+            number += 1
+            kept = kept.with_name(f"{name}.{number}")
+        linked_copy(directory, self.folder.path / kept)
         self._write(
             {"kind": "upload", "step": step, "time": time.time(), "for": tracker}
             | {"path": str(kept), "name": name}
@@ -276,6 +276,11 @@ def last_error() -> BaseException | None:
     """Return the last error that nobody caught, as the interpreter or a notebook notes it."""
     error: BaseException | None = getattr(sys, "last_value", None)
     return error
+
+
+def _forget_what_is_over(_: object = None) -> None:
+    """Let go of trainings that are over; also called as soon as nobody has the state of one."""
+    _RECORDINGS[:] = [one for one in _RECORDINGS if one._state() or one._is_alive()]
 
 
 @atexit.register

@@ -1,0 +1,78 @@
+"""Azure ML's callback and the contract of callbacks, read back by MLflow's REST API.
+
+Run it by hand, `pytest contract_by_hand.py`: with version 2.0 it takes over ten minutes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.error import HTTPError
+
+import pytest
+from workspace import Workspace
+
+from callback_azureml import AzureMLCallback
+from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
+from callback_mlflow.testing import FLAGS, SETTINGS, STATUS
+
+
+class TestAzureML(TrackerContract):
+    contract = (2, 0)
+    capabilities = frozenset(
+        {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
+        | {"settings", "redacts"}
+    )
+    settings = (
+        *(Setting(**one) for one in SETTINGS),
+        *(Setting.flag(**one) for one in FLAGS),
+    )
+    deviations = {  # noqa: RUF012
+        "OUT-003": Deviation(
+            "MLflow prints the address of a run that it ends, unless the environment has "
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true"
+        ),
+        "RUN-002": Deviation("a process of its own has not got the login that the test gives here"),
+        "ROY-007": Deviation(
+            "azure-core draws from `random` where it asks for a token to upload a checkpoint with"
+        ),
+    }
+    sdk = "mlflow"
+    flush_limit = 2.0
+    workspace: ClassVar[Workspace]
+
+    @pytest.fixture(autouse=True)
+    def _workspace(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+        type(self).workspace = workspace
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.log_in())
+
+    def make(self, output_dir: Path, **settings: Any) -> AzureMLCallback:
+        usual = {"experiment_name": str(output_dir), "log_artifacts": True}
+        return AzureMLCallback(**{**usual, **settings})
+
+    def make_with(self, output_dir: Path, **arguments: Any) -> AzureMLCallback:
+        return AzureMLCallback(**arguments)
+
+    def make_unreachable(self, output_dir: Path) -> AzureMLCallback:
+        self.workspace.stop()
+        return self.make(output_dir, flush_limit=self.flush_limit)
+
+    def deliver_later(self, output_dir: Path) -> None:
+        self.workspace.start()
+        super().deliver_later(output_dir)
+
+    def read(self, output_dir: Path) -> list[RecordedRun]:
+        try:
+            found = self.workspace.runs.runs(str(output_dir))
+        except HTTPError:  # there is no such experiment
+            return []
+        return [
+            RecordedRun(
+                run.id,
+                run.parameters,
+                run.curves(),
+                files=frozenset(self.workspace.files[run.id]),
+                status=STATUS[run.status],
+            )
+            for run in found
+        ]

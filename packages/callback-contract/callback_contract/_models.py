@@ -1,0 +1,129 @@
+"""What a training of the rules trains: a small torch model, or a stand-in without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+
+class Config:
+    """A model's configuration."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return dict(self.values)
+
+    def to_json_string(self) -> str:
+        """Return it as indented JSON."""
+        return json.dumps(self.values, indent=2)
+
+
+class Learner(Protocol):
+    """A model with its optimizer, schedule and data."""
+
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    train_dataloader: Any
+    eval_dataloader: Any
+
+    def begin_epoch(self) -> None:
+        """Begin to go through the training data."""
+
+    def backward(self) -> Any:
+        """Add the gradients of a batch, and return its loss without a graph."""
+
+    def step(self) -> None:
+        """Update the weights."""
+
+    def zero_grad(self) -> None:
+        """Step the schedule and drop the gradients."""
+
+
+def make_learner(make_model: Callable[[], Any]) -> Learner:
+    """Return a learner for the model that an author makes; by default for a small one.
+
+    Args:
+        make_model: `Subject.make_model`, which returns `None` for the default model.
+    """
+    if find_spec("torch") is None:
+        return PlainLearner()
+    from callback_contract._torch_model import TorchLearner
+
+    return TorchLearner(make_model)
+
+
+class PlainModel:
+    """What callbacks may look at in a model, without any framework."""
+
+    def __init__(self) -> None:
+        self.training = True
+        self.config = Config(hidden_size=8)
+        self.weights = [0.5, -0.25]
+
+    def train(self, mode: bool = True) -> PlainModel:
+        """Set the mode of training or of evaluation."""
+        self.training = mode
+        return self
+
+    def eval(self) -> PlainModel:
+        """Set the mode of evaluation."""
+        return self.train(False)
+
+
+class PlainOptimizer:
+    """The part of torch's optimizers that callbacks read."""
+
+    def __init__(self) -> None:
+        self.param_groups = [{"lr": 0.125}]
+        self.state: dict[Any, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the groups and the state."""
+        return {"param_groups": [dict(group) for group in self.param_groups], "state": {}}
+
+
+class PlainSchedule:
+    """The part of torch's schedules that callbacks read."""
+
+    def __init__(self, optimizer: PlainOptimizer) -> None:
+        self.optimizer = optimizer
+
+    def get_last_lr(self) -> list[float]:
+        """Return the learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the learning rates."""
+        return {"_last_lr": self.get_last_lr()}
+
+
+class PlainLearner:
+    """Halves the weights of a `PlainModel` at each step."""
+
+    def __init__(self) -> None:
+        self.model = PlainModel()
+        self.optimizer = PlainOptimizer()
+        self.lr_scheduler = PlainSchedule(self.optimizer)
+        self.train_dataloader: Sequence[Sequence[float]] = [[0.5, 1.5], [2.5, 3.5]]
+        self.eval_dataloader: Sequence[Sequence[float]] = [[4.5, 5.5]]
+
+    def begin_epoch(self) -> None:
+        """Do nothing: the data are lists."""
+
+    def backward(self) -> float:
+        """Return the loss."""
+        return sum(weight * weight for weight in self.model.weights)
+
+    def step(self) -> None:
+        """Update the weights."""
+        lr = self.optimizer.param_groups[0]["lr"]
+        self.model.weights = [weight * (1 - lr) for weight in self.model.weights]
+
+    def zero_grad(self) -> None:
+        """Do nothing: there are no gradients."""

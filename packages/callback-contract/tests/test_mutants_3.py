@@ -1,9 +1,0 @@
-"""The third share of the mutants fails what it is to fail."""
-
-from __future__ import annotations
-
-from shares import ChecksAShare, shares
-
-
-class TestMutants(ChecksAShare):
-    share = shares()[2]

@@ -1,0 +1,85 @@
+"""The zoo: each faulty specimen breaks the rule that is noted for it, and each correct one none.
+
+`tools/zoo.py` checks all rules of all specimens, and prints the rates.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from callback_contract import RULES, CallbackContract, check
+from callback_core import TrainerCallback
+
+TESTS = Path(__file__).parents[1] / "packages" / "callback-contract" / "tests"
+
+sys.path.insert(0, str(TESTS))  # the zoo is data to Pants: users' code, without types
+_zoo: Any = import_module("zoo.specimens")
+
+CAUGHT: dict[str, str] = json.loads((TESTS / "zoo" / "caught.json").read_text())
+"""Faulty specimens, each with a rule that it breaks."""
+
+SPECIMENS: dict[str, Any] = {specimen.name: specimen for specimen in _zoo.load()}
+CORRECT = sorted(
+    name for name, one in SPECIMENS.items() if one.kind == "callback" and not one.is_faulty
+)
+"""Of trackers, each takes ten seconds and more; tools/zoo.py checks these."""
+
+
+def quick(name: str) -> type[CallbackContract]:
+    """Return a specimen's suite with a time limit that suits one which hangs."""
+    return type(name, (SPECIMENS[name].suite,), {"__test__": False, "time_limit": 20.0})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CORRECT)
+def test_a_correct_callback_breaks_no_rule(name: str, tmp_path: Path) -> None:
+    results = check(quick(name), tmp_path)
+    assert [r.message for r in results if r.outcome in ("broken", "crashed")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(CAUGHT))
+def test_a_faulty_specimen_breaks_its_rule(name: str, tmp_path: Path) -> None:
+    [result] = check(quick(name), tmp_path, [CAUGHT[name]])
+    assert result.outcome == "broken", result.message
+
+
+def test_a_rule_is_described() -> None:
+    assert all(len(rule.demands) > 20 and rule.why and rule.mend for rule in RULES.values())
+
+
+class Linear(torch.nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+
+
+class WithModel(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+
+    def make(self, output_dir: Path) -> Any:
+        return TrainerCallback()
+
+    def make_model(self) -> Any:
+        return Linear()
+
+
+def test_the_authors_model_is_trained(tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Sees(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seen.append(kwargs["model"].weight.detach().clone())
+
+    suite = type("Sees", (WithModel,), {"make": lambda self, output_dir: Sees()})
+    check(suite, tmp_path, ["LIF-002"])
+    assert seen[0].shape == (2, 4)
+    [result] = check(WithModel, tmp_path / "kept", ["ROY-003"])
+    assert result.outcome == "kept"
