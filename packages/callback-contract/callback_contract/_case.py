@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from callback_contract._ending import end_trainings
-from callback_contract._registry import ContractViolation, DoesNotApply, require
+from callback_contract._registry import ContractViolation, DoesNotApply
 from callback_contract._subject import RecordedRun, Subject
 from callback_contract._training import Arguments, Training
 from callback_core import TrainerState, export_states, restore_states
@@ -95,19 +95,19 @@ class Case:
         self.trainings.append(training)
         return training
 
-    def live_and_stop(self, **more: Any) -> Iterator[Training]:
-        """Yield a training, once it has gone through every event.
+    def live_and_stop(self, **more: Any) -> list[Training]:
+        """Take a training through every event, and return it.
 
-        For a callback that stops, yield one more, which it has stopped as its author says.
+        For a callback that stops, there is a second one, which ends as its author says.
         """
         state = more.pop("state", None)
-        training = self.training(state=deepcopy(state), **more)
-        training.live()
-        yield training
-        if self.claims("stops"):
-            training = self.training(state=deepcopy(state), **more)
-            self.subject.train_until_it_stops(training)
-            yield training
+        lives = self.training(state=deepcopy(state), **more)
+        lives.live()
+        if not self.claims("stops"):
+            return [lives]
+        stops = self.training(state=deepcopy(state), **more)
+        self.subject.train_until_it_stops(stops)
+        return [lives, stops]
 
     def resumed(
         self,
@@ -177,10 +177,11 @@ class Case:
         """The callbacks of all trainings so far."""
         return [callback for training in self.trainings for callback in training.callbacks]
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return what the trainings of this case did, for messages."""
-        told = [*dict.fromkeys(filter(None, (training.told() for training in self.trainings)))]
-        return "; then ".join(told[:3] + ["…"] * (len(told) > 3))
+        summaries = (training.summary() for training in self.trainings)
+        different = [*dict.fromkeys(filter(None, summaries))]
+        return "; then ".join(different[:3] + ["…"] * (len(different) > 3))
 
     def runs(self) -> list[RecordedRun]:
         """Return what the store holds of the trainings of this case."""
@@ -191,9 +192,3 @@ class Case:
                 f"but it returned {runs!r}"
             )
         return list(runs)
-
-    def run(self) -> RecordedRun:
-        """Return the only run that the store holds."""
-        runs = self.runs()
-        require(len(runs) == 1, f"the store holds {len(runs)} runs of one training")
-        return runs[0]

@@ -25,6 +25,10 @@ _TIME_TO_STORE: Final = 3.0
 """Seconds in which a tracker stores what was logged while the training continues."""
 
 
+BEFORE_THE_CHECKPOINT: Final = (("loss", 1, LOSSES[0]), ("loss", 2, LOSSES[1]))
+"""What trainings log before they save a checkpoint."""
+
+
 def killed_after_a_checkpoint(case: Case) -> dict[str, Any]:
     """Train two steps, save a checkpoint, train a third step, and be killed by SIGKILL.
 
@@ -42,10 +46,10 @@ def killed_after_a_checkpoint(case: Case) -> dict[str, Any]:
         log_steps(training, *losses(*LOSSES[:2]))
         training.save()
         kept.write_text(json.dumps(case.states_of(callback)))
-        wait_for_the_store(case)
+        wait_until_stored(case, *BEFORE_THE_CHECKPOINT)
         log_steps(training, *losses(LOSSES[2]))
         training.log({"marker": 0.5})
-        _wait_for_a_marker(case)
+        wait_until_stored(case, ("marker", 3, 0.5))
 
     _killed_after(train)
     states: dict[str, Any] = json.loads(kept.read_text())
@@ -62,29 +66,19 @@ def deliver_the_rest(case: Case) -> None:
             raise ContractViolation(f"what it left cannot be delivered: {error!r}") from error
 
 
-def wait_for_the_store(case: Case) -> None:
-    """Wait until the store has the first two losses, or for seconds."""
+def wait_until_stored(case: Case, *points: tuple[str, int, float]) -> None:
+    """Wait until the store has points, each a name, a step and a value; or for seconds.
 
-    def has_both() -> bool:
-        with suppress(Exception):  # a store that cannot be read while it is written
-            return all(Stored(case).has("loss", step + 1, LOSSES[step]) for step in range(2))
-        return False
-
-    in_time(has_both, _TIME_TO_STORE)
-
-
-def _wait_for_a_marker(case: Case) -> None:
-    """Wait until the store has a last value, or for seconds.
-
-    By then, the tracker has noted that what came before is stored: it does not send it again.
+    A tracker that sends in order has noted by then that what came before them is stored.
     """
 
-    def has_it() -> bool:
-        with suppress(Exception):
-            return Stored(case).has("marker", 3, 0.5)
+    def has_all() -> bool:
+        with suppress(Exception):  # a store that cannot be read while it is written
+            stored = Stored(case)
+            return all(stored.has(*point) for point in points)
         return False
 
-    in_time(has_it, _TIME_TO_STORE)
+    in_time(has_all, _TIME_TO_STORE)
 
 
 def _killed_after(train: Callable[[], None]) -> None:

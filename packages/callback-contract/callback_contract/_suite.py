@@ -102,7 +102,7 @@ class Planned(NamedTuple):
     Attributes:
         rule: The rule.
         fate: Whether it runs, runs and is known to be broken, or is skipped.
-        missing: The capabilities for lack of which it is skipped.
+        missing: The capabilities that it needs and the author does not claim.
     """
 
     rule: Rule
@@ -240,7 +240,7 @@ def _explained(
 ) -> ContractViolation:
     """Return the violation with all that helps to mend it."""
     if isinstance(broken, RuleTookTooLong):
-        at = case.trainings[-1].history[-1][0] if case.told() else "a hook"
+        at = case.trainings[-1].history[-1][0] if case.summary() else "a hook"
         seen = f"{at} was not done after {case.subject.time_limit:g} s"
         cause: str | None = f"{at} hangs"
     else:
@@ -253,8 +253,8 @@ def _explained(
     if cause is not None and causes is not None:
         causes[cause] = rule.id
     lines = [f"[{rule.id}] {rule.demands}", f"  seen: {seen}"]
-    if told := case.told():
-        lines.append(f"  done: {told}")
+    if done := case.summary():
+        lines.append(f"  done: {done}")
     return ContractViolation("\n".join([*lines, f"  to mend it: {rule.mend}"]), cause)
 
 

@@ -81,8 +81,3 @@ class TorchLearner:
         """Step the schedule and drop the gradients."""
         self.lr_scheduler.step()
         self.optimizer.zero_grad()
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of all weights and buffers."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -125,7 +125,7 @@ class Training:
         self.history.append((event, self.state.global_step))
         for flag in EVENTS[event].resets if event in EVENTS else ():
             setattr(self.control, flag, False)
-        keywords = {**self._common(), **passed, **self.extra}
+        keywords = {**self.common(), **passed, **self.extra}
         for callback in self.callbacks:
             given = {n: dict(v) if n in ("logs", "metrics") else v for n, v in keywords.items()}
             self.call(callback, event, given)
@@ -150,7 +150,7 @@ class Training:
             self.control = answer
         return answer
 
-    def _common(self) -> dict[str, Any]:
+    def common(self) -> dict[str, Any]:
         """Return what every event passes; before the training and its first evaluation, less."""
         learner, begun = self.learner, self._has_begun
         return {
@@ -270,6 +270,10 @@ class Training:
     def run(self, *, save: bool = False) -> None:
         """Train from begin to end."""
         self.begin()
+        self.complete(save=save)
+
+    def complete(self, *, save: bool = False) -> None:
+        """Train from where it is to the last step, and end."""
         for _ in self.steps(save=save):
             pass
         self.finish()
@@ -285,7 +289,7 @@ class Training:
         self.predict()
         self.fire("on_push_begin")
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return what happened so far, for messages."""
         counts = Counter(event for event, _ in self.history)
         shown = [

@@ -45,8 +45,7 @@ class Watched(Training):
 def watch(case: Case, what: str, look: Look, state: TrainerState | None = None) -> None:
     """Train new callbacks through every event, in which nothing that `look` returns may change."""
     kind = type("WatchedFor", (Watched,), {"what": what, "look": staticmethod(look)})
-    for _ in case.live_and_stop(kind=kind, state=state, max_steps=12):
-        pass
+    case.live_and_stop(kind=kind, state=state, max_steps=12)
 
 
 def _changes(before: Any, after: Any) -> str:
@@ -167,7 +166,6 @@ class Observation:
         folder: The name of the directory.
         callback: The callback.
         max_steps: The steps of the training.
-        state: The state at its beginning.
     """
 
     def __init__(self, case: Case, folder: str, callback: Any, max_steps: int = 8) -> None:
@@ -176,7 +174,6 @@ class Observation:
         self.folder.mkdir()
         args = case.arguments(output_dir=str(self.folder))
         self.training = case.training(callback, kind=Observed, args=args, max_steps=max_steps)
-        self._before = files_below(self.folder)
 
     def turns(self) -> Generator[str, None, None]:
         """Train, and yield after each step; what it prints meanwhile is yielded."""
@@ -204,8 +201,7 @@ class Observation:
             seen,
             files={
                 name: content.replace(place, b"<folder>")
-                for name, content in files_below(self.folder).items()
-                if not name.startswith("checkpoint-")
+                for name, content in files_of_its_own(self.folder).items()
             },
             attributes=public_attributes(self.callback),
             state=flat_states(self.case.states_of(self.callback)),
@@ -231,14 +227,14 @@ def observe_in_turns(case: Case, *callbacks: Any) -> list[Behaviour]:
     return [o.behaviour(text) for o, text in zip(observations, printed, strict=True)]
 
 
-def cut_short(case: Case, folder: str, callback: Any, *, told: bool) -> None:
+def cut_short(case: Case, folder: str, callback: Any, *, notified: bool) -> None:
     """Begin a training that dies in its third step.
 
     Args:
         case: The case.
         folder: The name of its directory.
         callback: The callback.
-        told: Whether the loop tells the callback, by `on_exception` and `on_train_end`.
+        notified: Whether the loop notifies the callback, by `on_exception` and `on_train_end`.
     """
     observation = Observation(case, folder, callback)
     turns = observation.turns()
@@ -247,7 +243,7 @@ def cut_short(case: Case, folder: str, callback: Any, *, told: bool) -> None:
     turns.close()
     with silence():
         observation.training.fire("on_step_begin")
-        if told:
+        if notified:
             observation.training.end(DIED)
 
 
@@ -290,9 +286,7 @@ def model_state(training: Training) -> dict[str, Any]:
     if not hasattr(model, "named_modules"):
         own = {n: v for n, v in vars(model).items() if n not in ("training", "config")}
         return found | {f"its {name}": deepcopy(value) for name, value in own.items()}
-    from callback_contract._torch_model import weights_of
-
-    found |= {f"the weights {n}": value.tolist() for n, value in weights_of(model).items()}
+    found |= {f"the weights {name}": value for name, value in weights_of(training).items()}
     for name, weight in model.named_parameters():
         grad = None if weight.grad is None else weight.grad.detach().tolist()
         found |= {f"the gradient of {name}": grad, f"{name}.requires_grad": weight.requires_grad}
@@ -312,6 +306,14 @@ def model_state(training: Training) -> dict[str, Any]:
     found["the optimizer's state"] = repr(optimizer.state_dict()["state"])
     found["the schedule"] = repr(schedule.state_dict())
     return found
+
+
+def weights_of(training: Training) -> dict[str, Any]:
+    """Return copies of all weights and buffers of the model."""
+    model = training.model
+    if not hasattr(model, "state_dict"):
+        return {"weights": deepcopy(model.weights)}
+    return {name: value.tolist() for name, value in model.state_dict().items()}
 
 
 def modes(training: Training) -> dict[str, bool]:
@@ -347,6 +349,7 @@ def _configuration(model: Any) -> Any:
     return deepcopy(vars(config)) if hasattr(config, "__dict__") else repr(config)
 
 
-def main_directory(training: Training) -> Path:
-    """Return the directory that a training writes to."""
-    return Path(training.args.output_dir)
+def files_of_its_own(folder: Path) -> dict[str, bytes]:
+    """Return the files below a training's directory that are in no checkpoint."""
+    found = files_below(folder)
+    return {name: content for name, content in found.items() if not name.startswith("checkpoint-")}

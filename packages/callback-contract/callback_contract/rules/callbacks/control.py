@@ -19,8 +19,7 @@ from callback_core import TrainerControl
 )
 def clears_no_flag(case: Case) -> None:
     """A flag that is on before an event is on after it."""
-    for _ in case.live_and_stop(kind=_AllAskedFor, max_steps=12):
-        pass
+    case.live_and_stop(kind=_AllAskedFor, max_steps=12)
 
 
 @rule(
@@ -31,8 +30,7 @@ def clears_no_flag(case: Case) -> None:
 )
 def keeps_the_requests_of_others(case: Case) -> None:
     """The requests of others, with who, when and why, are there after an event."""
-    for _ in case.live_and_stop(kind=_Reasoned, max_steps=12):
-        pass
+    case.live_and_stop(kind=_Reasoned, max_steps=12)
 
 
 @rule(
@@ -84,14 +82,13 @@ def gives_a_reason_for_the_end(case: Case) -> None:
 
 @rule(
     "CTL-006",
-    why="What an event returns replaces the control for all that follow (transformers 5.23.0); "
-    "a callback that returned its answer by mistake broke the loop behind it.",
+    why="What an event returns replaces the control for all callbacks after it (transformers "
+    "5.23.0). A callback that returned something else by mistake broke the loop.",
     mend="Return nothing, or the control.",
 )
 def returns_a_control_or_nothing(case: Case) -> None:
     """An event returns None or a `TrainerControl`."""
-    for _ in case.live_and_stop(kind=_Answered, max_steps=12):
-        pass
+    case.live_and_stop(kind=_Answered, max_steps=12)
 
 
 @rule(

@@ -54,9 +54,7 @@ def an_evaluation_may_come_first(case: Case) -> None:
     training = case.training()
     training.begin()
     training.evaluate()
-    for _ in training.steps():
-        pass
-    training.finish()
+    training.complete()
 
 
 @rule(
@@ -171,9 +169,7 @@ def data_may_have_no_length(case: Case) -> None:
     training = case.training(extra={"train_dataloader": _Stream(), "eval_dataloader": None})
     training.begin()
     training.state.num_train_epochs = sys.maxsize
-    for _ in training.steps(save=True):
-        pass
-    training.finish()
+    training.complete(save=True)
 
 
 @rule(

@@ -72,14 +72,13 @@ def lets_interrupts_through(case: Case) -> None:
         values = _Interrupting({"loss": 0.5, "eval_loss": 0.5})
         came = False
         try:
-            keywords = {**training._common(), keyword: values}
+            keywords = {**training.common(), keyword: values}
             training.call(training.callbacks[0], event, keywords)
         except KeyboardInterrupt:
             came = True
         training.end(KeyboardInterrupt())
         require(came or not values.was_read, f"{event} swallowed a KeyboardInterrupt")
-    for _ in case.live_and_stop(kind=_InterruptedModel):
-        pass
+    case.live_and_stop(kind=_InterruptedModel)
 
 
 @rule(
@@ -143,7 +142,7 @@ class _InterruptedModel(Training):
 
 
 class _Interrupting(dict[str, Any]):
-    """Values of which the first one that is read is interrupted by Ctrl-C."""
+    """Values. Reading the first one is interrupted by Ctrl-C."""
 
     was_read = False
 

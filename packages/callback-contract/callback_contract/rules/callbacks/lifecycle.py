@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from callback_contract._case import Case
+from callback_contract._process import children, files_below, threads
 from callback_contract._registry import ContractViolation, require, rule
 from callback_contract._watching import cut_short, observe, observe_in_turns
 from callback_core import TrainerState
@@ -108,11 +109,14 @@ def joins_in_the_middle(case: Case) -> None:
     mend="In on_train_begin, close what an earlier training has left open, and start afresh.",
 )
 def a_training_after_a_broken_one_is_like_the_first(case: Case) -> None:
-    """After a training that died, told or untold, a callback does what a new one does."""
-    for told in (True, False):
+    """After a training that died, a callback does what a new one does.
+
+    It does so whether the loop notified it or not.
+    """
+    for notified in (True, False):
         used = case.make()
-        cut_short(case, f"died-{told}", used, told=told)
-        _is_like_a_new_one(case, used, f"-{told}")
+        cut_short(case, f"died-{notified}", used, notified=notified)
+        _is_like_a_new_one(case, used, f"-{notified}")
 
 
 @rule(
@@ -136,19 +140,15 @@ def two_train_at_once(case: Case) -> None:
 )
 def making_it_opens_nothing(case: Case) -> None:
     """Making a callback writes no file, and starts no thread and no process."""
-    from callback_contract._process import children, files_below, threads
-
-    before = (threads(), children(), files_below(case.output_dir))
-    case.make()
-    case.let_go()
-    hooks_files = files_below(case.output_dir)  # a hook may prepare a store for both of them
-    kept: Any = case.make()
-    after = (threads(), children(), files_below(case.output_dir))
-    require(after[0] <= before[0], "its constructor started a thread")
-    require(after[1] <= before[1], "its constructor started a process")
-    new = sorted(after[2].keys() - hooks_files.keys())
+    before = threads(), children()
+    first = case.make()
+    files = files_below(case.output_dir)  # the hook may prepare a store that both use
+    second = case.make()
+    require(threads() <= before[0], "its constructor started a thread")
+    require(children() <= before[1], "its constructor started a process")
+    new = sorted(files_below(case.output_dir).keys() - files.keys())
     require(not new, f"its constructor wrote {new}")
-    del kept
+    del first, second  # until here, both are there
 
 
 def _is_like_a_new_one(case: Case, used: Any, name: str = "") -> None:

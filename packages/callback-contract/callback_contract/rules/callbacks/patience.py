@@ -8,7 +8,7 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._registry import require, rule
-from callback_contract._training import Training
+from callback_contract._training import DIED, Training
 
 _MEND = "Count evaluations in a row that do not improve; ask for the end when they are `patience`."
 
@@ -126,13 +126,13 @@ def the_count_continues_after_a_resume(case: Case) -> None:
     training = _begun(case, first)
     _stops_at(training, [1.0, 1.1])
     states, step = case.states_of(first), training.state.global_step
-    training.end(RuntimeError("killed"))
+    training.end(DIED)
     resumed = case.resumed(make(case.output_dir, 3, 0.0), states, step, of=training, max_steps=100)
     resumed.begin()
     found = _stops_at(resumed, [1.2, 1.3, 1.4])
     resumed.end()
     require(
         found == 2,
-        "with a patience of 3, and two evaluations before the cut of which the second did not "
-        f"improve, it asked for the end at evaluation {found} after it, not at the second",
+        "with a patience of 3, and one evaluation without an improvement before the cut, it asked "
+        f"for the end at evaluation {found} after the cut, not at the second",
     )

@@ -8,7 +8,7 @@ from threading import Thread
 from callback_contract._case import Case
 from callback_contract._process import children, difference, files_below, threads
 from callback_contract._registry import require, rule
-from callback_contract._watching import Observed, another_rank, watch
+from callback_contract._watching import Observed, another_rank, files_of_its_own, watch
 
 _MEND = "Begin with `if not state.is_world_process_zero: return`, in every event that writes."
 
@@ -35,7 +35,7 @@ def another_rank_writes_no_files(case: Case) -> None:
         for training in case.live_and_stop(args=args, state=state):
             training.fire("on_save", checkpoint_dir=str(folder / "checkpoint-0"))
         written = difference(before, files_below(folder))
-        other = [n for n in files_below(Path(args.output_dir)) if not n.startswith("checkpoint-")]
+        other = files_of_its_own(Path(args.output_dir))
         require(not written and not other, f"it wrote {', '.join([*written, *other])}")
 
 

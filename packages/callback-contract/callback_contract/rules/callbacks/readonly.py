@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from callback_contract._case import Case
@@ -14,8 +15,8 @@ from callback_contract._process import (
     seed_generators,
 )
 from callback_contract._registry import require, rule
-from callback_contract._training import Training
-from callback_contract._watching import main_directory, model_hooks, model_state, modes, watch
+from callback_contract._training import DIED, Training
+from callback_contract._watching import model_hooks, model_state, modes, watch
 
 
 @rule(
@@ -135,7 +136,7 @@ def leaves_checkpoints(case: Case) -> None:
 )
 def leaves_no_hook(case: Case) -> None:
     """The model, its weights and its optimizer have no hook after a training that they lacked."""
-    for error in (None, RuntimeError("CUDA out of memory")):
+    for error in (None, DIED):
         training = case.training()
         before = model_hooks(training)
         training.begin()
@@ -199,7 +200,7 @@ class _Checkpointed(Training):
     def _checkpoints(self) -> dict[int, dict[str, Any]]:
         return {
             int(folder.name.partition("-")[2]): dict(files_below(folder))
-            for folder in main_directory(self).glob("checkpoint-*")
+            for folder in Path(self.args.output_dir).glob("checkpoint-*")
         }
 
 

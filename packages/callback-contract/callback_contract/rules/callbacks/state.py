@@ -8,13 +8,15 @@ from copy import deepcopy
 from typing import Any
 
 from callback_contract._case import Case
-from callback_contract._process import difference, files_below, process_put_back, seed_generators
+from callback_contract._process import difference, process_put_back, seed_generators
 from callback_contract._registry import ContractViolation, require, rule
-from callback_contract._training import Training
+from callback_contract._training import DIED, Training
 from callback_contract._watching import (
     Observed,
+    files_of_its_own,
     flat_states,
     public_attributes,
+    weights_of,
 )
 
 _LAST = 12
@@ -184,8 +186,8 @@ def a_resumed_training_is_asked_for_the_same(case: Case) -> None:
 @rule(
     "STA-009",
     needs=("state",),
-    why="A state that is saved and not used, or of which half is saved, shows only when a run that "
-    "was resumed is compared with one that was not (pytorch/ignite#3535).",
+    why="A state that is saved and never used, or only half of which is saved, goes unnoticed "
+    "until somebody compares a resumed run with an uncut one (pytorch/ignite#3535).",
     mend="Keep in state_dict all that a training adds up, and restore all of it.",
 )
 def a_resumed_training_ends_with_the_same_state(case: Case) -> None:
@@ -225,7 +227,7 @@ def a_resumed_training_trains_the_same_model(case: Case) -> None:
         return  # what it does depends on more than the training
     for cut in uncut.cuts():
         require(
-            _weights(uncut.resumed_at(cut)) == uncut.weights,
+            weights_of(uncut.resumed_at(cut)) == uncut.weights,
             f"cut and resumed at step {cut}, the training ended with other weights",
         )
 
@@ -278,7 +280,7 @@ def a_resumed_training_keeps_its_files(case: Case) -> None:
             states, at_the_cut = case.states_of(first), _own_files(case)
         if step == 5:
             break
-    cut.end(RuntimeError("killed"))
+    cut.end(DIED)
     grown = {
         name: content
         for name, content in at_the_cut.items()
@@ -286,9 +288,7 @@ def a_resumed_training_keeps_its_files(case: Case) -> None:
     }
     resumed = case.resumed(case.make(), states, 4, of=cut, max_steps=12)
     resumed.begin()
-    for _ in resumed.steps(save=True):
-        pass
-    resumed.finish()
+    resumed.complete(save=True)
     after = _own_files(case)
     lost = [
         name for name, content in grown.items() if not _has_lines(after.get(name, b""), content)
@@ -297,11 +297,8 @@ def a_resumed_training_keeps_its_files(case: Case) -> None:
 
 
 def _own_files(case: Case) -> dict[str, bytes]:
-    """Return the files that a callback which is no tracker has written."""
-    if case.subject_is_a_tracker:
-        return {}
-    found = files_below(case.output_dir)
-    return {name: content for name, content in found.items() if not name.startswith("checkpoint-")}
+    """Return the files that a callback has written which is no tracker."""
+    return {} if case.subject_is_a_tracker else files_of_its_own(case.output_dir)
 
 
 def _has_lines(content: bytes, lines: bytes) -> bool:
@@ -329,7 +326,7 @@ class _Uncut:
         assert isinstance(training, Observed)
         self.training = training
         self.asked = training.asked
-        self.weights = _weights(training) if like_a_checkpoint else None
+        self.weights = weights_of(training) if like_a_checkpoint else None
 
     def cuts(self) -> list[int]:
         """Return the steps of checkpoints that a training resumes at."""
@@ -373,12 +370,6 @@ def _restore_parts(training: Training, saved: Any) -> None:
     loaders = [part for part in parts if hasattr(part, "load_state_dict")]
     for part, state in zip(loaders, saved, strict=True):
         part.load_state_dict(deepcopy(state))
-
-
-def _weights(training: Training) -> Any:
-    if not hasattr(training.model, "state_dict"):
-        return training.model.weights
-    return {name: value.tolist() for name, value in training.model.state_dict().items()}
 
 
 def _raw_state(callback: Any) -> dict[str, Any]:

@@ -183,7 +183,7 @@ _METHODS: Final = ("open", "log_parameters", "log_metrics", "close")
 def _train_with_a_failing_call(
     case: Case, part: Case, method: str, number: int, after: bool
 ) -> None:
-    """Train with a tracker of which one call fails, in a directory of its own, and look."""
+    """Train in a directory of its own with a tracker, one call of which fails, and look."""
     callback = part.make_tracker()
     make_faulty(callback, {method: [number]}, after=after)
     closed_already = after and method == "close"  # and may refuse to be closed once more

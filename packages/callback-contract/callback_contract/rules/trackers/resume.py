@@ -7,7 +7,11 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from callback_contract._case import Case
-from callback_contract._killed import killed_after_a_checkpoint, wait_for_the_store
+from callback_contract._killed import (
+    BEFORE_THE_CHECKPOINT,
+    killed_after_a_checkpoint,
+    wait_until_stored,
+)
 from callback_contract._registry import require
 from callback_contract._stored import (
     LOSSES,
@@ -43,7 +47,7 @@ def _cut(
     log_steps(training, *losses(*LOSSES[:2]))
     training.evaluate({"eval_loss": LOSSES[1]})
     if waits:
-        wait_for_the_store(case)
+        wait_until_stored(case, *BEFORE_THE_CHECKPOINT)
     training.save()
     states = case.states_of(callback)
     log_steps(training, *losses(*after))
@@ -77,7 +81,7 @@ def _require_finished(case: Case, stored: Stored) -> None:
 @tracker_rule(
     "RES-001",
     needs=["resume"],
-    why="A resumed training opens another run, and its curve is in two "
+    why="A resumed training opens another run, and splits its curve over two "
     "(huggingface/transformers#30563); or its file is written anew, and loses what came before "
     "(roboflow/rf-detr#1321).",
     mend="Return the run's id from state_dict; open that run again, add to it, and close it by how "
