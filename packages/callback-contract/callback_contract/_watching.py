@@ -82,14 +82,14 @@ class Behaviour:
         mine, its = self._parts(), twin._parts()
         return {name: value for name, value in mine.items() if its.get(name, _NONE) == value}
 
-    def differs(self, expected: dict[str, Any]) -> list[str]:
-        """Return where this differs from the stable parts of another."""
+    def differs(self, expected: dict[str, Any]) -> dict[str, str]:
+        """Return the parts in which this differs from the stable ones of another, described."""
         mine = self._parts()
-        return [
-            f"{name} is {_short(mine.get(name))}, not {_short(value)}"
+        return {
+            name: f"{name} is {_short(mine.get(name))}, not {_short(value)}"
             for name, value in expected.items()
             if mine.get(name, _NONE) != value
-        ]
+        }
 
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"what it asked for": self.asked, "what it printed": self.printed}
@@ -214,9 +214,9 @@ def observe(case: Case, folder: str, callback: Any) -> Behaviour:
     return observation.behaviour("".join(observation.turns()))
 
 
-def observe_in_turns(case: Case, *callbacks: Any) -> list[Behaviour]:
+def observe_in_turns(case: Case, folder: str, *callbacks: Any) -> list[Behaviour]:
     """Train callbacks in trainings that take turns, and return what was seen of each."""
-    observations = [Observation(case, f"turn-{n}", c) for n, c in enumerate(callbacks)]
+    observations = [Observation(case, f"{folder}-{n}", c) for n, c in enumerate(callbacks)]
     printed = ["" for _ in callbacks]
     turns = [observation.turns() for observation in observations]
     while True:

@@ -152,6 +152,18 @@ def test_check_needs_no_pytest_and_returns_the_outcome_of_each_rule(tmp_path: Pa
     assert results.keys() == of_callbacks
 
 
+def test_what_differs_in_one_training_of_three_is_chance(tmp_path: Path) -> None:
+    measured = iter([0, 0, 0, 9, *[0] * 20])  # the first, two new ones, and the one compared
+
+    class Measures(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.most = next(measured)
+
+    suite = type("Measures", (Plain,), {"make": lambda self, output_dir: Measures()})
+    [result] = check(suite, tmp_path, ["LIF-003"])
+    assert result.outcome == "kept", result.message
+
+
 def test_a_failure_says_what_was_done_seen_demanded_and_how_to_mend_it(tmp_path: Path) -> None:
     [result] = check(Broken, tmp_path, ["LIF-001"])
     for part in (RULES["LIF-001"].demands, RULES["LIF-001"].mend, "AttributeError", "on_train_end"):
