@@ -38,6 +38,7 @@ class Stored:
         self.parameters = {n: str(v) for run in self.runs for n, v in run.parameters.items()}
         self._case = case
         self._stored_name = case.subject.stored_name
+        self._tolerance = TOLERANCES[case.subject.precision]
 
     def points(self, name: str) -> list[tuple[int, float]]:
         """Return the points that were logged as `name`, of all runs."""
@@ -51,13 +52,13 @@ class Stored:
 
     def has(self, name: str, step: int, value: float) -> bool:
         """Return whether `value`, logged as `name` at `step`, is stored."""
-        return any(at == step and same(value, kept) for at, kept in self.points(name))
+        return any(at == step and self._is(value, kept) for at, kept in self.points(name))
 
     def in_summary(self, name: str, value: float) -> bool:
         """Return whether a run has `value`, logged as `name`, among what it has one of."""
         ends = (name, name.removeprefix("train_"), self._stored_name(name))
         return any(
-            title.endswith(ends) and same(value, kept)
+            title.endswith(ends) and self._is(value, kept)
             for run in self.runs
             for title, kept in run.summary.items()
         )
@@ -72,8 +73,11 @@ class Stored:
             name
             for run in self.runs
             for name, points in run.points.items()
-            if any(at == step and same(value, kept) for at, kept in points)
+            if any(at == step and self._is(value, kept) for at, kept in points)
         ]
+
+    def _is(self, value: float, kept: Any) -> bool:
+        return same(value, kept, self._tolerance)
 
     def parameter(self, name: str) -> str | None:
         """Return a parameter as a string, `None` if it is not there.
@@ -97,7 +101,9 @@ class Stored:
         found = self.points(name)
         names = sorted({name for run in self.runs for name in run.points})
         rounded = any(at == step and _is_near(value, kept) for at, kept in found)
-        cause = "it rounds what it stores" if rounded else None
+        cause = (
+            "its store does not keep numbers as exactly as `precision` claims" if rounded else None
+        )
         raise ContractViolation(
             f"{name}={value!r} was logged at step {step}; as {title!r} the store of "
             f"{len(self.runs)} runs has {found[:12] or 'nothing'}, and it has the names "
@@ -138,17 +144,23 @@ def parameter_of(parameters: Mapping[str, Any], name: str) -> str | None:
     return next((str(v) for n, v in parameters.items() if n.endswith(ends)), None)
 
 
-def same(value: float, kept: Any) -> bool:
-    """Return whether a store has kept `value`, as exactly as 32 bits do."""
+TOLERANCES: Final = {"single": 1e-6, "double": 1e-12, "exact": 0.0}
+"""How far a number that is stored may be from what was logged, relative to it."""
+
+
+def same(value: float, kept: Any, tolerance: float = TOLERANCES["single"]) -> bool:
+    """Return whether a store has kept `value`, to this relative tolerance."""
+    if isinstance(kept, (int, float)) and kept == value:
+        return True
     try:
         number = float(kept)
     except (TypeError, ValueError, OverflowError):
         return False
     if math.isnan(value):
         return math.isnan(number)
-    if math.isinf(value) or value == 0:
+    if math.isinf(value) or value == 0 or not tolerance:
         return number == value
-    return math.isclose(value, number, rel_tol=1e-6)
+    return math.isclose(value, number, rel_tol=tolerance)
 
 
 def _is_near(value: float, kept: Any) -> bool:
@@ -213,6 +225,29 @@ def require_runs(case: Case, count: int, of: str) -> None:
     """Raise `ContractViolation` unless the store holds so many runs."""
     runs = case.runs()
     require(len(runs) == count, f"the store holds {len(runs)} runs of {of}, not {count}")
+
+
+def require_curves(case: Case, expected: list[list[float]]) -> None:
+    """Require that for each of `expected` a run has these losses and no others."""
+    stored = Stored(case)
+    curves = {run.id: [value for _, value in stored.of(run, "loss")] for run in stored.runs}
+    for losses_of_one in expected:
+        require(
+            any(_are_the_same(losses_of_one, curve) for curve in curves.values()),
+            f"a training logged the losses {list(losses_of_one)}; no run has these and no others: "
+            f"{_shown(curves)}",
+        )
+
+
+def _are_the_same(expected: Iterable[float], found: Iterable[float]) -> bool:
+    expected, found = list(expected), list(found)
+    return all(any(same(e, f) for f in found) for e in expected) and all(
+        any(same(e, f) for e in expected) for f in found
+    )
+
+
+def _shown(curves: Mapping[str, list[float]]) -> str:
+    return "; ".join(f"{run!r} has {curve[:8]}" for run, curve in curves.items()) or "there is none"
 
 
 def losses(*values: float) -> list[dict[str, float]]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from callback_contract._training import Training
 
@@ -151,6 +151,8 @@ class Subject:
         sdk: The module that it sends through, such as `wandb`; needed for the capability `sdk`.
         settings: The settings that it reads; needed for the capability `settings`.
         secrets: Strings that must stand in no file and in no store, such as the key `make` uses.
+        precision: How exactly its store keeps numbers: `double`, a float of 64 bits; `single`, one
+            of 32; or `exact`, also whole numbers that no float holds.
         flush_limit: Seconds that the end of a training may wait for a service that is away; few, so
             that the rules are quick. `make_unreachable` makes its callback with it.
         stored_within: Seconds within which the store holds what was logged when no training runs.
@@ -163,6 +165,7 @@ class Subject:
     sdk: str | None = None
     settings: Sequence[Setting] = ()
     secrets: Sequence[str] = ()
+    precision: Literal["single", "double", "exact"] = "double"
     flush_limit: float = 1.0
     stored_within: float = 30.0
     time_limit: float = 120.0

@@ -366,7 +366,7 @@ def test_what_a_tracker_s_file_says_is_the_old_or_the_new(
     [file] = folder.path.iterdir()
     file.write_text("{", "utf-8")
     assert folder.read_progress("a/b") == {}
-    folder.write_tracker("x", "m:c", None)
+    folder.write_tracker("x", {"made_by": "m:c"})
     assert folder.trackers() == ["x"]
     assert json.loads((folder.path / "x.tracker.json").read_text("utf-8"))["made_by"] == "m:c"
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []

@@ -51,7 +51,9 @@ def command(run: Run, capsys: pytest.CaptureFixture[str]) -> Command:
 def made_by(run: Run, name: str = "file", **options: Any) -> None:
     """Have it noted how the command makes a tracker."""
     settings = FileTracker(str(run.out), **options).settings()
-    run.folder.write_tracker(name, "tracking_for_tests:FileTracker", settings)
+    run.folder.write_tracker(
+        name, {"made_by": "tracking_for_tests:FileTracker", "settings": settings}
+    )
 
 
 @pytest.fixture
@@ -321,7 +323,7 @@ def test_a_directory_without_runs_is_named(
 def test_a_tracker_that_cannot_be_made_again_is_named_and_others_are_delivered_to(
     pending: Run, command: Command, settings: dict[str, Any] | None
 ) -> None:
-    pending.folder.write_tracker("else", "gone_module:Gone", settings)
+    pending.folder.write_tracker("else", {"made_by": "gone_module:Gone", "settings": settings})
     code, text = command()
     assert code == 1
     assert ("else" if settings is None else "gone_module:Gone") in text

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final
 
@@ -88,8 +90,12 @@ class OpenRun:
         self.client.log_artifacts(self.id, str(upload.path), upload.name)
 
     def end(self, status: Status) -> None:
-        """Set how the run ended."""
-        self.client.set_terminated(self.id, _STATUS[status])
+        """Set how the run ended. MLflow prints its address before that, with an emoji."""
+        try:
+            self.client.set_terminated(self.id, _STATUS[status])
+        except UnicodeEncodeError:  # which not every output can write
+            with _no_address_is_printed():
+                self.client.set_terminated(self.id, _STATUS[status])
 
     def _has_nan(self, metric: Any) -> bool:
         history = self.client.get_metric_history(self.id, metric.key)
@@ -122,3 +128,17 @@ class OpenRun:
 
 def _batches(entities: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (entities[start : start + _BATCH] for start in range(0, len(entities), _BATCH))
+
+
+@contextmanager
+def _no_address_is_printed() -> Iterator[None]:
+    name = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+    before = os.environ.get(name)
+    os.environ[name] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -65,6 +67,18 @@ def callback(process: MLflowServer, server: Runs, request: pytest.FixtureRequest
         return MLflowCallback(**{"flush_limit": 60, **usual, **settings})
 
     return make
+
+
+def test_a_run_is_closed_where_its_address_cannot_be_printed(
+    callback: Any, server: Runs, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """MLflow prints an emoji before it."""
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with contextlib.redirect_stdout(output):
+        small_trainer(tmp_path, callback()).train()
+    [run] = server.runs(request.node.name)
+    assert run.status == "FINISHED"
+    assert "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT" not in os.environ
 
 
 def test_a_training_whose_server_is_away_is_not_held_up_and_is_delivered_later(

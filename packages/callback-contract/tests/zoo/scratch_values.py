@@ -58,6 +58,7 @@ class AsFloatLog(DatabaseLog):
 @faulty("Whole numbers go through a float, which has not room for all of them.")
 class TokensAsFloats(DatabaseLogSuite):
     __test__ = False
+    precision = "exact"
     log = AsFloatLog
 
 

@@ -71,6 +71,7 @@ class RealColumnTracker(DatabaseTracker):
 @faulty("All numbers become floats, so that large counters lose their last digits.")
 class CountersAsFloats(DatabaseSuite):
     __test__ = False
+    precision = "exact"
     tracker = RealColumnTracker
 
 

@@ -28,8 +28,8 @@ class Consumer:
         tracker: Where to deliver to.
         folder: The folder of the run.
         name: Its name among the trackers of the run.
-        run_id: The tracker's run, where it is known and stands in no file: from a checkpoint, or
-            opened by the user.
+        run_id: The tracker's run, if a checkpoint knows it or the user has opened it; `None` takes
+            that of the run's files.
         adopted: Whether it is the user's.
 
     Attributes:
@@ -50,6 +50,9 @@ class Consumer:
         self.tracker, self.folder, self.name = tracker, folder, name
         self.progress = Progress()
         self.reload()
+        if run_id is None and self.progress.run_id is None:  # nobody has opened it so far
+            known = folder.read_tracker(name)
+            run_id, adopted = known.get("run_id"), known.get("adopted", False)
         if run_id is not None:
             self.progress.run_id, self.progress.adopted = run_id, adopted
         self.doing: tuple[str, float] | None = None
@@ -119,10 +122,15 @@ class Consumer:
         return self.progress.run_id or self.folder.read_progress(self.name).get("run_id")
 
     def introduce(self) -> None:
-        """Write who the tracker is, for whoever delivers to it elsewhere."""
+        """Write who the tracker is and which run it opens, for whoever delivers to it elsewhere."""
         kind = type(self.tracker)
-        made_by = f"{kind.__module__}:{kind.__qualname__}"
-        self.folder.write_tracker(self.name, made_by, self.tracker.settings())
+        known = {
+            "made_by": f"{kind.__module__}:{kind.__qualname__}",
+            "settings": self.tracker.settings(),
+            "run_id": self.progress.run_id,
+            "adopted": self.progress.adopted,
+        }
+        self.folder.write_tracker(self.name, known)
 
     def reload(self) -> None:
         """Take over how far somebody else has come."""

@@ -96,13 +96,18 @@ class RunFolder:
         return self.path / f"{_file_name(name)}.log"
 
     def read_tracker(self, name: str) -> dict[str, Any]:
-        """Return `made_by` and `settings`, by which that tracker can be made elsewhere."""
+        """Return how that tracker can be made elsewhere, and its run, as `write_tracker` has them."""
         return _read(self.path / (_file_name(name) + _TRACKER))
 
-    def write_tracker(self, name: str, made_by: str, settings: dict[str, Any] | None) -> None:
-        """Write how that tracker can be made elsewhere."""
-        path = self.path / (_file_name(name) + _TRACKER)
-        _write(path, {"made_by": made_by, "settings": settings})
+    def write_tracker(self, name: str, known: dict[str, Any]) -> None:
+        """Write what another process must know to deliver to that tracker.
+
+        Args:
+            name: The tracker.
+            known: `made_by` and `settings`, by which it can be made; `run_id` and `adopted`, the
+                run to open, if that is known.
+        """
+        _write(self.path / (_file_name(name) + _TRACKER), known)
 
     def read_progress(self, name: str) -> dict[str, Any]:
         """Return how far that tracker has come, as it was written last."""

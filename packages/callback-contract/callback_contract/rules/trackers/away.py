@@ -83,13 +83,15 @@ def _without_service(case: Case, error: BaseException | None = None) -> tuple[Ha
     "on_train_end up to a limit.",
 )
 def a_service_that_is_away_costs_no_time(case: Case) -> None:
-    """With its service away, no event takes five seconds.
+    """With its service away, no event takes five seconds, and 20 logs together take less than ten.
 
     `on_train_end` returns within five seconds after `flush_limit`.
     """
     training, _ = _without_service(case)
     event, longest = max(training.took[:-1], key=lambda took: took[1])
     require(longest < LONGEST_EVENT, f"{event} took {longest:.1f} s")
+    logs = [seconds for event, seconds in training.took if event == "on_log"]
+    require(sum(logs) < 2 * LONGEST_EVENT, f"{len(logs)} x on_log took {sum(logs):.1f} s")
     (_, took), limit = training.took[-1], case.subject.flush_limit
     require(took < limit + LONGEST_EVENT, f"the end took {took:.1f} s; its limit is {limit:g} s")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from callback_contract._case import Case
 from callback_contract._killed import deliver_the_rest, killed_after_a_checkpoint
@@ -16,6 +17,7 @@ from callback_contract._stored import (
     log_steps,
     losses,
     parameter_of,
+    require_curves,
     require_in_time,
     require_runs,
     same,
@@ -95,7 +97,7 @@ def a_second_training_is_another_run(case: Case) -> None:
     for loss in LOSSES[:2]:
         trained(case, {"loss": loss}, callback=callback)
     require_runs(case, 2, "two trainings with one callback")
-    _require_curves(case, [[loss] for loss in LOSSES[:2]])
+    require_curves(case, [[loss] for loss in LOSSES[:2]])
 
 
 @tracker_rule(
@@ -170,10 +172,12 @@ def stores_more_than_a_batch(case: Case) -> None:
 def names_that_differ_share_no_curve(case: Case) -> None:
     """Values of different names in several logs of one step are stored, in different curves.
 
-    A warning may name those that are not.
+    Names may be long and differ only at their ends. A warning may name those that are not stored.
     """
     names = ["loss", "eval_loss", "eval_a_loss", "eval_b_loss", "test_loss", "a_loss", "b/loss"]
     names += ["c.loss", "loss_1", "loss_10", "c_loss", "b loss"]
+    names += [f"grad_norm_of_layers_0_self_attention_{part}_proj" for part in "qkv"]
+    names += [f"{'accuracy_of_' * 10}{language}" for language in ("en", "fr")]
     values = {name: 0.1 + number / 7 for number, name in enumerate(names)}
     with warned() as lines:
         training = case.training()
@@ -211,7 +215,7 @@ def trainings_at_once_do_not_mix(case: Case) -> None:
             log_steps(training, {"loss": LOSSES[step] + number})
     for training in trainings:
         training.end()
-    _require_curves(case, [[loss + number for loss in LOSSES[:3]] for number in range(2)])
+    require_curves(case, [[loss + number for loss in LOSSES[:3]] for number in range(2)])
 
 
 @tracker_rule(
@@ -330,32 +334,11 @@ def keeps_the_checkpoints_of_trials(case: Case) -> None:
 
 
 def _require_files(runs: Iterable[object], checkpoint: str, names: Iterable[str]) -> None:
+    """Require files of a checkpoint; the name of a second one may be longer: `checkpoint-1.2`."""
     files = sorted(file for run in runs for file in getattr(run, "files", ()))
     for name in names:
+        wanted = re.compile(rf"(.*/)?{checkpoint}(\D[^/]*)?/{re.escape(name)}")
         require(
-            any(file.endswith(f"{checkpoint}/{name}") for file in files),
+            any(map(wanted.fullmatch, files)),
             f"{checkpoint}/{name} is not among the files that are stored: {files}",
         )
-
-
-def _require_curves(case: Case, expected: list[list[float]]) -> None:
-    """Require that for each of `expected` a run has these losses and no others."""
-    stored = Stored(case)
-    curves = {run.id: [value for _, value in stored.of(run, "loss")] for run in stored.runs}
-    for losses_of_one in expected:
-        require(
-            any(_are_the_same(losses_of_one, curve) for curve in curves.values()),
-            f"a training logged the losses {list(losses_of_one)}; no run has these and no others: "
-            f"{_shown(curves)}",
-        )
-
-
-def _are_the_same(expected: Iterable[float], found: Iterable[float]) -> bool:
-    expected, found = list(expected), list(found)
-    return all(any(same(e, f) for f in found) for e in expected) and all(
-        any(same(e, f) for e in expected) for f in found
-    )
-
-
-def _shown(curves: Mapping[str, list[float]]) -> str:
-    return "; ".join(f"{run!r} has {curve[:8]}" for run, curve in curves.items()) or "there is none"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 from callback_contract._case import Case
 from callback_contract._models import Config
@@ -103,6 +105,20 @@ def what_only_looks_like_a_secret_stays(case: Case) -> None:
         kept = found is not None and found.lower() == str(value).lower()
         kept = kept or (value is True and found in ("1", "1.0"))
         require(kept, f"{name}={value!r} is stored as {found!r}")
+
+
+@tracker_rule(
+    "RED-006",
+    why="Environment variables are where keys are put so that no file has them; with the "
+    "arguments they are shown to all who can see the run (huggingface/diffusers#6916).",
+    mend="Of the environment, store only variables that are known to be harmless, by name.",
+)
+def secrets_of_the_environment_are_not_stored(case: Case) -> None:
+    """Secrets in environment variables are stored nowhere, whoever they are for."""
+    names = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DATABASE_PASSWORD", "OPENAI_API_KEY")
+    secrets = {name: f"moonshine-of-{name.lower()}" for name in names}
+    with mock.patch.dict(os.environ, secrets):
+        _require_nowhere(_train_with(case, {}), *secrets.values())
 
 
 class _Service:

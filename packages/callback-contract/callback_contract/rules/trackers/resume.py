@@ -19,9 +19,12 @@ from callback_contract._stored import (
     comes_true,
     log_steps,
     losses,
+    require_curves,
     require_runs,
     same,
     tracker_rule,
+    trained,
+    warned,
 )
 from callback_contract._training import DIED, Training
 
@@ -150,10 +153,20 @@ def forgets_what_was_replaced(case: Case) -> None:
     mend="Send parameters that the store will not change as rejected, and go on.",
 )
 def changed_arguments_cost_nothing(case: Case) -> None:
-    """A training that is resumed with other arguments is stored as any other."""
+    """A training that is resumed with other arguments is stored as any other.
+
+    A new value is stored, or a warning names the argument.
+    """
     args = case.arguments(learning_rate=0.5, num_train_epochs=8.0, run_name="another")
-    _resume(case, _cut(case, LOSSES[2]), *LOSSES[2:4], args=args)
-    _require_one_run(case, LOSSES[:4])
+    cut = _cut(case, LOSSES[2])
+    with warned() as lines:
+        _resume(case, cut, *LOSSES[2:4], args=args)
+    found = _require_one_run(case, LOSSES[:4]).parameter("learning_rate")
+    require(
+        same(0.5, found) or "learning_rate" in "\n".join(lines),
+        f"learning_rate=0.5 of the resumed training is stored as {found!r}, and no warning names "
+        "learning_rate",
+    )
 
 
 @tracker_rule(
@@ -279,3 +292,17 @@ def a_killed_training_continues_its_run(case: Case) -> None:
     stored = _require_one_run(case, LOSSES[:4])
     stored.require_once("loss")
     _require_finished(case, stored)
+
+
+@tracker_rule(
+    "RES-012",
+    needs=["resume"],
+    why="A store has the runs of weeks; what a resumed training forgets in all of them is lost for "
+    "good (wandb/wandb#5856 is about the wrong run).",
+    mend="Rewind only the run that is opened again: every query names its id.",
+)
+def other_runs_stay_as_they_are(case: Case) -> None:
+    """The runs before it in the store keep all that they have when a training is resumed."""
+    trained(case, *losses(*LOSSES[:5]))
+    _resume(case, _cut(case, REPLACED), LOSSES[2], LOSSES[4])
+    require_curves(case, [list(LOSSES[:5])])

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from callback_contract._case import Case
-from callback_contract._killed import deliver_the_rest, killed_after_a_checkpoint
+from callback_contract._killed import (
+    BEFORE_THE_CHECKPOINT,
+    deliver_the_rest,
+    killed_after_a_checkpoint,
+    wait_until_stored,
+)
 from callback_contract._registry import require
-from callback_contract._stored import comes_true, losses, require_in_time, tracker_rule, trained
+from callback_contract._stored import (
+    LOSSES,
+    comes_true,
+    log_steps,
+    losses,
+    require_in_time,
+    tracker_rule,
+    trained,
+)
 from callback_contract._training import DIED
 
 
@@ -135,3 +150,23 @@ def a_training_that_is_killed_is_not_finished(case: Case) -> None:
     deliver_the_rest(case)
     statuses = [run.status for run in case.runs()]
     require("finished" not in statuses, f"after a kill, the statuses are {statuses}")
+
+
+@tracker_rule(
+    "STS-008",
+    needs=["status"],
+    why="A run that shows as finished while it is trained is taken for what it is not, and stays "
+    "so where its machine is lost (Lightning-AI/pytorch-lightning#12291).",
+    mend="Write the status when the run is closed, and `running` before that, if anything.",
+)
+def a_training_under_way_is_not_finished(case: Case) -> None:
+    """The run of a training that is under way is not `finished`, as far as it can be read then."""
+    training = case.training()
+    training.begin()
+    log_steps(training, *losses(*LOSSES[:2]))
+    wait_until_stored(case, *BEFORE_THE_CHECKPOINT)
+    statuses: list[str | None] = []
+    with suppress(Exception):  # a store that cannot be read while it is written
+        statuses = [run.status for run in case.runs()]
+    training.end()
+    require("finished" not in statuses, f"during the training, the statuses were {statuses}")

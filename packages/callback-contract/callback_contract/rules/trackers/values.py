@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from callback_contract._case import Case
+from callback_contract._killed import wait_until_stored
 from callback_contract._registry import require
 from callback_contract._stored import (
     LOSSES,
@@ -48,7 +49,7 @@ def _require_values(case: Case, values: Mapping[str, Any]) -> None:
     """Log these values at one step, and require that the store has them as numbers."""
     stored, _ = stored_of(case, values)
     for name, value in values.items():
-        stored.require(name, 1, float(value))
+        stored.require(name, 1, value if isinstance(value, int) else float(value))
 
 
 @tracker_rule(
@@ -100,9 +101,10 @@ def stores_scalars_of_numpy_and_torch(case: Case) -> None:
     mend="Send 1.0 for True, 0.0 for False, and whole numbers as floats.",
 )
 def stores_booleans_and_whole_numbers(case: Case) -> None:
-    """`True` is stored as 1, `False` as 0, and a whole number of any size to seven digits."""
+    """`True` is stored as 1, `False` as 0, and a whole number of any size, as `precision` says."""
     _require_values(case, {"on": True, "off": False, "count": 3, "none": 0, "below": -17})
-    _require_values(case, {"tokens": 2**40 + 1, "limit": 2**63, "flos": 10**18, "more": 2**70})
+    _require_values(case, {"tokens": 2**40 + 1, "exact": 2**53 - 1, "odd": 2**53 + 1})
+    _require_values(case, {"limit": 2**63, "flos": 10**18, "more": 2**70})
 
 
 @tracker_rule(
@@ -112,7 +114,10 @@ def stores_booleans_and_whole_numbers(case: Case) -> None:
     mend="Store a float as it is: repr(value) has all its digits.",
 )
 def stores_small_and_large_numbers(case: Case) -> None:
-    """Numbers of any size and sign are stored to seven digits, as points, at step 0 too."""
+    """Numbers of any size and sign are stored as points, as `precision` says, at step 0 too.
+
+    By default, that is 15 digits. A store that keeps floats of 32 bits has `precision = "single"`.
+    """
     values = {"tiny": 1.7e-30, "huge": -3.3e30, "rate": 2e-5, "third": 0.1 + 1 / 3}
     values |= {"large": 123456.789, "zero": 0.0, "minus": -0.0, "near": 0.999999}
     training = case.training()
@@ -130,18 +135,30 @@ def stores_small_and_large_numbers(case: Case) -> None:
     "VAL-005",
     needs=["text"],
     why="A text that is not ASCII could not be written: labmlai/labml#108.",
-    mend="Write strings as UTF-8, and leave their line breaks alone.",
+    mend="Write strings as UTF-8, leave their line breaks alone, and keep those of each step.",
 )
 def stores_text_as_it_is(case: Case) -> None:
-    """A string that is logged is stored as it is: other scripts, line breaks and quotes too."""
+    """A string that is logged is stored as it is: other scripts, line breaks and quotes too.
+
+    Those of each step stay.
+    """
     texts = {
         "sample": 'Große Überraschung: 你好, 🎉\n\t"quoted" \\ and <b>tagged</b>, 50 %',
         "number_like": "0012",
         "lines": "first\r\nsecond\n\nlast\n",
     }
-    stored, _ = stored_of(case, {"loss": 0.5, **texts})
-    for name, text in texts.items():
-        require((1, text) in stored.text(name), f"{text!r} is stored as {stored.text(name)}")
+    second = {"sample": "another", "number_like": "12", "lines": "one"}
+    training = case.training()
+    training.begin()
+    log_steps(training, {"loss": LOSSES[0], **texts})
+    wait_until_stored(case, ("loss", 1, LOSSES[0]))
+    log_steps(training, {"loss": LOSSES[1], **second})
+    training.end()
+    stored = Stored(case)
+    for step, logged in enumerate((texts, second), 1):
+        for name, text in logged.items():
+            found = stored.text(name)
+            require((step, text) in found, f"{text!r} of step {step} is stored as {found}")
 
 
 @tracker_rule(

@@ -1,10 +1,8 @@
-"""Azure ML's callback and the contract of callbacks, read back by MLflow's REST API.
-
-Run it by hand, `pytest contract_by_hand.py`: with version 2.0 it takes over ten minutes.
-"""
+"""Azure ML's callback and the contract of callbacks, read back by MLflow's REST API."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.error import HTTPError
@@ -42,9 +40,13 @@ class TestAzureML(TrackerContract):
     workspace: ClassVar[Workspace]
 
     @pytest.fixture(autouse=True)
-    def _workspace(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _workspace(
+        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[None]:
         type(self).workspace = workspace
         monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.log_in())
+        yield
+        workspace.start()  # which a rule may have stopped
 
     def make(self, output_dir: Path, **settings: Any) -> AzureMLCallback:
         usual = {"experiment_name": str(output_dir), "log_artifacts": True}
