@@ -28,8 +28,7 @@ from importlib import import_module
 from callback_contract import check
 module, name = sys.argv[1:3]
 zoo = import_module(module)
-specimens = zoo.load() if hasattr(zoo, "load") else zoo.SPECIMENS
-found = {specimen.name: specimen for specimen in specimens}
+found = {specimen.name: specimen for specimen in zoo.load()}
 results = check(found[name].suite)
 kept = sum(r.outcome == "kept" for r in results)
 failed = [r for r in results if r.outcome in ("broken", "crashed")]
@@ -43,8 +42,7 @@ LIST: Final = """
 import json, sys
 from importlib import import_module
 zoo = import_module(sys.argv[1])
-specimens = zoo.load() if hasattr(zoo, "load") else zoo.SPECIMENS
-print(json.dumps([[s.name, s.kind, s.is_faulty, s.about] for s in specimens]))
+print(json.dumps([[s.name, s.kind, s.is_faulty, s.about] for s in zoo.load()]))
 """
 
 LIMIT: Final = 900.0

@@ -5,7 +5,7 @@ from read_lines import read_lines
 
 class TestLines(TrackerContract):
     contract = (2, 0)
-    capabilities = {"state", "resume", "status", "parameters", "redacts", "unreachable"}
+    capabilities = {"state", "resume", "status", "parameters", "redacts", "scalars", "unreachable"}
     flush_limit = 0.5
 
     def make(self, output_dir):

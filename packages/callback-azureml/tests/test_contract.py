@@ -19,7 +19,7 @@ class TestAzureML(TrackerContract):
     contract = (2, 0)
     capabilities = frozenset(
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
-        | {"settings", "redacts"}
+        | {"settings", "redacts", "scalars"}
     )
     settings = (
         *(Setting(**one) for one in SETTINGS),
@@ -40,9 +40,7 @@ class TestAzureML(TrackerContract):
     workspace: ClassVar[Workspace]
 
     @pytest.fixture(autouse=True)
-    def _workspace(
-        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-    ) -> Iterator[None]:
+    def _workspace(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         type(self).workspace = workspace
         monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.log_in())
         yield

@@ -45,7 +45,7 @@ class TestContract(TrackerContract):
     contract = (2, 0)
     capabilities = frozenset(
         {"sdk", "state", "resume", "status", "parameters", "files", "unreachable"}
-        | {"settings", "redacts"}
+        | {"settings", "redacts", "scalars"}
     )
     settings = SETTINGS
     module = "callback_clearml"

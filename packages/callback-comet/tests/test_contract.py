@@ -68,7 +68,7 @@ class TestContract(TrackerContract):
     contract = (2, 0)
     capabilities = frozenset(
         {"sdk", "state", "resume", "status", "parameters", "non_finite", "text", "files"}
-        | {"unreachable", "settings", "redacts"}
+        | {"unreachable", "settings", "redacts", "scalars"}
     )
     deviations = {  # noqa: RUF012
         "AWY-004": Deviation("the last point is lost if the answer to the end of the run is lost")

@@ -10,7 +10,7 @@ from typing import Any
 
 from callback_contract._ending import end_trainings
 from callback_contract._registry import ContractViolation, DoesNotApply
-from callback_contract._subject import RecordedRun, Subject
+from callback_contract._subject import MissingHook, RecordedRun, Subject
 from callback_contract._training import Arguments, Training
 from callback_core import TrainerState, export_states, restore_states
 from callback_core.tracking import Tracker, TrackerCallback
@@ -185,10 +185,14 @@ class Case:
 
     def runs(self) -> list[RecordedRun]:
         """Return what the store holds of the trainings of this case."""
-        runs: Any = self.subject.read(self.output_dir)
+        read = f"{type(self.subject).__name__}.read"
+        try:
+            runs: Any = self.subject.read(self.output_dir)
+        except MissingHook:
+            raise
+        except Exception as error:
+            cause = f"{read} raised {type(error).__name__}"
+            raise ContractViolation(f"{read} raised {error!r}", cause) from error
         if not isinstance(runs, (list, tuple)) or not all(isinstance(r, RecordedRun) for r in runs):
-            raise TypeError(
-                f"{type(self.subject).__name__}.read must return a list of RecordedRun, "
-                f"but it returned {runs!r}"
-            )
+            raise TypeError(f"{read} must return a list of RecordedRun, but it returned {runs!r}")
         return list(runs)

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic, sleep
@@ -15,7 +15,7 @@ from typing import Any, Final
 from callback_contract._case import Case
 from callback_contract._ending import is_of_an_earlier_rule
 from callback_contract._registry import ContractViolation, require, rule
-from callback_contract._subject import RecordedRun
+from callback_contract._subject import PRECISIONS, RecordedRun
 from callback_contract._training import Training
 
 tracker_rule = partial(rule, of_trackers=True)
@@ -38,7 +38,7 @@ class Stored:
         self.parameters = {n: str(v) for run in self.runs for n, v in run.parameters.items()}
         self._case = case
         self._stored_name = case.subject.stored_name
-        self._tolerance = TOLERANCES[case.subject.precision]
+        self._tolerance = PRECISIONS[case.subject.precision]
 
     def points(self, name: str) -> list[tuple[int, float]]:
         """Return the points that were logged as `name`, of all runs."""
@@ -144,11 +144,7 @@ def parameter_of(parameters: Mapping[str, Any], name: str) -> str | None:
     return next((str(v) for n, v in parameters.items() if n.endswith(ends)), None)
 
 
-TOLERANCES: Final = {"single": 1e-6, "double": 1e-12, "exact": 0.0}
-"""How far a number that is stored may be from what was logged, relative to it."""
-
-
-def same(value: float, kept: Any, tolerance: float = TOLERANCES["single"]) -> bool:
+def same(value: float, kept: Any, tolerance: float = PRECISIONS["single"]) -> bool:
     """Return whether a store has kept `value`, to this relative tolerance."""
     if isinstance(kept, (int, float)) and kept == value:
         return True

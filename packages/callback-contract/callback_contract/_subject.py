@@ -32,11 +32,16 @@ TRACKER_CAPABILITIES: Final = {
     "status": "keeps how a training ended",
     "parameters": "keeps the arguments of a training",
     "redacts": "keeps secrets among arguments and logs out of the store",
+    "scalars": "keeps scalars of numpy and torch as the numbers that they are",
     "non_finite": "keeps NaN and infinities",
     "text": "keeps strings that are logged",
     "files": "keeps checkpoints",
 }
 """What a tracker may do besides."""
+
+
+PRECISIONS: Final = {"single": 1e-6, "double": 1e-12, "exact": 0.0}
+"""How far a stored number may be from what was logged, relative to it, by a store's precision."""
 
 
 class Deviation(NamedTuple):

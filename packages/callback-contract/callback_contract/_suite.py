@@ -14,7 +14,13 @@ from callback_contract._ending import RuleTookTooLong, time_limit
 from callback_contract._process import process_put_back, silence
 from callback_contract._registry import RULES, ContractViolation, DoesNotApply, Rule, Version
 from callback_contract._result import Outcome, Result
-from callback_contract._subject import CAPABILITIES, TRACKER_CAPABILITIES, Deviation, Subject
+from callback_contract._subject import (
+    CAPABILITIES,
+    PRECISIONS,
+    TRACKER_CAPABILITIES,
+    Deviation,
+    Subject,
+)
 
 if TYPE_CHECKING:
     import pytest
@@ -137,6 +143,8 @@ def _faults(suite: type[CallbackContract]) -> Iterator[str]:
     known = capabilities_of(suite)
     for name in sorted(set(suite.capabilities) - known.keys()):
         yield f"there is no capability {name!r}; there are {', '.join(known)}"
+    if suite.precision not in PRECISIONS:
+        yield f"precision must be one of {', '.join(PRECISIONS)}, not {suite.precision!r}"
     if not suite.__test__ and not hasattr(suite, "contract"):
         return
     newest = max(rule.since for rule in RULES.values())

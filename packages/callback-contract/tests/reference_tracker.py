@@ -121,7 +121,7 @@ class Reference(TrackerContract):
     contract = (2, 0)
     capabilities = frozenset(
         {"state", "resume", "rewinds", "status", "parameters", "non_finite", "text", "files"}
-        | {"unreachable", "redacts"}
+        | {"unreachable", "redacts", "scalars"}
     )
     flush_limit = 0.1
     module = "reference_tracker"

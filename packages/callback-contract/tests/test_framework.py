@@ -90,6 +90,11 @@ def test_a_callback_cannot_claim_what_only_trackers_do() -> None:
     assert "'resume'" in refused(capabilities={"resume"})
 
 
+def test_a_precision_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    message = refused(precision="float32")
+    assert all(name in message for name in ("'float32'", "single", "double", "exact"))
+
+
 def test_a_string_is_no_set_of_capabilities() -> None:
     assert "'state'" in refused(capabilities="state")
 

@@ -19,7 +19,7 @@ class TestDagsHub(TrackerContract):
     contract = (2, 0)
     capabilities = frozenset(
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
-        | {"settings", "redacts"}
+        | {"settings", "redacts", "scalars"}
     )
     # Not `repository`, for which there is no default.
     settings = (

@@ -19,7 +19,7 @@ class TestMLflow(TrackerContract):
     contract = (2, 0)
     capabilities = frozenset(
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
-        | {"settings", "redacts"}
+        | {"settings", "redacts", "scalars"}
     )
     settings = (
         *(Setting(**one) for one in SETTINGS),

@@ -51,7 +51,7 @@ class TestOnline(TrackerContract):
     contract = (2, 0)
     capabilities = frozenset(
         {"sdk", "state", "resume", "status", "parameters", "text", "files", "unreachable"}
-        | {"settings", "redacts"}
+        | {"settings", "redacts", "scalars"}
     )
     settings = SETTINGS
     deviations = {  # noqa: RUF012

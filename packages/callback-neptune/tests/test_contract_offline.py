@@ -14,7 +14,7 @@ from callback_neptune import NeptuneCallback
 class TestOffline(TrackerContract):
     contract = (2, 0)
     # Settings and the status are the same online, where they are checked.
-    capabilities = frozenset({"sdk", "state", "parameters", "text", "files", "redacts"})
+    capabilities = frozenset({"sdk", "state", "parameters", "text", "files", "redacts", "scalars"})
     deviations = {  # noqa: RUF012
         "DEL-005": Deviation("offline, Neptune cannot open a run again; what follows is another"),
     }

@@ -17,9 +17,10 @@ STATUS = {1: "finished", 2: "failed", 3: "running"}
 
 class TestTensorBoard(TrackerContract):
     contract = (2, 0)
+    precision = "single"
     capabilities = frozenset(
         {"state", "resume", "rewinds", "status", "parameters", "non_finite", "text"}
-        | {"unreachable", "sdk", "settings", "redacts"}
+        | {"unreachable", "sdk", "settings", "redacts", "scalars"}
     )
     settings = (
         Setting(  # which is no argument of the callback

@@ -62,7 +62,7 @@ class TestContract(TrackerContract):
     contract = (2, 0)
     capabilities = frozenset(
         {"sdk", "state", "resume", "status", "parameters", "non_finite", "text", "files"}
-        | {"unreachable", "settings", "redacts"}
+        | {"unreachable", "settings", "redacts", "scalars"}
     )
     settings = SETTINGS
     module = "callback_wandb"

@@ -1,9 +1,22 @@
 """A zoo of callbacks that was written without knowing the rules: what is right, and what is not.
 
-`SPECIMENS` lists them. The modules beside this one hold them, each a suite with its callback.
+`load()` returns them. The modules beside this one hold them, each a suite with its callback.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
+
+MODULES = (
+    "second_callbacks_1",
+    "second_callbacks_2",
+    "second_callbacks_3",
+    "second_scratch_1",
+    "second_scratch_2",
+    "second_scratch_3",
+    "second_tracking_1",
+    "second_tracking_2",
+    "second_tracking_3",
+)
 
 
 @dataclass(frozen=True)
@@ -37,12 +50,8 @@ def correct(about):
     return lambda suite: _register(suite, False, about, "")
 
 
-import second_callbacks_1  # noqa: E402, F401
-import second_callbacks_2  # noqa: E402, F401
-import second_callbacks_3  # noqa: E402, F401
-import second_scratch_1  # noqa: E402, F401
-import second_scratch_2  # noqa: E402, F401
-import second_scratch_3  # noqa: E402, F401
-import second_tracking_1  # noqa: E402, F401
-import second_tracking_2  # noqa: E402, F401
-import second_tracking_3  # noqa: E402, F401
+def load():
+    """Return all specimens."""
+    for module in MODULES:
+        import_module(module)
+    return SPECIMENS

@@ -96,7 +96,7 @@ class RunFolder:
         return self.path / f"{_file_name(name)}.log"
 
     def read_tracker(self, name: str) -> dict[str, Any]:
-        """Return how that tracker can be made elsewhere, and its run, as `write_tracker` has them."""
+        """Return what `write_tracker` has written; nothing if there is nothing whole."""
         return _read(self.path / (_file_name(name) + _TRACKER))
 
     def write_tracker(self, name: str, known: dict[str, Any]) -> None:

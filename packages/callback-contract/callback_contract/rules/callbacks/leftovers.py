@@ -26,7 +26,7 @@ from callback_contract._process import (
     threads,
     what_stays,
 )
-from callback_contract._registry import require, rule
+from callback_contract._registry import DoesNotApply, require, rule
 from callback_contract._training import DIED
 from callback_contract._watching import watch
 
@@ -48,6 +48,7 @@ def _trains(case: Case, error: BaseException | None) -> None:
 
 def _leaves(case: Case, look: Callable[[], set[Any]], what: str) -> None:
     """Raise `ContractViolation` if there is more of something after a training than before."""
+    case.make()  # the hook may start a store that it keeps
     for error in (None, DIED, KeyboardInterrupt()):
         before = look()
         with silence():  # as a program whose output goes to a file
@@ -278,7 +279,10 @@ def is_held_by_nobody(case: Case) -> None:
         case.training(callback).live()
     case.end_trainings()
     case.let_go()
-    freed = weakref.ref(callback)
+    try:
+        freed = weakref.ref(callback)
+    except TypeError:
+        raise DoesNotApply("its class has slots, and none for weak references") from None
     del callback
     gc.collect()
     require(freed() is None, "something of the process still holds it, such as atexit or a module")

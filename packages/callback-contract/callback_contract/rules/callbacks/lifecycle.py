@@ -153,9 +153,9 @@ def two_train_at_once(case: Case) -> None:
 )
 def making_it_opens_nothing(case: Case) -> None:
     """Making a callback writes no file, and starts no thread and no process."""
-    before = threads(), children()
     first = case.make()
-    files = files_below(case.output_dir)  # the hook may prepare a store that both use
+    before = threads(), children()  # the hook may prepare a store that both use
+    files = files_below(case.output_dir)
     second = case.make()
     require(threads() <= before[0], "its constructor started a thread")
     require(children() <= before[1], "its constructor started a process")

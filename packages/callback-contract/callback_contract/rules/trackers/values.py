@@ -82,16 +82,22 @@ def stores_what_is_not_finite(case: Case) -> None:
 def stores_scalars_of_numpy_and_torch(case: Case) -> None:
     """A scalar of no dimensions, such as numpy's and torch's, is stored as the number that it is.
 
-    Those of numpy and torch are logged if these are imported.
+    A tracker that does not claim `scalars` may leave it out. Those of numpy and torch are logged if
+    these are imported, or one like theirs if neither is.
     """
-    values: dict[str, Any] = {"scalar": _Scalar(LOSSES[0])}
+    values: dict[str, Any] = {}
     if (numpy := sys.modules.get("numpy")) is not None:
         values |= {"of_numpy": numpy.float32(LOSSES[0]), "array": numpy.array(LOSSES[2])}
         values |= {"numpy_count": numpy.int64(7)}
     if (torch := sys.modules.get("torch")) is not None and hasattr(torch, "tensor"):
         values |= {"of_torch": torch.tensor(LOSSES[0]), "torch_count": torch.tensor(7)}
         values |= {"half": torch.tensor(0.375, dtype=torch.bfloat16)}
-    _require_values(case, values)
+    if not values:
+        values["scalar"] = _Scalar(LOSSES[0])
+    stored, _ = stored_of(case, values)
+    for name, value in values.items():
+        if case.claims("scalars") or stored.points(name):
+            stored.require(name, 1, float(value))
 
 
 @tracker_rule(
