@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from callback_contract._case import Case
@@ -165,15 +166,15 @@ class Observation:
         case: The case.
         folder: The name of the directory.
         callback: The callback.
-        max_steps: The steps of the training.
+        pause: Seconds that the training rests after its first step.
     """
 
-    def __init__(self, case: Case, folder: str, callback: Any, max_steps: int = 8) -> None:
-        self.case, self.callback = case, callback
+    def __init__(self, case: Case, folder: str, callback: Any, pause: float = 0.0) -> None:
+        self.case, self.callback, self.pause = case, callback, pause
         self.folder = case.folder / folder
         self.folder.mkdir()
         args = case.arguments(output_dir=str(self.folder))
-        self.training = case.training(callback, kind=Observed, args=args, max_steps=max_steps)
+        self.training = case.training(callback, kind=Observed, args=args, max_steps=8)
 
     def turns(self) -> Generator[str, None, None]:
         """Train, and yield after each step; what it prints meanwhile is yielded."""
@@ -182,6 +183,8 @@ class Observation:
         yield output.getvalue()
         steps = self.training.steps(save=True)
         while True:
+            if self.training.state.global_step == 1:
+                sleep(self.pause)
             with silence() as (output, _):
                 over = next(steps, None) is None
                 if over:
@@ -208,9 +211,9 @@ class Observation:
         )
 
 
-def observe(case: Case, folder: str, callback: Any) -> Behaviour:
+def observe(case: Case, folder: str, callback: Any, pause: float = 0.0) -> Behaviour:
     """Train a callback in a directory of its own, and return what was seen."""
-    observation = Observation(case, folder, callback)
+    observation = Observation(case, folder, callback, pause)
     return observation.behaviour("".join(observation.turns()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +167,22 @@ def test_what_differs_in_one_training_of_three_is_chance(tmp_path: Path) -> None
 
     suite = type("Measures", (Plain,), {"make": lambda self, output_dir: Measures()})
     [result] = check(suite, tmp_path, ["LIF-003"])
+    assert result.outcome == "kept", result.message
+
+
+def test_what_depends_on_how_long_a_training_takes_is_not_compared(tmp_path: Path) -> None:
+    class Measures(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self._began = time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            time.sleep(0.005)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.is_long = time.monotonic() - self._began > 0.07  # two in turns, not one alone
+
+    suite = type("Measures", (Plain,), {"make": lambda self, output_dir: Measures()})
+    [result] = check(suite, tmp_path, ["LIF-008"])
     assert result.outcome == "kept", result.message
 
 

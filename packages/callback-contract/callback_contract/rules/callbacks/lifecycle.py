@@ -183,6 +183,9 @@ def _differs_from_new_ones(case: Case, used: Any, name: str) -> dict[str, str]:
 
 
 def _stable(case: Case, name: str) -> dict[str, Any]:
-    """Return what two new callbacks have in common after a training."""
-    first, second = (observe(case, f"{name}-{twin}", case.make()) for twin in "ab")
-    return first.stable(second)
+    """Return what two new callbacks have in common after a training.
+
+    One of the trainings takes longer: what depends on the time is not compared.
+    """
+    quick = observe(case, f"{name}-quick", case.make())
+    return quick.stable(observe(case, f"{name}-slow", case.make(), pause=0.05))
