@@ -24,12 +24,6 @@ class SmallModel(nn.Module):
         self.frozen = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.25)).requires_grad_(False)
         self.head = nn.Linear(8, 1)
 
-    def train(self, mode: bool = True) -> SmallModel:
-        """Set the mode of training or of evaluation. What is frozen stays in that of evaluation."""
-        super().train(mode)
-        self.frozen.eval()
-        return self
-
     def forward(self, inputs: Tensor) -> Tensor:
         """Return outputs of shape (batch, 1) for inputs of shape (batch, 4)."""
         hidden = self.dropout(self.norm(self.body(inputs)))

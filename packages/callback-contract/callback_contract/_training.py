@@ -319,5 +319,10 @@ def _mode(model: Any) -> bool:
 
 
 def _set_mode(model: Any, training: bool) -> None:
+    """Set the mode of training or of evaluation. What is frozen stays in that of evaluation."""
     if callable(getattr(model, "train", None)):
         model.train(training)
+    for module in model.modules() if hasattr(model, "modules") else ():
+        weights = [weight.requires_grad for weight in module.parameters()]
+        if weights and not any(weights):
+            module.eval()

@@ -60,11 +60,16 @@ def leaves_the_model(case: Case) -> None:
 @rule(
     "ROY-004",
     why="A model was switched to evaluation to write samples to the log, and never back: the rest "
-    "of the training had no dropout (shubhamagarwal92/mmd#14).",
-    mend="Put the mode back: `was = model.training`, and `model.train(was)` in a finally.",
+    "of the training had no dropout (shubhamagarwal92/mmd#14). What is frozen was put into the "
+    "mode of training with all else (Lightning-AI/pytorch-lightning#2551).",
+    mend="Note `module.training` of each of model.modules(), and put each back in a finally: "
+    "`model.train()` switches all of them.",
 )
 def leaves_the_mode(case: Case) -> None:
-    """Every module is in the mode, of training or of evaluation, that it had before an event."""
+    """Every module is in the mode, of training or of evaluation, that it had before an event.
+
+    What is frozen is in that of evaluation while the rest is trained.
+    """
     watch(case, "the mode of modules", lambda training, _: modes(training))
 
 
