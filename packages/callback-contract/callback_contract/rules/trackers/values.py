@@ -45,11 +45,11 @@ class _Scalar:
         return float(self)
 
 
-def _require_values(case: Case, values: Mapping[str, Any]) -> None:
+def _require_values(case: Case, values: Mapping[str, int]) -> None:
     """Log these values at one step, and require that the store has them as numbers."""
     stored, _ = stored_of(case, values)
     for name, value in values.items():
-        stored.require(name, 1, value if isinstance(value, int) else float(value))
+        stored.require(name, 1, value)
 
 
 @tracker_rule(
