@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from callback_core import IntervalStrategy
-from trainer_torch.optimizers import SCHEDULES
+from trainer_torch.schedules import SCHEDULES
 
 
 @dataclass
