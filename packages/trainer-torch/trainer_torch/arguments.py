@@ -1,4 +1,4 @@
-"""`TrainingArguments`: everything about a run that is a plain value, checked when it is made."""
+"""`TrainingArguments`: the settings of a training, checked on construction."""
 
 from __future__ import annotations
 
@@ -17,64 +17,65 @@ from trainer_torch.schedules import SCHEDULES
 
 @dataclass
 class TrainingArguments:
-    """The settings of a training, under the names and with the defaults of transformers 5.23.
+    """The settings of a training, with the names and defaults of transformers 5.23.
 
-    Only `report_to` differs: it is `all`, and means the tracker packages that are installed.
+    Only the default of `report_to` differs: it is `all`, meaning all installed tracker packages.
 
-    Where a number of steps is a fraction below 1, it is that fraction of all update steps.
+    A number of steps below 1 is a fraction of all update steps.
 
     Args:
-        output_dir: Where checkpoints and what trackers keep on disk are written.
-        per_device_train_batch_size: Samples in a batch of training.
-        per_device_eval_batch_size: Samples in a batch of evaluation and prediction.
-        gradient_accumulation_steps: Batches that make one update step.
-        num_train_epochs: How often to go through the training data; a fraction ends within an
-            epoch.
-        max_steps: Update steps to do; overrides `num_train_epochs` when it is not -1.
+        output_dir: The directory for checkpoints and for files of trackers.
+        per_device_train_batch_size: The number of samples in a training batch.
+        per_device_eval_batch_size: The number of samples in a batch of evaluation or prediction.
+        gradient_accumulation_steps: The number of batches in an update step.
+        num_train_epochs: The number of passes over the training data. With a fraction, training
+            ends within an epoch.
+        max_steps: The number of update steps. Overrides `num_train_epochs` unless it is -1.
         learning_rate: The highest learning rate of the schedule.
-        weight_decay: AdamW's decay of matrices and higher; biases and norms, being vectors, are not
-            decayed.
+        weight_decay: AdamW's decay of parameters with two or more dimensions. Biases and norms have
+            one, and are not decayed.
         adam_beta1: AdamW's first beta.
         adam_beta2: AdamW's second beta.
         adam_epsilon: AdamW's epsilon.
-        max_grad_norm: Clip the gradient to this norm; 0 does not clip.
+        max_grad_norm: Gradients are clipped to this norm. 0 turns clipping off.
         lr_scheduler_type: `linear`, `cosine`, `constant` or `constant_with_warmup`.
-        warmup_steps: Update steps in which the learning rate rises from 0.
-        eval_strategy: Evaluate `no`, each `eval_steps` `steps`, or each `epoch`.
-        eval_steps: Update steps between evaluations; as `logging_steps` where it is not given.
-        eval_delay: Steps or epochs, as `eval_strategy` counts, before the first evaluation.
-        eval_on_start: Evaluate before the first step too.
-        logging_strategy: Log `no`, each `logging_steps` `steps`, or each `epoch`.
-        logging_first_step: Log the first update step whatever the strategy.
-        logging_steps: Update steps between logs.
-        save_strategy: Save a checkpoint `no`, each `save_steps` `steps`, or each `epoch`.
-        save_steps: Update steps between checkpoints.
-        save_total_limit: Keep so many checkpoints: the newest and the best one, older ones are
-            deleted.
-        enable_jit_checkpoint: Save a checkpoint when SIGINT or SIGTERM ends the training, which it
-            does after the step that it is in.
+        warmup_steps: The number of update steps in which the learning rate rises from 0.
+        eval_strategy: When to evaluate: `no`, `steps` (every `eval_steps`) or `epoch`.
+        eval_steps: The number of update steps between evaluations. Defaults to `logging_steps`.
+        eval_delay: The number of steps or epochs, depending on `eval_strategy`, before the first
+            evaluation.
+        eval_on_start: Also evaluate before the first step.
+        logging_strategy: When to log: `no`, `steps` (every `logging_steps`) or `epoch`.
+        logging_first_step: Also log the first update step.
+        logging_steps: The number of update steps between logs.
+        save_strategy: When to save a checkpoint: `no`, `steps` (every `save_steps`) or `epoch`.
+        save_steps: The number of update steps between checkpoints.
+        save_total_limit: The number of checkpoints to keep. Older ones are deleted, except the best
+            one.
+        enable_jit_checkpoint: Save a checkpoint when SIGINT or SIGTERM ends the training. It ends
+            after the current step.
         load_best_model_at_end: Load the best saved weights when training ends.
-        metric_for_best_model: The metric that tells which is best, with or without its `eval_`
-            prefix; `loss` where it is not given and the best model is to be loaded.
-        greater_is_better: Whether a greater metric is better; where it is not given, unless its
-            name ends in `loss`.
-        seed: Seeds weights made later, dropout and the order of the data.
-        data_seed: Seeds the order of the data instead of `seed`.
-        use_cpu: Stay on the CPU although there is a GPU.
-        dataloader_drop_last: Leave out a last batch that is not full.
-        dataloader_num_workers: Processes that load data; 0 loads in the training process.
-        dataloader_pin_memory: Load into pinned memory, from which a GPU copies faster.
+        metric_for_best_model: The metric that decides which model is best, with or without its
+            prefix `eval_`. Defaults to `loss` with `load_best_model_at_end`.
+        greater_is_better: Whether a greater metric is better. Defaults to false for names that end
+            in `loss`, and to true for others.
+        seed: The seed of the random generators and of the order of the data.
+        data_seed: The seed of the order of the data, instead of `seed`.
+        use_cpu: Train on the CPU even if there is a GPU.
+        dataloader_drop_last: Drop the last training batch if it is incomplete.
+        dataloader_num_workers: The number of processes that load data. 0 loads in this process.
+        dataloader_pin_memory: Load into pinned memory, which is copied to a GPU faster.
         disable_tqdm: Print the logs instead of showing a progress bar.
-        ddp_find_unused_parameters: Under several processes, look in each backward pass for
-            parameters without a gradient, which a model that leaves out some of its parts needs.
-        ddp_timeout: Seconds that one of several processes waits for the others.
-        report_to: Trackers to report to, by name; `all` is every tracker package that is installed
-            and knows where to send to, `none` no one.
+        ddp_find_unused_parameters: With several processes, search for parameters without a gradient
+            in each backward pass. A model needs this if it does not always use all parameters.
+        ddp_timeout: The seconds that a process waits for the others.
+        report_to: The names of the trackers to report to; or `all` installed tracker packages that
+            know where to report to; or `none`.
         run_name: The name of the run in trackers.
 
     Raises:
-        ValueError: A value that cannot be; the message names the argument, the value and what it
-            may be.
+        ValueError: A value is not allowed. The message names the argument, the value and what is
+            allowed.
     """
 
     output_dir: str = "trainer_output"
@@ -119,7 +120,7 @@ class TrainingArguments:
 
     def __post_init__(self) -> None:
         if not self.output_dir:
-            raise ValueError(f"output_dir is {self.output_dir!r}, it must name a directory.")
+            raise ValueError(f"output_dir is {self.output_dir!r}, but must name a directory.")
         self.output_dir = os.fspath(self.output_dir)
         for name in ("eval_strategy", "logging_strategy", "save_strategy"):
             setattr(self, name, _strategy(name, getattr(self, name)))
@@ -136,11 +137,11 @@ class TrainingArguments:
 
     @property
     def device(self) -> torch.device:
-        """The device that is trained on: the current GPU where there is one, unless `use_cpu`."""
+        """The device to train on: the current GPU, or the CPU without a GPU or with `use_cpu`."""
         return torch.device("cuda" if torch.cuda.is_available() and not self.use_cpu else "cpu")
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
-        """Return how many of `num_training_steps` update steps are warm-up."""
+        """Return the number of warm-up steps in `num_training_steps` update steps."""
         return (
             math.ceil(num_training_steps * self.warmup_steps)
             if self.warmup_steps < 1
@@ -148,7 +149,7 @@ class TrainingArguments:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all arguments as values that JSON knows."""
+        """Return all arguments, as values that JSON can represent."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
     def to_json_string(self) -> str:
@@ -156,22 +157,22 @@ class TrainingArguments:
         return json.dumps(self.to_dict(), indent=2)
 
     def _check_numbers(self) -> None:
-        """Refuse numbers that cannot be, and make numpy's Python's, which checkpoints can hold."""
+        """Check the range of all numbers, and convert numpy's to Python's, for checkpoints."""
         for name, least in _WHOLE_NUMBERS.items():
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
                 continue
             if not _is_number(value) or value != int(value) or value < least:
                 raise ValueError(
-                    f"{name} is {value!r}, it must be a whole number, at least {least}."
+                    f"{name} is {value!r}, but must be a whole number of at least {least}."
                 )
             setattr(self, name, int(value))
-        for name, (lowest, most) in _NUMBERS.items():
+        for name, (minimum, limit) in _NUMBERS.items():
             value = getattr(self, name)
-            if not _is_number(value) or not lowest <= value < most:
-                until = "" if most == math.inf else f" and less than {most}"
+            if not _is_number(value) or not minimum <= value < limit:
+                below = "" if limit == math.inf else f" and below {limit}"
                 raise ValueError(
-                    f"{name} is {value!r}, it must be a number, at least {lowest}{until}."
+                    f"{name} is {value!r}, but must be a number of at least {minimum}{below}."
                 )
             setattr(self, name, float(value))
         for name in ("logging_steps", "eval_steps", "save_steps"):
@@ -180,31 +181,34 @@ class TrainingArguments:
                 continue
             if not _is_number(steps) or steps <= 0 or (steps > 1 and steps != int(steps)):
                 raise ValueError(
-                    f"{name} is {steps!r}, it must be a whole number of steps or a share below 1."
+                    f"{name} is {steps!r}, but must be a whole number of steps, or a fraction of "
+                    "all steps below 1."
                 )
             setattr(self, name, float(steps) if steps < 1 else int(steps))
         if self.max_steps == 0:
-            raise ValueError("max_steps is 0, it must be at least 1, or -1 for num_train_epochs.")
+            raise ValueError(
+                "max_steps is 0, but must be at least 1, or -1 to use num_train_epochs."
+            )
         if self.max_steps == -1 and self.num_train_epochs == 0:
-            raise ValueError("num_train_epochs is 0, it must be greater.")
+            raise ValueError("num_train_epochs is 0, but must be greater.")
 
     def _check_best_model(self) -> None:
         if self.eval_strategy == IntervalStrategy.NO:
             raise ValueError(
-                "load_best_model_at_end needs evaluations to tell which model is best, but "
-                "eval_strategy is 'no'. Set it to 'steps' or 'epoch', and save_strategy likewise."
+                "load_best_model_at_end needs evaluations to find the best model, but "
+                "eval_strategy is 'no'. Set it and save_strategy to 'steps' or 'epoch'."
             )
         if self.save_strategy != self.eval_strategy:
             raise ValueError(
-                "load_best_model_at_end needs a checkpoint wherever the best model may be, but "
-                f"eval_strategy is {self.eval_strategy!r} and save_strategy "
-                f"{self.save_strategy!r}. Make them the same."
+                "load_best_model_at_end needs a checkpoint at every evaluation, but eval_strategy "
+                f"is {self.eval_strategy!r} and save_strategy {self.save_strategy!r}. Set both to "
+                "the same value."
             )
         if self.save_strategy == IntervalStrategy.STEPS and not _is_multiple(
             self.save_steps, self.eval_steps
         ):
             raise ValueError(
-                "load_best_model_at_end needs every checkpoint to be evaluated, but save_steps "
+                "load_best_model_at_end needs an evaluation at every checkpoint, but save_steps "
                 f"({self.save_steps}) is not a multiple of eval_steps ({self.eval_steps})."
             )
 
@@ -220,7 +224,7 @@ _WHOLE_NUMBERS: Final = {
     "dataloader_num_workers": 0,
     "ddp_timeout": 1,
 }
-"""Arguments that are whole numbers, and the least that each may be."""
+"""The arguments that are whole numbers, with their lower bounds."""
 
 _NUMBERS: Final = {
     "num_train_epochs": (0.0, math.inf),
@@ -233,9 +237,10 @@ _NUMBERS: Final = {
     "warmup_steps": (0.0, math.inf),
     "eval_delay": (0.0, math.inf),
 }
-"""Arguments that are numbers, the least that each may be and what it must be below."""
+"""The arguments that are numbers, with their inclusive lower and exclusive upper bounds."""
 
 _OPTIONAL: Final = ("save_total_limit", "data_seed", "eval_steps")
+"""The numbers that may be `None`."""
 
 
 def _is_number(value: object) -> bool:
@@ -243,7 +248,7 @@ def _is_number(value: object) -> bool:
 
 
 def _strategy(name: str, value: str) -> str:
-    """Return the string of the strategy `value`, which may be transformers' member too."""
+    """Return the strategy `value`, a string or a member of an enum, as a string."""
     try:
         return IntervalStrategy(value).value
     except ValueError:
@@ -253,11 +258,11 @@ def _strategy(name: str, value: str) -> str:
 
 
 def _one_of(name: str, value: object, choices: Any) -> str:
-    return f"{name} is {value!r}, it must be one of: {', '.join(choices)}."
+    return f"{name} is {value!r}, but must be one of: {', '.join(choices)}."
 
 
 def _is_multiple(steps: float, of: float | None) -> bool:
-    """Return whether `steps` is a multiple, also where both are fractions and neither is exact."""
+    """Return whether `steps` is a multiple of `of`. Both may be fractions, with rounding errors."""
     if of is None:
         return False
     ratio = steps / of

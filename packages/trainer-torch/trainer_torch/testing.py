@@ -1,4 +1,4 @@
-"""A real training of a second, to try callbacks in: `small_trainer`, and what breaks into it."""
+"""A real training that takes a second, for testing callbacks."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from trainer_torch.arguments import TrainingArguments
 from trainer_torch.trainer import Trainer
 
 CONFIG = {"hidden_size": 8, "rope": {"theta": 10.5}}
-"""The configuration of a `SmallNet` that is not given another one."""
+"""The default configuration of `SmallNet`."""
 
 
 class Config:
-    """The configuration of a model, as transformers' models have it."""
+    """The configuration of a model, in the form of transformers' models."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = dict(values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the configuration as plain values."""
         return dict(self.values)
 
 
@@ -44,11 +44,11 @@ class SmallNet(nn.Module):
 
 
 class At(TrainerCallback):
-    """Calls something when an update step has ended.
+    """Calls a function at the end of an update step.
 
     Args:
-        step: The number of the step.
-        call: What to call; an error that it raises ends the training.
+        step: The number of the step, from 1.
+        call: The function. An error that it raises ends the training.
     """
 
     def __init__(self, step: int, call: Callable[[], Any]) -> None:
@@ -56,13 +56,13 @@ class At(TrainerCallback):
         self.call = call
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Call it, if this is the step."""
+        """Call the function, if this is the step."""
         if state.global_step == self.step:
             self.call()
 
 
 def raising(error: BaseException) -> Callable[[], NoReturn]:
-    """Return what raises `error` when it is called, for `At`."""
+    """Return a function that raises `error`, for `At`."""
 
     def call() -> NoReturn:
         raise error
@@ -71,11 +71,11 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
 
 
 class Trial(TrainerCallback):
-    """Makes a training the trial of a search, for the callbacks that come after it.
+    """Presents the training to later callbacks as a trial of a hyperparameter search.
 
     Args:
-        name: The trial's name.
-        parameters: Its hyperparameters.
+        name: The name of the trial.
+        parameters: The hyperparameters of the trial.
     """
 
     def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ class Trial(TrainerCallback):
         self.parameters = dict(parameters)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Say so in the state."""
+        """Write the trial into the state."""
         state.is_hyper_param_search, state.trial_name = True, self.name
         state.trial_params = dict(self.parameters)
 
@@ -100,14 +100,14 @@ def small_trainer(
 ) -> Trainer:
     """Return a trainer of 12 update steps in 3 epochs, the same at every call.
 
-    It logs at each step and evaluates after each epoch, saves nothing, and reports to no one but
-    `callbacks`.
+    It logs at each step and evaluates after each epoch. It saves nothing, and reports to
+    `callbacks` only.
 
     Args:
-        output_dir: Where it writes to.
-        callbacks: Its callbacks.
-        config: The model's configuration.
-        changed: Training arguments that are to be others.
+        output_dir: The output directory.
+        callbacks: The callbacks.
+        config: The configuration of the model.
+        changed: Training arguments to replace or add.
     """
     generator = torch.Generator().manual_seed(0)
     data = TensorDataset(
@@ -139,9 +139,9 @@ def small_trainer(
 
 
 def logged_points(trained: Trainer) -> dict[tuple[str, int], float]:
-    """Return what a tracker is to have of a training: values by its names and the steps.
+    """Return what a tracker should have stored: values by name and step.
 
-    It is taken from the state's history, and not from what callbacks were told.
+    The source is the log history of the state, not what callbacks received.
     """
     points: dict[tuple[str, int], float] = {}
     for entry in trained.state.log_history:
@@ -152,7 +152,7 @@ def logged_points(trained: Trainer) -> dict[tuple[str, int], float]:
 
 
 def comparable(points: Mapping[tuple[str, int], float]) -> dict[tuple[str, int], float]:
-    """Return `points` without those that measure time, which are others in each training."""
+    """Return `points` without measured times, which differ in each training."""
     measured = ("runtime", "_per_second")
     return {key: value for key, value in points.items() if not key[0].endswith(measured)}
 

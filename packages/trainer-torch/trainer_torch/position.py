@@ -1,0 +1,88 @@
+"""The position of a training in its data, and its running loss. Both are part of a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer_torch.world import SINGLE_PROCESS, World
+
+
+class LoopPosition:
+    """The position in the data, and the sum of the losses.
+
+    The losses since the last log stay on their device until they are read.
+
+    Args:
+        device: The device of the losses.
+        world: The processes of the training. Each adds the losses of its own batches; the mean over
+            all of them is read.
+
+    Attributes:
+        epoch: The current epoch, from 0.
+        batches: The number of batches done in that epoch.
+        epoch_ended: Whether that epoch has ended. If training was stopped within it, it has not:
+            a resumed training continues it.
+        logged_step: The update step of the last log.
+    """
+
+    def __init__(self, device: torch.device, world: World = SINGLE_PROCESS) -> None:
+        self._world = world
+        self.epoch = 0
+        self.batches = 0
+        self.epoch_ended = False
+        self.logged_step = 0
+        self._loss_before_log = 0.0
+        self._loss_since_log = torch.zeros((), device=device)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Start `epoch`, unless resuming inside it."""
+        if epoch != self.epoch or self.epoch_ended:
+            self.epoch, self.batches, self.epoch_ended = epoch, 0, False
+
+    def add_loss(self, loss: Tensor) -> None:
+        """Add the mean loss of an update step, without synchronising the device."""
+        self._loss_since_log += loss
+
+    def take_loss(self, step: int) -> float:
+        """Return the mean loss of the steps since the last log, and log at `step`. Synchronises."""
+        total = self._sum_since_log()
+        mean = total / (step - self.logged_step)
+        self._loss_before_log += total
+        self._loss_since_log.zero_()
+        self.logged_step = step
+        return mean
+
+    def mean_loss(self, step: int) -> float:
+        """Return the mean loss of all `step` steps. Synchronises."""
+        return (self._loss_before_log + self._sum_since_log()) / max(1, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a state for `load_state_dict`. Synchronises."""
+        # A resumed rank starts from the mean over all ranks. This training continues from the same
+        # mean, so that both round alike.
+        self._loss_since_log.fill_(self._sum_since_log())
+        return {
+            "epoch": self.epoch,
+            "batches": self.batches,
+            "epoch_ended": self.epoch_ended,
+            "logged_step": self.logged_step,
+            "loss_before_log": self._loss_before_log,
+            "loss_since_log": self._loss_since_log.item(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.epoch = state["epoch"]
+        self.batches = state["batches"]
+        self.epoch_ended = state["epoch_ended"]
+        self.logged_step = state["logged_step"]
+        self._loss_before_log = state["loss_before_log"]
+        self._loss_since_log.fill_(state["loss_since_log"])
+
+    def _sum_since_log(self) -> float:
+        """Return the sum of the losses since the last log, as the mean over all ranks."""
+        sums = self._world.gather(self._loss_since_log.item())
+        return sum(sums) / len(sums)
