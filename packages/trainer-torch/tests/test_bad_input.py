@@ -1,4 +1,4 @@
-"""What is wrong is said before training starts, and says what to do."""
+"""Errors in the input are raised before training starts, and name the part that is wrong."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Silent(nn.Module):
 
 
 def test_a_model_that_returns_no_loss(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Silent returned no loss .* compute_loss function"):
+    with pytest.raises(ValueError, match=r"Silent .*compute_loss"):
         trainer(tmp_path, Started, given={"model": Silent(), "compute_loss": None}).train()
 
 
@@ -61,9 +61,9 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda scores: (scores, 1), "returned no loss .* Return one number"),
-        (lambda scores: scores.sum().detach(), "has no gradient"),
-        (lambda scores: scores.sum(), "compute_metrics needs predictions"),
+        (lambda scores: (scores, 1), r"Returns .*\['loss'\]"),
+        (lambda scores: scores.sum().detach(), "Returns .*no_grad"),
+        (lambda scores: scores.sum(), "compute_metrics .*predictions"),
     ],
     ids=["not one number", "detached", "no predictions"],
 )
@@ -74,25 +74,25 @@ def test_a_model_whose_output_cannot_be_used(tmp_path: Path, function: Any, mess
 
 
 def test_an_empty_dataset(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="train_dataset is empty"):
+    with pytest.raises(ValueError, match="train_dataset"):
         trainer(tmp_path, Started, given={"train_dataset": data(0)}).train()
 
 
 def test_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="give the Trainer a train_dataset"):
+    with pytest.raises(ValueError, match="train_dataset"):
         trainer(tmp_path, Started, given={"train_dataset": None}).train()
 
 
 @pytest.mark.parametrize("wanted", [{"eval_strategy": "epoch"}, {"eval_on_start": True}])
 @pytest.mark.parametrize("dataset", [None, {}, data(0), {"a": data(3), "b": data(0)}])
 def test_evaluation_without_data(tmp_path: Path, wanted: dict[str, Any], dataset: Any) -> None:
-    with pytest.raises(ValueError, match="there is nothing to evaluate on"):
+    with pytest.raises(ValueError, match=r"eval_strategy .*eval_on_start .*eval_dataset"):
         trainer(tmp_path, Started, given={"eval_dataset": dataset}, **wanted)
 
 
 def test_a_metric_of_several_datasets_that_names_none_of_them(tmp_path: Path) -> None:
     given = {"eval_dataset": {"near": data(3), "far": data(3)}}
-    with pytest.raises(ValueError, match="begins with the name of one: near_loss, far_loss"):
+    with pytest.raises(ValueError, match="near_loss, far_loss"):
         trainer(tmp_path, Started, given=given, eval_strategy="epoch", metric_for_best_model="loss")
 
 
@@ -100,13 +100,13 @@ def test_a_schedule_of_another_optimizer(tmp_path: Path) -> None:
     model = net()
     schedule = StepLR(SGD(model.parameters(), lr=0.1), 1)
     for optimizer in (None, SGD(model.parameters(), lr=0.1)):
-        with pytest.raises(ValueError, match="belongs to another optimizer"):
+        with pytest.raises(ValueError, match="optimizers"):
             trainer(tmp_path, Started, given={"model": model, "optimizers": (optimizer, schedule)})
 
 
 def test_an_output_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(ValueError, match="output_dir cannot be made"):
+    with pytest.raises(ValueError, match=r"output_dir .*taken"):
         trainer(tmp_path / "taken", Started, save_strategy="epoch").train()
 
 
@@ -115,42 +115,42 @@ def test_a_model_whose_state_cannot_be_saved(tmp_path: Path) -> None:
         def get_extra_state(self) -> Any:
             return "text"
 
-    with pytest.raises(ValueError, match="'_extra_state', which is no tensor"):
+    with pytest.raises(ValueError, match="'_extra_state'"):
         trainer(tmp_path, Started, given={"model": Extra()}, save_strategy="epoch").train()
 
 
 def test_shares_of_all_steps_that_leave_a_checkpoint_unevaluated(tmp_path: Path) -> None:
     steps = {"max_steps": 11, "eval_steps": 0.3, "save_steps": 0.6}
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
-    with pytest.raises(ValueError, match="save_steps is 7 and eval_steps 4"):
+    with pytest.raises(ValueError, match=r"save_steps\D+7\D+eval_steps\D+4"):
         trainer(tmp_path, Started, **best, **steps).train()
 
 
 def test_saving_before_there_is_a_training(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="save_model saves the weights"):
+    with pytest.raises(RuntimeError, match="save_model"):
         trainer(tmp_path, Started).save_checkpoint()
 
 
 def test_a_missing_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="checkpoint-7: there is no such directory"):
+    with pytest.raises(FileNotFoundError, match="checkpoint-7"):
         trainer(tmp_path, Started).train(resume_from_checkpoint=tmp_path / "checkpoint-7")
-    with pytest.raises(FileNotFoundError, match="there is no complete checkpoint in"):
+    with pytest.raises(FileNotFoundError, match=tmp_path.name):
         trainer(tmp_path, Started).train(resume_from_checkpoint=True)
 
 
 @pytest.mark.parametrize("wrong", [dict, object(), "tensorboard"])
 def test_a_callback_that_is_none(tmp_path: Path, wrong: Any) -> None:
-    with pytest.raises(TypeError, match="is not a callback"):
+    with pytest.raises(TypeError, match=r"callback"):
         trainer(tmp_path, wrong)
 
 
 def test_a_tracker_that_is_not_installed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="pip install callback-ledger"):
+    with pytest.raises(ValueError, match="callback-ledger"):
         trainer(tmp_path, Started, report_to="ledger")
 
 
 def test_a_frozen_model(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nothing to train"):
+    with pytest.raises(ValueError, match="parameter"):
         trainer(tmp_path, Started, given={"model": net().requires_grad_(False)}).train()
 
 
@@ -158,7 +158,7 @@ def test_a_plateau_schedule_without_a_metric(tmp_path: Path) -> None:
     model = net()
     optimizer = SGD(model.parameters(), lr=0.1)
     given = {"model": model, "optimizers": (optimizer, ReduceLROnPlateau(optimizer))}
-    with pytest.raises(ValueError, match="set metric_for_best_model"):
+    with pytest.raises(ValueError, match="metric_for_best_model"):
         trainer(tmp_path, Started, given=given).train()
 
 

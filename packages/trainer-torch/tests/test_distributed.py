@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils.data.distributed import DistributedSampler
 
 from trainer_torch.checkpoint import find_fault
-from trainer_torch.data import EpochSampler, TurnSampler, begin_epoch, train_dataloader
+from trainer_torch.data import EpochSampler, RoundRobinSampler, begin_epoch, train_dataloader
 from trainer_torch.distributed import find_world
-from trainer_torch.world import ALONE, World
+from trainer_torch.world import SINGLE_PROCESS, World
 
 pytestmark = pytest.mark.slow
 
@@ -186,14 +186,14 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step_with_one_checkpoin
 def test_a_checkpoint_that_cannot_be_written_is_an_error_in_each_process(runs: Any) -> None:
     error = "OSError('no space left on device')"
     assert runs.ranks[0]["failing save"] == error
-    assert f"Rank 0 failed while rank 1 waited for it: {error}" in runs.ranks[1]["failing save"]
+    assert error in runs.ranks[1]["failing save"]
+    assert "Rank 0" in runs.ranks[1]["failing save"]
 
 
 def test_a_training_goes_on_in_more_processes_and_says_so_once(runs: Any) -> None:
     main, other = (rank["more"] for rank in runs.ranks)
-    assert len(main["said"]) == 1
-    assert "in 1 process(es), which goes on in 2 now: the random generators" in main["said"][0]
-    assert other["said"] == []
+    assert main["warned"] == [[1, 2]]
+    assert other["warned"] == []
     # 4 of 10 batches are 2 of each process's 5, of which the next step does the third
     assert main["epoch"] == pytest.approx(3 / 5)
     assert main["step"] == 10
@@ -205,7 +205,7 @@ def test_a_training_goes_on_in_fewer_processes(
     checkpoint = runs.directory / "together" / "whole" / "checkpoint-2"
     resumed = trainer(tmp_path, per_device_train_batch_size=2)
     resumed.train(resume_from_checkpoint=checkpoint)
-    assert caplog.text.count("in 2 process(es), which goes on in 1 now") == 1
+    assert [record.args for record in caplog.records if record.args == (2, 1)] == [(2, 1)]
     assert resumed.state.global_step == 2 + 16  # 4 of 20 batches had been done, in 2 steps
     first = next(entry for entry in resumed.state.log_history if entry["step"] == 3)
     assert first["epoch"] == pytest.approx(5 / 10)
@@ -235,7 +235,7 @@ def test_samples_are_shared_as_torch_shares_them(samples: int, size: int) -> Non
 
 @pytest.mark.parametrize("samples", [0, 1, 4, 9, 12])
 def test_every_sample_is_evaluated_once_in_batches_of_consecutive_ones(samples: int) -> None:
-    samplers = [TurnSampler(range(samples), 2, Of(rank, 3)) for rank in range(3)]
+    samplers = [RoundRobinSampler(range(samples), 2, Of(rank, 3)) for rank in range(3)]
     assert sorted(index for sampler in samplers for index in sampler) == list(range(samples))
     assert list(samplers[1])[:2] == list(range(samples))[2:4]
     assert sum(len(sampler) for sampler in samplers) == samples
@@ -252,7 +252,7 @@ def test_one_process_under_torchrun_is_one_process(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("RANK", "0")
-    assert find_world(arguments(tmp_path)) is ALONE
+    assert find_world(arguments(tmp_path)) is SINGLE_PROCESS
     trained = trainer(tmp_path)
     trained.train()
     assert len(results(trained)["losses"]) == len(logged(trained, "loss")) == 10
@@ -264,6 +264,6 @@ def test_a_world_size_without_a_launcher_is_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(
-        RuntimeError, match="WORLD_SIZE is 2, but LOCAL_RANK, MASTER_ADDR, MASTER_PORT"
+        RuntimeError, match=r"WORLD_SIZE is 2.* LOCAL_RANK, MASTER_ADDR, MASTER_PORT"
     ):
         trainer(tmp_path, given={"model": nn.Linear(4, 3)})

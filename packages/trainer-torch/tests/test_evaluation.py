@@ -131,7 +131,7 @@ def test_an_evaluation_in_a_training_has_its_epoch_and_one_before_has_none(tmp_p
     "call", [lambda made: made.evaluate(data(0)), lambda made: made.predict(data(0))]
 )
 def test_an_empty_dataset_is_an_error(tmp_path: Path, call: Any) -> None:
-    with pytest.raises(ValueError, match="the dataset is empty"):
+    with pytest.raises(ValueError, match="empty"):
         call(trainer(tmp_path))
 
 
@@ -144,7 +144,7 @@ def test_a_metric_that_decides_but_is_not_reported_is_an_error_that_names_those_
         metric_for_best_model="f1",
         given={"compute_metrics": accuracy},
     )
-    with pytest.raises(KeyError, match=r"no 'eval_f1'\. It reports: eval_loss, eval_accuracy"):
+    with pytest.raises(KeyError, match=r"'eval_f1'.* eval_loss, eval_accuracy"):
         made.train()
 
 
@@ -195,7 +195,7 @@ def test_metrics_of_numpy_and_torch_become_python_s_and_can_be_saved(
 
 def test_a_metric_of_several_numbers_is_refused_by_name(tmp_path: Path) -> None:
     given = {"compute_metrics": lambda evaluated: {"scores": np.zeros(3)}}
-    with pytest.raises(TypeError, match=r"scores is an array of shape \(3,\)"):
+    with pytest.raises(TypeError, match=r"scores .*\(3,\)"):
         trainer(tmp_path, given=given).evaluate()
 
 

@@ -197,8 +197,10 @@ def test_data_that_comes_to_its_end_stops_the_training_and_says_so(
 ) -> None:
     trained = trainer(tmp_path, given={"train_dataset": Stream(passes=1)}, max_steps=12)
     assert trained.train().global_step == 5
-    assert "yielded nothing in epoch 1" in caplog.text
-    assert trained.control.requests[0].reason == "the training data has come to its end"
+    assert [record.args for record in caplog.records if record.name == "trainer_torch.loop"] == [
+        (1,)
+    ]
+    assert trained.control.requests[0].flag == "should_training_stop"
 
 
 def test_without_clipping_a_norm_that_overflows_does_no_harm(tmp_path: Path) -> None:

@@ -49,5 +49,5 @@ def test_the_arguments_reach_the_optimizer() -> None:
 
 def test_a_model_without_parameters_to_train_is_an_error() -> None:
     frozen = nn.Linear(2, 2).requires_grad_(False)
-    with pytest.raises(ValueError, match="there is nothing to train"):
+    with pytest.raises(ValueError, match="parameter"):
         create_optimizer(frozen, TrainingArguments())

@@ -147,5 +147,5 @@ def test_a_process_that_is_terminated_leaves_a_checkpoint_and_exits_with_143(
         text=True,
     )
     assert done.returncode == 143, done.stderr
-    assert "SIGTERM: training ends after this step" in done.stderr
+    assert "SIGTERM" in done.stderr
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import compute_loss, data, logged, net, trainer
+import torch
+from small import arguments, compute_loss, data, logged, net, trainer
 
 from callback_core import (
     EVENTS,
@@ -106,6 +107,24 @@ def test_callbacks_are_given_the_trainer_s_own_parts(tmp_path: Path) -> None:
     assert seen["tokenizer"] == seen["processing_class"] == "tokenizer"
 
 
+def test_parts_of_the_run_can_be_replaced_on_the_trainer_before_training(tmp_path: Path) -> None:
+    class Sees(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seen.append((args, kwargs["model"]))
+
+    seen: list[Any] = []
+    made = trainer(tmp_path / "first", Sees)
+    first, second = made.model, net()
+    before = first.state_dict()["layers.0.weight"].clone()
+    made.model, made.args = second, arguments(tmp_path / "second", max_steps=1)
+    assert (made.run.model, made.run.args) == (second, made.args)
+    made.train()
+    assert seen == [(made.args, second)]
+    assert torch.equal(first.state_dict()["layers.0.weight"], before)
+    assert not torch.equal(second.state_dict()["layers.0.weight"], before)
+    assert made.model_wrapped is second
+
+
 def test_early_stopping_ends_the_training_and_says_why(tmp_path: Path) -> None:
     made = trainer(
         tmp_path,
@@ -168,7 +187,7 @@ def test_a_user_s_own_loss_without_a_gradient_is_an_error_at_the_first_step(tmp_
     def detached(model: Any, batch: Any) -> Any:
         return model(batch[0]).sum().detach()
 
-    with pytest.raises(ValueError, match="The loss that compute_loss returned has no gradient"):
+    with pytest.raises(ValueError, match=r"compute_loss .*no_grad"):
         trainer(tmp_path, given={"compute_loss": detached}).train()
 
 

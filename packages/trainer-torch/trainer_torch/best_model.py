@@ -1,69 +1,100 @@
-"""Which model is best: the metric that decides, and the checkpoint that holds it."""
+"""The best model: the metric that decides, and the checkpoint that holds it."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from callback_core import TrainerState, best_metric_key
-from trainer_torch.checkpoint import checkpoint_step
+from trainer_torch.arguments import TrainingArguments
+from trainer_torch.checkpoint import (
+    checkpoint_path,
+    checkpoint_step,
+    load_model,
+    rotate_checkpoints,
+)
+from trainer_torch.run import TrainingRun
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from trainer_torch.arguments import TrainingArguments
+logger = logging.getLogger(__name__)
 
 
 def deciding_metric(args: TrainingArguments, metrics: Mapping[str, float]) -> float | None:
-    """Return the metric that decides which model is best; `None` where none does.
+    """Return the metric that decides which model is best, or `None` if the arguments name none.
 
     Args:
-        args: Names the metric.
-        metrics: What an evaluation reports.
+        args: Provides `metric_for_best_model`.
+        metrics: The metrics of an evaluation.
 
     Raises:
-        KeyError: The evaluation does not report that metric; the message names those that it does.
+        KeyError: The evaluation does not report that metric.
     """
     if args.metric_for_best_model is None:
         return None
     key = best_metric_key(args.metric_for_best_model)
     if key not in metrics:
         raise KeyError(
-            f"metric_for_best_model is {args.metric_for_best_model!r}, but the evaluation reports "
-            f"no {key!r}. It reports: {', '.join(metrics)}. Choose one of them, or return {key!r} "
-            "from compute_metrics."
+            f"metric_for_best_model is {args.metric_for_best_model!r}, but the evaluation does not "
+            f"report {key!r}. It reports: {', '.join(metrics)}. Choose one of them, or return "
+            f"{key!r} from compute_metrics."
         )
     return metrics[key]
 
 
-def note_evaluation(args: TrainingArguments, state: TrainerState, value: float) -> None:
-    """Keep the deciding metric's `value` in `state` where it is the best so far. NaN never is."""
+def update_best_metric(args: TrainingArguments, state: TrainerState, value: float) -> None:
+    """Record the deciding metric of an evaluation in `state`, if it is the best. NaN never is."""
     if value == value and _is_better(args, value, state.best_metric):
         state.best_metric, state.best_global_step = value, state.global_step
 
 
-def note_checkpoint(args: TrainingArguments, state: TrainerState, checkpoint: Path) -> None:
-    """Keep the checkpoint that is about to be saved in `state` where it is the best one.
+def update_best_checkpoint(run: TrainingRun) -> None:
+    """Record the checkpoint that is about to be saved in the state, if it is the best.
 
     The best evaluation may fall between two checkpoints. transformers then has no best checkpoint
-    at all; here the best of the evaluated checkpoints is taken.
+    at all; here it is the best of the checkpoints at which the model was evaluated.
     """
+    args, state = run.args, run.state
     if args.metric_for_best_model is None:
         return
     key = best_metric_key(args.metric_for_best_model)
-    value = _logged(state, key, state.global_step)
+    value = _logged_metric(state, key, state.global_step)
     best = state.best_model_checkpoint
-    best_value = None if best is None else _logged(state, key, checkpoint_step(best))
+    best_value = None if best is None else _logged_metric(state, key, checkpoint_step(best))
     if value is not None and _is_better(args, value, best_value):
-        state.best_model_checkpoint = str(checkpoint)
+        state.best_model_checkpoint = str(checkpoint_path(args.output_dir, state.global_step))
+
+
+def load_best_model(run: TrainingRun) -> None:
+    """Load the best weights at the end of training, if the arguments ask for it.
+
+    From then on, the newest checkpoint counts as any other for `save_total_limit`.
+    """
+    if not run.args.load_best_model_at_end:
+        return
+    best = run.state.best_model_checkpoint
+    if best is None:
+        logger.warning(
+            "load_best_model_at_end has no checkpoint to load: none was saved at an evaluation "
+            "that reported %r as a number. The model keeps its last weights.",
+            run.args.metric_for_best_model,
+        )
+    else:
+        logger.info("Loading the best model from %s.", best)
+        load_model(run.model, Path(best))
+        rotate_checkpoints(run)
 
 
 def _is_better(args: TrainingArguments, value: float, best: float | None) -> bool:
     return best is None or (value > best if args.greater_is_better else value < best)
 
 
-def _logged(state: TrainerState, key: str, step: int) -> float | None:
-    """Return what was last logged as `key` at `step`, unless it is NaN."""
+def _logged_metric(state: TrainerState, key: str, step: int) -> float | None:
+    """Return the value last logged as `key` at `step`, unless it is NaN.
+
+    The log history is the only place in the state that has the metric of the best checkpoint after
+    a kill: `best_metric` may belong to a later evaluation that was not saved. The history also has
+    the metric of the current step after resuming between its evaluation and a second save.
+    """
     for entry in reversed(state.log_history):
         if entry["step"] < step:
             break

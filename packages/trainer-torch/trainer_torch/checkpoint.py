@@ -1,4 +1,4 @@
-"""Checkpoints: written beside their name, published in one rename, verified when found."""
+"""Checkpoints on disk: written under a temporary name, published in one rename, verified."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from safetensors.torch import load_model as load_safetensors
@@ -19,11 +18,9 @@ from safetensors.torch import save_model as save_safetensors
 from torch import nn
 
 from callback_core import TrainerState, export_states
+from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state
 from trainer_torch.world import World
-
-if TYPE_CHECKING:
-    from trainer_torch.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +29,7 @@ OPTIMIZER: Final = "optimizer.pt"
 SCHEDULER: Final = "scheduler.pt"
 RNG: Final = "rng_state.pth"
 RNG_OF_RANK: Final = "rng_state_{}.pth"
-PROGRESS: Final = "progress.json"
+POSITION: Final = "progress.json"
 STATE: Final = "trainer_state.json"
 MANIFEST: Final = "manifest.json"
 
@@ -40,17 +37,17 @@ _NAME: Final = re.compile(r"checkpoint-\d+")
 
 
 def checkpoint_path(output_dir: str | Path, step: int) -> Path:
-    """Return where the checkpoint of `step` is published."""
+    """Return the path of the checkpoint of `step`."""
     return Path(output_dir) / f"checkpoint-{step}"
 
 
 def checkpoint_step(checkpoint: str | Path) -> int:
-    """Return the step of the checkpoint at that path."""
+    """Return the step in the name of `checkpoint`."""
     return int(Path(checkpoint).name.rpartition("-")[2])
 
 
 def save_model(model: nn.Module, directory: Path) -> None:
-    """Write the weights of `model` to `directory`, which is made."""
+    """Write the weights of `model` to `directory`, and create it if needed."""
     directory.mkdir(parents=True, exist_ok=True)
     save_safetensors(model, str(directory / MODEL))
 
@@ -59,96 +56,102 @@ def load_model(model: nn.Module, checkpoint: Path) -> None:
     """Load the weights in `checkpoint` into `model`.
 
     Raises:
-        RuntimeError: Names of the weights are missing or unknown; the message lists them.
+        RuntimeError: Names of weights are missing or unknown; the message lists them.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     load_safetensors(model, str(checkpoint / MODEL), device=str(device))
 
 
-def save_checkpoint(trainer: Trainer) -> Path:
-    """Write all that resuming needs; the checkpoint is there as a whole or not at all.
+def save_checkpoint(run: TrainingRun) -> Path:
+    """Write everything that resuming needs. The checkpoint appears complete or not at all.
 
-    The main process writes, with what each rank has of its own, while the others wait.
+    The main process writes, including the random generators of each rank. The others wait.
     """
-    progress, rng_states = trainer.progress.state_dict(), trainer.world.gather(rng_state())
-    return trainer.world.on_main(lambda: _write_checkpoint(trainer, progress, rng_states))
+    position, rng_states = run.position.state_dict(), run.world.gather(rng_state())
+    saved = run.world.on_main(lambda: _write_checkpoint(run, position, rng_states))
+    run.saved_step = run.state.global_step
+    return saved
 
 
 def _write_checkpoint(
-    trainer: Trainer, progress: dict[str, Any], rng_states: list[dict[str, Any]]
+    run: TrainingRun, position: dict[str, Any], rng_states: list[dict[str, Any]]
 ) -> Path:
-    final = checkpoint_path(trainer.args.output_dir, trainer.state.global_step)
-    beside, replaced = (final.with_name(f".{final.name}.{kind}") for kind in ("part", "replaced"))
-    for leftover in (beside, replaced):
+    final = checkpoint_path(run.args.output_dir, run.state.global_step)
+    part, replaced = (final.with_name(f".{final.name}.{kind}") for kind in ("part", "replaced"))
+    for leftover in (part, replaced):  # of a process that was killed while saving
         if leftover.exists():
             shutil.rmtree(leftover)
-    save_model(trainer.model, beside)
-    torch.save(trainer.optimizer.state_dict(), beside / OPTIMIZER)
-    torch.save(trainer.lr_scheduler.state_dict(), beside / SCHEDULER)
+    save_model(run.model, part)
+    torch.save(run.optimizer.state_dict(), part / OPTIMIZER)
+    torch.save(run.lr_scheduler.state_dict(), part / SCHEDULER)
     for rank, state in enumerate(rng_states):
-        torch.save(state, beside / (RNG if len(rng_states) == 1 else RNG_OF_RANK.format(rank)))
-    _write_json(beside / PROGRESS, progress)
-    trainer.state.stateful_callbacks = export_states(
-        [*trainer.callback_handler.callbacks, trainer.control], trainer.state.stateful_callbacks
+        torch.save(state, part / (RNG if len(rng_states) == 1 else RNG_OF_RANK.format(rank)))
+    _write_json(part / POSITION, position)
+    run.state.stateful_callbacks = export_states(
+        [*run.callback_handler.callbacks, run.control], run.state.stateful_callbacks
     )
-    trainer.state.save_to_json(beside / STATE)
-    _write_manifest(beside)
+    run.state.save_to_json(part / STATE)
+    _write_manifest(part)
     if final.exists():
         final.rename(replaced)
-    beside.rename(final)
+    part.rename(final)
     if replaced.exists():
         shutil.rmtree(replaced)
     return final
 
 
-def load_checkpoint(trainer: Trainer, checkpoint: Path) -> None:
-    """Load weights, optimizer, schedule and progress from `checkpoint` into `trainer`'s."""
-    load_model(trainer.model, checkpoint)
-    trainer.optimizer.load_state_dict(_load(checkpoint / OPTIMIZER, trainer.args.device))
-    trainer.lr_scheduler.load_state_dict(_load(checkpoint / SCHEDULER, trainer.args.device))
-    trainer.progress.load_state_dict(_read_json(checkpoint / PROGRESS))
+def load_checkpoint(run: TrainingRun, checkpoint: Path) -> None:
+    """Load weights, optimizer, schedule and position from `checkpoint` into those of `run`."""
+    load_model(run.model, checkpoint)
+    run.optimizer.load_state_dict(_load(checkpoint / OPTIMIZER, run.args.device))
+    run.lr_scheduler.load_state_dict(_load(checkpoint / SCHEDULER, run.args.device))
+    run.position.load_state_dict(_read_json(checkpoint / POSITION))
 
 
 def load_state(checkpoint: Path) -> TrainerState:
-    """Return the state of the training in `checkpoint`, its best checkpoint where it is now."""
+    """Return the state of the training in `checkpoint`.
+
+    The best checkpoint is looked for beside it, because the folder may have been moved.
+    """
     state = TrainerState.load_from_json(checkpoint / STATE)
     if state.best_model_checkpoint is not None:
         best = checkpoint.parent / Path(state.best_model_checkpoint).name
         state.best_model_checkpoint = str(best)
-        if find_fault(best):  # which reads all of it
+        if find_fault(best):
             state.best_model_checkpoint = None
             logger.warning(
-                "The best checkpoint so far, %s, is gone: it is no longer the best.", best
+                "The best checkpoint so far, %s, is missing or incomplete and is ignored.", best
             )
     return state
 
 
 def count_ranks(checkpoint: Path) -> int:
-    """Return how many processes trained together when `checkpoint` was saved."""
+    """Return the number of processes that saved `checkpoint`."""
     return len(list(checkpoint.glob(RNG_OF_RANK.format("*")))) or 1
 
 
 def load_rng_state(checkpoint: Path, world: World) -> dict[str, Any] | None:
-    """Return the state of this rank's random generators in `checkpoint`.
+    """Return the random generators of this rank in `checkpoint`.
 
-    It is `None` where the checkpoint is that of another number of ranks.
+    Returns `None` if another number of processes saved it.
     """
     if count_ranks(checkpoint) != world.size:
         return None
     name = RNG if world.size == 1 else RNG_OF_RANK.format(world.rank)
-    return _load(checkpoint / name, torch.device("cpu"))
+    state: dict[str, Any] = _load(checkpoint / name, torch.device("cpu"))
+    return state
 
 
 def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> Path:
     """Return the complete checkpoint that `resume_from` names.
 
     Args:
-        resume_from: A checkpoint; a directory of checkpoints, for the newest complete one in it; or
-            `True` for that in `output_dir`.
-        output_dir: Where the checkpoints of the run are.
+        resume_from: A checkpoint; or a directory of checkpoints, for its newest complete one; or
+            `True` for the newest complete one in `output_dir`.
+        output_dir: The directory of this run's checkpoints.
 
     Raises:
-        FileNotFoundError: There is none; the message says what was found instead.
+        FileNotFoundError: There is no complete checkpoint. The message says what is wrong.
     """
     directory = Path(output_dir if resume_from is True else str(resume_from))
     found = list_checkpoints(directory)
@@ -159,42 +162,50 @@ def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> P
     for checkpoint in reversed(found):
         if not (fault := find_fault(checkpoint)):
             return checkpoint
-        logger.warning("Passed over the checkpoint %s: %s.", checkpoint, fault)
+        logger.warning("Skipped the incomplete checkpoint %s: %s.", checkpoint, fault)
     raise FileNotFoundError(
         f"Cannot resume: there is no complete checkpoint in {directory.absolute()}. Train "
-        "without resume_from_checkpoint to begin anew."
+        "without resume_from_checkpoint to start from the beginning."
     )
 
 
 def find_fault(checkpoint: Path) -> str | None:
-    """Return what keeps `checkpoint` from being complete, by its manifest; `None` if nothing."""
+    """Return why `checkpoint` is not complete, according to its manifest, or `None` if it is."""
     if not checkpoint.is_dir():
         return "there is no such directory"
     try:
         listed = dict(_read_json(checkpoint / MANIFEST)["files"])
     except (OSError, ValueError, KeyError, TypeError):
-        return f"it has no whole {MANIFEST}, so it was not written to its end"
+        return f"it has no valid {MANIFEST}, so writing it was not finished"
     for name, entry in listed.items():
         if not (checkpoint / name).is_file():
             return f"{name} is missing"
         if _entry(checkpoint / name) != entry:
-            return f"{name} is not what was written"
+            return f"{name} differs from what was written"
     return None
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Return the checkpoints in `output_dir`, complete or not, in the order they were written in.
+    """Return the checkpoints in `output_dir`, complete or not, the oldest first.
 
-    That is not the order of their steps where a run was started anew in the directory of a longer
-    one.
+    Time decides, not the step: a new run may write to the directory of an older, longer one.
     """
     found = [path for path in Path(output_dir).glob("checkpoint-*") if _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: (_written(path), checkpoint_step(path)))
 
 
-def rotate_checkpoints(output_dir: str | Path, limit: int, keep: Iterable[Path]) -> None:
-    """Delete the oldest checkpoints until `limit` are left, but none of `keep`."""
+def rotate_checkpoints(run: TrainingRun, *keep: Path) -> None:
+    """Delete the oldest checkpoints over `save_total_limit`, but neither `keep` nor the best."""
+    limit, best = run.args.save_total_limit, run.state.best_model_checkpoint
+    if limit is None:
+        return
     kept = {checkpoint.name for checkpoint in keep}
+    if best is not None:
+        kept.add(Path(best).name)
+    run.world.on_main(lambda: _delete_oldest(run.args.output_dir, limit, kept))
+
+
+def _delete_oldest(output_dir: str | Path, limit: int, kept: set[str]) -> None:
     found = list_checkpoints(output_dir)
     surplus = max(0, len(found) - limit)
     for checkpoint in [checkpoint for checkpoint in found if checkpoint.name not in kept][:surplus]:
@@ -209,11 +220,11 @@ def _write_manifest(directory: Path) -> None:
     entries = {path.name: _entry(path) for path in sorted(directory.iterdir())}
     _write_json(directory / MANIFEST, {"written": time.time(), "files": entries})
     for path in directory.iterdir():
-        _to_disk(path)
+        _sync(path)
 
 
 def _written(checkpoint: Path) -> float:
-    """Return when `checkpoint` was written, in seconds since 1970."""
+    """Return the time at which `checkpoint` was written, in seconds since 1970."""
     try:
         return float(_read_json(checkpoint / MANIFEST)["written"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -236,7 +247,7 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def _to_disk(path: Path) -> None:
-    """Make `path` survive a power cut: the rename must not publish what is not there."""
+def _sync(path: Path) -> None:
+    """Flush `path` to disk, so that the rename does not publish an incomplete file."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

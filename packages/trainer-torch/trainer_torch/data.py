@@ -1,4 +1,4 @@
-"""The training data: its order, its batches, and how many steps they make."""
+"""Data loaders: the order of the data, its division among ranks, and the length of a training."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ import sys
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from trainer_torch.world import ALONE, World
-
-if TYPE_CHECKING:
-    from trainer_torch.arguments import TrainingArguments
+from trainer_torch.arguments import TrainingArguments
+from trainer_torch.world import SINGLE_PROCESS, World
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a training is.
+    """The length of a training.
 
     Attributes:
-        max_steps: Update steps in all.
-        num_train_epochs: Epochs that are begun, at most.
-        batches_per_epoch: Batches in an epoch, of each rank.
+        max_steps: The number of update steps.
+        num_train_epochs: The number of epochs. The last one may be incomplete.
+        batches_per_epoch: The number of batches of each rank in an epoch.
     """
 
     max_steps: int
@@ -34,13 +32,12 @@ class Plan:
 
 
 def plan_training(
-    args: TrainingArguments, dataloader: DataLoader[Any], world: World = ALONE
+    args: TrainingArguments, dataloader: DataLoader[Any], world: World = SINGLE_PROCESS
 ) -> Plan:
-    """Return how long a training over `dataloader` is, which of several is the shortest.
+    """Return the length of a training with `dataloader`. The rank with the fewest batches decides.
 
     Raises:
-        ValueError: The data is empty, or has no length where `args.max_steps` does not say how long
-            to train.
+        ValueError: There is no batch, or the data has no length and `args.max_steps` is not set.
     """
     accumulation = args.gradient_accumulation_steps
     if isinstance(dataloader.dataset, IterableDataset) and not isinstance(
@@ -48,15 +45,15 @@ def plan_training(
     ):
         if args.max_steps < 0:
             raise ValueError(
-                "train_dataset has no length, so num_train_epochs says nothing: set max_steps."
+                "train_dataset has no length, so num_train_epochs is not enough: set max_steps."
             )
         # As in transformers: without a length, all of the training counts as one epoch.
         return Plan(args.max_steps, sys.maxsize, args.max_steps * accumulation)
     batches = min(world.gather(len(dataloader)))
     if batches == 0:
         raise ValueError(
-            "There is no batch to train on: train_dataset is empty, or dataloader_drop_last "
-            "leaves out its only, short batch (per_device_train_batch_size is "
+            "There is no batch to train on: train_dataset is empty, or dataloader_drop_last drops "
+            "its only, incomplete batch (per_device_train_batch_size is "
             f"{args.per_device_train_batch_size}, in each of {world.size} process(es))."
         )
     steps = math.ceil(batches / accumulation)
@@ -66,18 +63,19 @@ def plan_training(
 
 
 class EpochSampler(Sampler[int]):
-    """A shuffled order that only the seed and the epoch decide, and that can begin in its middle.
+    """Shuffles the data, and can start within an epoch.
 
-    Each rank has its share of that order, all of one length: where the data does not divide, some
-    samples of its beginning come again at its end, as in torch's `DistributedSampler`.
+    The order depends on the seed and the epoch only. Each rank gets an equal share of it. If the
+    data does not divide evenly, the first samples are repeated at the end, as in torch's
+    `DistributedSampler`.
 
     Args:
-        data: What is sampled from, of a known length.
-        seed: Epoch e is shuffled by a generator seeded with `seed + e`.
-        world: The processes that share it.
+        data: Anything with a length.
+        seed: A generator with the seed `seed + epoch` shuffles each epoch.
+        world: The processes that share the data.
     """
 
-    def __init__(self, data: Any, seed: int, world: World = ALONE) -> None:
+    def __init__(self, data: Any, seed: int, world: World = SINGLE_PROCESS) -> None:
         self.data = data
         self.seed = seed
         self.world = world
@@ -85,11 +83,11 @@ class EpochSampler(Sampler[int]):
         self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration that of `epoch`."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the indices of the epoch, without the first `skip`."""
+        """Yield this rank's indices of the epoch, without the first `skip`."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.data), generator=generator)
         shared = len(self) * self.world.size
@@ -98,17 +96,17 @@ class EpochSampler(Sampler[int]):
         yield from order[self.world.rank :: self.world.size][self.skip :].tolist()
 
     def __len__(self) -> int:
-        """Return the number of samples of this rank in a whole epoch."""
+        """Return the number of this rank's samples in a whole epoch."""
         return math.ceil(len(self.data) / self.world.size)
 
 
-class TurnSampler(Sampler[int]):
-    """The samples in their order, of which each rank takes whole batches in turn.
+class RoundRobinSampler(Sampler[int]):
+    """Deals the samples to the ranks in order, one whole batch to each rank in turn.
 
     Args:
-        data: What is sampled from, of a known length.
-        batch_size: Samples in a batch.
-        world: The processes that take turns.
+        data: Anything with a length.
+        batch_size: The number of samples in a batch.
+        world: The processes that share the data.
     """
 
     def __init__(self, data: Any, batch_size: int, world: World) -> None:
@@ -118,22 +116,24 @@ class TurnSampler(Sampler[int]):
         ]
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the indices."""
+        """Yield this rank's indices."""
         return iter(self.indices)
 
     def __len__(self) -> int:
-        """Return the number of samples of this rank."""
+        """Return the number of this rank's samples."""
         return len(self.indices)
 
 
-class TurnLoader(DataLoader[Any]):
-    """Batches of an iterable dataset, the same on every rank, of which each takes one in turn.
+class RoundRobinLoader(DataLoader[Any]):
+    """Deals the batches of an iterable dataset to the ranks, one to each in turn.
+
+    Every rank reads the whole dataset, which must yield the same on each.
 
     Args:
-        dataset: What is read, on every rank all of it.
-        world: The processes that take turns.
-        whole_turns: Leave out the last batches where they are not enough for every rank.
-        options: Those of torch's `DataLoader`.
+        dataset: The iterable dataset.
+        world: The processes that share the data.
+        whole_turns: Drop the last batches if there is not one for every rank.
+        options: The options of torch's `DataLoader`.
     """
 
     def __init__(
@@ -144,77 +144,80 @@ class TurnLoader(DataLoader[Any]):
         self.whole_turns = whole_turns
 
     def __iter__(self) -> Any:
-        """Yield the batches of this rank."""
-        mine = None
+        """Yield this rank's batches."""
+        own = None
+        # With whole_turns, a batch is kept back until the last rank has one too.
         last = self.world.size - 1 if self.whole_turns else self.world.rank
         for turn, batch in zip(cycle(range(self.world.size)), super().__iter__(), strict=False):
             if turn == self.world.rank:
-                mine = batch
+                own = batch
             if turn == last:
-                yield mine
+                yield own
 
     def __len__(self) -> int:
-        """Return the number of batches of this rank, where the dataset has a length."""
-        turns, left = divmod(super().__len__(), self.world.size)
-        return turns + (self.world.rank < left and not self.whole_turns)
+        """Return the number of this rank's batches, if the dataset has a length."""
+        turns, rest = divmod(super().__len__(), self.world.size)
+        return turns + (self.world.rank < rest and not self.whole_turns)
 
 
 def train_dataloader(
     dataset: Dataset[Any],
     collate: Callable[..., Any] | None,
     args: TrainingArguments,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> DataLoader[Any]:
-    """Return a loader of shuffled batches of training; an iterable dataset keeps its own order."""
+    """Return a loader of shuffled training batches. An iterable dataset keeps its own order."""
     options: dict[str, Any] = {
         "batch_size": args.per_device_train_batch_size,
         "collate_fn": collate,
         "drop_last": args.dataloader_drop_last,
-        "generator": torch.Generator(),  # its own: beginning an epoch draws nothing from torch's
+        # Without a generator of its own, each epoch would draw a seed from torch's global one.
+        "generator": torch.Generator(),
         **_loading(args),
     }
     if not isinstance(dataset, IterableDataset):
         sampler = EpochSampler(dataset, _data_seed(args), world)
         return DataLoader(dataset, sampler=sampler, **options)
-    if world is ALONE:
+    if world is SINGLE_PROCESS:
         return DataLoader(dataset, **options)
-    return TurnLoader(dataset, world, whole_turns=True, **options)
+    return RoundRobinLoader(dataset, world, whole_turns=True, **options)
 
 
 def eval_dataloader(
     dataset: Dataset[Any],
     collate: Callable[..., Any] | None,
     args: TrainingArguments,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> DataLoader[Any]:
-    """Return a loader of batches of evaluation, in the order of `dataset`."""
+    """Return a loader of evaluation batches, in the order of `dataset`."""
     options: dict[str, Any] = {
         "batch_size": args.per_device_eval_batch_size,
         "collate_fn": collate,
         "generator": torch.Generator().manual_seed(_data_seed(args)),
         **_loading(args),
     }
-    if world is ALONE:
+    if world is SINGLE_PROCESS:
         return DataLoader(dataset, **options)
     if isinstance(dataset, IterableDataset):
-        return TurnLoader(dataset, world, whole_turns=False, **options)
-    sampler = TurnSampler(dataset, args.per_device_eval_batch_size, world)
+        return RoundRobinLoader(dataset, world, whole_turns=False, **options)
+    sampler = RoundRobinSampler(dataset, args.per_device_eval_batch_size, world)
     return DataLoader(dataset, sampler=sampler, **options)
 
 
 def begin_epoch(
     dataloader: DataLoader[Any], args: TrainingArguments, epoch: int, skip: int
 ) -> Iterator[Any]:
-    """Return the batches of `epoch` that follow the first `skip`.
+    """Return the batches of `epoch` after the first `skip`.
 
-    The loader's generators, and those of its samplers, are seeded anew for each epoch, so that an
-    epoch is the same whether or not the training was resumed before it.
+    Seeds the generators of the loader and its samplers, so that an epoch is the same whether or not
+    the training was resumed before it. Calls `set_epoch` on the dataset, the loader and its
+    samplers, if they have it.
 
     Args:
-        dataloader: Where the batches come from.
+        dataloader: A loader of training batches.
         args: The arguments of the training.
-        epoch: The epoch, from 0. Whatever has a `set_epoch` is told.
-        skip: Leave out so many batches, without loading them where the sampler can.
+        epoch: The epoch, from 0.
+        skip: The number of batches to skip. An `EpochSampler` skips them without loading them.
     """
     batch_sampler: Any = dataloader.batch_sampler
     wrapped = getattr(batch_sampler, "sampler", None)

@@ -1,7 +1,7 @@
-"""The processes of a training that `torchrun` starts, and what they do together.
+"""Training in several processes, which `torchrun` starts.
 
-Each is a *rank*. What ranks tell each other to agree goes over a group of its own on the CPU, so
-that it never waits for a device.
+Each process is a *rank*. Ranks coordinate through a process group of their own on the CPU, so that
+coordination never waits for a device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,24 +22,23 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from callback_core import Request, TrainerControl
-from trainer_torch.world import ALONE, World
-
-if TYPE_CHECKING:
-    from trainer_torch.arguments import TrainingArguments
-    from trainer_torch.signals import Signals
+from trainer_torch.arguments import TrainingArguments
+from trainer_torch.signals import Signals
+from trainer_torch.world import SINGLE_PROCESS, World
 
 T = TypeVar("T")
 
 FLAGS: Final = tuple(TrainerControl().state()["args"])
+"""The names of the flags of a `TrainerControl`."""
 
 _FROM_TORCHRUN: Final = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-class Ranks(World):
-    """Several processes, each of which calls the same methods in the same order.
+class DistributedWorld(World):
+    """Several processes. All of them must call the same methods in the same order.
 
     Args:
-        args: Say how long a rank waits for the others, and how a model is wrapped.
+        args: Provides `ddp_timeout` and `ddp_find_unused_parameters`.
     """
 
     def __init__(self, args: TrainingArguments) -> None:
@@ -49,37 +48,38 @@ class Ranks(World):
         self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=args.ddp_timeout))
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return `model` in a DistributedDataParallel, unless it is one.
+        """Return `model` in a DistributedDataParallel, or as it is if it already is one.
 
         Raises:
-            ValueError: It has nothing to train.
+            ValueError: No parameter of `model` requires a gradient.
         """
         if isinstance(model, DistributedDataParallel):
             return model
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ValueError(
-                f"{type(model).__name__} has no parameter that requires a gradient, so nothing "
-                f"would keep it the same in {self.size} processes. Make what the optimizer trains "
-                "a part of the model, or train in one process."
+                f"{type(model).__name__} has no parameter that requires a gradient, so its "
+                f"{self.size} processes would diverge. Make the parameters that the optimizer "
+                "trains a part of the model, or train in one process."
             )
         return DistributedDataParallel(model, find_unused_parameters=self._find_unused_parameters)
 
     def average_gradients(self, wrapped: nn.Module, now: bool) -> None:
-        """Do what `DistributedDataParallel.no_sync` does, which is a context."""
+        """Set the flag of DistributedDataParallel that its context `no_sync` sets."""
         wrapped.require_backward_grad_sync = now  # type: ignore[assignment]
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Broadcast each buffer of `model`."""
+        """Broadcast each buffer of `model` from the main process."""
         for buffer in model.buffers():
             shared = buffer.detach().contiguous()
             dist.broadcast(shared, src=0)
             buffer.detach().copy_(shared)
 
     def agree(self, control: TrainerControl, signals: Signals) -> None:
-        """Join the flags and signals of all ranks in one reduction of a number for each rank.
+        """Combine the flags and signals of all ranks.
 
-        Who asked is exchanged too where they differ. The first rank's signal is the one that is
-        due.
+        One reduction exchanges one integer of each rank: its flags in the low bits, its signal
+        above. Only if flags differ do the ranks exchange who set them. If several ranks received a
+        signal, that of the lowest rank is due.
         """
         flags = sum(getattr(control, flag) << bit for bit, flag in enumerate(FLAGS))
         asked = torch.zeros(self.size, dtype=torch.int64)
@@ -91,23 +91,23 @@ class Ranks(World):
             rank = next(rank for rank, number in enumerate(signals_of) if number)
             signals.due, signals.where = signal.Signals(signals_of[rank]), f" by rank {rank}"
         if len(set(flags_of)) > 1:
-            _note(control, self.gather(control.requests))
+            _add_requests(control, self.gather(control.requests))
 
-    def as_many_as_all(self, batches: list[Any]) -> list[Any]:
-        """Return the first of `batches`, as many as the rank that has the fewest."""
-        least = torch.tensor(len(batches))
-        self._reduce(least, dist.ReduceOp.MIN)
-        return batches[: int(least)]
+    def trim_to_shortest(self, batches: list[Any]) -> list[Any]:
+        """Return the first of `batches`: as many as the rank with the fewest has."""
+        count = torch.tensor(len(batches))
+        self._reduce(count, dist.ReduceOp.MIN)
+        return batches[: int(count)]
 
     def gather(self, value: T) -> list[T]:
-        """Return the `value` of each rank. Tensors in it have to be on the CPU."""
+        """Return the `value` of each rank. Tensors in it must be on the CPU."""
         values: list[Any] = [None] * self.size
-        with self._reaching_others():
+        with self._explained_errors():
             dist.all_gather_object(values, value, group=self._group)
         return values
 
     def on_main(self, do: Callable[[], T]) -> T:
-        """Call `do` on rank 0 and broadcast what it returns, or that it failed."""
+        """Call `do` on rank 0 and broadcast its result, or its error as text."""
         error: Exception | None = None
         answer: list[Any] = [None, None]
         if self.is_main:
@@ -115,98 +115,103 @@ class Ranks(World):
                 answer[0] = do()
             except Exception as raised:
                 error, answer[1] = raised, repr(raised)
-        with self._reaching_others():
+        with self._explained_errors():
             dist.broadcast_object_list(answer, src=0, group=self._group)
         if error is not None:
             raise error
         if answer[1] is not None:
-            raise RuntimeError(f"Rank 0 failed while rank {self.rank} waited for it: {answer[1]}")
+            raise RuntimeError(f"Rank 0 failed while rank {self.rank} was waiting: {answer[1]}")
         return cast("T", answer[0])
 
     @contextmanager
     def closing(self) -> Iterator[None]:
-        """Ignore SIGTERM, by which torchrun ends this process once another has failed.
+        """Ignore SIGTERM, which torchrun sends as soon as another process has failed.
 
-        It sends SIGKILL half a minute later.
+        That leaves the callbacks half a minute, until torchrun sends SIGKILL.
         """
-        in_main_thread = threading.current_thread() is threading.main_thread()  # others may not
-        before = signal.signal(signal.SIGTERM, signal.SIG_IGN) if in_main_thread else None
+        # Only the main thread may set handlers.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        previous = signal.signal(signal.SIGTERM, signal.SIG_IGN) if in_main_thread else None
         try:
             yield
         finally:
             if in_main_thread:
-                signal.signal(signal.SIGTERM, before)
+                signal.signal(signal.SIGTERM, previous)
 
     def _reduce(self, tensor: Tensor, operation: Any) -> None:
-        with self._reaching_others():
+        with self._explained_errors():
             dist.all_reduce(tensor, operation, group=self._group)
 
     @contextmanager
-    def _reaching_others(self) -> Iterator[None]:
-        """Say what it means when the others cannot be reached."""
+    def _explained_errors(self) -> Iterator[None]:
+        """Explain a failed collective operation."""
         try:
             yield
         except RuntimeError as error:
             raise RuntimeError(
-                f"Rank {self.rank} lost the other processes of the training. Most likely one of "
-                "them has ended, and its own error says why; or one took longer than ddp_timeout."
+                f"Rank {self.rank} lost the other processes of the training. Either one of them "
+                "has ended, and its own error says why, or one took longer than ddp_timeout."
             ) from error
 
 
 def find_world(args: TrainingArguments) -> World:
-    """Return the processes of this training, beginning to talk to them where that is to be done.
+    """Return the processes of this training. Connects them if nothing else has.
 
     Raises:
-        RuntimeError: A launcher started several processes, but did not tell them how to meet; or
-            there are fewer GPUs than processes on this machine.
+        RuntimeError: `WORLD_SIZE` is set, but not the variables that the processes need to connect;
+            or this machine has fewer GPUs than processes.
     """
     if not (dist.is_available() and dist.is_initialized()):
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return ALONE
-        _begin(args)
-    return Ranks(args) if dist.get_world_size() > 1 else ALONE
+            return SINGLE_PROCESS
+        _connect(args)
+    return DistributedWorld(args) if dist.get_world_size() > 1 else SINGLE_PROCESS
 
 
-def bare(model: nn.Module) -> nn.Module:
-    """Return the model that `model` wraps, or itself where it wraps none."""
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside a DistributedDataParallel; any other model as it is."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def _begin(args: TrainingArguments) -> None:
-    """Meet the other processes that torchrun started, each with a GPU of its own if there are."""
+def _connect(args: TrainingArguments) -> None:
+    """Connect to the other processes of torchrun, and select a GPU for this one."""
     if missing := [name for name in _FROM_TORCHRUN if name not in os.environ]:
         raise RuntimeError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set, by "
-            "which several processes meet. Start them with torchrun, or unset WORLD_SIZE."
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but these variables, which processes need "
+            f"to connect, are not set: {', '.join(missing)}. Start the processes with torchrun, or "
+            "unset WORLD_SIZE."
         )
     on_gpu, local_rank = args.device.type == "cuda", int(os.environ["LOCAL_RANK"])
     if on_gpu:
         if local_rank >= torch.cuda.device_count():
             raise RuntimeError(
                 f"LOCAL_RANK is {local_rank}, but this machine has {torch.cuda.device_count()} "
-                "GPU(s). Start at most one process for each GPU, or train with use_cpu=True."
+                "GPU(s). Start at most one process per GPU, or train with use_cpu=True."
             )
         torch.cuda.set_device(local_rank)
     backend = "nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=args.ddp_timeout))
-    atexit.register(_end)
+    atexit.register(_disconnect)
 
 
-def _end() -> None:
-    """Take leave of the other processes, which might wait for ever where this one has failed."""
+def _disconnect() -> None:
+    """Destroy the process group, unless an error ends this process.
+
+    Destroying it waits for the other processes, which might never answer after an error.
+    """
     if dist.is_initialized() and not hasattr(sys, "last_value"):
         dist.destroy_process_group()
 
 
-def _note(control: TrainerControl, requests: list[tuple[Request, ...]]) -> None:
-    """Ask `control` for what it is not asked for, but that of another rank is.
+def _add_requests(control: TrainerControl, requests: list[tuple[Request, ...]]) -> None:
+    """Set the flags of `control` that only other ranks have set, and record whose they are.
 
     Args:
-        control: This rank's.
-        requests: Of each rank.
+        control: The control of this rank.
+        requests: The requests of each rank.
     """
     missing = {flag for flag in FLAGS if not getattr(control, flag)}
-    noted = [
+    added = [
         Request(
             request.flag,
             f"rank {rank}: {request.by}" if request.by else f"rank {rank}",
@@ -217,7 +222,7 @@ def _note(control: TrainerControl, requests: list[tuple[Request, ...]]) -> None:
         for request in asked
         if request.flag in missing
     ]
-    before = control.requests
-    for request in noted:
+    own = control.requests  # setting a flag would add a request of this rank
+    for request in added:
         setattr(control, request.flag, True)
-    control.requests = (*before, *noted)
+    control.requests = (*own, *added)

@@ -1,31 +1,28 @@
-"""Running a model over data without training it: the batches, the predictions and the metrics."""
+"""Evaluation: runs a model on batches and computes metrics, without training it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from trainer_torch.outputs import batch_size_of, map_tensors, plain_number
-
-if TYPE_CHECKING:
-    from trainer_torch.trainer import Trainer
+from trainer_torch.world import SINGLE_PROCESS, World
 
 
 class EvalPrediction(NamedTuple):
-    """What `compute_metrics` is given.
+    """The argument of `compute_metrics`.
 
     Attributes:
-        predictions: The model's predictions of all samples, as numpy arrays of shape (samples,
-            ...).
-        label_ids: The labels of all samples likewise, `None` where the data has none.
+        predictions: The predictions for all samples, as numpy arrays of shape (samples, ...).
+        label_ids: The labels of all samples in the same form, or `None` if the data has none.
     """
 
     predictions: Any
@@ -33,7 +30,13 @@ class EvalPrediction(NamedTuple):
 
 
 class PredictionOutput(NamedTuple):
-    """What `Trainer.predict` returns: what `EvalPrediction` holds, and the metrics by name."""
+    """The result of `Trainer.predict`: predictions, labels and metrics.
+
+    Attributes:
+        predictions: As in `EvalPrediction`.
+        label_ids: As in `EvalPrediction`.
+        metrics: The metrics by name.
+    """
 
     predictions: Any
     label_ids: Any
@@ -42,67 +45,101 @@ class PredictionOutput(NamedTuple):
 
 ComputeMetrics = Callable[[EvalPrediction], Mapping[str, float]]
 
+PredictionStep = Callable[[Any], tuple[Tensor | None, Any, Any]]
+"""Takes a batch. Returns its loss, predictions and labels; `None` for what is missing."""
+
+
+@dataclass
+class _Outputs:
+    """What one rank collects. Everything in it is on the CPU."""
+
+    samples: int = 0
+    steps: int = 0
+    loss_sum: Tensor | None = None
+    predictions: list[Any] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
+
 
 def run_evaluation(
-    trainer: Trainer, dataloader: DataLoader[Any], prefix: str, keep_predictions: bool
+    model: nn.Module,
+    batches: Iterable[Any],
+    step: PredictionStep,
+    on_batch: Callable[[], None],
+    *,
+    prefix: str,
+    compute_metrics: ComputeMetrics | None = None,
+    keep_predictions: bool = False,
+    world: World = SINGLE_PROCESS,
 ) -> PredictionOutput:
-    """Run the trainer's model over `dataloader`, firing `on_prediction_step` after each batch.
-
-    Each of several ranks runs its own batches, and all return the same.
+    """Evaluate `model` on `batches`. All ranks return the same.
 
     Args:
-        trainer: Its model, loss, metrics and callbacks are used.
-        dataloader: The batches of this rank.
-        prefix: Put before each metric's name, with an underscore.
-        keep_predictions: Whether predictions and labels are kept and returned; they are where there
-            is a `compute_metrics`.
+        model: The model to evaluate.
+        batches: The batches of this rank.
+        step: Runs the model on a batch.
+        on_batch: Called after each batch.
+        prefix: Put before the name of each metric, with an underscore.
+        compute_metrics: Computes further metrics, if the data has labels.
+        keep_predictions: Return predictions and labels also without a `compute_metrics`.
+        world: The processes that share the batches.
 
     Returns:
-        The predictions and labels, and the metrics: the mean loss over the samples as `loss`; where
-        there are labels, what `compute_metrics` returns; `runtime` in seconds, `samples_per_second`
-        and `steps_per_second`.
+        The predictions, the labels and the metrics. The metrics are the mean loss over the samples
+        as `loss`, those of `compute_metrics`, `runtime` in seconds, `samples_per_second` and
+        `steps_per_second`.
+
+    Raises:
+        ValueError: There is no batch on any rank.
     """
-    keep_predictions = keep_predictions or trainer.compute_metrics is not None
-    begun, samples, steps = time.perf_counter(), 0, 0
-    losses: list[Tensor] = []
-    predictions: list[Any] = []
-    labels: list[Any] = []
-    trainer.world.share_buffers(trainer.model)
-    with evaluating(trainer.model):
-        for batch in dataloader:
-            loss, predicted, label = trainer.prediction_step(batch)
-            size = batch_size_of(batch)
-            samples, steps = samples + size, steps + 1
-            if loss is not None:
-                losses.append(loss.detach() * size)
-            if keep_predictions:
-                predictions.append(map_tensors(_to_cpu, predicted))
-                labels.append(map_tensors(_to_cpu, label))
-            trainer.fire(trainer.callback_handler.on_prediction_step)
-    loss_sums = [torch.stack(losses).sum().cpu()] if losses else []
-    of_ranks = trainer.world.gather((samples, steps, loss_sums, predictions, labels))
-    samples, steps = sum(rank[0] for rank in of_ranks), max(rank[1] for rank in of_ranks)
-    loss_sums = [loss_sum for rank in of_ranks for loss_sum in rank[2]]
+    start_time = time.perf_counter()
+    keep_predictions = keep_predictions or compute_metrics is not None
+    world.share_buffers(model)
+    with evaluation_mode(model):
+        own = _collect(batches, step, on_batch, keep_predictions)
+    outputs = world.gather(own)
+    samples, steps = sum(rank.samples for rank in outputs), max(rank.steps for rank in outputs)
     if steps == 0:
         raise ValueError("There is nothing to evaluate: the dataset is empty.")
     evaluated = EvalPrediction(
-        _concatenated(_in_order([rank[3] for rank in of_ranks])),
-        _concatenated(_in_order([rank[4] for rank in of_ranks])),
+        _concatenate(_interleave([rank.predictions for rank in outputs])),
+        _concatenate(_interleave([rank.labels for rank in outputs])),
     )
     metrics: dict[str, float] = {}
+    loss_sums = [rank.loss_sum for rank in outputs if rank.loss_sum is not None]
     if loss_sums:
         metrics["loss"] = (torch.stack(loss_sums).sum() / samples).item()
-    if trainer.compute_metrics is not None and evaluated.label_ids is not None:
-        metrics.update(trainer.compute_metrics(evaluated))
-    metrics.update(speed(begun, samples, steps))
+    if compute_metrics is not None and evaluated.label_ids is not None:
+        metrics.update(compute_metrics(evaluated))
+    metrics.update(speed_metrics(start_time, samples, steps))
     named = {f"{prefix}_{name}": plain_number(name, value) for name, value in metrics.items()}
-    # The main process's: a metric that is not the same everywhere must not make ranks part.
-    return PredictionOutput(*evaluated, trainer.world.gather(named)[0])
+    # Use rank 0's metrics, so that ranks never diverge in what they decide by them.
+    return PredictionOutput(*evaluated, world.gather(named)[0])
 
 
-def speed(begun: float, samples: float, steps: int) -> dict[str, float]:
-    """Return the seconds since `begun`, and the samples and steps done in each of them."""
-    runtime = time.perf_counter() - begun
+def _collect(
+    batches: Iterable[Any], step: PredictionStep, on_batch: Callable[[], None], keep: bool
+) -> _Outputs:
+    """Run `step` on each batch. Predictions and labels are collected only if `keep` is set."""
+    outputs, losses = _Outputs(), []
+    for batch in batches:
+        loss, predictions, labels = step(batch)
+        size = batch_size_of(batch)
+        outputs.samples += size
+        outputs.steps += 1
+        if loss is not None:
+            losses.append(loss.detach() * size)  # stays on its device until the end
+        if keep:
+            outputs.predictions.append(map_tensors(_to_cpu, predictions))
+            outputs.labels.append(map_tensors(_to_cpu, labels))
+        on_batch()
+    if losses:
+        outputs.loss_sum = torch.stack(losses).sum().cpu()
+    return outputs
+
+
+def speed_metrics(start_time: float, samples: float, steps: int) -> dict[str, float]:
+    """Return the seconds since `start_time`, and the samples and steps per second."""
+    runtime = time.perf_counter() - start_time
     return {
         "runtime": round(runtime, 4),
         "samples_per_second": round(samples / runtime, 3),
@@ -111,8 +148,8 @@ def speed(begun: float, samples: float, steps: int) -> dict[str, float]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` into evaluation mode without gradients, and each module back afterwards."""
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch `model` to evaluation without gradients. Restores the mode of each module on exit."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -123,38 +160,36 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _in_order(batches_of: list[list[Any]]) -> list[Any]:
-    """Return the batches of all ranks in the order of the data, of which each took one in turn."""
-    nothing = object()
-    turns = zip_longest(*batches_of, fillvalue=nothing)
-    return [batch for turn in turns for batch in turn if batch is not nothing]
+def _interleave(batches_of_ranks: list[list[Any]]) -> list[Any]:
+    """Return the batches of all ranks in the order of the data, which each rank took in turn."""
+    absent = object()
+    turns = zip_longest(*batches_of_ranks, fillvalue=absent)
+    return [batch for turn in turns for batch in turn if batch is not absent]
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:
-    # numpy has no bfloat16
-    return tensor.detach().to(
-        "cpu", torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype
-    )
+    dtype = torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype  # unknown to numpy
+    return tensor.detach().to("cpu", dtype)
 
 
-def _concatenated(batches: list[Any]) -> Any:
-    """Return the structure of `batches`, which all have the same, with its leaves joined.
+def _concatenate(batches: list[Any]) -> Any:
+    """Concatenate `batches` of one structure, leaf by leaf.
 
-    Tensors become arrays, other leaves lists.
+    Tensors become numpy arrays, other leaves lists.
     """
     first = batches[0] if batches else None
     if isinstance(first, Tensor):
         if len({batch.shape[1:] for batch in batches}) > 1:
             shapes = sorted({tuple(batch.shape) for batch in batches})
             raise ValueError(
-                f"Predictions or labels cannot be joined, their batches have the shapes {shapes}. "
+                f"Predictions or labels cannot be concatenated: batches have the shapes {shapes}. "
                 "Let data_collator pad all of them to one length."
             )
         return np.concatenate([np.atleast_1d(batch.numpy()) for batch in batches])
     if isinstance(first, Mapping):
-        return {name: _concatenated([batch[name] for batch in batches]) for name in first}
+        return {name: _concatenate([batch[name] for batch in batches]) for name in first}
     if isinstance(first, (tuple, list)):
         if first and isinstance(first[0], (Tensor, Mapping, tuple, list)):
-            return tuple(_concatenated(list(parts)) for parts in zip(*batches, strict=True))
+            return tuple(_concatenate(list(parts)) for parts in zip(*batches, strict=True))
         return [leaf for batch in batches for leaf in batch]
     return None if first is None else batches

@@ -3,160 +3,225 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from trainer_torch.best_model import deciding_metric, note_evaluation
+from trainer_torch.best_model import deciding_metric, load_best_model, update_best_metric
 from trainer_torch.data import Plan, begin_epoch
+from trainer_torch.evaluation import speed_metrics
 from trainer_torch.outputs import batch_size_of
+from trainer_torch.precision import clip_gradients
+from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import set_rng_state
-
-if TYPE_CHECKING:
-    from trainer_torch.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 
-def run_training(trainer: Trainer, plan: Plan, rng_state: dict[str, Any] | None) -> int:
-    """Train from where the trainer's progress stands to the end of `plan`, or until told to stop.
+class LoopHooks(Protocol):
+    """What the loop calls and a subclass of Trainer may override."""
 
-    This is the table of events in its order: all that happens between two events stands between two
-    lines of `fire`.
+    def training_step(self, batch: Any, batches_in_step: int) -> Tensor:
+        """Add the gradients of a batch and return its loss, detached."""
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Evaluate, log the metrics and return them."""
+
+    def log(self, logs: dict[str, Any]) -> None:
+        """Add `logs` to the history and fire `on_log`."""
+
+    def save_checkpoint(self) -> None:
+        """Save a checkpoint and fire `on_save`."""
+
+
+def run_training(
+    run: TrainingRun,
+    plan: Plan,
+    hooks: LoopHooks,
+    model_wrapped: nn.Module,
+    rng_state: dict[str, Any] | None,
+) -> dict[str, float]:
+    """Train from the run's position to the end of `plan`, or until the control asks to stop.
+
+    Whatever ends the training, every callback is closed.
 
     Args:
-        trainer: Holds model, optimizer, schedule, state and callbacks, all ready to go on.
-        plan: How long the training is.
-        rng_state: The random generators at the step that is resumed from.
+        run: The training, ready to continue.
+        plan: The length of the training.
+        hooks: The overridable parts of the Trainer.
+        model_wrapped: The module that computes gradients.
+        rng_state: The random generators of the checkpoint, if resuming from one.
 
     Returns:
-        The number of samples that this process trained on.
+        The metrics of the training, which are also logged.
     """
-    args, state, on, fire = trainer.args, trainer.state, trainer.callback_handler, trainer.fire
-    model, optimizer, lr_scheduler = trainer.model, trainer.optimizer, trainer.lr_scheduler
-    world, progress, samples = trainer.world, trainer.progress, 0
-    first_epoch = progress.epoch + progress.epoch_ended
-    done = state.global_step >= plan.max_steps
-    owed = first_epoch + (progress.batches > 0 and not progress.epoch_ended)  # the end of its epoch
-    epochs = range(first_epoch, owed if done else plan.num_train_epochs)
+    start_time, first_step = time.perf_counter(), run.state.global_step
+    run.model_wrapped = model_wrapped
+    try:
+        with run.signals:
+            _run_epochs(run, plan, hooks, rng_state)
+        samples = sum(run.world.gather(run.samples))
+        speed = speed_metrics(start_time, samples, run.state.global_step - first_step)
+        metrics = {f"train_{name}": value for name, value in speed.items()}
+        metrics["train_loss"] = run.position.mean_loss(run.state.global_step)
+        hooks.log(metrics)
+        load_best_model(run)
+    except BaseException as exception:
+        with run.world.closing():
+            run.close_callbacks(exception)
+        raise
+    finally:
+        run.model_wrapped = run.model
+    run.fire(run.callback_handler.on_train_end)
+    return metrics
 
-    def zero_grad() -> None:
-        model.zero_grad()
-        optimizer.zero_grad()  # which may have parameters of its own
 
-    def leaving() -> bool:
-        return trainer.control.should_epoch_stop or trainer.control.should_training_stop
+def _run_epochs(
+    run: TrainingRun, plan: Plan, hooks: LoopHooks, rng_state: dict[str, Any] | None
+) -> None:
+    """Run the epochs that are left.
 
-    model.train()
+    This function and `_run_step` are the table of events in code: whatever happens between two
+    events stands between two calls of `fire`.
+    """
+    args, state, position = run.args, run.state, run.position
+    on, fire = run.callback_handler, run.fire
+    is_done = state.global_step >= plan.max_steps
+    run.model.train()
     fire(on.on_train_begin)
     if args.eval_on_start and state.global_step == 0:
-        trainer.evaluate()
-    for epoch in epochs:
-        zero_grad()  # of a step that was left in its middle
-        logs: dict[str, Any] = {}
-        progress.begin_epoch(epoch)
+        hooks.evaluate()
+    for epoch in _epochs(run, plan):
+        _zero_grad(run)  # of a step that was stopped between two of its batches
+        run.step_logs = {}
+        position.begin_epoch(epoch)
         fire(on.on_epoch_begin)
-        epoch_batches: Iterator[Any] = iter(())
-        if not done:
-            epoch_batches = begin_epoch(trainer.train_dataloader, args, epoch, progress.batches)
-        if rng_state is not None:  # as the checkpoint left them: before the next batch is drawn
+        batches: Iterator[Any] = iter(())
+        if not is_done:
+            batches = begin_epoch(run.train_dataloader, args, epoch, position.batches)
+        if rng_state is not None:  # skipping batches may have drawn random numbers
             set_rng_state(rng_state)
             rng_state = None
-        while batches := world.as_many_as_all(
-            list(islice(epoch_batches, args.gradient_accumulation_steps))
+        while step_batches := run.world.trim_to_shortest(
+            list(islice(batches, args.gradient_accumulation_steps))
         ):
-            step_loss = torch.zeros((), device=args.device)
-            fire(on.on_step_begin)
-            for number, batch in enumerate(batches, start=1):
-                world.average_gradients(trainer.model_wrapped, number == len(batches))
-                loss = trainer.training_step(batch, len(batches))
-                step_loss += loss / len(batches)
-                progress.batches += 1
-                samples += batch_size_of(batch)
-                if number < len(batches):
-                    fire(on.on_substep_end, loss=loss)
-                    world.agree(trainer.control, trainer.signals)
-                else:
-                    grad_norm = clip_gradients(model, args.max_grad_norm)
-                    fire(on.on_pre_optimizer_step)
-                    optimizer.step()
-                    fire(on.on_optimizer_step)
-                    logs = {"grad_norm": grad_norm, "learning_rate": learning_rate(optimizer)}
-                    if not isinstance(lr_scheduler, ReduceLROnPlateau):
-                        lr_scheduler.step()
-                    zero_grad()
-                    progress.add_loss(step_loss)
-                    state.global_step += 1
-                    state.epoch = epoch + progress.batches / plan.batches_per_epoch
-                    fire(on.on_step_end, loss=step_loss)
-                    log_evaluate_save(trainer, logs)
-                    if trainer.signals.due:
-                        trainer.end_by_signal()
-                if leaving():
-                    break
-            if leaving():
+            _run_step(run, plan, hooks, step_batches)
+            if _leaves_epoch(run):
                 break
-        if progress.batches == 0:
-            logger.warning("train_dataset yielded nothing in epoch %d: training stops here.", epoch)
-            trainer.control.request_stop("the training data has come to its end")
-        progress.epoch_ended = (
-            progress.batches >= plan.batches_per_epoch
-            or trainer.control.should_epoch_stop
-            or not trainer.control.should_training_stop
+        if position.batches == 0:
+            logger.warning("Training stops: train_dataset yielded nothing in epoch %d.", epoch)
+            run.control.request_stop("the training data has come to its end")
+        position.epoch_ended = (
+            position.batches >= plan.batches_per_epoch
+            or run.control.should_epoch_stop
+            or not run.control.should_training_stop
         )
         fire(on.on_epoch_end)
-        log_evaluate_save(trainer, logs)
-        if trainer.control.should_training_stop:
+        _log_evaluate_save(run, hooks)
+        if run.control.should_training_stop:
             break
-    return samples
 
 
-def log_evaluate_save(trainer: Trainer, logs: dict[str, Any]) -> None:
-    """Do what the control asks for, in this order: each may ask for the next.
+def _epochs(run: TrainingRun, plan: Plan) -> range:
+    """Return the epochs that are left.
 
-    What it asks for is agreed on by all ranks, again after callbacks could change it.
-
-    Args:
-        trainer: The trainer whose control is read.
-        logs: What is logged of the last update step, beside the mean loss since the last log.
+    If all steps are done, an epoch is left only if its end was not reached: the training was killed
+    after its last step, and `on_epoch_end` is still due.
     """
-    args, state, progress = trainer.args, trainer.state, trainer.progress
-    trainer.world.agree(trainer.control, trainer.signals)
-    if trainer.control.should_log and state.global_step > progress.logged_step:
-        trainer.log({"loss": progress.loss_since_log(state.global_step), **logs})
-        trainer.world.agree(trainer.control, trainer.signals)
-    if trainer.control.should_evaluate:
-        metrics = trainer.evaluate()
-        metric = deciding_metric(args, metrics)
+    position = run.position
+    first = position.epoch + position.epoch_ended
+    if run.state.global_step >= plan.max_steps:
+        return range(first, first + (position.batches > 0 and not position.epoch_ended))
+    return range(first, plan.num_train_epochs)
+
+
+def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]) -> None:
+    """Do one update step, unless the control asks to stop between two of its `batches`."""
+    state, position = run.state, run.position
+    on, fire = run.callback_handler, run.fire
+    step_loss = torch.zeros((), device=run.args.device)
+    fire(on.on_step_begin)
+    for number, batch in enumerate(batches, start=1):
+        is_last = number == len(batches)
+        run.world.average_gradients(run.model_wrapped, is_last)
+        loss = hooks.training_step(batch, len(batches))
+        step_loss += loss / len(batches)
+        position.batches += 1
+        run.samples += batch_size_of(batch)
+        if not is_last:
+            fire(on.on_substep_end, loss=loss)
+            run.world.agree(run.control, run.signals)
+            if _leaves_epoch(run):
+                return
+    grad_norm = clip_gradients(run.model, run.args.max_grad_norm)
+    fire(on.on_pre_optimizer_step)
+    run.optimizer.step()
+    fire(on.on_optimizer_step)
+    # The rate that the step was made with: before the schedule sets the next one.
+    run.step_logs = {"grad_norm": grad_norm, "learning_rate": _learning_rate(run.optimizer)}
+    if not isinstance(run.lr_scheduler, ReduceLROnPlateau):
+        run.lr_scheduler.step()
+    _zero_grad(run)
+    position.add_loss(step_loss)
+    state.global_step += 1
+    state.epoch = position.epoch + position.batches / plan.batches_per_epoch
+    fire(on.on_step_end, loss=step_loss)
+    _log_evaluate_save(run, hooks)
+    if run.signals.due:
+        _end_by_signal(run, hooks)
+
+
+def _log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:
+    """Do what the control asks for, in this order, because each may ask for the next.
+
+    All ranks agree on the control first, and again whenever callbacks may have changed it.
+    """
+    step = run.state.global_step
+    run.world.agree(run.control, run.signals)
+    if run.control.should_log and step > run.position.logged_step:
+        hooks.log({"loss": run.position.take_loss(step), **run.step_logs})
+        run.world.agree(run.control, run.signals)
+    if run.control.should_evaluate:
+        metric = deciding_metric(run.args, hooks.evaluate())
         if metric is not None:
-            note_evaluation(args, state, metric)
-            if isinstance(trainer.lr_scheduler, ReduceLROnPlateau):
-                trainer.lr_scheduler.step(metric)
-        trainer.world.agree(trainer.control, trainer.signals)
-    if trainer.control.should_save:
-        trainer.save_checkpoint()
-        trainer.world.agree(trainer.control, trainer.signals)
+            update_best_metric(run.args, run.state, metric)
+            if isinstance(run.lr_scheduler, ReduceLROnPlateau):
+                run.lr_scheduler.step(metric)
+        run.world.agree(run.control, run.signals)
+    if run.control.should_save:
+        hooks.save_checkpoint()
+        run.world.agree(run.control, run.signals)
 
 
-def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
-    """Clip the gradients of `model` to `max_norm`, unless that is 0, and return their norm before.
+def _end_by_signal(run: TrainingRun, hooks: LoopHooks) -> None:
+    """End the training by the signal that is due, after a checkpoint if the arguments ask for one.
 
-    Nothing is synchronised.
+    Raises:
+        KeyboardInterrupt: The signal is SIGINT.
+        SystemExit: The signal is SIGTERM.
     """
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = get_total_norm(gradients)
-    if max_norm > 0:
-        clip_grads_with_norm_(model.parameters(), max_norm, norm)
-    return norm
+    run.control.request_stop(run.signals.reason)
+    if run.args.enable_jit_checkpoint and run.saved_step != run.state.global_step:
+        hooks.save_checkpoint()
+    run.signals.raise_due()
 
 
-def learning_rate(optimizer: Optimizer) -> Any:
-    """Return the learning rate of the first group; a copy where it is a tensor, which changes."""
+def _leaves_epoch(run: TrainingRun) -> bool:
+    return run.control.should_epoch_stop or run.control.should_training_stop
+
+
+def _zero_grad(run: TrainingRun) -> None:
+    run.model.zero_grad()
+    run.optimizer.zero_grad()  # it may have parameters that the model does not have
+
+
+def _learning_rate(optimizer: Optimizer) -> Any:
+    """Return the learning rate of the first group. A tensor is copied, because it changes."""
     rate = optimizer.param_groups[0]["lr"]
     return rate.clone() if isinstance(rate, Tensor) else rate

@@ -1,4 +1,4 @@
-"""What goes into a model and comes out of it: the batch, the loss and the predictions."""
+"""Inputs and outputs of a model: finds the loss, the predictions, the labels and the batch size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 ComputeLoss = Callable[[nn.Module, Any], Any]
-"""Takes the model and a batch on its device; returns the loss, or the loss and the predictions."""
+"""Takes the model and a batch on its device. Returns the loss, or the loss and predictions."""
 
 
 def forward(model: nn.Module, batch: Any) -> Any:
@@ -25,8 +25,8 @@ def forward(model: nn.Module, batch: Any) -> Any:
 def split_output(output: Any) -> tuple[Tensor | None, Any]:
     """Return the loss and the predictions in what a model or a `compute_loss` returned.
 
-    The loss is the output itself, the first of a tuple, `output["loss"]` or `output.loss`, where
-    that is a tensor of no dimensions. The predictions are what is left, `None` where nothing is.
+    The loss is the output itself, its first item, `output["loss"]` or `output.loss`, if that is a
+    tensor without dimensions. The predictions are the rest, or `None` if there is no rest.
     """
     if isinstance(output, Mapping):
         named = {name: value for name, value in output.items() if name != "loss"}
@@ -41,7 +41,7 @@ def split_output(output: Any) -> tuple[Tensor | None, Any]:
 
 
 def labels_of(batch: Any) -> Any:
-    """Return the labels in `batch`: `batch["labels"]`, or the last of a tuple of two or more."""
+    """Return `batch["labels"]`, or the last item of a tuple or list of two or more."""
     if isinstance(batch, Mapping):
         return batch.get("labels")
     if isinstance(batch, (tuple, list)) and len(batch) > 1:
@@ -50,24 +50,16 @@ def labels_of(batch: Any) -> Any:
 
 
 def batch_size_of(batch: Any) -> int:
-    """Return the length of the first tensor in `batch`; 1 where there is none."""
+    """Return the length of the first tensor in `batch`, or 1 if there is none."""
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.ndim else 1
-    values = (
-        batch.values()
-        if isinstance(batch, Mapping)
-        else batch
-        if isinstance(batch, (tuple, list))
-        else ()
-    )
-    return next(
-        (
-            batch_size_of(value)
-            for value in values
-            if isinstance(value, (Tensor, Mapping, tuple, list))
-        ),
-        1,
-    )
+    if isinstance(batch, Mapping):
+        return batch_size_of(list(batch.values()))
+    if isinstance(batch, (tuple, list)):
+        for value in batch:
+            if isinstance(value, (Tensor, Mapping, tuple, list)):
+                return batch_size_of(value)
+    return 1
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
@@ -76,7 +68,7 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
         return function(value)
     if isinstance(value, Mapping):
         return {name: map_tensors(function, item) for name, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a namedtuple
         return type(value)(*(map_tensors(function, item) for item in value))
     if isinstance(value, (tuple, list)):
         return type(value)(map_tensors(function, item) for item in value)
@@ -84,21 +76,25 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Return `batch` on `device`, copied without waiting where the memory is pinned."""
+    """Return `batch` on `device`. Copies from pinned memory are asynchronous."""
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
 
 
 def require_loss(loss: Tensor | None, returned_by: str) -> Tensor:
-    """Return `loss`, which a model or function named `returned_by` returned.
+    """Return `loss`, after checking that it can be trained on.
+
+    Args:
+        loss: The loss of a training batch.
+        returned_by: The name of the model or function that returned it, for the message.
 
     Raises:
-        ValueError: It is none, or none that can be trained on.
+        ValueError: There is no loss, or it has no gradient.
     """
     if loss is None:
         raise ValueError(
-            f"{returned_by} returned no loss for a batch of training. Return one number as a "
-            "tensor: as the first of a tuple, as ['loss'] or as .loss; or give the Trainer a "
-            "compute_loss function that takes the model and a batch."
+            f"{returned_by} returned no loss for a training batch. Return a scalar tensor: as the "
+            "first item of a tuple, as ['loss'] or as .loss. Or pass compute_loss to the Trainer, "
+            "a function of the model and a batch."
         )
     if not loss.requires_grad:
         raise ValueError(
@@ -109,16 +105,20 @@ def require_loss(loss: Tensor | None, returned_by: str) -> Tensor:
 
 
 def plain_number(name: str, value: Any) -> Any:
-    """Return `value`, logged as `name`, as a Python number where it is a numpy or torch one.
+    """Return the Python number in `value`, if it is an array or tensor of one number.
+
+    Args:
+        name: The name that the value is logged under, for the message.
+        value: Anything. Values without an `item` method are returned as they are.
 
     Raises:
-        TypeError: It is an array of several numbers, which is no metric.
+        TypeError: `value` holds several numbers or none.
     """
     if not hasattr(value, "item"):
         return value
     shape = tuple(getattr(value, "shape", ()))
     if math.prod(shape) != 1:
-        raise TypeError(f"{name} is an array of shape {shape}, but a logged value is one number.")
+        raise TypeError(f"{name} is an array of shape {shape}, but only single numbers are logged.")
     return value.item()
 
 

@@ -1,4 +1,4 @@
-"""The random generators of a run: seeding them, and keeping them in a checkpoint."""
+"""The random number generators: seeding, and their state in a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 
 
 def set_seed(seed: int) -> None:
-    """Seed Python's, numpy's and torch's generators, the latter on every device."""
+    """Seed the generators of Python, numpy and torch; those of torch on every device."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # numpy accepts 32 bits only
     torch.manual_seed(seed)
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of those generators, in types that `torch.load(weights_only=True)` reads."""
+    """Return the state of the generators, in types that `torch.load(weights_only=True)` reads."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
@@ -36,18 +36,19 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Set all those generators to what `rng_state` returned."""
+    """Restore a state that `rng_state` returned."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.random.set_rng_state(state["cpu"])
+    # The states of GPUs are listed by index: they only fit the same number of GPUs.
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
 @contextmanager
-def untouched_rng() -> Iterator[None]:
-    """Leave the generators as they were, whatever happens inside."""
+def preserved_rng() -> Iterator[None]:
+    """Restore the generators on exit."""
     state = rng_state()
     try:
         yield

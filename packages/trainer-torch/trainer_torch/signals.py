@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in a training: it ends after the step that it is in."""
+"""Handling of SIGINT and SIGTERM: the training ends after the current step."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """Within `with`, keeps the first SIGINT or SIGTERM for the loop to act on between two steps.
+    """A context that records the first SIGINT or SIGTERM, for the loop to act on between steps.
 
-    A second one ends the training at once. Only Python's main thread is sent signals; in another
-    one this does nothing.
+    A second signal ends the training at once. Python delivers signals to the main thread only; in
+    any other thread the context does nothing.
 
     Attributes:
-        received: The signal that came to this process, if one did.
-        due: The signal that the loop is to end by: the one that came, to whichever process.
-        where: To which of several processes that one came.
+        received: The signal that this process received, if any.
+        due: The signal that the loop must end the training with. Any process may have received it.
+        where: Which of several processes received it, as the end of a sentence.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.due: signal.Signals | None = None
         self.where = ""
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
-        """Begin to keep signals."""
+        """Install the handlers."""
         self.received, self.due, self.where = None, None, ""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._keep) for number in SIGNALS}
+            self._previous_handlers = {
+                number: signal.signal(number, self._handle) for number in SIGNALS
+            }
         return self
 
     def __exit__(
@@ -44,10 +46,10 @@ class Signals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Leave signals to whoever had them before."""
-        for number, handler in self._before.items():
+        """Restore the previous handlers."""
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._previous_handlers = {}
 
     @property
     def reason(self) -> str:
@@ -55,24 +57,24 @@ class Signals:
         return f"{self.due.name} was received{self.where}" if self.due else ""
 
     def raise_due(self) -> None:
-        """End the training by the signal that is due.
+        """Raise what Python raises by default for the signal that is due.
 
         Raises:
-            KeyboardInterrupt: It is SIGINT.
-            SystemExit: It is SIGTERM; the exit code is 143, as the shell's for a process that it
-                ended.
+            KeyboardInterrupt: The signal is SIGINT.
+            SystemExit: The signal is SIGTERM. The exit code is 143, as a shell reports it.
         """
         if self.due == signal.SIGINT:
             raise KeyboardInterrupt
         if self.due is not None:
             raise SystemExit(128 + self.due)
 
-    def _keep(self, number: int, frame: FrameType | None) -> None:
-        again = self.received is not None
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        is_second = self.received is not None
         self.received = signal.Signals(number)
-        if again:
+        if is_second:
             self.due = self.received
             self.raise_due()
         logger.warning(
-            "%s: training ends after this step; once more ends it at once.", self.received.name
+            "Received %s: training ends after this step. Send it again to end at once.",
+            self.received.name,
         )

@@ -1,58 +1,34 @@
-"""`Trainer`: the public face.
-
-It holds what a training needs and leaves the work to the other modules.
-"""
+"""`Trainer`: the public face of a training."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from callback_core import (
-    CallbackHandler,
-    DefaultFlowCallback,
-    PrinterCallback,
-    ProgressCallback,
-    TrainerControl,
-    TrainerState,
-    make_reporting_integration_callbacks,
-    restore_states,
-)
+from callback_core import CallbackHandler, TrainerControl, TrainerState
 from trainer_torch import checkpoint as checkpoints
+from trainer_torch import outputs
 from trainer_torch.arguments import TrainingArguments
-from trainer_torch.best_model import note_checkpoint
-from trainer_torch.data import Plan, eval_dataloader, plan_training, train_dataloader
-from trainer_torch.distributed import bare, find_world
-from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation, speed
+from trainer_torch.best_model import update_best_checkpoint
+from trainer_torch.data import eval_dataloader, plan_training, train_dataloader
+from trainer_torch.distributed import find_world, unwrap
+from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation
 from trainer_torch.loop import run_training
-from trainer_torch.optimizers import create_optimizer, create_scheduler
-from trainer_torch.outputs import (
-    ComputeLoss,
-    forward,
-    labels_of,
-    plain_number,
-    require_loss,
-    split_output,
-    to_device,
-)
+from trainer_torch.position import LoopPosition
+from trainer_torch.precision import backward
 from trainer_torch.preflight import check_model, check_parts, check_training
-from trainer_torch.progress import Progress
+from trainer_torch.resume import choose_checkpoint, resume
+from trainer_torch.run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.seeding import set_seed
-from trainer_torch.signals import Signals
-
-logger = logging.getLogger(__name__)
 
 
 class TrainOutput(NamedTuple):
-    """What `Trainer.train` returns: the steps done in all, the mean loss, and the metrics."""
+    """The result of `Trainer.train`: all steps done, the mean loss, and the metrics."""
 
     global_step: int
     training_loss: float
@@ -60,32 +36,48 @@ class TrainOutput(NamedTuple):
 
 
 class Trainer:
-    """Trains, evaluates and predicts with a PyTorch model, and tells callbacks about it.
+    """Trains, evaluates and predicts with a PyTorch model, and fires events for callbacks.
 
-    Subclass it and override `compute_loss`, `training_step`, `prediction_step`, `log` or the
-    `get_*_dataloader` methods to change what it does; write a callback to watch it or to steer it.
+    To change what it does, subclass it and override `compute_loss`, `training_step`,
+    `prediction_step`, `log` or the `get_*_dataloader` methods. To watch or steer it, write a
+    callback.
 
     Args:
-        model: Returns its loss from `forward`, as the first of a tuple, as `["loss"]` or as
-            `.loss`; or any model, with a `compute_loss`. It is moved to the device.
-        args: The settings; the defaults where not given.
-        data_collator: Makes a batch of a list of samples; torch's `default_collate` where not
-            given.
-        train_dataset: What `train` goes through.
-        eval_dataset: What `evaluate` goes through; a mapping evaluates each of its datasets under
+        model: A model that returns its loss from `forward`: as the first item of a tuple, as
+            `["loss"]` or as `.loss`. With a `compute_loss`, any model. It is moved to the device.
+        args: The settings. Without them, the defaults are used.
+        data_collator: Makes a batch of a list of samples; by default torch's `default_collate`.
+        train_dataset: The data that `train` uses.
+        eval_dataset: The data that `evaluate` uses. Each dataset in a mapping is evaluated under
             its name.
-        processing_class: A tokenizer or the like, passed to the callbacks.
-        compute_loss: Called with the model and a batch; returns the loss, or the loss and the
+        processing_class: A tokenizer or the like. It is passed to the callbacks.
+        compute_loss: A function of the model and a batch. It returns the loss, or the loss and the
             predictions.
-        compute_metrics: Called with an `EvalPrediction` of all samples; returns metrics by name.
-        callbacks: Callbacks, or classes of them, called between the trackers and the progress bar.
-        optimizers: An optimizer and a schedule to use instead of those that `args` describes;
-            either may be `None`.
+        compute_metrics: A function of an `EvalPrediction` with all samples. It returns metrics by
+            name.
+        callbacks: Callbacks, or classes of them. They are called between the trackers and the
+            progress bar.
+        optimizers: An optimizer and a scheduler to use instead of those that `args` describes.
+            Either may be `None`.
+
+    Attributes:
+        run: The parts that change during training. Those that transformers' Trainer has too, from
+            `args` to `control`, can also be read and assigned on the Trainer.
 
     Raises:
-        TypeError: What is given as a callback is none.
-        ValueError: Arguments that do not go together.
+        TypeError: An object in `callbacks` is not a callback.
+        ValueError: Arguments do not fit together.
     """
+
+    args = RunAttribute[TrainingArguments]()
+    model = RunAttribute[nn.Module]()
+    model_wrapped = RunAttribute[nn.Module]()
+    optimizer = RunAttribute[Any]()
+    lr_scheduler = RunAttribute[Any]()
+    train_dataloader = RunAttribute[Any]()
+    callback_handler = RunAttribute[CallbackHandler]()
+    state = RunAttribute[TrainerState]()
+    control = RunAttribute[TrainerControl]()
 
     def __init__(
         self,
@@ -95,51 +87,30 @@ class Trainer:
         train_dataset: Dataset[Any] | None = None,
         eval_dataset: Dataset[Any] | Mapping[str, Dataset[Any]] | None = None,
         processing_class: Any = None,
-        compute_loss: ComputeLoss | None = None,
+        compute_loss: outputs.ComputeLoss | None = None,
         compute_metrics: ComputeMetrics | None = None,
         callbacks: Iterable[Any] | None = None,
         optimizers: tuple[Optimizer | None, Any] = (None, None),
     ) -> None:
-        self.args = args or TrainingArguments()
-        self.world = find_world(self.args)
-        self._given_model = model.to(self.args.device)
-        self.model = self.model_wrapped = bare(self._given_model)
+        args = args or TrainingArguments()
+        world = find_world(args)
+        check_parts(args, eval_dataset, *optimizers)
         self.data_collator = data_collator
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
         self.compute_metrics = compute_metrics
         self._compute_loss = compute_loss
         self._given_optimizers = optimizers
-        self.optimizer: Any = optimizers[0]
-        self.lr_scheduler: Any = optimizers[1]
-        self.train_dataloader: Any = None
-        check_parts(self)
-        self.signals = Signals()
-        self._saved_step: int | None = None
-        self.progress = Progress(self.args.device, self.world)
-        self.state = TrainerState()
-        self.world.mark(self.state)
-        self.control = TrainerControl()
-        self.callback_handler = CallbackHandler(
-            [
-                DefaultFlowCallback,
-                *make_reporting_integration_callbacks(self.args.report_to),
-                *(callbacks or ()),
-                PrinterCallback if self.args.disable_tqdm else ProgressCallback,
-            ],
-            self.model,
-            processing_class,
-            self.optimizer,
-            self.lr_scheduler,
-        )
-        self.fire(self.callback_handler.on_init_end)
-
-    def fire(self, event: Callable[..., TrainerControl], **kwargs: Any) -> None:
-        """Fire an event, given as the handler's method for it, and keep the control it returns."""
-        self.control = event(self.args, self.state, self.control, **kwargs)
+        self._given_model = model.to(args.device)
+        bare = unwrap(self._given_model)
+        handler = create_handler(args, callbacks or (), bare, processing_class, optimizers)
+        position = LoopPosition(args.device, world)
+        self.run = TrainingRun(args, world, bare, bare, handler, position, *optimizers)
+        world.mark(self.state)
+        self.run.fire(handler.on_init_end)
 
     def add_callback(self, callback: Any) -> None:
-        """Add a callback, or an instance of it where it is a class, behind the others."""
+        """Append a callback. A class is instantiated."""
         self.callback_handler.add_callback(callback)
 
     def pop_callback(self, callback: Any) -> Any:
@@ -151,66 +122,41 @@ class Trainer:
         self.callback_handler.remove_callback(callback)
 
     def is_world_process_zero(self) -> bool:
-        """Return whether this process is the main one of all, which saves and reports."""
+        """Return whether this is the main process, which saves and reports."""
         return self.state.is_world_process_zero
 
     def is_local_process_zero(self) -> bool:
-        """Return whether this process is the main one of its machine."""
+        """Return whether this is the main process of its machine."""
         return self.state.is_local_process_zero
 
     def train(self, resume_from_checkpoint: str | Path | bool | None = None) -> TrainOutput:
-        """Train, and return what came of it.
+        """Train and return the result.
 
         Args:
-            resume_from_checkpoint: Go on from this checkpoint, or from the newest complete one in
-                this directory of checkpoints; `True` for that in `output_dir`.
+            resume_from_checkpoint: The checkpoint to resume from; or a directory of checkpoints,
+                for its newest complete one; or `True` for the newest complete one in `output_dir`.
 
         Raises:
-            FileNotFoundError: That checkpoint does not exist or is not complete.
-            ValueError: There is nothing to train on, or nothing to train.
+            FileNotFoundError: The checkpoint does not exist or is not complete.
+            ValueError: There is no data to train on, or no parameter to train.
         """
-        checkpoint = None
-        if resume_from_checkpoint:
-            asked, output_dir = resume_from_checkpoint, self.args.output_dir
-            checkpoint = self.world.on_main(lambda: checkpoints.find_checkpoint(asked, output_dir))
-        elif self.world.is_main and (found := checkpoints.list_checkpoints(self.args.output_dir)):
-            logger.info(
-                "Beginning from the start, though there are checkpoints of an earlier training: %s "
-                "is the newest.",
-                found[-1],
-            )
-        self.train_dataloader = self.get_train_dataloader()
-        plan = plan_training(self.args, self.train_dataloader, self.world)
-        set_seed(self.args.seed + self.world.rank)
-        self._prepare(plan, checkpoint)
-        check_training(self)
-        if self._model_returns_the_loss():
-            check_model(self)
-        rng_state = None
+        run = self.run
+        checkpoint = choose_checkpoint(run, resume_from_checkpoint)
+        run.train_dataloader = self.get_train_dataloader()
+        plan = plan_training(run.args, run.train_dataloader, run.world)
+        set_seed(run.args.seed + run.world.rank)
+        run.start_over(plan, self._given_optimizers)
         if checkpoint is not None:
-            rng_state = checkpoints.load_rng_state(checkpoint, self.world)
-        as_given = bare(self._given_model) is self.model  # it may have been replaced
-        self.model_wrapped = self.world.wrap(self._given_model if as_given else self.model)
-        begun, first_step = time.perf_counter(), self.state.global_step
-        try:
-            with self.signals:
-                samples = run_training(self, plan, rng_state)
-            samples = sum(self.world.gather(samples))
-            steps = self.state.global_step - first_step
-            metrics = {
-                f"train_{name}": value for name, value in speed(begun, samples, steps).items()
-            }
-            metrics["train_loss"] = self.progress.mean_loss(self.state.global_step)
-            self.log(metrics)
-            self._choose_best_model()
-        except BaseException as exception:
-            with self.world.closing():
-                self._close_callbacks(exception)
-            raise
-        finally:
-            self.model_wrapped = self.model
-        self.fire(self.callback_handler.on_train_end)
-        return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
+            resume(run, plan, checkpoint)
+        check_training(run)
+        if self._model_returns_the_loss():
+            check_model(run, needs_predictions=self.compute_metrics is not None)
+        rng_state = checkpoints.load_rng_state(checkpoint, run.world) if checkpoint else None
+        # The user may have wrapped the model, or assigned another one since.
+        is_given = unwrap(self._given_model) is run.model
+        wrapped = run.world.wrap(self._given_model if is_given else run.model)
+        metrics = run_training(run, plan, self, wrapped, rng_state)
+        return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
 
     def evaluate(
         self,
@@ -220,9 +166,9 @@ class Trainer:
         """Evaluate, log the metrics and return them.
 
         Args:
-            eval_dataset: Evaluate on this instead of the trainer's own; a mapping evaluates each of
-                its datasets, with its name in front of the metrics' names.
-            metric_key_prefix: Put before each metric's name, with an underscore.
+            eval_dataset: The data to use instead of the trainer's own. For each dataset in a
+                mapping, its name precedes the names of the metrics.
+            metric_key_prefix: Put before the name of each metric, with an underscore.
 
         Raises:
             ValueError: There is no dataset, or it is empty.
@@ -230,242 +176,123 @@ class Trainer:
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if dataset is None:
             raise ValueError(
-                "There is nothing to evaluate on: give evaluate or the Trainer an eval_dataset."
+                "There is no data to evaluate on: pass eval_dataset to evaluate or to the Trainer."
             )
         if isinstance(dataset, Mapping):
             metrics: dict[str, float] = {}
             for name, part in dataset.items():
                 metrics.update(self.evaluate(part, f"{metric_key_prefix}_{name}"))
             return metrics
-        metrics = self._run_evaluation(dataset, metric_key_prefix, keep_predictions=False).metrics
+        metrics = self._evaluate(dataset, metric_key_prefix, keep_predictions=False).metrics
         self.log(metrics)
-        self.fire(self.callback_handler.on_evaluate, metrics=metrics)
+        self.run.fire(self.callback_handler.on_evaluate, metrics=metrics)
         return metrics
 
     def predict(
         self, test_dataset: Dataset[Any], metric_key_prefix: str = "test"
     ) -> PredictionOutput:
-        """Return predictions, labels and, where there are labels, metrics of `test_dataset`.
-
-        Nothing is logged.
-        """
-        output = self._run_evaluation(test_dataset, metric_key_prefix, keep_predictions=True)
-        self.fire(self.callback_handler.on_predict, metrics=output.metrics)
+        """Return the predictions for `test_dataset`, its labels and its metrics. Logs nothing."""
+        output = self._evaluate(test_dataset, metric_key_prefix, keep_predictions=True)
+        self.run.fire(self.callback_handler.on_predict, metrics=output.metrics)
         return output
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
-        """Write the weights as `model.safetensors` to `output_dir`, or to that of the arguments.
+        """Write the weights as `model.safetensors` to `output_dir`, by default that of `args`.
 
-        The main process does; it may be called in the others too, which do not wait.
+        The main process writes. Other processes may call this too; they do not wait.
         """
-        if self.world.is_main:
+        if self.run.world.is_main:
             checkpoints.save_model(self.model, Path(output_dir or self.args.output_dir))
 
     def save_checkpoint(self) -> None:
-        """Save what resuming needs, delete what is over `save_total_limit`, tell the callbacks.
+        """Save a checkpoint, delete those over `save_total_limit`, and fire `on_save`.
 
-        Of several processes, all have to call it, and the main one writes.
+        Every process must call this. The main process writes.
 
         Raises:
             RuntimeError: There has been no training, so there is nothing to resume.
         """
-        args, state = self.args, self.state
-        if self.optimizer is None or self.lr_scheduler is None:
+        run = self.run
+        if run.optimizer is None or run.lr_scheduler is None:
             raise RuntimeError(
-                "There is no training to save before train(); save_model saves the weights."
+                "There is no training to save before train(). save_model saves the weights."
             )
-        note_checkpoint(
-            args, state, checkpoints.checkpoint_path(args.output_dir, state.global_step)
-        )
-        saved = checkpoints.save_checkpoint(self)
-        self._saved_step = state.global_step
-        self._rotate(saved)
-        self.fire(self.callback_handler.on_save, checkpoint_dir=str(saved))
+        update_best_checkpoint(run)
+        saved = checkpoints.save_checkpoint(run)
+        checkpoints.rotate_checkpoints(run, saved)
+        run.fire(run.callback_handler.on_save, checkpoint_dir=str(saved))
 
     def log(self, logs: dict[str, Any]) -> None:
-        """Add `logs` to the state's history and pass them to the callbacks.
+        """Add `logs` to the history of the state and fire `on_log`.
 
-        The epoch is added to `logs` itself, as in transformers, and numbers of numpy and torch
-        become Python's.
+        As in transformers, this changes `logs` itself: it adds the epoch, and converts numbers of
+        numpy and torch to those of Python.
         """
         for name, value in logs.items():
-            logs[name] = plain_number(name, value)
+            logs[name] = outputs.plain_number(name, value)
         if self.state.epoch is not None:
             logs["epoch"] = self.state.epoch
         self.state.log_history.append({**logs, "step": self.state.global_step})
-        self.fire(self.callback_handler.on_log, logs=logs)
-
-    def end_by_signal(self) -> None:
-        """End the training by the signal that was received, between two steps.
-
-        A checkpoint is saved where `enable_jit_checkpoint` asks for it.
-
-        Raises:
-            KeyboardInterrupt: By SIGINT.
-            SystemExit: By SIGTERM.
-        """
-        self.control.request_stop(self.signals.reason)
-        if self.args.enable_jit_checkpoint and self._saved_step != self.state.global_step:
-            self.save_checkpoint()
-        self.signals.raise_due()
+        self.run.fire(self.callback_handler.on_log, logs=logs)
 
     def compute_loss(self, model: nn.Module, batch: Any) -> Any:
         """Return the loss of a batch on the device, or the loss and the predictions."""
         if self._compute_loss is not None:
             return self._compute_loss(model, batch)
-        return forward(model, batch)
+        return outputs.forward(model, batch)
 
     def training_step(self, batch: Any, batches_in_step: int) -> Tensor:
-        """Add the gradient of a batch to the model's, as its share of the update step.
+        """Add the gradients of a batch, and return its loss, detached.
 
-        It is computed with `model_wrapped`, which averages it over several processes.
+        The loss is computed with `model_wrapped`, which averages gradients over all processes.
 
-        Returns:
-            The loss of the batch, detached.
+        Args:
+            batch: A batch of the training data.
+            batches_in_step: The number of batches in this update step.
         """
-        output = self.compute_loss(self.model_wrapped, to_device(batch, self.args.device))
-        returned_by = (
-            type(self.model).__name__ if self._model_returns_the_loss() else "compute_loss"
-        )
-        loss = require_loss(split_output(output)[0], returned_by)
-        (loss / batches_in_step).backward()
+        output = self.compute_loss(self.model_wrapped, outputs.to_device(batch, self.args.device))
+        by_model = self._model_returns_the_loss()
+        returned_by = type(self.model).__name__ if by_model else "compute_loss"
+        loss = outputs.require_loss(outputs.split_output(output)[0], returned_by)
+        backward(loss, batches_in_step)
         return loss.detach()
 
     def prediction_step(self, batch: Any) -> tuple[Tensor | None, Any, Any]:
-        """Return loss, predictions and labels of a batch, `None` for what is missing."""
-        batch = to_device(batch, self.args.device)
-        loss, predictions = split_output(self.compute_loss(self.model, batch))
-        return loss, predictions, labels_of(batch)
+        """Return the loss, predictions and labels of a batch; `None` for what is missing."""
+        batch = outputs.to_device(batch, self.args.device)
+        loss, predictions = outputs.split_output(self.compute_loss(self.model, batch))
+        return loss, predictions, outputs.labels_of(batch)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of batches of training; of several processes, of this one's share."""
+        """Return the loader of this process's training batches."""
         if self.train_dataset is None:
-            raise ValueError("There is nothing to train on: give the Trainer a train_dataset.")
-        return train_dataloader(self.train_dataset, self.data_collator, self.args, self.world)
+            raise ValueError("There is no data to train on: give the Trainer a train_dataset.")
+        return train_dataloader(self.train_dataset, self.data_collator, self.args, self.run.world)
 
     def get_eval_dataloader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
-        """Return the loader of batches of evaluation or prediction over `dataset`.
-
-        Of several processes, each has every so many-th batch of it.
-        """
-        return eval_dataloader(dataset, self.data_collator, self.args, self.world)
+        """Return the loader of this process's batches of `dataset`, to evaluate or predict."""
+        return eval_dataloader(dataset, self.data_collator, self.args, self.run.world)
 
     def _model_returns_the_loss(self) -> bool:
-        """Return whether the loss is what `forward` returns, and not of the user's own making."""
+        """Return whether the loss comes from `forward`, not from code of the user."""
         return (
             self._compute_loss is None
             and type(self).compute_loss is Trainer.compute_loss
             and type(self).training_step is Trainer.training_step
         )
 
-    def _prepare(self, plan: Plan, checkpoint: Path | None) -> None:
-        """Make optimizer, schedule and state anew, or as they were in `checkpoint`."""
-        self.optimizer, self.lr_scheduler = self._given_optimizers
-        self.optimizer = self.optimizer or create_optimizer(self.model, self.args)
-        self.lr_scheduler = self.lr_scheduler or create_scheduler(
-            self.optimizer, self.args, plan.max_steps
-        )
-        self.progress = Progress(self.args.device, self.world)
-        self.state = TrainerState(epoch=0)
-        self._saved_step = None
-        if checkpoint is not None:
-            self._load(checkpoint)
-        self.world.mark(self.state)
-        saved = replace(self.state)
-        self.state.max_steps, self.state.num_train_epochs = plan.max_steps, plan.num_train_epochs
-        self.state.train_batch_size = self.args.per_device_train_batch_size
-        self.state.compute_steps(self.args, plan.max_steps)
-        if checkpoint is not None and self.world.is_main:
-            _say_what_differs(saved, self.state)
-            if self.state.global_step >= plan.max_steps:
-                logger.info(
-                    "Nothing is left to train: step %d of %d is done.",
-                    self.state.global_step,
-                    plan.max_steps,
-                )
-        handler = self.callback_handler
-        handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
-        handler.train_dataloader = self.train_dataloader
-
-    def _load(self, checkpoint: Path) -> None:
-        """Go back to where `checkpoint` was saved, callbacks included."""
-        checkpoints.load_checkpoint(self, checkpoint)
-        self.state = self.world.on_main(lambda: checkpoints.load_state(checkpoint))
-        states = {**self.state.stateful_callbacks}
-        states.pop("TrainerControl", None)  # what was asked for then is not asked for now
-        restore_states(self.callback_handler.callbacks, states)
-        logger.info("Resuming from %s, at step %d.", checkpoint, self.state.global_step)
-        if (ranks := checkpoints.count_ranks(checkpoint)) != self.world.size:
-            self.progress.batches = self.progress.batches * ranks // self.world.size
-            logger.log(
-                logging.WARNING if self.world.is_main else logging.DEBUG,
-                "The checkpoint is of a training in %d process(es), which goes on in %d now: the "
-                "random generators are seeded anew, and an epoch has another number of steps.",
-                ranks,
-                self.world.size,
-            )
-
-    def _close_callbacks(self, exception: BaseException) -> None:
-        """Tell the callbacks that training ends by `exception`, which none of theirs may mask."""
-        try:
-            self.fire(self.callback_handler.on_exception, exception=exception)  # logs their errors
-        finally:  # a second Ctrl-C too: nobody is left unclosed
-            try:
-                self.fire(self.callback_handler.on_train_end)
-            except Exception:
-                logger.exception("A callback failed while training was ending by %r.", exception)
-
-    def _run_evaluation(
+    def _evaluate(
         self, dataset: Dataset[Any], prefix: str, keep_predictions: bool
     ) -> PredictionOutput:
-        dataloader = self.get_eval_dataloader(dataset)
-        self.callback_handler.eval_dataloader = dataloader
-        return run_evaluation(self, dataloader, prefix, keep_predictions)
-
-    def _choose_best_model(self) -> None:
-        """Load the best weights where that is wanted, now that the newest may go."""
-        best = self.state.best_model_checkpoint
-        if not self.args.load_best_model_at_end:
-            return
-        if best is None:
-            logger.warning(
-                "load_best_model_at_end: no checkpoint was saved at an evaluation that reported "
-                "%r as a number, so the model stays as training left it.",
-                self.args.metric_for_best_model,
-            )
-        else:
-            logger.info("Loading the best model, that of %s.", best)
-            checkpoints.load_model(self.model, Path(best))
-            self._rotate()
-
-    def _rotate(self, *keep: Path) -> None:
-        """Delete checkpoints over `save_total_limit`, but neither the best nor those of `keep`."""
-        best, limit = self.state.best_model_checkpoint, self.args.save_total_limit
-        if limit is not None:
-            kept = [*keep, *([Path(best)] if best else [])]
-            self.world.on_main(
-                lambda: checkpoints.rotate_checkpoints(self.args.output_dir, limit, kept)
-            )
-
-
-def _say_what_differs(saved: TrainerState, state: TrainerState) -> None:
-    """Name, in one line, what the arguments have changed in the state of the checkpoint."""
-    differing = [
-        f"{name} {getattr(state, name)} instead of {getattr(saved, name)}"
-        for name in _FROM_ARGUMENTS
-        if getattr(state, name) != getattr(saved, name)
-    ]
-    if differing:
-        logger.warning(
-            "Resuming with other arguments than those of the checkpoint: %s.", ", ".join(differing)
+        run, handler = self.run, self.callback_handler
+        handler.eval_dataloader = self.get_eval_dataloader(dataset)
+        return run_evaluation(
+            run.model,
+            handler.eval_dataloader,
+            self.prediction_step,
+            lambda: run.fire(handler.on_prediction_step),
+            prefix=prefix,
+            compute_metrics=self.compute_metrics,
+            keep_predictions=keep_predictions,
+            world=run.world,
         )
-
-
-_FROM_ARGUMENTS: Final = (
-    "max_steps",
-    "num_train_epochs",
-    "train_batch_size",
-    "logging_steps",
-    "eval_steps",
-    "save_steps",
-)

@@ -1,28 +1,26 @@
-"""What the processes of a training do together, as one process on its own does it: nothing."""
+"""Collective operations of the processes in a training. For a single process they are no-ops."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from torch import nn
 
 from callback_core import TrainerControl, TrainerState
-
-if TYPE_CHECKING:
-    from trainer_torch.signals import Signals
+from trainer_torch.signals import Signals
 
 T = TypeVar("T")
 
 
 class World:
-    """One process on its own, for which there is nothing to agree on.
+    """A single process. `trainer_torch.distributed` overrides this for several.
 
     Attributes:
-        rank: The number of this process among all; the main one is 0.
-        local_rank: Its number among those of its machine.
-        size: How many processes there are.
+        rank: The number of this process, from 0. Rank 0 is the main process.
+        local_rank: The number of this process on its machine.
+        size: The number of processes.
     """
 
     rank = 0
@@ -31,33 +29,33 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the main one of all."""
+        """Whether this process is the main process."""
         return self.rank == 0
 
     def mark(self, state: TrainerState) -> None:
-        """Write into `state` whether this process is the main one, of all and of its machine."""
+        """Record in `state` whether this is the main process, overall and on its machine."""
         state.is_world_process_zero = self.is_main
         state.is_local_process_zero = self.local_rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return what the gradients of `model` are computed with."""
+        """Return the module that computes the gradients of `model`."""
         return model
 
     def average_gradients(self, wrapped: nn.Module, now: bool) -> None:
-        """Let the next backward pass of `wrapped` average the gradients over all ranks, or not."""
+        """Set whether the next backward pass of `wrapped` averages gradients over all ranks."""
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give the buffers of `model`, such as running statistics, the main process's values."""
+        """Copy the main process's buffers of `model`, such as running statistics, to all ranks."""
 
     def agree(self, control: TrainerControl, signals: Signals) -> None:
-        """Make what is asked for on one rank asked for on each, and say which signal is due.
+        """Set each flag of `control` that any rank has set, and determine which signal is due.
 
-        The loop calls this wherever it is about to act on the control, so that no rank acts alone.
+        The loop calls this before it acts on the control, so that all ranks act alike.
         """
         signals.due = signals.received
 
-    def as_many_as_all(self, batches: list[Any]) -> list[Any]:
-        """Return the first of `batches`, as many as every rank has."""
+    def trim_to_shortest(self, batches: list[Any]) -> list[Any]:
+        """Return the first of `batches`: as many as the rank with the fewest has."""
         return batches
 
     def gather(self, value: T) -> list[T]:
@@ -65,19 +63,19 @@ class World:
         return [value]
 
     def on_main(self, do: Callable[[], T]) -> T:
-        """Call `do` in the main process and return on every rank what it returned.
+        """Call `do` in the main process and return its result on every rank.
 
         Raises:
-            RuntimeError: It raised an error in the main process, where that one is raised.
+            RuntimeError: On the other ranks, if `do` failed. The main process raises the error.
         """
         return do()
 
     def closing(self) -> AbstractContextManager[None]:
-        """Return a context in which the callbacks are told that training failed, wherever it did.
+        """Return a context for closing callbacks after a failure on any rank.
 
-        Nothing in it waits for other ranks, which may be gone.
+        Other ranks may have ended, so nothing in this context may wait for them.
         """
         return nullcontext()
 
 
-ALONE: Final = World()
+SINGLE_PROCESS: Final = World()

@@ -1,0 +1,154 @@
+"""`TrainingRun`: the parts of a training that change while it runs, and its callbacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from callback_core import (
+    CallbackHandler,
+    DefaultFlowCallback,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerControl,
+    TrainerState,
+    make_reporting_integration_callbacks,
+)
+from trainer_torch.arguments import TrainingArguments
+from trainer_torch.data import Plan
+from trainer_torch.optimizers import create_optimizer, create_scheduler
+from trainer_torch.position import LoopPosition
+from trainer_torch.signals import Signals
+from trainer_torch.world import World
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass
+class TrainingRun:
+    """The state of one trainer. The Trainer builds it; loop, evaluation and checkpoints use it.
+
+    Attributes:
+        args: The arguments.
+        world: The processes that train together.
+        model: The model itself, which is evaluated and saved.
+        model_wrapped: The module that computes gradients during training. It is `model`, or a
+            DistributedDataParallel around it.
+        callback_handler: The callbacks.
+        position: The position in the data, and the running loss.
+        optimizer: The optimizer; `None` before training, unless the user gave one.
+        lr_scheduler: The learning rate scheduler; `None` before training likewise.
+        train_dataloader: The loader of training batches; `None` before training.
+        state: What callbacks see of the training.
+        control: What callbacks ask for.
+        signals: The signals that end the training.
+        saved_step: The step of the last checkpoint of this training.
+        samples: The number of samples that this process has trained on in this training.
+        step_logs: What the next log reports of the last update step, besides the loss.
+    """
+
+    args: TrainingArguments
+    world: World
+    model: nn.Module
+    model_wrapped: nn.Module
+    callback_handler: CallbackHandler
+    position: LoopPosition
+    optimizer: Any = None
+    lr_scheduler: Any = None
+    train_dataloader: Any = None
+    state: TrainerState = field(default_factory=TrainerState)
+    control: TrainerControl = field(default_factory=TrainerControl)
+    signals: Signals = field(default_factory=Signals)
+    saved_step: int | None = None
+    samples: int = 0
+    step_logs: dict[str, Any] = field(default_factory=dict)
+
+    def fire(self, event: Callable[..., TrainerControl], **kwargs: Any) -> None:
+        """Fire an event and keep the control that it returns.
+
+        Args:
+            event: The method of `callback_handler` for the event.
+            kwargs: What the event passes to callbacks besides arguments, state and control.
+        """
+        self.control = event(self.args, self.state, self.control, **kwargs)
+
+    def close_callbacks(self, exception: BaseException) -> None:
+        """Fire the events of a training that `exception` ends. Errors of callbacks are logged."""
+        try:
+            self.fire(self.callback_handler.on_exception, exception=exception)  # logs their errors
+        finally:  # even after a second Ctrl-C, every callback is closed
+            try:
+                self.fire(self.callback_handler.on_train_end)
+            except Exception:
+                logger.exception("A callback failed while training was ending by %r.", exception)
+
+    def start_over(self, plan: Plan, optimizers: tuple[Optimizer | None, Any]) -> None:
+        """Set up a training from its first step. The model keeps its weights.
+
+        Args:
+            plan: The length of the training.
+            optimizers: The optimizer and the scheduler of the user. The arguments describe what is
+                created instead of `None`.
+        """
+        optimizer, lr_scheduler = optimizers
+        self.optimizer = optimizer or create_optimizer(self.model, self.args)
+        self.lr_scheduler = lr_scheduler or create_scheduler(
+            self.optimizer, self.args, plan.max_steps
+        )
+        # Callbacks receive these parts from the handler.
+        handler = self.callback_handler
+        handler.model, handler.train_dataloader = self.model, self.train_dataloader
+        handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
+        self.position = LoopPosition(self.args.device, self.world)
+        self.state = TrainerState(epoch=0)
+        self.saved_step, self.samples = None, 0
+        self.set_length(plan)
+
+    def set_length(self, plan: Plan) -> None:
+        """Write the length of the training, and the intervals of its events, into the state."""
+        self.world.mark(self.state)
+        self.state.max_steps, self.state.num_train_epochs = plan.max_steps, plan.num_train_epochs
+        self.state.train_batch_size = self.args.per_device_train_batch_size
+        self.state.compute_steps(self.args, plan.max_steps)
+
+
+def create_handler(
+    args: TrainingArguments,
+    callbacks: Iterable[Any],
+    model: nn.Module,
+    processing_class: Any,
+    optimizers: tuple[Optimizer | None, Any],
+) -> CallbackHandler:
+    """Return a handler of `callbacks`, after the trackers and before the progress bar."""
+    return CallbackHandler(
+        [
+            DefaultFlowCallback,
+            *make_reporting_integration_callbacks(args.report_to),
+            *callbacks,
+            PrinterCallback if args.disable_tqdm else ProgressCallback,
+        ],
+        model,
+        processing_class,
+        *optimizers,
+    )
+
+
+class RunAttribute(Generic[T]):
+    """An attribute of an object with a `run`, stored in that run under the same name."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> T:
+        value: T = getattr(instance.run, self.name)
+        return value
+
+    def __set__(self, instance: Any, value: T) -> None:
+        setattr(instance.run, self.name, value)
