@@ -1,4 +1,4 @@
-"""What each of several processes does and reports, and how torchrun starts them.
+"""The cases of the distributed tests: what each process does and reports.
 
 Run as `torchrun ... distributed_cases.py CASE DIRECTORY`: each rank writes what `CASE` returns to
 `rank<number>.json` in that directory.
@@ -33,7 +33,7 @@ PATIENCE = 240  # seconds that a rank waits for the others; they only end what h
 
 
 def launch(case: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run a case in two processes, and let none of them outlive it."""
+    """Run a case in two processes. Neither outlives this call."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *torchrun, __file__, case, str(directory)]
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -91,7 +91,7 @@ class Asks(TrainerCallback):
             setattr(control, self.flag, True)
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Be one of those that are called."""
+        """Make the handler call this event, which `__init__` may replace."""
 
 
 class Notes(TrainerCallback):
@@ -123,7 +123,7 @@ def accuracy(evaluated: EvalPrediction) -> dict[str, float]:
 
 
 def curve(out: Path, batch_size: int, **changed: Any) -> dict[str, Any]:
-    """Return what a training without random numbers comes to, and its evaluation."""
+    """Return the results of a training without random numbers, and of its evaluation."""
     given = {"model": Plain(), "compute_metrics": accuracy}
     trained = trainer(
         out,
@@ -163,7 +163,7 @@ def noisy(out: Path, *callbacks: Any) -> Trainer:
 
 
 def results(trained: Trainer) -> dict[str, Any]:
-    """Return what a training has come to, and the next random number."""
+    """Return the results of a training, and the next random number."""
     return {
         "losses": logged(trained, "loss"),
         "train_loss": logged(trained, "train_loss"),
@@ -173,7 +173,7 @@ def results(trained: Trainer) -> dict[str, Any]:
 
 
 def asked(out: Path, asks: TrainerCallback, **changed: Any) -> dict[str, Any]:
-    """Return what one process's request leads to in each."""
+    """Return what happens in each process after a request in one."""
     notes = Notes()
     usual = {"logging_strategy": "no", "max_steps": 4, "eval_strategy": "epoch", "eval_delay": 99}
     trained = trainer(out, asks, notes, **{**usual, **changed})
@@ -266,7 +266,7 @@ def wrapping(out: Path) -> dict[str, Any]:
 
 
 class Stream(IterableDataset[Any]):
-    """So many of the samples, whose number is not known."""
+    """The first samples of the data, as a dataset of unknown length."""
 
     def __init__(self, samples: int) -> None:
         self.samples = samples
@@ -283,7 +283,7 @@ class OwnLoader(Trainer):
 
 
 def streams(out: Path) -> dict[str, Any]:
-    """Return what comes of data of unknown length."""
+    """Return the results of training with data of unknown length."""
     uneven = OwnLoader(
         Plain(),
         arguments(
@@ -317,7 +317,7 @@ def streams(out: Path) -> dict[str, Any]:
 
 
 def evaluations(out: Path) -> dict[str, Any]:
-    """Return metrics that each process would compute otherwise."""
+    """Return the metrics of processes that would compute different ones."""
     evaluated = trainer(
         out,
         given={"compute_metrics": lambda evaluated: {"score": float(RANK)}, "model": Plain(True)},
@@ -387,7 +387,7 @@ def failing_save(out: Path) -> str:
 
 
 def resumed_with_more(out: Path) -> dict[str, Any]:
-    """Return how a training of one process goes on in two."""
+    """Return the result of resuming a checkpoint of one process in two."""
     warnings: list[Any] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warnings.append(record.args)  # type: ignore[method-assign]

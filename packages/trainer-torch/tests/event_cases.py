@@ -77,7 +77,7 @@ class Case:
 
 
 def steps(logging: float, evaluation: float, saving: float) -> dict[str, Any]:
-    """Return the arguments that log, evaluate and save every so many steps."""
+    """Return the arguments that log, evaluate and save at an interval of steps."""
     return {
         "logging_strategy": "steps",
         "logging_steps": logging,
@@ -225,13 +225,13 @@ def _call_cases() -> Iterable[Case]:
 
 
 def _resume_cases() -> Iterable[Case]:
-    """Stop, then go on from the newest checkpoint.
+    """Stop, then resume from the newest checkpoint.
 
-    Left out is where transformers 5.23.0 does not go on as the training would have gone on. It
-    counts epochs by steps, so after an epoch that was cut short it repeats what it had done, and
-    after `max_steps` within an epoch it trains beyond them. After a checkpoint of an epoch's last
-    step, the training's last included, it never fires that epoch's `on_epoch_end`. It evaluates on
-    start at every resumption.
+    Cases are left out in which transformers 5.23.0 does not continue as the training would have
+    continued. It counts epochs by steps, so after an epoch that was cut short it repeats what was
+    done, and after `max_steps` within an epoch it trains beyond them. After a checkpoint at the
+    last step of an epoch, including the last step of all, it never fires `on_epoch_end` for that
+    epoch. It repeats the evaluation on start at every resumption.
     """
     group = "resume"
     twice = ("train", "resume")

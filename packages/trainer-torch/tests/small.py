@@ -1,4 +1,4 @@
-"""A small model, small data and a trainer of both, as fast as a training can be."""
+"""A small model, small data, and a fast trainer of both."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def compute_loss(model: nn.Module, batch: list[Tensor]) -> tuple[Tensor, Tensor]
 
 
 def arguments(output_dir: Path, **changed: Any) -> TrainingArguments:
-    """Return arguments of a training of 5 batches an epoch and 2 epochs, that reports to no one."""
+    """Return arguments for 2 epochs of 5 batches, without trackers."""
     return TrainingArguments(
         **{
             "output_dir": str(output_dir),
@@ -66,8 +66,8 @@ def trainer(
     """Return a trainer of `net` on `data`.
 
     Args:
-        output_dir: Where it writes.
-        callbacks: Its callbacks.
+        output_dir: The output directory.
+        callbacks: The callbacks.
         given: Arguments of the Trainer instead of the usual ones.
         changed: Training arguments instead of the usual ones.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints: resuming from one goes on exactly, and one that is not whole is never used."""
+"""Checkpoints: resuming is exact, and incomplete checkpoints are never used."""
 
 from __future__ import annotations
 
@@ -158,7 +158,9 @@ def test_a_checkpoint_that_was_never_finished_is_not_seen(tmp_path: Path) -> Non
     assert list_checkpoints(tmp_path) == []
 
 
-def test_training_anew_replaces_the_checkpoints_of_an_older_run(tmp_path: Path) -> None:
+def test_training_from_the_beginning_replaces_the_checkpoints_of_an_older_run(
+    tmp_path: Path,
+) -> None:
     trainer(tmp_path, max_steps=2, **EVERY_STEP).train()
     trainer(tmp_path, max_steps=2, seed=1, **EVERY_STEP).train()
     assert steps_of(tmp_path) == [1, 2]
@@ -333,7 +335,7 @@ def test_a_best_checkpoint_that_is_gone_is_named_and_forgotten(
     assert resumed.state.best_model_checkpoint is None
 
 
-def test_having_no_best_model_to_load_is_said(
+def test_a_warning_names_the_metric_if_there_is_no_best_model_to_load(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     best_trainer(tmp_path, [float("nan")] * 2).train()
@@ -358,7 +360,7 @@ class EpochEnds(TrainerCallback):
 
 
 @pytest.mark.parametrize("step", [2, 3])
-def test_an_epoch_that_was_cut_short_is_not_gone_on_with(tmp_path: Path, step: int) -> None:
+def test_resuming_does_not_continue_an_epoch_that_was_cut_short(tmp_path: Path, step: int) -> None:
     whole = trainer(tmp_path / "whole", StopEpochAt, save_strategy="epoch")
     whole.train()
     trainer(tmp_path, StopEpochAt, StopAt(step), save_strategy="epoch").train()
@@ -368,14 +370,14 @@ def test_an_epoch_that_was_cut_short_is_not_gone_on_with(tmp_path: Path, step: i
     assert resumed.state.global_step == whole.state.global_step == 7
 
 
-def test_the_end_of_an_epoch_that_a_kill_prevented_is_made_up_for(tmp_path: Path) -> None:
+def test_resuming_fires_the_end_of_an_epoch_that_a_kill_prevented(tmp_path: Path) -> None:
     trainer(tmp_path, **EVERY_STEP).train()
     ends = EpochEnds()
     trainer(tmp_path, ends).train(resume_from_checkpoint=tmp_path / "checkpoint-5")
     assert ends.steps == [5, 10]
 
 
-def test_the_end_of_the_last_epoch_is_made_up_for_and_what_it_asks_for(tmp_path: Path) -> None:
+def test_resuming_fires_the_end_of_the_last_epoch_and_does_what_it_asks_for(tmp_path: Path) -> None:
     usual = {**EVERY_STEP, "eval_strategy": "epoch"}
     whole = trainer(tmp_path, **usual)
     whole.train()
@@ -436,7 +438,7 @@ def test_the_checkpoint_says_who_asked_to_stop_and_why(tmp_path: Path) -> None:
     assert asked in requests
 
 
-def test_new_arguments_win_over_the_checkpoint_s_and_what_differs_is_said_once(
+def test_new_arguments_win_over_the_checkpoint_s_and_one_warning_names_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer(tmp_path, max_steps=4, **EVERY_STEP).train()

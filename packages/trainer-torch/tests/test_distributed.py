@@ -1,4 +1,4 @@
-"""Several processes under torchrun: they train as one would, and none acts alone."""
+"""Several processes under torchrun: they train as a single one would, and act together."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_training_goes_on_in_more_processes_and_says_so_once(runs: Any) -> Non
     main, other = (rank["more"] for rank in runs.ranks)
     assert main["warned"] == [[1, 2]]
     assert other["warned"] == []
-    # 4 of 10 batches are 2 of each process's 5, of which the next step does the third
+    # 4 of 10 batches are 2 of the 5 in each process; the next step does the third
     assert main["epoch"] == pytest.approx(3 / 5)
     assert main["step"] == 10
 

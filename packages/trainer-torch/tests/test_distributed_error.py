@@ -1,4 +1,4 @@
-"""Several processes under torchrun, of which one fails: none trains on, or waits, without it."""
+"""One of several processes under torchrun fails: the others neither train on nor wait."""
 
 from __future__ import annotations
 

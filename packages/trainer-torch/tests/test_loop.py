@@ -166,7 +166,7 @@ def test_a_schedule_on_a_plateau_steps_on_the_metric_at_each_evaluation(tmp_path
     assert logged(trained, "learning_rate")[::5] == pytest.approx([0.5, 0.05, 0.005])
 
 
-def test_a_second_training_begins_anew_with_the_trained_weights(tmp_path: Path) -> None:
+def test_a_second_training_starts_over_with_the_trained_weights(tmp_path: Path) -> None:
     trained = trainer(tmp_path)
     trained.train()
     first = logged(trained, "loss")

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the step is finished, every callback is told, and the process ends by it."""
+"""SIGINT and SIGTERM: the step is finished, every callback is closed, and the process ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`trainer_torch.testing`: a training that is the same each time, and what breaks into it."""
+"""`trainer_torch.testing`: a training that is the same each time, and its interruptions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainer_torch.testing import (
 
 
 class Seen(TrainerCallback):
-    """Keeps what it is told when training begins, and every log."""
+    """Keeps the state and the configuration at the start, and every log."""
 
     def __init__(self) -> None:
         self.logs: list[tuple[int, dict[str, Any]]] = []

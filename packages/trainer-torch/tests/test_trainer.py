@@ -1,4 +1,4 @@
-"""The trainer as a whole: its callbacks, and what they are told when training ends badly."""
+"""The trainer as a whole: its callbacks, and their events when a training fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer_torch import Trainer
 
 
 class Witness(TrainerCallback):
-    """Keeps what it is told about the end."""
+    """Keeps the events of the end."""
 
     def __init__(self) -> None:
         self.told: list[Any] = []
