@@ -10,7 +10,7 @@ from typing import Any
 from callback_codecarbon.meter import Meter, Reading
 from callback_codecarbon.settings import MeterSettings
 from callback_core import CallbackArguments, TrainerCallback, TrainerControl, TrainerState
-from callback_core.tracking import Recording
+from callback_core.tracking import Session
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class CodeCarbonCallback(TrainerCallback):
         self.stop_limit = stop_limit
         self._meter: Meter | None = None
         self._logged: Reading | None = None
-        self._told_by: Recording | None = None
+        self._session: Session | None = None
         self._before = self._resumed = Reading()
 
     def state_dict(self) -> dict[str, float]:
@@ -88,11 +88,11 @@ class CodeCarbonCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask to be told before the trackers close their runs, whichever callback comes first."""
-        recording = Recording.of(state)
-        if self._meter is not None and recording is not None and self._told_by is not recording:
-            self._told_by = recording
-            recording.before_end(lambda: self._stop(args, state, control))
+        """Stop measuring before the trackers close their runs, whichever callback comes first."""
+        session = Session.of(state)
+        if self._meter is not None and session is not None and self._session is not session:
+            self._session = session
+            session.before_end(lambda status: self._stop(state))
 
     def on_step_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -104,21 +104,21 @@ class CodeCarbonCallback(TrainerCallback):
             values = {"emissions_kg": emissions, "energy_kwh": energy}
             if self._logged is not None:
                 values["power_watts"] = self._logged.power_watts
-            _log(args, state, control, values)
+            _log(state, values)
 
     def on_exception(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Stop measuring, while the trackers' runs are open."""
-        self._stop(args, state, control)
+        self._stop(state)
 
     def on_train_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Stop measuring."""
-        self._stop(args, state, control)
+        self._stop(state)
 
-    def _stop(self, args: CallbackArguments, state: TrainerState, control: TrainerControl) -> None:
+    def _stop(self, state: TrainerState) -> None:
         """Stop the meter, and tell the trackers the totals."""
         if self._meter is None:
             return
@@ -129,7 +129,7 @@ class CodeCarbonCallback(TrainerCallback):
         emissions, energy = self._totals()
         logger.info("Training used %.3g kWh: %.3g kg of CO2 equivalents.", energy, emissions)
         values = {"total_emissions_kg": emissions, "total_energy_kwh": energy}
-        _log(args, state, control, values)
+        _log(state, values)
 
     def _totals(self) -> tuple[float, float]:
         """Return emissions and energy of this training, and of what it was resumed from."""
@@ -140,14 +140,8 @@ class CodeCarbonCallback(TrainerCallback):
         return before.emissions_kg + now.emissions_kg, before.energy_kwh + now.energy_kwh
 
 
-def _log(
-    args: CallbackArguments, state: TrainerState, control: TrainerControl, values: dict[str, Any]
-) -> None:
-    """Tell all trackers of a training, also where the first of them has closed its run already.
-
-    Not from `on_log`: there, some of them have seen what is being logged, and others have not.
-    """
-    recording = Recording.of(state) if state.is_world_process_zero else None
-    if recording is not None:
-        for member in list(recording.members.values()):
-            member.on_log(args, state, control, logs=dict(values))
+def _log(state: TrainerState, values: dict[str, Any]) -> None:
+    """Log `values` to all trackers of the training, if there are any."""
+    session = Session.of(state) if state.is_world_process_zero else None
+    if session is not None:
+        session.log(values, epoch=state.epoch)

@@ -165,7 +165,7 @@ from trainer_torch.testing import At, small_trainer
 from callback_comet import CometCallback
 callback = CometCallback(mode="OFFLINE", offline_directory=sys.argv[2])
 def killed():
-    while callback._delivery.consumer.pending():
+    while callback.member.delivery.consumer.pending():
         time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGKILL)
 saving = {"save_strategy": "steps", "save_steps": 2}

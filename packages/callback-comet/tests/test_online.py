@@ -142,7 +142,7 @@ def test_what_is_given_up_at_the_end_is_not_sent_by_the_sdk_as_well(
     def away() -> None:
         # The SDK may send one by one what it is given together: all that was logged at step 1.
         wait_until(lambda: server.experiments and len(server.only().points) == 4)
-        wait_until(lambda: not callback._delivery.consumer.pending())  # type: ignore[union-attr]
+        wait_until(lambda: not callback.member.delivery.consumer.pending())  # type: ignore[union-attr]
         server.stop()
 
     callback = CometCallback(flush_limit=1)

@@ -75,5 +75,5 @@ def make_faulty(callback: TrackerCallback, calls: Calls, *, after: bool = False)
     named = {name: getattr(kind, name) for name in ("__module__", "__qualname__")}
     faulty: Any = type(kind.__name__, (FaultyTracker,), named)
     callback.tracker = faulty(callback.tracker, calls, after)
-    if callback.delivery == "process":
-        callback.delivery = "thread"
+    if callback.options.delivery == "process":
+        callback.options.delivery = "thread"

@@ -10,9 +10,9 @@ from typing import Any
 from tracking_for_tests import FileTracker
 
 from callback_core.tracking.consumer import Consumer
-from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.journal import Journal, Record, read
 from callback_core.tracking.lock import FileLock
+from callback_core.tracking.run_folder import RunFolder
 
 
 class Run:
@@ -62,7 +62,7 @@ class Run:
         consumer = Consumer(
             kind(str(self.out), **{"until": str(self.up), **options}), self.folder, "file"
         )
-        consumer.introduce()
+        consumer.write_identity()
         return consumer
 
     def deliver(self, **options: Any) -> Consumer:

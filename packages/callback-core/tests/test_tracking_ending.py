@@ -25,9 +25,9 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerState
-from callback_core.tracking import Recording
-from callback_core.tracking.folder import RunFolder
+from callback_core.tracking import Session
 from callback_core.tracking.journal import read
+from callback_core.tracking.run_folder import RunFolder
 
 
 def kinds(folder: Path) -> list[str]:
@@ -141,12 +141,12 @@ def test_a_training_that_goes_on_is_left_alone_when_another_begins(
 
 def test_nothing_of_a_training_that_is_over_is_kept_in_memory(tmp_path: Path, out: Path) -> None:
     training = Training(tmp_path, [tracked(out)]).train(1)
-    recording = weakref.ref(Recording.of(training.state))
-    assert recording() is not None
+    session = weakref.ref(Session.of(training.state))
+    assert session() is not None
     del training
     Training(tmp_path, [tracked(out)]).train(1)
     gc.collect()
-    assert recording() is None
+    assert session() is None
 
 
 @pytest.mark.parametrize(
@@ -248,19 +248,18 @@ def test_what_is_called_before_the_end_knows_how_it_ends_and_can_log_and_upload(
     training = Training(tmp_path / "run", [tracked(out, checkpoints=True)])
     training.begin()
     training.step()
-    recording = Recording.of(training.state)
-    assert recording is not None
-    assert recording.ending is None
+    session = Session.of(training.state)
+    assert session is not None
     endings: list[str | None] = []
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "weights").write_text("best", "utf-8")
 
-    def keep() -> None:
-        endings.append(recording.ending)
+    def keep(status: str) -> None:
+        endings.append(status)
         training.log(energy=0.25)
-        recording.upload(tmp_path / "best", 1, "file", "model")
+        session.keep(session.members["file"], tmp_path / "best", 1, "model")
 
-    recording.before_end(keep)
+    session.before_end(keep)
     training.end(error)
     assert endings == [status]
     assert curve(out, "train/energy") == [(1, 0.25)]
@@ -275,14 +274,14 @@ def test_an_error_in_what_is_called_before_the_end_costs_no_more_than_a_warning(
     training = Training(tmp_path, [tracked(out)])
     training.begin()
     training.step()
-    recording = Recording.of(training.state)
-    assert recording is not None
+    session = Session.of(training.state)
+    assert session is not None
 
-    def fail() -> None:
+    def fail(status: str) -> None:
         raise ArithmeticError("no meter")
 
-    recording.before_end(fail)
-    recording.before_end(lambda: training.log(energy=0.25))
+    session.before_end(fail)
+    session.before_end(lambda status: training.log(energy=0.25))
     training.end()
     assert len(warned(caplog)) == 1
     assert "no meter" in caplog.text

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from run_for_tests import Run, tries
 from tracking_for_tests import (
+    PATIENCE,
     FileTracker,
     Training,
     calls,
@@ -24,15 +25,11 @@ from tracking_for_tests import (
     warned,
 )
 
-from callback_core.tracking.batches import MOST_TRIES
+from callback_core.tracking.batching import MOST_TRIES
 from callback_core.tracking.consumer import Consumer
-from callback_core.tracking.delivery import (
-    LONGEST_PAUSE,
-    Attempts,
-    Delivery,
-    InlineDelivery,
-    ThreadDelivery,
-)
+from callback_core.tracking.delivery.base import LONGEST_PAUSE, Delivery
+from callback_core.tracking.delivery.inline import InlineDelivery
+from callback_core.tracking.delivery.thread import ThreadDelivery
 
 BAD: dict[str, Any] = {"fail": "log_metrics", "point": "train/bad"}
 """What makes a tracker that takes all points but those of one name."""
@@ -173,14 +170,14 @@ def test_the_pauses_between_two_tries_grow_to_a_limit_and_begin_again_after_a_su
 ) -> None:
     run.log(1, a=1)
     consumer = run.consumer(fail="open", times=8, limits={"retry_after": 1.0})
-    attempts = Attempts(consumer)
-    pauses = [attempts.deliver() for _ in range(8)]
+    attempts = InlineDelivery(consumer, PATIENCE)
+    pauses = [attempts.attempt() for _ in range(8)]
     assert pauses == [1, 2, 4, 8, 16, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
-    assert attempts.deliver() < 1  # it works, and is delivered to as often as ever
+    assert attempts.attempt() < 1  # it works, and is delivered to as often as ever
     assert attempts.failure is None
     consumer.tracker.fail = "log_metrics"  # type: ignore[attr-defined]
     run.log(2, a=1)
-    assert attempts.deliver() == 1
+    assert attempts.attempt() == 1
 
 
 def test_a_thread_pauses_between_two_tries_also_when_somebody_waits(run: Run) -> None:
@@ -203,7 +200,7 @@ def test_inline_a_log_is_not_kept_by_another_try_before_the_pause_is_over(run: R
     delivery.start()
     for step in range(1, 6):
         run.log(step, a=1)
-        delivery.poke()
+        delivery.notify()
     assert len(calls(run.out, "open", failed=True)) == 1
 
 
@@ -211,7 +208,7 @@ def test_inline_all_is_tried_again_once_the_pause_is_over(run: Run) -> None:
     delivery = InlineDelivery(run.consumer(fail="open", times=3), 60.0)
     delivery.start()
     run.log(1, a=1)
-    assert eventually(lambda: delivery.poke() or points(run.out))  # type: ignore[func-returns-value]
+    assert eventually(lambda: delivery.notify() or points(run.out))  # type: ignore[func-returns-value]
     assert names(run) == [("a", 1)]
     assert len(calls(run.out, "open", failed=True)) == 3
     run.end()
@@ -227,13 +224,13 @@ def test_a_tracker_that_always_fails_is_logged_once_with_its_traceback_and_once_
     run.end()
     delivery = kind(run.consumer(fail="open"), 60.0)
     delivery.start()
-    assert eventually(lambda: delivery.poke() or len(calls(run.out, "open", failed=True)) > 2)
+    assert eventually(lambda: delivery.notify() or len(calls(run.out, "open", failed=True)) > 2)
     delivery.finish(0.0)
     [warning] = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "file" in warning.getMessage()
     assert "Traceback" in caplog.text
     assert "open fails" in caplog.text
-    trouble = delivery.trouble()
+    trouble = delivery.shortfall()
     assert trouble is not None
     for fact in ("file", "2 points", "ConnectionError: open fails", str(run.folder.output_dir)):
         assert fact in trouble
@@ -353,8 +350,8 @@ def test_an_attempt_that_is_under_way_is_not_hopeless(run: Run) -> None:
 
     consumer = run.consumer()
     consumer.deliver = deliver  # type: ignore[method-assign]
-    attempts = Attempts(consumer)
-    attempts.deliver()
+    attempts = InlineDelivery(consumer, PATIENCE)
+    attempts.attempt()
     assert attempts.hopeless
-    attempts.deliver()
+    attempts.attempt()
     assert seen == [False, False]

@@ -14,10 +14,11 @@ import pytest
 from run_for_tests import Run
 from tracking_for_tests import points, script
 
-from callback_core.tracking.folder import RunFolder
-from callback_core.tracking.journal import DAMAGED, Journal, read, superseded, whole_size
+from callback_core.tracking.delivery_progress import DeliveryProgress
+from callback_core.tracking.history import History
+from callback_core.tracking.journal import DAMAGED, Journal, read, whole_size
 from callback_core.tracking.lock import FileLock, Held
-from callback_core.tracking.past import Past
+from callback_core.tracking.run_folder import RunFolder
 
 
 def logs(step: int, **values: Any) -> dict[str, Any]:
@@ -42,6 +43,15 @@ def saved(step: int) -> dict[str, Any]:
 def whole(record: dict[str, Any]) -> bytes:
     """Return the line that a record is."""
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+
+
+def history(path: Path, offset: int, *, rewinds: bool, opened: bool) -> History:
+    progress = DeliveryProgress(offset=offset, run_id="run" if opened else None)
+    return History(path, progress, rewinds)
+
+
+def superseded(path: Path) -> list[tuple[int, int]]:
+    return history(path, 0, rewinds=False, opened=False).superseded
 
 
 def written(path: Path, *records: dict[str, Any]) -> Path:
@@ -292,26 +302,10 @@ def test_a_tracker_that_rewinds_forgets_from_the_first_doubtful_step_on(path: Pa
     written(path, begin(), logs(1, a=1), saved(1), logs(2, a=2), logs(3, a=3))
     offset = [record.end for record in read(path)][3]  # a=2 is delivered, a=3 may be
     written(path, begin(1), logs(2, a=2))
-    past = Past(path, offset, rewinds=True, opened=True)
+    past = history(path, offset, rewinds=True, opened=True)
     assert past.rewind_to == 2
     counted = [(r.kind, r.step) for r in read(path, past.start) if past.counts(r)]
     assert counted == [("begin", 1), ("logs", 2)]
-
-
-def test_a_training_that_is_resumed_while_somebody_looks_back_is_still_to_come(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who took it for looked at would send what it repeats a second time."""
-    written(path, begin(), logs(1, a=1), saved(1), logs(2, a=2))
-    size = whole_size(path)
-
-    def while_resumed(journal: Path) -> list[tuple[int, int]]:
-        found = superseded(journal)
-        written(path, begin(1) | {"resumed": True}, logs(2, a=2))
-        return found
-
-    monkeypatch.setattr("callback_core.tracking.past.superseded", while_resumed)
-    assert Past(path, size, rewinds=True, opened=True).size == size
 
 
 def test_a_damaged_line_is_named_by_its_place_and_what_follows_is_sent(run: Run) -> None:
@@ -341,19 +335,22 @@ def test_a_value_that_comes_out_as_before_is_no_news(path: Path) -> None:
     written(path, begin(), saved(0), logs(1, **values), logs(2, a=5))
     offset = [record.end for record in read(path)][2]
     written(path, begin(0) | {"resumed": True}, logs(1, a=1))
-    past = Past(path, offset, rewinds=False, opened=True)
-    assert past.news("a", 1, 1, 9.0) is None
-    assert past.news("b", 3, 1, 9.0) == (3, 9.0)
-    assert past.news("eval_runtime", 7.0, 1, 9.0) is None
-    assert past.news("nan", float("nan"), 1, 9.0) is None
-    assert past.news("a", 5, 2, 9.0) == (5, 2.0)  # it may be there: with the time of the first
-    assert past.news("a", 5, 3, 9.0) == (5, 9.0)
+    past = history(path, offset, rewinds=False, opened=True)
+    assert past.value_to_send("a", 1, 1, 9.0) is None
+    assert past.value_to_send("b", 3, 1, 9.0) == (3, 9.0)
+    assert past.value_to_send("eval_runtime", 7.0, 1, 9.0) is None
+    assert past.value_to_send("nan", float("nan"), 1, 9.0) is None
+    assert past.value_to_send("a", 5, 2, 9.0) == (
+        5,
+        2.0,
+    )  # it may be there: with the time of the first
+    assert past.value_to_send("a", 5, 3, 9.0) == (5, 9.0)
 
 
 def test_what_was_never_sent_is_all_news(path: Path) -> None:
     written(path, begin(), logs(1, a=1), begin(0) | {"resumed": True})
-    past = Past(path, 0, rewinds=False, opened=False)
-    assert past.news("a", 1, 1, 9.0) == (1, 9.0)
+    past = history(path, 0, rewinds=False, opened=False)
+    assert past.value_to_send("a", 1, 1, 9.0) == (1, 9.0)
 
 
 def test_what_a_tracker_s_file_says_is_the_old_or_the_new(

@@ -22,9 +22,9 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerCallback, TrainerState
-from callback_core.tracking.delivery import LONGEST_PAUSE
-from callback_core.tracking.folder import RunFolder
+from callback_core.tracking.delivery.base import LONGEST_PAUSE
 from callback_core.tracking.journal import read
+from callback_core.tracking.run_folder import RunFolder
 
 
 @pytest.fixture

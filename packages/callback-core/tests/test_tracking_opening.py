@@ -30,8 +30,9 @@ from tracking_for_tests import (
 
 from callback_core import TrainerState
 from callback_core.tracking import Tracker, TrackerCallback
-from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.redaction import VARIABLE
+from callback_core.tracking.run_folder import RunFolder
+from callback_core.tracking.session import DeliveryOptions
 
 
 @pytest.mark.parametrize("delivery", ["thread", "inline", "process"])
@@ -303,7 +304,7 @@ def test_a_wrong_argument_is_refused_at_once_and_named(out: Path, name: str, val
 
 def test_limits_of_nothing_are_taken(out: Path) -> None:
     callback = TrackerCallback(FileTracker(str(out)), open_limit=0, flush_limit=0, redact=["a"])
-    assert (callback.open_limit, callback.flush_limit, callback.redact) == (0, 0, ("a",))
+    assert callback.options == DeliveryOptions("thread", 0, 0, ("a",))
 
 
 def test_the_working_directory_may_change(

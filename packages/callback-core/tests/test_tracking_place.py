@@ -23,7 +23,7 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerState
-from callback_core.tracking.folder import RunFolder
+from callback_core.tracking.run_folder import RunFolder
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -171,7 +171,7 @@ def test_a_full_disk_costs_only_what_it_never_takes_and_the_run_is_closed(
         "for _ in range(5): training.step()\n"
         "if room: resource.setrlimit(resource.RLIMIT_FSIZE, largest)\n"
         "training.end()\n"
-        "print(tracker._delivery.consumer.done, tracker._delivery.consumer.progress.status)\n",
+        "print(tracker.member.delivery.consumer.done, tracker.member.delivery.consumer.progress.status)\n",
         tmp_path,
         str(room),
     )

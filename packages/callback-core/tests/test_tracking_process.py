@@ -28,7 +28,7 @@ from tracking_for_tests import (
 
 from callback_core.tracking import TrackerCallback
 from callback_core.tracking.consumer import Consumer
-from callback_core.tracking.sidecar import MOST_RESTARTS, UPLOAD_LIMIT, follow
+from callback_core.tracking.delivery.process import MOST_RESTARTS, UPLOAD_LIMIT, follow
 
 LIMIT: Final = 10.0
 """Seconds of a `Clock` that a call may take."""
@@ -85,8 +85,8 @@ class Restarted(Exception):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("callback_core.tracking.sidecar.sleep", clock.sleep)
-    for module in ("sidecar", "consumer"):
+    monkeypatch.setattr("callback_core.tracking.delivery.process.sleep", clock.sleep)
+    for module in ("delivery.process", "calls"):
         monkeypatch.setattr(f"callback_core.tracking.{module}.monotonic", lambda: clock.now)
 
     def execv(_: str, arguments: list[str]) -> None:

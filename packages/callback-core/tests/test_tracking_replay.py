@@ -28,8 +28,8 @@ from tracking_for_tests import (
     statuses,
 )
 
-from callback_core.tracking.folder import RunFolder
 from callback_core.tracking.replay import main
+from callback_core.tracking.run_folder import RunFolder
 
 Command = Callable[..., tuple[int, str]]
 

@@ -26,7 +26,7 @@ from tracking_for_tests import (
 
 from callback_core import TrainerState
 from callback_core.tracking.consumer import Consumer
-from callback_core.tracking.folder import RunFolder
+from callback_core.tracking.run_folder import RunFolder
 
 NAN = {"__float__": "NaN"}
 
@@ -363,7 +363,7 @@ def test_what_was_resumed_in_another_directory_is_replayed_into_the_tracker_s_ru
     first = tracked(out)
     Training(tmp_path / "a", [first]).train(2)
     away = tracked(out, fail="open")
-    away.flush_limit = 0.1
+    away.options.flush_limit = 0.1
     away.load_state_dict(first.state_dict())
     Training(tmp_path / "b", [away], resumed(2)).train(1)
     [folder] = RunFolder.all(tmp_path / "b")

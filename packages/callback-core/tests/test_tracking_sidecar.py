@@ -24,7 +24,7 @@ from tracking_for_tests import (
     statuses,
 )
 
-from callback_core.tracking.sidecar import MOST_RESTARTS
+from callback_core.tracking.delivery.process import MOST_RESTARTS
 
 pytestmark = pytest.mark.slow
 

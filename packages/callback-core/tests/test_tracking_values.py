@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from callback_core.tracking import Limits, Redaction, flattened, tracked_name
+from callback_core.tracking.limits import fitting_name, fitting_parameters
 from callback_core.tracking.naming import is_measured
 from callback_core.tracking.redaction import REDACTED, VARIABLE, scrubbed
-from callback_core.tracking.values import fitting_name, fitting_parameters, plain, restored
+from callback_core.tracking.values import plain, restored
 
 
 class Scalar:

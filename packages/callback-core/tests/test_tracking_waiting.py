@@ -33,10 +33,11 @@ from tracking_for_tests import (
     warned,
 )
 
-from callback_core.tracking.batches import Abandoned
-from callback_core.tracking.delivery import ThreadDelivery
-from callback_core.tracking.folder import RunFolder
+from callback_core.tracking.calls import Abandoned
+from callback_core.tracking.delivery.base import DeliveryState
+from callback_core.tracking.delivery.thread import ThreadDelivery
 from callback_core.tracking.lock import FileLock, Held
+from callback_core.tracking.run_folder import RunFolder
 
 
 @pytest.mark.parametrize("delivery", ["thread", "inline"])
@@ -62,8 +63,8 @@ def test_a_call_that_never_comes_back_is_waited_for_to_the_limit_and_named(
     begun = time.monotonic()
     delivery.finish(begun + limit)
     assert time.monotonic() - begun >= limit
-    trouble = delivery.trouble()
-    assert delivery.given_up
+    trouble = delivery.shortfall()
+    assert delivery.state is DeliveryState.GIVEN_UP
     assert trouble is not None
     assert method in trouble
     assert str(run.folder.output_dir) in trouble
@@ -98,7 +99,7 @@ def test_a_training_after_one_that_was_given_up_is_sent_by_another_tracker(
     training.step(stuck=1.0)
     assert eventually(hangs(out).exists)
     training.end()
-    callback.flush_limit = PATIENCE
+    callback.options.flush_limit = PATIENCE
     Training(tmp_path, [callback]).train(1)
     assert callback.tracker is not stuck
     assert curve(out) == expected(1)
@@ -147,12 +148,12 @@ def test_a_run_that_does_not_open_is_said_once_and_not_waited_for(
     run.end()
     delivery = ThreadDelivery(run.consumer(hang="open"), open_limit=0.05)
     delivery.start()
-    assert eventually(lambda: delivery.poke() or warned(caplog))  # type: ignore[func-returns-value]
-    delivery.poke()
+    assert eventually(lambda: delivery.notify() or warned(caplog))  # type: ignore[func-returns-value]
+    delivery.notify()
     delivery.finish(math.inf)  # which would hang
     [line] = warned(caplog)
     assert "0.05 s" in line
-    assert delivery.given_up
+    assert delivery.state is DeliveryState.GIVEN_UP
 
 
 @pytest.mark.parametrize("error", ["ImportError", "NotConfigured"])
@@ -202,11 +203,11 @@ def test_a_tracker_that_is_not_configured_is_given_up_after_that_is_said_with_it
 
     class Looking(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
-            seen.append((delivery.hopeless, delivery._attempts.failure is None))
+            seen.append((delivery.hopeless, delivery.failure is None))
             return True
 
     monkeypatch.setattr(
-        logging.getLogger("callback_core.tracking.delivery"), "filters", [Looking()]
+        logging.getLogger("callback_core.tracking.delivery.base"), "filters", [Looking()]
     )
     delivery = ThreadDelivery(run.consumer(fail="open", error="NotConfigured"), PATIENCE)
     delivery.start()
@@ -221,7 +222,7 @@ def test_the_end_does_not_wait_for_a_pause_of_a_service_that_is_back(run: Run) -
     consumer = run.consumer(fail="open", limits={"retry_after": 1e6})
     delivery = ThreadDelivery(consumer, PATIENCE, longest_pause=1e6)
     delivery.start()
-    assert eventually(lambda: delivery._attempts.failure)
+    assert eventually(lambda: delivery.failure)
     run.up.touch()
     delivery.finish(time.monotonic() + PATIENCE)
     assert consumer.done
@@ -234,7 +235,7 @@ def test_a_thread_that_is_given_up_ends_though_it_was_to_try_again_much_later(ru
     consumer = run.consumer(fail="all", limits={"retry_after": 1e6})
     delivery = ThreadDelivery(consumer, PATIENCE, longest_pause=1e6)
     delivery.start()
-    assert eventually(lambda: delivery._attempts.failure)
+    assert eventually(lambda: delivery.failure)
     delivery.finish(time.monotonic() + 0.5)  # in which it tries once more
     assert eventually(lambda: not delivery._thread.is_alive())
 
@@ -270,10 +271,10 @@ def test_while_another_process_delivers_it_is_waited_for_in_silence_and_said_at_
     with held_elsewhere(lock):
         for delivery in (ThreadDelivery(run.consumer(), PATIENCE), waiting):
             delivery.start()
-            assert eventually(lambda: delivery._attempts.failure)  # noqa: B023
+            assert eventually(lambda: delivery.failure)  # noqa: B023
             if delivery is not waiting:
                 delivery.finish(0.0)
-                assert str(lock) in str(delivery.trouble())
+                assert str(lock) in str(delivery.shortfall())
         assert calls(run.out) == []
     waiting.finish(math.inf)
     assert waiting.consumer.done

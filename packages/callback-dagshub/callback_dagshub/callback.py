@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from callback_core import CallbackArguments, TrainerControl, TrainerState
-from callback_core.tracking import Recording
+from callback_core.tracking import Member, Session, Status
 from callback_dagshub.tracker import MODEL, DagsHubTracker
 from callback_mlflow import MLflowCallback, MLflowTracker
 
@@ -56,7 +56,7 @@ class DagsHubCallback(MLflowCallback):
             "upload_model": upload_model,
         }
         self._saved: Path | None = None
-        self._told_by: Recording | None = None
+        self._prepared: Session | None = None
         super().__init__(**options)
         self._uploads_model = self.tracker.upload_model
 
@@ -68,15 +68,15 @@ class DagsHubCallback(MLflowCallback):
     def on_epoch_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask to be told before the trackers close their runs, whichever callback comes first."""
+        """Prepare to hand the model over, now that all trackers have joined the session."""
         super().on_epoch_begin(args, state, control, **kwargs)
-        recording = Recording.of(state)
-        if recording is None or recording is self._told_by or not self._takes_part_in(recording):
+        session, member = self.session, self.member
+        if session is None or member is None or session is self._prepared:
             return
-        self._told_by, self._saved = recording, None
-        self._say_who_else_sends_there(recording)
+        self._prepared, self._saved = session, None
+        self._warn_of_duplicates(session)
         if self._uploads_model and not state.is_hyper_param_search:
-            recording.before_end(lambda: self._hand_over_model(recording, state))
+            session.before_end(lambda status: self._hand_over_model(session, member, state, status))
 
     def on_save(
         self,
@@ -90,12 +90,11 @@ class DagsHubCallback(MLflowCallback):
         super().on_save(args, state, control, checkpoint_dir=checkpoint_dir, **kwargs)
         self._saved = Path(checkpoint_dir or f"{args.output_dir}/checkpoint-{state.global_step}")
 
-    def _takes_part_in(self, recording: Recording) -> bool:
-        return any(member is self for member in recording.members.values())
-
-    def _hand_over_model(self, recording: Recording, state: TrainerState) -> None:
+    def _hand_over_model(
+        self, session: Session, member: Member, state: TrainerState, status: Status
+    ) -> None:
         """Keep the best checkpoint, or the last, for the tracker to commit."""
-        if recording.ending != "finished":
+        if status != "finished":
             return
         best = state.best_model_checkpoint
         directory = self._saved if best is None or not Path(best).is_dir() else Path(best)
@@ -105,20 +104,19 @@ class DagsHubCallback(MLflowCallback):
                 "save_strategy than 'no'."
             )
             return
-        names = (name for name, member in recording.members.items() if member is self)
-        recording.upload(directory, state.global_step, next(names), MODEL)
+        session.keep(member, directory, state.global_step, MODEL)
 
-    def _say_who_else_sends_there(self, recording: Recording) -> None:
-        """Warn of another callback that sends the same training to the same MLflow."""
-        for member in recording.members.values():
+    def _warn_of_duplicates(self, session: Session) -> None:
+        """Warn of another tracker that logs the same training to the same MLflow."""
+        for member in session.members.values():
             tracker = member.tracker
-            if member is self or not isinstance(tracker, MLflowTracker):
+            if tracker is self.tracker or not isinstance(tracker, MLflowTracker):
                 continue
             uri = tracker.tracking_uri or (tracker.settings() or {}).get("tracking_uri")
             if uri == self.tracker.tracking_uri:
                 logger.warning(
-                    "%s sends this training to %s too, where it is logged twice. DagsHubCallback "
-                    "does all that MLflowCallback does: pass only that.",
-                    type(member).__name__,
+                    "%s logs this training to %s too, so it is there twice. DagsHubCallback does "
+                    "all that MLflowCallback does: pass only that.",
+                    member.name,
                     self.tracker.repository.url,
                 )

@@ -92,31 +92,30 @@ class NeptuneCallback(TrackerCallback):
     def run(self) -> Any:
         """The `neptune.Run` of the training, for what you want to add to it.
 
-        While a training goes on it is the one that is delivered to, and what it is given is sent
-        with the next points. Before the first training it is a new one, which that training then
-        uses and does not stop. After a training it is opened again, and yours to stop.
+        During a training it is the one to which the callback delivers: what you add is sent with
+        the next points. Before the first training it is a new one, which that training uses and
+        leaves open. After a training it is opened again, and yours to stop.
 
         Raises:
             RuntimeError: The training has not begun its first epoch, or the run is offline and
-                closed, or in another process.
-            TimeoutError: It does not open within `open_limit`.
+                closed, or another process has it.
+            TimeoutError: The run does not open within `open_limit`.
         """
         given = self.tracker.given
         if given is not None and sdk.is_open(given):
             return given
-        recording, delivery = self._recording, self._delivery
-        goes_on = recording is not None and recording.ended is None
-        if goes_on and (delivery is None or not delivery.started):
+        is_training = self.session is not None and self.session.status is None
+        if is_training and not (self.member is not None and self.member.has_started):
             raise RuntimeError("The Neptune run is opened when the first epoch begins.")
-        if goes_on and self.delivery != "process":
-            return self.tracker.wait_for_run(self.open_limit)
+        if is_training and self.options.delivery != "process":
+            return self.tracker.wait_for_run(self.options.open_limit)
         run_id = self.state_dict()["run_id"]
-        if goes_on and run_id is None:
+        if is_training and run_id is None:
             raise RuntimeError("The Neptune run is not open yet, in the process that delivers.")
         ours = self._connection
         if ours is None or not sdk.is_open(ours) or run_id not in (None, sdk.id_of(ours)):
             self._connection = self.tracker.connection(run_id)
-            if recording is None:
+            if self.session is None:
                 self.tracker.given = self._connection
         return self._connection
 

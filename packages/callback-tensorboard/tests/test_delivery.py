@@ -165,7 +165,7 @@ from callback_tensorboard import TensorBoardCallback
 from tensorboard_for_tests import Run
 logging.basicConfig(format="%(message)s")
 said = []
-logger = logging.getLogger("callback_core.tracking.delivery")
+logger = logging.getLogger("callback_core.tracking.delivery.base")
 logger.addFilter(lambda record: said.append(record) or True)
 run = Run(TensorBoardCallback(flush_limit=1), Path(sys.argv[1]))
 run.begin()

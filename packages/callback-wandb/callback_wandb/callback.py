@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ class WandbCallback(TrackerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: Any = None,
+        processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
         """Set up, and begin to record."""
@@ -98,10 +100,12 @@ class WandbCallback(TrackerCallback):
         self.tracker.in_search = state.is_hyper_param_search
         if state.is_world_process_zero and not self.tracker.disabled:
             try:
-                self.setup(args, state, model, **kwargs)
+                self.setup(args, state, model, processing_class=processing_class, **kwargs)
             except Exception:
-                logger.warning("WandbCallback.setup failed. Tracking goes on.", exc_info=True)
+                logger.warning("WandbCallback.setup failed. Tracking continues.", exc_info=True)
         super().on_train_begin(args, state, control, model=model, **kwargs)
+        if self.session is not None and self.session.status is None:
+            self.session.before_end(partial(self._before_end, args, state, model, processing_class))
 
     def on_step_begin(
         self,
@@ -147,38 +151,31 @@ class WandbCallback(TrackerCallback):
         self._last_checkpoint = directory
         super().on_save(args, state, control, checkpoint_dir=directory, **kwargs)
 
-    def on_train_end(
+    def _before_end(
         self,
         args: CallbackArguments,
         state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        processing_class: Any = None,
-        **kwargs: Any,
+        model: Any,
+        processing_class: Any,
+        status: Status,
     ) -> None:
-        """Keep the model where that is asked for, close the run, and say what W&B has not got."""
-        try:
-            if self._keeps_model and self._status == "finished":
-                self._keep_final_model(args, state, model, processing_class)
-        except Exception:
-            logger.warning("W&B does not get the final model.", exc_info=True)
-        super().on_train_end(args, state, control, model=model, **kwargs)
-
-    def end(self, status: Status) -> None:
-        """End the training: no hook of the SDK is left in the process then, delivered or not."""
+        """Take the SDK's hooks off the model, and keep the model where that is asked for."""
         if self._watched is not None:
             self._watched.end()
             self._watched = None
-        super().end(status)
+        if self._keeps_model and status == "finished":
+            try:
+                self._keep_final_model(args, state, model, processing_class)
+            except Exception:
+                logger.warning("W&B does not get the final model.", exc_info=True)
 
     def _keep_final_model(
         self, args: CallbackArguments, state: TrainerState, model: Any, processing_class: Any
     ) -> None:
-        """Keep the model as it is now, or the checkpoint that it is in where it is in pieces."""
-        recording, delivery = self._recording, self._delivery
-        if recording is None or delivery is None or recording.ended:
-            return
-        with tempfile.TemporaryDirectory(dir=recording.folder.path) as folder:
+        """Keep the model as it is now, or a checkpoint of a model that several processes share."""
+        session, member = self.session, self.member
+        assert session is not None and member is not None
+        with tempfile.TemporaryDirectory(dir=session.folder.path) as folder:
             directory = Path(folder, FINAL_MODEL)
             if models.is_in_one_piece(model):
                 models.save(model, processing_class, directory)
@@ -196,4 +193,4 @@ class WandbCallback(TrackerCallback):
                     )
                     return
                 directory.symlink_to(Path(checkpoint).absolute())
-            recording.upload(directory, state.global_step, delivery.consumer.name)
+            session.keep(member, directory, state.global_step)

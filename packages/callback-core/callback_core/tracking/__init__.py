@@ -1,13 +1,13 @@
-"""What all experiment trackers share: `TrackerCallback`, and `Tracker`, which a package writes."""
+"""What all experiment trackers share: `TrackerCallback`, and `Tracker`, which a package extends."""
 
 from callback_core.tracking import settings
-from callback_core.tracking.callback import TrackerCallback
-from callback_core.tracking.delivery import DeliveryKind
-from callback_core.tracking.links import linked_copy
+from callback_core.tracking.delivery.base import DeliveryKind
+from callback_core.tracking.limits import flattened
+from callback_core.tracking.linked_copy import linked_copy
 from callback_core.tracking.naming import tracked_name
-from callback_core.tracking.recording import Recording
 from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.sdk import import_sdk
+from callback_core.tracking.session import Member, Session
 from callback_core.tracking.tracker import (
     Limits,
     Opening,
@@ -17,16 +17,17 @@ from callback_core.tracking.tracker import (
     Tracker,
     Upload,
 )
-from callback_core.tracking.values import flattened
+from callback_core.tracking.tracker_callback import TrackerCallback
 
 __all__ = [
     "DeliveryKind",
     "Limits",
+    "Member",
     "Opening",
     "Point",
-    "Recording",
     "Redaction",
     "Rejected",
+    "Session",
     "Status",
     "Tracker",
     "TrackerCallback",

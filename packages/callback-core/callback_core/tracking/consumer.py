@@ -1,42 +1,52 @@
-"""`Consumer`: delivers the journal of a run to one tracker, and remembers how far it has come."""
+"""`Consumer`: delivers the journal of a run to one tracker, and keeps its progress in a file."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, fields, replace
-from time import monotonic
+from enum import Enum, auto
 from typing import Any
 
-from callback_core.tracking.batches import MOST_TRIES, Abandoned, Batches
-from callback_core.tracking.folder import RunFolder
+from callback_core.tracking.batching import MOST_TRIES, Batches
+from callback_core.tracking.calls import Abandoned, TrackerCalls
+from callback_core.tracking.delivery_progress import DeliveryProgress
+from callback_core.tracking.history import History
+from callback_core.tracking.identity import identity_of
 from callback_core.tracking.journal import DAMAGED, Record, read
+from callback_core.tracking.limits import fitting_parameters
 from callback_core.tracking.lock import FileLock
-from callback_core.tracking.past import Past, last_records
-from callback_core.tracking.progress import Progress
+from callback_core.tracking.run_folder import RunFolder
 from callback_core.tracking.tracker import Opening, Rejected, Status, Tracker, Upload
-from callback_core.tracking.values import fitting_parameters
 
 logger = logging.getLogger(__name__)
+
+
+class RunState(Enum):
+    """Where a run stands in its tracker. `docs/architecture.md` has the diagram."""
+
+    UNOPENED = auto()
+    OPEN = auto()
+    CLOSED = auto()
+    """The training ended and the run is closed. More logs open it again."""
+    DONE = auto()
+    """The run is closed and the whole journal is delivered."""
 
 
 class Consumer:
     """Delivers the journal of a run to a tracker.
 
     Args:
-        tracker: Where to deliver to.
+        tracker: The tracker.
         folder: The folder of the run.
-        name: Its name among the trackers of the run.
-        run_id: The tracker's run, if a checkpoint knows it or the user has opened it; `None` takes
-            that of the run's files.
-        adopted: Whether it is the user's.
+        name: The tracker's name among those of the run.
+        run_id: The tracker's run, where a checkpoint knows it or the user opened it. `None` takes
+            the one from the run's files.
+        adopted: Whether the user opened that run.
 
     Attributes:
-        progress: How far it has come.
-        doing: The call of the tracker that is under way, and since when, in monotonic seconds.
-        opened: Whether the run is open in the tracker.
-        done: Whether the run has ended and everything is delivered.
+        progress: How much of the journal the tracker has.
+        calls: The calls of the tracker. Abandon them by `abandon`.
     """
 
     def __init__(
@@ -48,100 +58,111 @@ class Consumer:
         adopted: bool = False,
     ) -> None:
         self.tracker, self.folder, self.name = tracker, folder, name
-        self.progress = Progress()
+        self.calls = TrackerCalls()
+        self.progress = DeliveryProgress()
         self.reload()
-        if run_id is None and self.progress.run_id is None:  # nobody has opened it so far
-            known = folder.read_tracker(name)
+        if run_id is None and self.progress.run_id is None:
+            known = folder.read_tracker(name)  # written before anybody opened the run
             run_id, adopted = known.get("run_id"), known.get("adopted", False)
         if run_id is not None:
             self.progress.run_id, self.progress.adopted = run_id, adopted
-        self.doing: tuple[str, float] | None = None
-        self.done = self.opened = False
-        self._abandoned = self._ended = self._rewound = self._owes_parameters = False
+        self._state = RunState.UNOPENED
         self._ended_as: Status | None = None
         self._lock: FileLock | None = None
-        self._past: Past | None = None
+        self._history: History | None = None
         self._begin: dict[str, Any] = {}
         self._read_to = 0
-        self._batches = Batches(tracker, self._call, self.progress.left_out)
-        self._failures = 0  # to take the parameters, in a row
-        self._said_unsaved = False
+        self._rewind_to: int | None = None
+        self._batches = Batches(tracker, self.calls, self.progress.left_out)
+        self._parameters_are_due = False
+        self._failures = 0  # in a row, to log the parameters
+        self._warned_of_progress = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended and the tracker has everything."""
+        return self._state is RunState.DONE
+
+    @property
+    def delivered(self) -> int:
+        """How many points this consumer delivered."""
+        return self._batches.delivered
+
+    @property
+    def run_id(self) -> str | None:
+        """The tracker's run, whichever process opened it."""
+        return self.progress.run_id or self.folder.read_progress(self.name).get("run_id")
 
     def deliver(self) -> None:
-        """Deliver what is in the journal now.
+        """Deliver what the journal holds now.
 
         Raises:
-            Abandoned: It has been given up.
+            Abandoned: Nobody waits for the tracker any longer.
             Held: Somebody else delivers this run to this tracker.
-            Exception: Whatever the tracker raised. The next call goes on from there.
+            Exception: What the tracker raised. The next call continues from there.
         """
-        if self._abandoned:
-            raise Abandoned
-        ended_as = self._ended_as  # before the journal is read, which then is whole
-        past = self._past or self._start()
+        self.calls.check()
+        ended_as = self._ended_as  # read first: the journal is complete by then
+        history = self._history_under_lock()
         if not self._begin:
             return
         for record in read(self.folder.journal, self._read_to):
-            if record.start >= past.size and record.kind == "begin" and record.content["resumed"]:
-                self._restart()  # what has been delivered since may be superseded
+            is_new = record.start >= history.size
+            if is_new and record.kind == "begin" and record.content["resumed"]:
+                self._start_over()  # this record may supersede what was delivered
                 return self.deliver()
-            if past.counts(record):
-                self._take(record, past)
+            if history.counts(record):
+                self._take(record, history)
             else:
                 self._pass_over(record)
             self._read_to = record.end
             if record.kind != "logs":
                 self._flush()
         self._flush()
-        if ended_as is not None and not self._ended:
-            self._open(past)
+        if ended_as is not None and self._state is not RunState.CLOSED:
+            self._open()
             self._close(ended_as)
-            self._ended = True
-        if self._ended:
-            self.done = True
+        if self._state is RunState.CLOSED:
+            self._state = RunState.DONE
             self.release()
 
-    @property
-    def delivered(self) -> int:
-        """How many points it has delivered."""
-        return self._batches.delivered
-
     def training_ended(self, status: Status = "failed") -> None:
-        """Be told that nothing will be added to the journal, even if it does not say so."""
+        """Close the run behind the last record, even if no record says that the training ended."""
         self._ended_as = status
 
+    def continue_after_end(self) -> None:
+        """Deliver what was logged after the run was closed. That opens and closes it again."""
+        self._state = RunState.CLOSED
+
+    def delivered_elsewhere(self) -> None:
+        """Note that another process delivered everything and closed the run."""
+        self._state = RunState.DONE
+
     def pending(self) -> int:
-        """Return how many points of the journal are not delivered."""
-        past = Past(self.folder.journal, self.progress.offset, rewinds=False, opened=False)
+        """Return how many points of the journal the tracker has not got."""
+        history = self._history
+        if history is None:
+            history = History(self.folder.journal, self.progress, rewinds=False)
         records = read(self.folder.journal, self.progress.offset)
-        return sum(len(r.content["logs"]) for r in records if r.kind == "logs" and past.counts(r))
+        return sum(
+            len(r.content["logs"]) for r in records if r.kind == "logs" and history.counts(r)
+        )
 
-    @property
-    def run_id(self) -> str | None:
-        """The tracker's run, whichever process has opened it."""
-        return self.progress.run_id or self.folder.read_progress(self.name).get("run_id")
-
-    def introduce(self) -> None:
-        """Write who the tracker is and which run it opens, for whoever delivers to it elsewhere."""
-        kind = type(self.tracker)
-        known = {
-            "made_by": f"{kind.__module__}:{kind.__qualname__}",
-            "settings": self.tracker.settings(),
-            "run_id": self.progress.run_id,
-            "adopted": self.progress.adopted,
-        }
-        self.folder.write_tracker(self.name, known)
+    def write_identity(self) -> None:
+        """Write how to make the tracker and which run it opens, for a delivery elsewhere."""
+        run = {"run_id": self.progress.run_id, "adopted": self.progress.adopted}
+        self.folder.write_tracker(self.name, {**identity_of(self.tracker), **run})
 
     def reload(self) -> None:
-        """Take over how far somebody else has come."""
-        known = {entry.name for entry in fields(Progress)} - {"left_out"}
+        """Read the progress that somebody else may have made."""
+        known = {entry.name for entry in fields(DeliveryProgress)} - {"left_out"}
         kept = self.folder.read_progress(self.name)
         self.progress.left_out.update(kept.get("left_out", {}))
         self.progress = replace(self.progress, **{k: v for k, v in kept.items() if k in known})
 
     def abandon(self) -> None:
-        """Wait for the tracker no longer: whenever it comes back, nothing more is delivered."""
-        self._abandoned = True
+        """Stop waiting for the tracker: when its call returns, nothing more is delivered."""
+        self.calls.abandon()
         self.release()
 
     def release(self) -> None:
@@ -150,42 +171,39 @@ class Consumer:
             self._lock.release()
             self._lock = None
 
-    def _start(self) -> Past:
-        """Find out where to go on, alone."""
+    def _history_under_lock(self) -> History:
+        """Return the history of the journal, once nobody else delivers to this tracker."""
         if self._lock is None:
             self._lock = FileLock(self.folder.lock_of(self.name))
             run_id, adopted = self.progress.run_id, self.progress.adopted
-            self.reload()  # another may have gone on meanwhile
+            self.reload()  # another process may have delivered meanwhile
             if run_id is not None:
                 self.progress.run_id, self.progress.adopted = run_id, adopted
-        progress, self._rewound = self.progress, False
-        begin, last = last_records(self.folder.journal)
-        past = Past(
-            self.folder.journal,
-            progress.offset,
-            self.tracker.rewinds,
-            progress.run_id is not None,
-            progress.passed_over,
-            closed=progress.status is not None,
-        )
-        if begin is not None:
-            self._begin, self._past, self._read_to = begin.content, past, past.start
-        if last is not None and last.kind == "end" and last.end <= progress.offset:
-            self._ended = progress.status is not None  # another has delivered all, and closed it
-        return past
+            if self.progress.offset != self._read_to:
+                self._history = None
+        if self._history is None:
+            history = History(self.folder.journal, self.progress, self.tracker.rewinds)
+            if history.begin is not None:
+                self._history, self._begin = history, history.begin.content
+                self._read_to, self._rewind_to = history.start, history.rewind_to
+            if history.is_delivered:
+                self._state = RunState.CLOSED
+            return history
+        return self._history
 
-    def _restart(self) -> None:
-        """Begin anew where the training does, with what then still counts."""
+    def _start_over(self) -> None:
+        """Deliver from where the resumed training begins."""
         self._batches.clear()
-        if self.opened:
+        if self._state is RunState.OPEN:
             self._close("failed")
-        self.progress.status = None  # it goes on, and may have been sent more than is noted
-        self._past = None
+        self._state = RunState.UNOPENED
+        self.progress.status = None  # the tracker may have more than the progress says
+        self._history = None
 
-    def _take(self, record: Record, past: Past) -> None:
+    def _take(self, record: Record, history: History) -> None:
         """Deliver `record`, or keep it for a batch."""
         if record.kind == "logs":
-            self._batches.add(record, past)
+            self._batches.add(record, history)
             if self._batches.full:
                 self._read_to = record.end
                 self._flush()
@@ -195,27 +213,26 @@ class Consumer:
             self.progress.left_out[f"byte {record.start} of the journal"] = "a damaged line"
         elif record.kind == "begin":
             self._begin = record.content
-            self._open(past)
+            self._open()
             self._log_parameters()
         elif record.kind == "upload" and record.content["for"] == self.name:
-            self._open(past)
+            self._open()
             self._upload(record)
         elif record.kind == "end":
-            self._open(past)
+            self._open()
             self._close(record.content["status"])
-            self._ended = True
 
     def _flush(self) -> None:
-        """Deliver the batches, and note how far that is."""
+        """Deliver the batches, and save the progress."""
         if self._batches:
-            self._open(self._past)
+            self._open()
             self._batches.deliver()
         if self._read_to > self.progress.offset:
             self.progress.offset = self._read_to
-            self._save()
+            self._save_progress()
 
-    def _open(self, past: Past | None) -> None:
-        if self.opened:
+    def _open(self) -> None:
+        if self._state is RunState.OPEN:
             return
         progress, begin = self.progress, self._begin
         opening = Opening(
@@ -226,17 +243,17 @@ class Consumer:
             adopted=progress.adopted,
             step=begin["step"],
             time=begin["time"],
-            rewind_to=None if past is None or self._rewound else past.rewind_to,
+            rewind_to=self._rewind_to,
             trial_name=begin.get("trial_name"),
             trial_parameters=begin.get("trial_parameters"),
         )
-        progress.run_id = self._call(self.tracker.open, opening)
-        self.opened, self._ended, progress.status = True, False, None
-        self._rewound = True
+        progress.run_id = self.calls(self.tracker.open, opening)
+        self._state, progress.status = RunState.OPEN, None
+        self._rewind_to = None
         if opening.rewind_to is not None and opening.rewind_to <= 0:
-            progress.parameters = None  # which are forgotten with all else
+            progress.parameters = None  # the tracker forgot them too
             self._log_parameters()
-        self._save()
+        self._save_progress()
 
     def _log_parameters(self) -> None:
         arguments, model_config = self._begin["arguments"], self._begin["model_config"]
@@ -246,9 +263,9 @@ class Consumer:
         self.progress.left_out.update(cut)
         if parameters == self.progress.parameters:
             return
-        self._owes_parameters = True
+        self._parameters_are_due = True
         try:
-            self._call(self.tracker.log_parameters, parameters)
+            self.calls(self.tracker.log_parameters, parameters)
             self.progress.left_out.pop("parameters", None)
         except Rejected as error:
             self.progress.left_out["parameters"] = f"rejected: {error}"
@@ -259,18 +276,18 @@ class Consumer:
             if self._failures < MOST_TRIES:
                 raise
             self.progress.left_out["parameters"] = f"failed: {type(error).__name__}: {error}"
-            return  # the points go first; these are tried again before the run is closed
-        self._owes_parameters, self.progress.parameters = False, parameters
+            return  # deliver the points first; try these again before the run is closed
+        self._parameters_are_due, self.progress.parameters = False, parameters
 
     def _pass_over(self, record: Record) -> None:
-        """Leave out what a resumed training has replaced."""
+        """Leave out a record that a resumed training replaced."""
         passed_over = self.progress.passed_over
         if passed_over and passed_over[-1][1] == record.start:
             passed_over[-1][1] = record.end
-        elif not self.tracker.rewinds:  # which forgets what was replaced, sent or not
+        elif not self.tracker.rewinds:  # one that rewinds forgets them, sent or not
             passed_over.append([record.start, record.end])
         if record.kind == "upload" and record.content["for"] == self.name:
-            self._remove(record)
+            self._remove_kept_copy(record)
 
     def _upload(self, record: Record) -> None:
         name, path = record.content["name"], self.folder.path / record.content["path"]
@@ -278,43 +295,31 @@ class Consumer:
             self.progress.left_out[name] = "its files are gone"
             return
         try:
-            self._call(self.tracker.log_files, Upload(path, name, record.step))
+            self.calls(self.tracker.log_files, Upload(path, name, record.step))
         except Rejected as error:
             self.progress.left_out[name] = f"rejected: {error}"
-        self._remove(record)
+        self._remove_kept_copy(record)
 
-    def _remove(self, record: Record) -> None:
-        """Delete the copy of what was to be uploaded."""
+    def _remove_kept_copy(self, record: Record) -> None:
         shutil.rmtree(self.folder.path / record.content["path"], ignore_errors=True)
 
     def _close(self, status: Status) -> None:
-        if self.opened:
-            if self._owes_parameters:
+        """Close the run. Where it is not open, the tracker has its end already."""
+        if self._state is RunState.OPEN:
+            if self._parameters_are_due:
                 self._log_parameters()
-            self._call(self.tracker.close, None if self.progress.adopted else status)
-        self.opened, self.progress.status = False, status
-        self._save()
+            self.calls(self.tracker.close, None if self.progress.adopted else status)
+        self._state, self.progress.status = RunState.CLOSED, status
+        self._save_progress()
 
-    def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        """Call the tracker, and let it be seen from outside that it is being called."""
-        if self._abandoned:
-            raise Abandoned
-        self.doing = (method.__name__, monotonic())
-        try:
-            return method(*arguments)
-        finally:
-            self.doing = None
-            if self._abandoned:
-                raise Abandoned
-
-    def _save(self) -> None:
+    def _save_progress(self) -> None:
         try:
             self.folder.write_progress(self.name, asdict(self.progress))
-        except OSError as error:  # it goes on from memory; another process would from the last
-            if not self._said_unsaved:
-                self._said_unsaved = True
+        except OSError as error:  # delivery continues from memory
+            if not self._warned_of_progress:
+                self._warned_of_progress = True
                 logger.warning(
-                    "How far %s has come cannot be written: %s. It is delivered to nevertheless.",
+                    "Could not save the delivery progress of %s: %s. Delivery continues.",
                     self.name,
                     error,
                 )

@@ -1,14 +1,14 @@
-"""The journal of a run: an append-only file from which all trackers are served.
+"""`Journal`: the append-only file of a run, from which all of its trackers are served.
 
 A record is a line of JSON with its `kind`, the update `step` and the `time` in seconds since 1970:
 
-- `begin`: a training begins, or goes on at `step`; with its arguments. `resumed` where it goes on.
+- `begin`: a training begins at `step`, with its arguments; `resumed` from a checkpoint or not.
 - `logs`: values that were logged.
 - `saved`: a checkpoint was written.
-- `upload`: a directory to keep, `for` one tracker.
+- `upload`: a directory to upload, `for` one tracker.
 - `end`: the training ended, with a `status`.
 
-A last line without a line break was not written to its end, and does not count.
+A last line without a line break is incomplete and does not count.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ from callback_core.tracking.lock import FileLock
 logger = logging.getLogger(__name__)
 
 MOST_WAITING: Final = 100_000
-"""Records that are kept in memory while the disk takes none."""
+"""Records that wait in memory while the disk takes none, at most."""
 
 DAMAGED: Final = "damaged"
-"""The kind of a line that is no record."""
+"""The kind of a line that is not a record."""
+
+_LAST_BLOCK: Final = 65536
+"""Bytes that are read at a time from the end of a journal."""
 
 _KEYS: Final = {
     "begin": ("resumed", "arguments", "model_config"),
@@ -39,22 +42,24 @@ _KEYS: Final = {
     "upload": ("for", "path", "name"),
     "end": ("status",),
 }
-"""What a record of a kind has at least, beside its step."""
+"""The keys that a record of each kind must have, beside its step."""
 
-
-# Made once, and without looking for circles, which the records have none of: half of the time.
+# Made once, and without a check for circles, which takes half of the time.
 _line: Final = json.JSONEncoder(separators=(",", ":"), default=str, check_circular=False).encode
 
 
 class Journal:
-    """Appends records to a journal. A record that is cut off at the file's end is taken away.
+    """Appends records to a journal, after it removed an incomplete last record.
 
     Args:
-        path: The file. It is made where it is not there.
+        path: The file. It is created if it does not exist.
+
+    Attributes:
+        lost: How many records the disk did not take.
 
     Raises:
-        Held: Another process appends to it.
-        OSError: It cannot be written.
+        Held: Somebody else appends to the file.
+        OSError: The file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,10 +76,7 @@ class Journal:
             raise
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add `record`.
-
-        Where the disk does not take it, it waits in memory for the next one, and this is said once.
-        """
+        """Add `record`. If the disk does not take it, it waits in memory, and a warning says so."""
         line = _line(record).encode() + b"\n"
         if not self._waiting and self._write(line):
             return
@@ -86,12 +88,12 @@ class Journal:
             self._waiting.popleft()
 
     def sync(self) -> None:
-        """Have the disk keep what is written, also through a loss of power; do not wait for it."""
+        """Flush the file to the disk, against a loss of power, without waiting for that."""
         file = os.dup(self._file)
         Thread(target=_synced, args=(file,), name="sync the journal", daemon=True).start()
 
     def close(self) -> None:
-        """Close the file; records that the disk did not take are lost, which is said."""
+        """Close the file, and warn of the records that the disk did not take."""
         self.lost += len(self._waiting)
         if self.lost:
             logger.warning(
@@ -104,19 +106,19 @@ class Journal:
         self._lock.release()
 
     def _write(self, line: bytes) -> bool:
-        """Write `line` as a whole or not at all, and return whether it is there."""
+        """Write `line` as a whole or not at all, and return whether it is written."""
         try:
             os.lseek(self._file, self._size, os.SEEK_SET)
             written = os.write(self._file, line)
-            while written < len(line):  # what the disk still took: the next call says why
+            while written < len(line):  # the disk took a part: the next call says why
                 written += os.write(self._file, line[written:])
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._file, self._size)
             if not self._waiting:
                 logger.warning(
-                    "The journal %s cannot be written: %s. Training goes on. All before this is "
-                    "there; what follows waits in memory.",
+                    "The journal %s cannot be written: %s. Training continues. The earlier records "
+                    "are safe; the next ones wait in memory.",
                     self.path,
                     error,
                 )
@@ -126,7 +128,7 @@ class Journal:
 
 
 class Record(NamedTuple):
-    """A record of a journal, and the bytes of the file that it takes, from `start` to `end`."""
+    """A record of a journal, which takes the bytes from `start` to `end` of the file."""
 
     start: int
     end: int
@@ -134,19 +136,19 @@ class Record(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What it is."""
+        """The kind: `begin`, `logs`, `saved`, `upload`, `end` or `DAMAGED`."""
         return str(self.content.get("kind"))
 
     @property
     def step(self) -> int:
-        """The update step that it belongs to."""
+        """The update step."""
         return int(self.content.get("step", 0))
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Record]:
-    """Return the whole records of the journal at `path` from `offset` on, as far as it goes now.
+    """Yield the complete records of the journal at `path` from `offset` on.
 
-    A line that is no record is one of the kind `DAMAGED`.
+    A line that is not a record becomes one of the kind `DAMAGED`.
     """
     try:
         file = path.open("rb")
@@ -172,18 +174,18 @@ def _content(line: bytes) -> dict[str, Any]:
 
 
 def _synced(file: int) -> None:
-    """Have the disk keep what was written to `file`, and close it."""
-    with suppress(OSError):  # a file system that cannot
+    """Flush `file` to the disk, and close it."""
+    with suppress(OSError):  # some file systems cannot
         os.fsync(file)
     os.close(file)
 
 
 def whole_size(path: Path) -> int:
-    """Return the size of the journal at `path` without a last record that is cut off."""
+    """Return the size of the journal at `path` without an incomplete last record."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end:
-            begin = max(0, end - 65536)
+            begin = max(0, end - _LAST_BLOCK)
             file.seek(begin)
             found = file.read(end - begin).rfind(b"\n")
             if found >= 0:
@@ -192,29 +194,11 @@ def whole_size(path: Path) -> int:
     return 0
 
 
-def superseded(path: Path) -> list[tuple[int, int]]:
-    """Return the stretches of the journal at `path` that a resumed training has replaced.
-
-    A training that goes on from the checkpoint of a step repeats all that followed it. That is what
-    comes after the last `saved` record of the step and the uploads of what was saved, or else after
-    the last record up to that step.
-    """
-    stretches: list[tuple[int, int]] = []
-    ends: list[tuple[int, int, bool]] = []  # of the records that count: end, step, if saved there
-    for record in read(path):
-        if record.kind == DAMAGED:
-            continue
-        if record.kind == "begin" and record.content["resumed"]:
-            saves = [end for end, step, saved in ends if saved and step == record.step]
-            cut = (
-                saves[-1] if saves else max((e for e, s, _ in ends if s <= record.step), default=0)
-            )
-            if cut < record.start:
-                stretches.append((cut, record.start))
-            ends = [entry for entry in ends if entry[0] <= cut]
-        # Where it was resumed before, there is a checkpoint, even if its `saved` was cut off.
-        known = record.kind == "saved" or (record.kind == "begin" and record.content["resumed"])
-        if record.kind == "upload" and ends:  # of a checkpoint, if it is right behind its `saved`
-            known = ends[-1][2] and ends[-1][1] == record.step
-        ends.append((record.end, record.step, known))
-    return stretches
+def has_ended(path: Path) -> bool:
+    """Return whether the last record of the journal at `path` says that the training ended."""
+    size = whole_size(path)
+    with path.open("rb") as file:
+        begin = max(0, size - _LAST_BLOCK)  # the record of an end is short
+        file.seek(begin)
+        last = file.read(size - begin).rstrip(b"\n").rpartition(b"\n")[2]
+    return _content(last).get("kind") == "end"

@@ -1,4 +1,4 @@
-"""Delivers what a tracker has not got of a run, or all of it to another tracker.
+"""Delivers the rest of a run to a tracker, or all of it to another tracker.
 
 python -m callback_core.tracking.replay OUTPUT_DIR [--to TRACKER] [--run RUN]
 """
@@ -15,20 +15,21 @@ from typing import Any, Final
 
 from callback_core.integrations import NotConfigured, get_reporting_integration_callbacks
 from callback_core.tracking.consumer import Consumer
-from callback_core.tracking.delivery import ThreadDelivery
-from callback_core.tracking.folder import RunFolder
+from callback_core.tracking.delivery.process import follow
+from callback_core.tracking.delivery.thread import ThreadDelivery
+from callback_core.tracking.identity import make_tracker
 from callback_core.tracking.lock import FileLock, Held
-from callback_core.tracking.sidecar import follow, made_elsewhere
+from callback_core.tracking.run_folder import RunFolder
 from callback_core.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 POLL: Final = 0.02
-"""Seconds between two looks at how far a delivery has come."""
+"""Seconds between two looks at the progress of a delivery."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line asks, and return the exit code: 0 if everything is delivered."""
+    """Run the command line, and return the exit code: 0 if everything is delivered."""
     options = _parser().parse_args(arguments)
     folders = [
         folder for folder in RunFolder.all(options.output_dir) if options.run in (None, folder.run)
@@ -47,17 +48,17 @@ def main(arguments: list[str] | None = None) -> int:
         names = [options.to] if options.to else folder.trackers()
         codes += [replay(folder, name, options.patience) for name in names]
         if not names:
-            print(f"{folder.run} knows no tracker: say with --to which it is for.")
+            print(f"{folder.run} names no tracker: name one with --to.")
     return max(codes, default=1)
 
 
 def replay(folder: RunFolder, name: str, patience: float) -> int:
-    """Deliver what is left of a run to a tracker, show how far it is, and print what came of it.
+    """Deliver the rest of a run to a tracker, show the progress, and print the result.
 
     Args:
         folder: The folder of the run.
         name: The tracker.
-        patience: Seconds without any progress after which it is given up.
+        patience: Seconds without any progress after which this gives up.
 
     Returns:
         0 where everything is delivered, else 1.
@@ -78,7 +79,7 @@ def replay(folder: RunFolder, name: str, patience: float) -> int:
         if not pending and consumer.progress.status is not None:
             print(f"{title}: has everything already.")
             return 0
-        consumer.training_ended()  # if it has not said how it ended, it never will
+        consumer.training_ended()  # its process is gone, so no end will be written
         failure = _deliver(consumer, title, pending, patience)
     finally:
         training.release()
@@ -95,7 +96,7 @@ def replay(folder: RunFolder, name: str, patience: float) -> int:
 
 
 def _deliver(consumer: Consumer, title: str, pending: int, patience: float) -> str | None:
-    """Deliver, and return why it was given up, if it was."""
+    """Deliver, and return why the rest is missing, if it is."""
     from tqdm import tqdm
 
     delivery = ThreadDelivery(consumer, patience)
@@ -106,7 +107,7 @@ def _deliver(consumer: Consumer, title: str, pending: int, patience: float) -> s
         while not over:
             sleep(POLL)
             in_vain = delivery.hopeless or monotonic() - changed >= patience
-            over = consumer.done or in_vain  # before the bar is moved, which then is at its end
+            over = consumer.done or in_vain  # read before the bar moves for the last time
             now = (consumer.delivered, consumer.progress.offset)
             if now != seen:
                 changed, seen = monotonic(), now
@@ -117,20 +118,20 @@ def _deliver(consumer: Consumer, title: str, pending: int, patience: float) -> s
 
 def _tracker(folder: RunFolder, name: str) -> Tracker:
     """Return the tracker of that name: as the run had it, or as its package makes it."""
-    kept = folder.read_tracker(name)
-    if kept.get("settings") is not None:
-        return made_elsewhere(kept["made_by"], kept["settings"])
+    identity = folder.read_tracker(name)
+    if identity.get("settings") is not None:
+        return make_tracker(identity)
     callback: Any = get_reporting_integration_callbacks(name)[0]()
     tracker = getattr(callback, "tracker", None)
     if not isinstance(tracker, Tracker):
-        raise ValueError(f"{name} takes no replay: it is no TrackerCallback")
+        raise ValueError(f"{name} cannot be replayed to: it is not a TrackerCallback")
     return tracker
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m callback_core.tracking.replay",
-        description="Deliver what trackers have not got of the runs in an output directory.",
+        description="Deliver what trackers have not got from the runs in an output directory.",
     )
     parser.add_argument("output_dir", type=Path, help="the output_dir of the training")
     parser.add_argument("--to", metavar="TRACKER", help="deliver all of it to this tracker")

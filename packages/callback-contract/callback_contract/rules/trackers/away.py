@@ -189,7 +189,7 @@ def _train_with_a_failing_call(
     callback = part.make_tracker()
     make_faulty(callback, {method: [number]}, after=after)
     closed_already = after and method == "close"  # and may refuse to be closed once more
-    callback.flush_limit = 1.0 if closed_already else 30.0
+    callback.options.flush_limit = 1.0 if closed_already else 30.0
     training = part.training(callback)
     case.trainings.append(training)
     with warned():

@@ -64,7 +64,7 @@ def another_process_delivers_to_the_same_store(case: Case) -> None:
     if module == "__main__" or "<" in name:
         raise DoesNotApply(f"{name} of {module} cannot be imported by another process")
     make_faulty(callback, {"open": EACH})
-    callback.flush_limit = 0.05
+    callback.options.flush_limit = 0.05
     with warned():
         trained(case, *losses(*LOSSES[:3]), callback=callback)
     patience = str(case.subject.stored_within)

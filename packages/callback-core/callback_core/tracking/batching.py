@@ -1,41 +1,37 @@
-"""`Batches`: the points that are read from a journal and not delivered yet."""
+"""`Batches`: delivers points in batches, and finds those that a tracker does not take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from callback_core.tracking.calls import Abandoned, TrackerCalls
+from callback_core.tracking.history import History
 from callback_core.tracking.journal import Record
+from callback_core.tracking.limits import fitting_name
 from callback_core.tracking.naming import SINGLE_VALUES, tracked_name
-from callback_core.tracking.past import Past
 from callback_core.tracking.tracker import Point, Rejected, Tracker
-from callback_core.tracking.values import fitting_name, restored
+from callback_core.tracking.values import restored
 
 MOST_TRIES: Final = 5
-"""After so many failures in a row it is found out whether the tracker takes what comes behind."""
-
-
-class Abandoned(Exception):
-    """The consumer was given up while its tracker did not come back."""
+"""After this many failures in a row, the points behind are tried, to find the one at fault."""
 
 
 class Batches:
-    """Gathers points, and delivers them in batches as large as the tracker takes them.
+    """Gathers points, and delivers them in batches of the size that the tracker takes.
 
     Args:
         tracker: The tracker.
-        call: Calls a method of it.
-        left_out: Takes what is cut or left out, and why.
+        calls: Calls its methods.
+        left_out: Receives the names of what is cut or left out, each with the reason.
 
     Attributes:
         delivered: How many points the tracker has taken.
     """
 
-    def __init__(
-        self, tracker: Tracker, call: Callable[..., Any], left_out: dict[str, str]
-    ) -> None:
+    def __init__(self, tracker: Tracker, calls: TrackerCalls, left_out: dict[str, str]) -> None:
         self.delivered = 0
-        self._call, self._limits, self._left_out = call, tracker.limits, left_out
+        self._calls, self._limits, self._left_out = calls, tracker.limits, left_out
         self._text: list[Point] = []
         self._metrics: list[Point] = []
         self._summary: list[Point] = []
@@ -44,8 +40,8 @@ class Batches:
             (self._text, tracker.log_text),
             (self._summary, tracker.log_summary),
         )
-        self._names: dict[str, str] = {}  # as they are logged, and as they are sent
-        self._singly = 0  # so many of the points to come are delivered one by one
+        self._names: dict[str, str] = {}  # as logged -> as sent
+        self._singly = 0  # how many of the next points are delivered one by one
         self._failures = 0  # in a row
         self._refused: set[str] = set()
 
@@ -64,16 +60,16 @@ class Batches:
         for points, _ in self._waiting:
             points.clear()
 
-    def add(self, record: Record, past: Past) -> None:
-        """Add the points of `record` that the tracker can take and has not got yet."""
+    def add(self, record: Record, history: History) -> None:
+        """Add the points of `record` that the tracker can take and does not have."""
         content, step = record.content, record.step
         for name, what in content.get("left_out", {}).items():
             self._left_out[name] = f"it is {what}"
         for name, plain in content["logs"].items():
-            news = past.news(name, restored(plain), step, content["time"])
-            if news is None:
+            unsent = history.value_to_send(name, restored(plain), step, content["time"])
+            if unsent is None:
                 continue
-            value, time = news
+            value, time = unsent
             sent_as = self._names.get(name) or self._name_of(name)
             point = Point(sent_as, value, step, time, content.get("epoch"))
             if isinstance(value, str):
@@ -87,19 +83,19 @@ class Batches:
                 (self._summary if name in SINGLE_VALUES else self._metrics).append(point)
 
     def deliver(self) -> None:
-        """Deliver all points. What an error of the tracker leaves is there for the next time."""
+        """Deliver all points. After an error of the tracker, the next call continues from there."""
         for points, method in self._waiting:
             while points:
                 self._deliver_some(method, points)
 
     def _deliver_some(self, method: Callable[..., Any], points: list[Point]) -> None:
-        """Deliver a batch from the front of `points`, and take out what need not come again."""
+        """Deliver a batch from the front of `points`, and remove what need not be sent again."""
         batch = points[: 1 if self._singly else self._limits.batch_size]
         try:
-            self._call(method, batch)
+            self._calls(method, batch)
             self.delivered += len(batch)
         except Rejected as error:
-            if len(batch) > 1:  # find out which
+            if len(batch) > 1:  # find the one at fault
                 self._singly = len(batch)
                 return
             self._left_out[batch[0].name] = f"rejected: {error}"
@@ -116,7 +112,7 @@ class Batches:
             if not self._takes(method, points[1:2]):
                 raise
             del points[1]
-            if not self._takes(method, batch):  # not even now that it takes others
+            if not self._takes(method, batch):  # others go through, this one does not
                 self._refused.add(batch[0].name)
                 self._left_out[batch[0].name] = f"failed: {type(error).__name__}: {error}"
         del points[: len(batch)]
@@ -125,11 +121,11 @@ class Batches:
             self._failures = 0
 
     def _takes(self, method: Callable[..., Any], points: Sequence[Point]) -> bool:
-        """Return whether the tracker takes `points`, so that it is not all that fails."""
+        """Return whether the tracker takes `points`: then not everything fails."""
         if not points:
             return False
         try:
-            self._call(method, points)
+            self._calls(method, points)
         except Abandoned:
             raise
         except Exception:
@@ -138,7 +134,7 @@ class Batches:
         return True
 
     def _name_of(self, name: str) -> str:
-        """Return what the points that are logged under `name` are sent as."""
+        """Return the name under which points logged as `name` are sent."""
         tracked = tracked_name(name)
         fitting = fitting_name(tracked, self._limits)
         if fitting in self._names.values():

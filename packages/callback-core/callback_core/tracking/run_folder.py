@@ -1,17 +1,21 @@
-"""Where a run keeps its journal, and what its trackers remember of it."""
+"""`RunFolder`: the folder of one run, with its journal and a few files for each tracker."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import secrets
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from callback_core.tracking.journal import whole_size
-from callback_core.tracking.lock import FileLock
+from callback_core.tracking.journal import Journal, whole_size
+from callback_core.tracking.lock import FileLock, Held
+
+logger = logging.getLogger(__name__)
 
 JOURNAL: Final = "journal.jsonl"
 _TRACKER: Final = ".tracker.json"
@@ -30,7 +34,7 @@ class RunFolder:
 
     @classmethod
     def new(cls, output_dir: Path) -> RunFolder:
-        """Return the folder of a run that begins now. It is not made yet."""
+        """Return the folder of a run that begins now, without making it."""
         name = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
         return cls.of(output_dir, name)
 
@@ -38,6 +42,23 @@ class RunFolder:
     def of(cls, output_dir: Path, run: str) -> RunFolder:
         """Return the folder of the run with that id."""
         return cls(output_dir / "tracking" / run)
+
+    @classmethod
+    def of_training(cls, output_dir: Path, run: str | None, resumed: bool) -> RunFolder:
+        """Return the folder of a training that begins or resumes, without making it.
+
+        Args:
+            output_dir: The directory that the training writes to.
+            run: The run that a checkpoint names. Without one, a resumed training takes the newest.
+            resumed: Whether the training resumes.
+        """
+        output_dir = output_dir.absolute()  # the training may change its working directory
+        if not resumed:
+            return cls.new(output_dir)
+        if run is not None:
+            return cls.of(output_dir, run)
+        known = cls.all(output_dir)
+        return known[-1] if known else cls.new(output_dir)
 
     @classmethod
     def all(cls, output_dir: Path) -> list[RunFolder]:
@@ -61,11 +82,11 @@ class RunFolder:
         return self.path / JOURNAL
 
     def trackers(self) -> list[str]:
-        """Return the names of the trackers that this run is, or was to be, delivered to."""
+        """Return the names of the trackers that get this run."""
         return sorted(path.name[: -len(_TRACKER)] for path in self.path.glob(f"*{_TRACKER}"))
 
     def is_pending(self) -> bool:
-        """Return whether a tracker has not got all of it, or its run is not closed there."""
+        """Return whether a tracker lacks a part of the run, or has not closed it."""
         size = whole_size(self.journal)
         progress = [self.read_progress(name) for name in self.trackers()]
         return any(p.get("status") is None or p.get("offset", 0) < size for p in progress)
@@ -84,7 +105,7 @@ class RunFolder:
         return self.journal.with_suffix(".lock")
 
     def of_tracker(self, name: str) -> Path:
-        """Return a folder of the tracker's own. It is not made."""
+        """Return the tracker's own folder, without making it."""
         return self.path / _file_name(name)
 
     def lock_of(self, name: str) -> Path:
@@ -92,11 +113,11 @@ class RunFolder:
         return self.path / f"{_file_name(name)}.lock"
 
     def log_of(self, name: str) -> Path:
-        """Return where a process that delivers to that tracker writes what it has to say."""
+        """Return the log file of a process that delivers to that tracker."""
         return self.path / f"{_file_name(name)}.log"
 
     def read_tracker(self, name: str) -> dict[str, Any]:
-        """Return what `write_tracker` has written; nothing if there is nothing whole."""
+        """Return what `write_tracker` wrote; an empty dict where no whole file is there."""
         return _read(self.path / (_file_name(name) + _TRACKER))
 
     def write_tracker(self, name: str, known: dict[str, Any]) -> None:
@@ -104,18 +125,58 @@ class RunFolder:
 
         Args:
             name: The tracker.
-            known: `made_by` and `settings`, by which it can be made; `run_id` and `adopted`, the
-                run to open, if that is known.
+            known: Its identity, and `run_id` and `adopted` of the run to open where it is known.
         """
         _write(self.path / (_file_name(name) + _TRACKER), known)
 
     def read_progress(self, name: str) -> dict[str, Any]:
-        """Return how far that tracker has come, as it was written last."""
+        """Return the progress of that tracker as it was written last."""
         return _read(self.path / (_file_name(name) + _PROGRESS))
 
     def write_progress(self, name: str, progress: dict[str, Any]) -> None:
-        """Write how far that tracker has come."""
+        """Write the progress of that tracker."""
         _write(self.path / (_file_name(name) + _PROGRESS), progress)
+
+
+def open_journal(folder: RunFolder) -> tuple[Journal, RunFolder]:
+    """Return the journal in `folder` and `folder`, or those of another place that can be written.
+
+    Raises:
+        OSError: No place can be written.
+    """
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        return Journal(folder.journal), folder
+    except Held:
+        other = RunFolder.new(folder.output_dir)
+        logger.warning(
+            "Another training writes to %s. This one is recorded in %s.", folder.path, other.path
+        )
+    except OSError as error:
+        other = RunFolder.of(Path(tempfile.mkdtemp(prefix="tracking-")), folder.run)
+        logger.warning(
+            "%s cannot be written: %s. The run is recorded in %s.", folder.path, error, other.path
+        )
+    other.path.mkdir(parents=True)
+    return Journal(other.journal), other
+
+
+def warn_of_pending_runs(but: RunFolder) -> None:
+    """Warn once of the runs beside `but` that some tracker has not got in full."""
+    pending = [
+        folder.run
+        for folder in RunFolder.all(but.output_dir)
+        if folder.path != but.path and not folder.is_recorded() and folder.is_pending()
+    ]
+    if pending:
+        logger.warning(
+            "Trackers have not got all of %d earlier run%s: python -m "
+            "callback_core.tracking.replay '%s' delivers %s.",
+            len(pending),
+            "s" if len(pending) > 1 else f" ({pending[0]})",
+            but.output_dir,
+            "them" if len(pending) > 1 else "it",
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The ways in which a journal is delivered beside a training."""

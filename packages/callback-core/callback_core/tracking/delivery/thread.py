@@ -1,0 +1,86 @@
+"""`ThreadDelivery`: delivers in a thread beside the training."""
+
+from __future__ import annotations
+
+import logging
+from threading import Event, Thread
+from time import monotonic
+from typing import Final
+
+from callback_core.tracking.calls import Abandoned
+from callback_core.tracking.consumer import Consumer
+from callback_core.tracking.delivery.base import LONGEST_PAUSE, DeliveryState, LocalDelivery
+
+logger = logging.getLogger(__name__)
+
+_HANGS_AFTER: Final = 1.0
+"""Seconds. A call that takes longer is reported instead of the failure of the attempt before."""
+
+
+class ThreadDelivery(LocalDelivery):
+    """Runs a consumer in a thread, for which nobody waits beyond a deadline."""
+
+    def __init__(
+        self, consumer: Consumer, open_limit: float, longest_pause: float = LONGEST_PAUSE
+    ) -> None:
+        super().__init__(consumer, open_limit, longest_pause)
+        self._wake = Event()
+        self._thread = Thread(target=self._run, name=f"deliver to {consumer.name}", daemon=True)
+        self._hurries = self._has_warned_of_opening = False
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Warn once if the run does not open. The thread finds new records by itself."""
+        if not self._has_warned_of_opening and self._hangs_in_open():
+            self._has_warned_of_opening = True
+            logger.warning(
+                "%s has not opened its run in %g s. Training continues; its logs are kept.",
+                self.consumer.name,
+                self.open_limit,
+            )
+
+    def hurry(self) -> None:
+        """Wake the thread, and have it retry often."""
+        self._hurries = True
+        self._wake.set()
+
+    def wait(self, deadline: float) -> None:
+        """Wait for the thread. A call that does not return is abandoned."""
+        self.hurry()
+        while self._thread.is_alive() and monotonic() < deadline and not self._waits_in_vain():
+            self._thread.join(min(0.1, max(0.0, deadline - monotonic())))
+        if not self._thread.is_alive():
+            return
+        calls = self.consumer.calls
+        current, seconds = calls.current, calls.seconds()
+        if current is not None:
+            self.state = DeliveryState.GIVEN_UP
+            if self.failure is None or seconds >= _HANGS_AFTER:  # else it was just tried again
+                self.failure = f"{current[0]} has not returned for {seconds:.0f} s"
+        self.consumer.abandon()
+        self._wake.set()  # ends a thread that pauses
+
+    def _waits_in_vain(self) -> bool:
+        return self.hopeless or self._hangs_in_open()
+
+    def _hangs_in_open(self) -> bool:
+        current = self.consumer.calls.current
+        return (
+            current is not None
+            and current[0] == "open"
+            and monotonic() - current[1] > self.open_limit
+        )
+
+    def _run(self) -> None:
+        while not self.consumer.done:
+            try:
+                pause = self.attempt()
+            except Abandoned:
+                self.consumer.release()  # the lock, which it may have taken meanwhile
+                return
+            if not self.consumer.done:
+                self._wake.wait(min(pause, self.retry_after) if self._hurries else pause)
+                self._wake.clear()

@@ -1,0 +1,479 @@
+"""`Session`: records one training, and delivers the record to its trackers."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import sys
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from callback_core.arguments import CallbackArguments
+from callback_core.state import TrainerState
+from callback_core.tracking.consumer import Consumer
+from callback_core.tracking.delivery.base import (
+    DELIVERY_KINDS,
+    Delivery,
+    DeliveryKind,
+    DeliveryState,
+)
+from callback_core.tracking.delivery.inline import InlineDelivery
+from callback_core.tracking.delivery.process import ProcessDelivery
+from callback_core.tracking.delivery.thread import ThreadDelivery
+from callback_core.tracking.journal import Journal
+from callback_core.tracking.linked_copy import linked_copy
+from callback_core.tracking.redaction import Redaction, scrubbed
+from callback_core.tracking.run_folder import RunFolder, open_journal, warn_of_pending_runs
+from callback_core.tracking.tracker import Status, Tracker
+from callback_core.tracking.values import plain
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class DeliveryOptions:
+    """How a session delivers to one tracker.
+
+    Attributes:
+        delivery: `thread`, `process` or `inline`.
+        open_limit: Seconds after which nobody waits any longer for a run that does not open.
+        flush_limit: Seconds that the end of training waits for the tracker.
+        redact: Names of arguments and logs whose values are secrets, for all trackers of a session.
+
+    Raises:
+        ValueError: A limit is negative, `delivery` is none of the three, or `redact` is a string.
+    """
+
+    delivery: DeliveryKind = "thread"
+    open_limit: float = 60.0
+    flush_limit: float = 30.0
+    redact: Iterable[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.delivery not in DELIVERY_KINDS:
+            raise ValueError(
+                f"delivery is {self.delivery!r}, it must be one of: {', '.join(DELIVERY_KINDS)}."
+            )
+        for name in ("open_limit", "flush_limit"):
+            limit = getattr(self, name)
+            if not limit >= 0:
+                raise ValueError(f"{name} is {limit!r}, it must be seconds, 0 or more.")
+        if isinstance(self.redact, str):
+            raise ValueError(f"redact is {self.redact!r}, it must be a list of names.")
+        self.redact = tuple(self.redact)
+
+
+class Member:
+    """A tracker that takes part in a session.
+
+    Attributes:
+        name: Its name in the session: the tracker's, with a number where that is taken.
+        tracker: The tracker.
+        options: How the session delivers to it.
+        delivery: The delivery to it.
+    """
+
+    def __init__(
+        self, name: str, tracker: Tracker, options: DeliveryOptions, consumer: Consumer
+    ) -> None:
+        self.name, self.tracker, self.options = name, tracker, options
+        self.delivery = self._delivery_of(consumer)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run in the tracker; `None` as long as nobody opened it."""
+        return self.delivery.consumer.run_id
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the delivery has started, so that the run is open or about to be opened."""
+        return self.delivery.state is not DeliveryState.WAITING
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the session still delivers to the tracker."""
+        return not (self.delivery.has_ended or self.delivery.consumer.done)
+
+    def notify(self) -> None:
+        """Deliver the new records, and start to do so if necessary."""
+        if not self.has_started:
+            self.delivery.start()
+        self.delivery.notify()
+
+    def reopen(self) -> None:
+        """Prepare to deliver what was logged after the delivery ended."""
+        consumer = self.delivery.consumer
+        if consumer.done:
+            consumer.continue_after_end()
+        else:  # it was abandoned
+            self.tracker = self.usable_tracker()
+            consumer = Consumer(self.tracker, consumer.folder, consumer.name)
+        self.delivery = self._delivery_of(consumer)
+
+    def usable_tracker(self) -> Tracker:
+        """Return the tracker; a new one if a call of it never returned and it can be made again."""
+        settings = self.tracker.settings()
+        hangs = self.delivery.state is DeliveryState.GIVEN_UP
+        return type(self.tracker)(**settings) if hangs and settings is not None else self.tracker
+
+    def _delivery_of(self, consumer: Consumer) -> Delivery:
+        kind, open_limit = self.options.delivery, self.options.open_limit
+        if kind == "process" and not consumer.progress.adopted:
+            return ProcessDelivery(consumer, open_limit)
+        if kind == "inline":
+            return InlineDelivery(consumer, open_limit)
+        return ThreadDelivery(consumer, open_limit)
+
+
+class Session:
+    """Records one training, and what is logged after it, and delivers the record to its trackers.
+
+    The session owns the journal, the redaction and the deliveries. It ends once, whoever notices
+    the end first: the event, the next training in the same folder, or the interpreter's exit.
+    `docs/architecture.md` has the diagram of its states.
+
+    Args:
+        args: The arguments of the training.
+        state: The state of the training. Other callbacks find the session by it.
+        model: The model, whose configuration the trackers get.
+        run: The run to continue, where a checkpoint names it.
+        training: Whether a training runs. Otherwise a value was logged without one.
+        begins: Whether the training begins or resumes now. Otherwise it is under way already.
+
+    Attributes:
+        folder: The folder of the run.
+        members: The trackers that take part, by name.
+        status: How the training ended; `None` while it runs.
+
+    Raises:
+        OSError: No place can be written.
+    """
+
+    def __init__(
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        model: Any,
+        *,
+        run: str | None = None,
+        training: bool = True,
+        begins: bool = True,
+    ) -> None:
+        self.members: dict[str, Member] = {}
+        self.status: Status | None = None if training else "finished"
+        self._ended_at = time.monotonic()
+        self._process = os.getpid()
+        self._state = weakref.ref(state, _forget_finished_sessions)
+        self._begins = begins
+        self._error_before = last_error()
+        self._redaction = Redaction()
+        self._names: dict[Any, str] = {}  # of logs -> without what looks like a secret
+        self._counted_step = -1
+        self._events: Counter[tuple[str, str]] = Counter()  # at that step, by member and kind
+        self._before_end: list[Callable[[Status], None]] = []
+        resumed = training and begins and state.global_step > 0
+        folder = RunFolder.of_training(Path(args.output_dir or "."), run, resumed)
+        for other in [one for one in _SESSIONS if one._is_replaced_in(folder)]:
+            other.close()
+        self._journal: Journal | None
+        self._journal, self.folder = open_journal(folder)
+        self._begin = _begin_record(args, state, model) | {"resumed": resumed}
+        self._has_begun = False
+        self._epoch_step = state.global_step if resumed else None
+        _SESSIONS.append(self)
+        with suppress(OSError):
+            warn_of_pending_runs(self.folder)
+
+    @classmethod
+    def of(cls, state: TrainerState) -> Session | None:
+        """Return the session of the training with this state, if there is one."""
+        _forget_finished_sessions()
+        return next((one for one in reversed(_SESSIONS) if one.is_of(state)), None)
+
+    def is_of(self, state: TrainerState) -> bool:
+        """Return whether this records the training with this state."""
+        return self._state() is state and not self.is_inherited
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the session belongs to the process from which this one was forked."""
+        return self._process != os.getpid()
+
+    @property
+    def step(self) -> int:
+        """The update step of the training; the one where it began if its state is gone."""
+        state = self._state()
+        return int(self._begin["step"] if state is None else state.global_step)
+
+    @property
+    def run_ids(self) -> dict[str, str | None]:
+        """The run in each tracker, by the tracker's name; `None` where it is not open yet."""
+        return {name: member.run_id for name, member in self.members.items()}
+
+    def join(
+        self,
+        tracker: Tracker,
+        options: DeliveryOptions,
+        run_id: str | None = None,
+    ) -> Member:
+        """Let a tracker take part.
+
+        Args:
+            tracker: The tracker.
+            options: How to deliver to it.
+            run_id: The tracker's run, where a checkpoint knows it.
+        """
+        self._redaction.extend(options.redact)
+        name, number = tracker.name, 2
+        while name in self.members:
+            name, number = f"{tracker.name}-{number}", number + 1
+        adopted = None
+        try:
+            adopted = tracker.adopt()
+        except Exception as error:
+            logger.warning("%s opens a run of its own.", name, exc_info=error)
+        if adopted is not None and options.delivery == "process":
+            logger.warning(
+                "%s continues a run that this process opened, so a thread delivers to it and not a "
+                "process.",
+                name,
+            )
+        consumer = Consumer(tracker, self.folder, name, adopted or run_id, adopted is not None)
+        member = self.members[name] = Member(name, tracker, options, consumer)
+        return member
+
+    def begin(self) -> None:
+        """Write that the training begins, unless that is written."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._begin = self._redaction.of(self._begin)
+            self._write(self._begin)
+
+    def log(
+        self,
+        values: Mapping[str, Any],
+        step: int | None = None,
+        epoch: float | None = None,
+    ) -> None:
+        """Log values to all trackers. After the training, their runs are opened again for it.
+
+        Args:
+            values: Numbers, strings and single numbers of numpy or torch, by name.
+            step: The update step; the present one where it is not given.
+            epoch: The epochs that are done by then, where known.
+        """
+        self._write_logs(values, self.step if step is None else step, epoch)
+        for member in self.members.values():
+            self.deliver(member)
+
+    def record_logs(
+        self, member: Member, logs: Mapping[str, Any], step: int, epoch: float | None
+    ) -> None:
+        """Write what a log event told `member`, unless another member wrote it."""
+        if self._is_first_to_see(member, "logs", step):
+            self._write_logs(logs, step, epoch)
+
+    def record_save(self, member: Member, step: int) -> None:
+        """Write that a checkpoint was saved, unless another member wrote it."""
+        if self._is_first_to_see(member, "saved", step):
+            self._write({"kind": "saved", "step": step, "time": time.time()})
+            if self._journal is not None:
+                self._journal.sync()
+
+    def keep(self, member: Member, directory: Path, step: int, name: str | None = None) -> None:
+        """Keep a copy of `directory`, of hard links, and upload it to the member's tracker.
+
+        Args:
+            member: The member whose tracker gets it.
+            directory: The directory, which somebody else may delete at any time.
+            step: The update step at which it was written.
+            name: What the tracker calls it; the directory's name where it is not given.
+        """
+        name = name or directory.name
+        kept = Path("files") / member.name / name
+        number = 1
+        while (self.folder.path / kept).exists():  # saved before, and not delivered yet
+            number += 1
+            kept = kept.with_name(f"{name}.{number}")
+        linked_copy(directory, self.folder.path / kept)
+        self._write(
+            {"kind": "upload", "step": step, "time": time.time(), "for": member.name}
+            | {"path": str(kept), "name": name}
+        )
+
+    def before_end(self, call: Callable[[Status], None]) -> None:
+        """Call `call` once with the status, right before the end of the training is written."""
+        self._before_end.append(call)
+
+    def deliver(self, member: Member) -> None:
+        """Deliver what is new to a member. After the training, that opens its run again."""
+        if self.status is None:
+            member.notify()
+            return
+        self.end(self.status)  # of what was logged after the training
+        if member.has_started:
+            self.finish(member)
+            member.reopen()
+        member.notify()
+
+    def end(self, status: Status) -> None:
+        """Write that the training, or what was logged after it, ended, unless that is written."""
+        if self._journal is None:
+            return
+        for call in self._calls_before_end():
+            try:
+                call(status)
+            except Exception:
+                logger.warning("What was to be logged at the end is missing.", exc_info=True)
+        self._write({"kind": "end", "step": self.step, "time": time.time(), "status": status})
+        self.status, self._ended_at = status, time.monotonic()
+        self._journal.close()
+        self._journal = None
+        for member in self.members.values():  # while one is waited for, all deliver
+            if member.is_served:
+                member.delivery.consumer.training_ended(status)
+                member.delivery.hurry()
+
+    def finish(self, member: Member) -> None:
+        """Wait for a member's tracker to its limit, and report what the tracker has not got."""
+        if member.delivery.has_ended:
+            return
+        member.notify()
+        member.delivery.finish(self._ended_at + member.options.flush_limit)
+        if shortfall := member.delivery.shortfall():
+            logger.warning("Training was not affected, but %s.", shortfall)
+        try:
+            member.tracker.release()
+        except Exception as error:
+            logger.warning("%s left something in the training.", member.name, exc_info=error)
+
+    def close(self) -> None:
+        """End the session for all members, where no event told how the training ended."""
+        self.end(self.status or self.status_without_end())
+        for member in list(self.members.values()):
+            if member.is_served:
+                self.finish(member)
+
+    def status_without_end(self) -> Status:
+        """Return how a training ended of which no event tells the end: its loop raised."""
+        error = last_error()
+        if error is self._error_before:
+            error = None
+        if isinstance(error, KeyboardInterrupt):
+            return "interrupted"
+        return "failed" if self._begins or error is not None else "finished"
+
+    def _calls_before_end(self) -> Iterator[Callable[[Status], None]]:
+        while self._before_end:
+            yield self._before_end.pop(0)
+
+    def _is_replaced_in(self, folder: RunFolder) -> bool:
+        """Return whether this never ended, but its state is gone or `folder` gets a new session."""
+        replaced = self._state() is None or self.folder.path.name == folder.path.name
+        return self.status is None and replaced and not self.is_inherited
+
+    def _is_alive(self) -> bool:
+        return self.status is None or any(member.is_served for member in self.members.values())
+
+    def _is_first_to_see(self, member: Member, kind: str, step: int) -> bool:
+        """Return whether no other member has seen this event of a step.
+
+        Each member's callback sees each event. The n-th that one member sees at a step is the n-th
+        that another sees, whatever other callbacks changed in it between the two.
+        """
+        if step != self._counted_step:
+            self._counted_step, self._events = step, Counter()
+        self._events[member.name, kind] += 1
+        if self._events[member.name, kind] <= self._events["", kind]:
+            return False
+        self._events["", kind] += 1
+        return True
+
+    def _write_logs(self, logs: Mapping[str, Any], step: int, epoch: float | None) -> None:
+        values: dict[str, Any] = {}
+        left_out: dict[str, str] = {}
+        for name, value in logs.items():
+            if name == "epoch":  # every log has it, and a step may have several logs
+                if step == self._epoch_step:
+                    continue
+                self._epoch_step = step
+            name, made_plain = self._names.get(name) or self._name_of(name), plain(value)
+            if made_plain is None:
+                large = isinstance(value, int)
+                left_out[name] = "too large" if large else f"a {type(value).__name__}, not a number"
+            elif isinstance(made_plain, str):
+                values[name] = self._redaction.of(made_plain, name)
+            else:
+                values[name] = made_plain
+        record = {"kind": "logs", "step": step, "time": time.time(), "epoch": epoch, "logs": values}
+        if left_out:
+            record["left_out"] = left_out
+        self._write(record)
+
+    def _name_of(self, name: Any) -> str:
+        """Return the name under which the journal has what is logged as `name`."""
+        self._names[name] = scrubbed(str(name))
+        return self._names[name]
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self.begin()
+        if self._journal is None:
+            self._journal, self.folder = open_journal(self.folder)
+        self._journal.append(record)
+
+
+_SESSIONS: Final[list[Session]] = []
+"""The sessions of this process, so that callbacks find them and the exit can close them."""
+
+
+def last_error() -> BaseException | None:
+    """Return the last error that nobody caught, as the interpreter or a notebook keeps it."""
+    error: BaseException | None = getattr(sys, "last_value", None)
+    return error
+
+
+def _begin_record(args: CallbackArguments, state: TrainerState, model: Any) -> dict[str, Any]:
+    config: Any = getattr(model, "config", None)
+    trial = state.is_hyper_param_search
+    return {
+        "kind": "begin",
+        "step": state.global_step,
+        "time": time.time(),
+        "run_name": args.run_name,
+        "trial_name": state.trial_name if trial else None,
+        "trial_parameters": state.trial_params if trial else None,
+        "arguments": _dict_of(args),
+        "model_config": _dict_of(config),
+    }
+
+
+def _dict_of(owner: Any) -> dict[str, Any]:
+    """Return what `owner.to_dict()` returns; an empty dict where that fails."""
+    try:
+        found = owner.to_dict() if hasattr(owner, "to_dict") else {}
+        json.dumps(found, default=str, skipkeys=True)
+        return dict(found)
+    except Exception:
+        logger.warning("Trackers get no parameters of %s.", type(owner).__name__, exc_info=True)
+        return {}
+
+
+def _forget_finished_sessions(_: object = None) -> None:
+    """Drop the sessions that are over. Runs too when the state of one is collected."""
+    _SESSIONS[:] = [one for one in _SESSIONS if one._state() or one._is_alive()]
+
+
+@atexit.register
+def _close_open_sessions() -> None:
+    """Close the sessions that did not end before the interpreter does."""
+    for session in list(_SESSIONS):
+        if not session.is_inherited:
+            session.close()

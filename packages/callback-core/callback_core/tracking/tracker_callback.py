@@ -1,0 +1,215 @@
+"""`TrackerCallback`: passes the events of a training on to the session that delivers them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from callback_core.arguments import CallbackArguments
+from callback_core.callback import TrainerCallback
+from callback_core.control import TrainerControl
+from callback_core.state import TrainerState
+from callback_core.tracking.delivery.base import DeliveryKind
+from callback_core.tracking.identity import check_identity
+from callback_core.tracking.session import DeliveryOptions, Member, Session
+from callback_core.tracking.tracker import Status, Tracker
+
+logger = logging.getLogger(__name__)
+
+_Event = TypeVar("_Event", bound=Callable[..., None])
+
+
+def never_raises(event: _Event) -> _Event:
+    """Make an event method log its first error with the traceback, instead of raising any.
+
+    Handlers other than ours would end the training, and ours would stop to call the callback.
+    """
+
+    @wraps(event)
+    def method(self: TrackerCallback, *args: Any, **kwargs: Any) -> None:
+        try:
+            event(self, *args, **kwargs)
+        except Exception as error:
+            if not self._has_failed:
+                self._has_failed = True
+                logger.warning(
+                    "Tracking for %s failed in %s. Training continues, and so does tracking.",
+                    self.tracker.name,
+                    event.__name__,
+                    exc_info=error,
+                )
+
+    return cast(_Event, method)
+
+
+class TrackerCallback(TrainerCallback):
+    """Sends a training to a tracker, from the main process, without ever making it wait.
+
+    The logs go to a journal in `<output_dir>/tracking`, from which they are delivered. Training
+    continues whatever the tracker does. What the tracker did not take by the end stays in the
+    journal, and `python -m callback_core.tracking.replay OUTPUT_DIR` delivers it.
+
+    Args:
+        tracker: The tracker.
+        delivery: `thread` delivers in a thread beside the training. `process` delivers in a process
+            of its own, which is killed when the tracker hangs, and which outlives a training that
+            is killed. `inline` delivers in the training's own thread, which waits.
+        open_limit: Seconds that opening the run may take before a warning, and before the end of
+            training stops to wait for it. With `process`, also the seconds that any call may take
+            before the process is started again.
+        flush_limit: Seconds that the end of training waits for what is not delivered yet.
+        redact: Names of arguments and logs whose values are secrets, besides those that are
+            recognized as secrets anyway.
+
+    Attributes:
+        session: The session of the training that this takes part in, or took part in last; `None`
+            before the first one, and in processes other than the main one.
+
+    Raises:
+        ValueError: A limit is negative, `delivery` is none of the three, or another process cannot
+            make the tracker.
+    """
+
+    on_error = "isolate"
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        *,
+        delivery: DeliveryKind = "thread",
+        open_limit: float = 60.0,
+        flush_limit: float = 30.0,
+        redact: Iterable[str] = (),
+    ) -> None:
+        try:
+            self.options = DeliveryOptions(delivery, open_limit, flush_limit, redact)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}: {error}") from None
+        if delivery == "process":
+            check_identity(tracker)
+        self.tracker = tracker
+        self.session: Session | None = None
+        self.member: Member | None = None
+        self._resumed: dict[str, str | None] = {}
+        self._status: Status = "finished"
+        self._has_failed = False
+
+    def state_dict(self) -> dict[str, str | None]:
+        """Return the ids of the run, here and in the tracker, with which a resume continues it."""
+        return {
+            "run": None if self.session is None else self.session.folder.run,
+            "run_id": None if self.member is None else self.member.run_id,
+        }
+
+    def load_state_dict(self, state: dict[str, str | None]) -> None:
+        """Continue the run of `state_dict` in the training that begins next."""
+        self._resumed = dict(state)
+
+    @never_raises
+    def on_train_begin(
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Join the session of the training; the first tracker opens it."""
+        if self.session is not None:  # the loop before may have raised without an event
+            self._finish(self.session.status_without_end())
+        if state.is_world_process_zero and not self.tracker.disabled:
+            self._status, self.session = "finished", None
+            session = Session.of(state)
+            if session is None or session.status is not None:
+                session = Session(args, state, model, run=self._resumed.get("run"))
+            self._join(session, state)
+            self.tracker.begin()
+
+    @never_raises
+    def on_epoch_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start to deliver, now that each tracker has named its secrets."""
+        if self.session is not None and self.member is not None and not self.session.is_inherited:
+            self.session.begin()
+            self.session.deliver(self.member)
+
+    @never_raises
+    def on_log(
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Record `logs`. After the training, they go to the run that has ended."""
+        if not state.is_world_process_zero or logs is None or self.tracker.disabled:
+            return
+        session, member = self.session, self.member
+        if session is None or member is None or not session.is_of(state):
+            session = Session.of(state)
+            if session is None:  # nobody has recorded this training so far
+                training = state.global_step < state.max_steps
+                session = Session(args, state, model, training=training, begins=False)
+            member = self._join(session, state)
+        session.record_logs(member, logs, state.global_step, state.epoch)
+        session.deliver(member)
+        self.tracker = member.tracker
+
+    @never_raises
+    def on_save(
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        checkpoint_dir: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Record that a checkpoint was saved, and keep it for a tracker that takes checkpoints."""
+        session, member = self.session, self.member
+        if session is None or member is None or session.status or session.is_inherited:
+            return
+        session.record_save(member, state.global_step)
+        if self.tracker.takes_checkpoints:
+            directory = checkpoint_dir or f"{args.output_dir}/checkpoint-{state.global_step}"
+            session.keep(member, Path(directory), state.global_step)
+        session.deliver(member)
+
+    def on_exception(
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        exception: BaseException | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note how the training ends."""
+        self._status = "failed" if isinstance(exception, Exception) else "interrupted"
+
+    @never_raises
+    def on_train_end(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the run, and report in one line what the tracker has not got."""
+        self._finish(self._status)
+
+    def _finish(self, status: Status) -> None:
+        session, member = self.session, self.member
+        if session is None or member is None or session.is_inherited:
+            return
+        if not member.delivery.has_ended:
+            session.end(session.status or status)
+            session.finish(member)
+
+    def _join(self, session: Session, state: TrainerState) -> Member:
+        run_id = self._resumed.get("run_id") if state.global_step > 0 else None
+        self._resumed = {}
+        if self.member is not None:
+            self.tracker = self.member.usable_tracker()
+        self.session, self.member = session, session.join(self.tracker, self.options, run_id)
+        return self.member
