@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -284,3 +285,60 @@ class EagerFileCallback(TrainerCallback):
 class OpensInTheConstructor(Suite):
     __test__ = False
     callback = EagerFileCallback
+
+
+class OwnTableCallback(TrainerCallback):
+    """Writes the losses to a table with a name of its own, beside those of earlier trainings."""
+
+    def __init__(self, output_dir):
+        file, self.path = tempfile.mkstemp(".csv", "losses-", output_dir)
+        os.close(file)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and "loss" in (logs or {}):
+            with open(self.path, "a", newline="") as file:
+                csv.writer(file).writerow((state.global_step, logs["loss"]))
+
+
+@faulty("The constructor makes the file, in each process, also where nothing is ever trained.")
+class FileOfEachCallback(Suite):
+    __test__ = False
+    callback = OwnTableCallback
+
+
+class LastWordsCallback(TrainerCallback):
+    """Writes what ended a training to a file, in a line that fits into a message."""
+
+    def __init__(self, output_dir):
+        self.path = Path(output_dir) / "ended_by.txt"
+
+    def on_exception(self, args, state, control, exception=None, **kwargs):
+        if state.is_world_process_zero:
+            kind, says = type(exception).__name__, str(exception.args[0])
+            self.path.write_text(f"step {state.global_step}: {kind}: {says[:80]}\n")
+
+
+@faulty("An error without arguments, such as that of a bare assert or of Ctrl-C, is an IndexError.")
+class ErrorWithoutArguments(Suite):
+    __test__ = False
+    callback = LastWordsCallback
+
+
+class LightErrorCallback(TrainerCallback):
+    """Keeps the error that ended a training, without the traceback, which holds the model."""
+
+    def __init__(self, output_dir):
+        self.error = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.error = None
+
+    def on_exception(self, args, state, control, exception=None, **kwargs):
+        if exception is not None:
+            self.error = exception.with_traceback(None)
+
+
+@faulty("The traceback is taken from the error itself, and nobody sees where it came from.")
+class TracebackIsTaken(Suite):
+    __test__ = False
+    callback = LightErrorCallback

@@ -104,6 +104,18 @@ class HookWithoutTimeout(Suite):
         return self.callback(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
+class LenientHookCallback(FailingHookCallback):
+    """Tells a webhook of each evaluation. Where that fails, a warning does."""
+
+    on_error = "warn"
+
+
+@faulty("`on_error` is a word that no loop knows, and the callback is refused or raises.")
+class PolicyThatIsNone(Suite):
+    __test__ = False
+    callback = LenientHookCallback
+
+
 class QueueCallback(TrainerCallback):
     """Tells a webhook of evaluations by a thread, which ends when all is told."""
 
@@ -310,3 +322,17 @@ class MissingPackageIsNone(CallbackContract):
         from zoo.needs_sdk import ArraysCallback
 
         return ArraysCallback(output_dir / "losses.npy")
+
+
+@faulty("Without the package that it sends through it raises, and does not say what to install.")
+class SaysNothingToInstall(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+    capabilities = {"sdk"}
+    module = "zoo.loads_sdk"
+    sdk = "numpy"
+
+    def make(self, output_dir):
+        from zoo.loads_sdk import LateArraysCallback
+
+        return LateArraysCallback(output_dir / "losses.npy")

@@ -1,11 +1,14 @@
 """Callbacks that stop a training, and are wrong about when."""
 
+import logging
 import math
 import time
 
 from callback_contract import CallbackContract
 from callback_core import ExportableState, TrainerCallback
 from zoo.specimens import faulty
+
+logger = logging.getLogger(__name__)
 
 
 class PatienceCallback(TrainerCallback):
@@ -357,3 +360,38 @@ class ReachedForEver(CallbackContract):
         training.evaluate({"eval_loss": 1e-4})
         training.step()
         training.end()
+
+
+class LastStepCallback(TrainerCallback):
+    """Evaluates and saves at the last step, whatever the strategies are, and ends the training."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps - 1:
+            control.should_evaluate = control.should_save = True
+            control.should_training_stop = True
+
+
+@faulty("It takes the last step for `max_steps - 1`, and the training lacks its last step.")
+class OneStepTooFew(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+    capabilities = {"steers"}
+
+    def make(self, output_dir):
+        return LastStepCallback()
+
+
+class PlateauCallback(PatienceCallback):
+    """Says that the metric no longer improves, and lets the training go on."""
+
+    def stop(self, control):
+        logger.warning("eval_loss did not improve for %d evaluations", self.bad)
+
+
+@faulty("It inherits a state, which its test does not claim: nothing checks that it comes back.")
+class InheritedStateIsNotClaimed(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+
+    def make(self, output_dir):
+        return PlateauCallback()

@@ -1,8 +1,10 @@
 """Trackers without `callback_core.tracking` that are wrong about runs and how they live."""
 
 import json
+import resource
 import shutil
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -132,6 +134,42 @@ class LocalJournalLog(JournalLog):
 class RunOfEachMachine(JournalSuite):
     __test__ = False
     log = LocalJournalLog
+
+
+class MemoryLog(JournalLog):
+    """Logs how much memory the process has used; a thread looks every now and then."""
+
+    watcher = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.stop()  # of a training that died without a word
+        super().on_train_begin(args, state, control, **kwargs)
+        self.most, self.over = 0, threading.Event()
+        self.watcher = threading.Thread(target=self.watch, args=(self.over,), daemon=True)
+        self.watcher.start()
+
+    def watch(self, over):
+        while not over.wait(0.02):
+            self.most = max(self.most, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+    def log(self, logs, step):
+        super().log(logs if self.watcher is None else {**logs, "memory": self.most}, step)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.stop()
+        super().on_train_end(args, state, control, **kwargs)
+
+    def stop(self):
+        if self.watcher is not None:
+            self.over.set()
+            self.watcher.join()
+            self.watcher = None
+
+
+@faulty("Every process has the thread that watches, though only the main one logs what it sees.")
+class EachProcessWatches(JournalSuite):
+    __test__ = False
+    log = MemoryLog
 
 
 class NoExceptionLog(DatabaseLog):

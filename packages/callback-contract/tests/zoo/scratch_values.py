@@ -333,3 +333,129 @@ class ListedSecretsLog(JournalLog):
 class HubTokenIsKept(JournalSuite):
     __test__ = False
     log = ListedSecretsLog
+
+
+class StringsLog(JournalLog):
+    """Looks for secrets where they can be: in strings."""
+
+    def parameters(self, args):
+        return self.without_secrets(args.to_dict())
+
+    def without_secrets(self, value, name=""):
+        if isinstance(value, dict):
+            return {key: self.without_secrets(part, str(key)) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.without_secrets(part, name) for part in value]
+        return redacted(value, name) if isinstance(value, str) else value
+
+
+@faulty("An object is no string when secrets are taken out, and is one when it is written.")
+class SecretsInObjects(JournalSuite):
+    __test__ = False
+    log = StringsLog
+
+
+class CautiousLog(JournalLog):
+    """Keeps whatever is called a token or a key to itself."""
+
+    def parameters(self, args):
+        return {
+            name: "***" if "token" in name or "key" in name else value
+            for name, value in super().parameters(args).items()
+        }
+
+
+@faulty("`num_tokens` and `pad_token` count as secrets, since they have `token` in their names.")
+class NumberOfTokensIsSecret(JournalSuite):
+    __test__ = False
+    log = CautiousLog
+
+
+class AttributesLog(JournalLog):
+    """Writes an object as what it has."""
+
+    def parameters(self, args):
+        return args.to_dict()
+
+    def write(self, **event):
+        self.file.write(json.dumps({"run": self.run, **event}, default=vars) + "\n")
+        self.file.flush()
+        self.size = self.file.tell()
+
+
+@faulty(
+    "A path or a set among the arguments is a TypeError: JSON does not know it, nor does `vars`.",
+    source="huggingface/transformers#37518",
+)
+class ArgumentsThatJsonDoesNotKnow(JournalSuite):
+    __test__ = False
+    capabilities = JournalSuite.capabilities - {"redacts"}
+    log = AttributesLog
+
+
+class NextLogLog(JournalLog):
+    """Reads the values of a log at the next one, when the GPU has long had them."""
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.unread = None
+
+    def state_dict(self):
+        self.catch_up()
+        return super().state_dict()
+
+    def log(self, logs, step):
+        self.catch_up()
+        self.unread = logs, step
+
+    def end(self, status):
+        self.catch_up()
+        super().end(status)
+
+    def catch_up(self):
+        if self.unread is not None:
+            (logs, step), self.unread = self.unread, None
+            super().log(logs, step)
+
+
+@faulty("Scalars are read a log later, when the loop has changed them in place.")
+class ScalarsAreReadLater(JournalSuite):
+    __test__ = False
+    log = NextLogLog
+
+
+class OneStatementLog(DatabaseLog):
+    """Inserts the values of a log by one statement, which is faster than one for each."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        outside = self.database is None
+        if outside:
+            self.connect()
+            if self.run is None:
+                self.run = self.new_id(args)
+                self.say("finished", args.run_name)
+        try:
+            self.log(logs, state.global_step)
+        finally:
+            if outside:
+                self.database.close()
+                self.database = None
+
+    def log(self, logs, step):
+        values = {name: plain(value) for name, value in logs.items()}
+        numbers = {n: v for n, v in values.items() if isinstance(v, (int, float))}
+        cells = []
+        for number, (name, value) in enumerate(numbers.items(), self.rows):
+            cells += (self.run, number, *self.row(name, step, value))
+        rows = ", ".join(["(?, ?, ?, ?, ?)"] * len(numbers))
+        with self.database:
+            self.database.execute(f"INSERT INTO points VALUES {rows}", cells)
+        self.rows += len(numbers)
+
+
+@faulty("A log without any value is an INSERT without a row, which is an error.")
+class EmptyLogIsAnError(DatabaseLogSuite):
+    __test__ = False
+    log = OneStatementLog

@@ -262,6 +262,19 @@ class ParametersCutInSilence(PostSuite):
     tracker = CutParametersTracker
 
 
+class OneRequestTracker(PostTracker):
+    """The service takes 100 parameters in a request."""
+
+    def log_parameters(self, parameters):
+        super().log_parameters(dict(list(parameters.items())[:100]))
+
+
+@faulty("Of the parameters only the first request is sent, which nobody is told.")
+class OneRequestOfParameters(PostSuite):
+    __test__ = False
+    tracker = OneRequestTracker
+
+
 class EnvironmentTracker(PostTracker):
     """Keeps with a run what it takes to repeat it."""
 
