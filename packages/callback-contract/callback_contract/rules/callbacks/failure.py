@@ -76,8 +76,9 @@ def lets_interrupts_through(case: Case) -> None:
             training.call(training.callbacks[0], event, keywords)
         except KeyboardInterrupt:
             came = True
+        was_read, values.was_read = values.was_read, True  # whoever has kept them reads on
         training.end(KeyboardInterrupt())
-        require(came or not values.was_read, f"{event} swallowed a KeyboardInterrupt")
+        require(came or not was_read, f"{event} swallowed a KeyboardInterrupt")
     case.live_and_stop(kind=_InterruptedModel)
 
 
