@@ -11,7 +11,7 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._process import difference, files_below, silence
-from callback_contract._registry import require
+from callback_contract._registry import ContractViolation, require
 from callback_contract._training import DIED, Training
 from callback_core import CallbackHandler, TrainerState
 
@@ -130,10 +130,13 @@ class AsInALoop(Training):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._handlers = {
-            id(callback): CallbackHandler([callback], self.model, None, None, None)
-            for callback in self.callbacks
-        }
+        try:
+            self._handlers = {
+                id(callback): CallbackHandler([callback], self.model, None, None, None)
+                for callback in self.callbacks
+            }
+        except (TypeError, ValueError) as error:
+            raise ContractViolation(f"a loop refuses it: {error}", cause=f"{error}") from error
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
         """Call the callback by its handler."""
