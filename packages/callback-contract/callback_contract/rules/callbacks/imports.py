@@ -16,7 +16,7 @@ from typing import Any, Final
 from callback_contract._case import Case
 from callback_contract._process import log_messages, silence
 from callback_contract._python import missing
-from callback_contract._registry import ContractViolation, require, rule
+from callback_contract._registry import ContractViolation, DoesNotApply, require, rule
 
 _IMPORT: Final = """
 import gc, json, logging, os, random, signal, socket, sys, threading, warnings
@@ -92,6 +92,8 @@ def says_what_to_install(case: Case) -> None:
         except Exception as error:
             said.append(str(error))
     said += logged
+    if not said and _imported(case).get("has_sdk"):
+        raise DoesNotApply("its module has its SDK already, which is what IMP-001 is about")
     clear = any("pip install" in message for message in said)
     require(clear, f"without {sdk} it says {' | '.join(said) or 'nothing'!r}")
 
