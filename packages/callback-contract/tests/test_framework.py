@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,65 @@ def test_any_error_in_a_log_fails_a_rule_and_not_the_session(tmp_path: Path) -> 
 
     suite = type("Raises", (Plain,), {"make": lambda self, output_dir: Raising()})
     assert {r.outcome for r in check(suite, tmp_path, ["FLT-004"])} == {"broken"}
+
+
+def test_who_keeps_a_log_and_reads_it_later_is_not_interrupted_then(tmp_path: Path) -> None:
+    class Keeping(TrainerCallback):
+        logs: Any = None
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
+            self.logs = logs
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            (self.logs or {}).get("loss")
+
+    suite = type("Keeps", (Plain,), {"make": lambda self, output_dir: Keeping()})
+    assert [r.outcome for r in check(suite, tmp_path, ["FLT-004"])] == ["kept"]
+
+
+def test_who_stops_a_training_draws_no_random_numbers_by_that(tmp_path: Path) -> None:
+    class Stopping(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_training_stop = state.global_step >= 3
+
+    suite = type("Stops", (Plain,), {"make": lambda self, output_dir: Stopping()})
+    assert [r.outcome for r in check(suite, tmp_path, ["ROY-007"])] == ["kept"]
+
+
+class Unknown(TrainerCallback):
+    on_error: Any = "warn"
+
+
+class Narrow(TrainerCallback):
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("kind", "named"), [(Unknown, "on_error"), (Narrow, "kwargs")])
+def test_what_a_loop_refuses_breaks_the_rules_that_need_one(
+    kind: Any, named: str, tmp_path: Path
+) -> None:
+    suite = type("Refuses", (Plain,), {"make": lambda self, output_dir: kind()})
+    [result] = check(suite, tmp_path, ["FLT-005"])
+    assert (result.outcome, named in result.message) == ("broken", True)
+
+
+def test_a_module_that_has_its_sdk_is_not_asked_what_it_says_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "has_its_sdk.py").write_text(
+        "import colorsys\n"
+        "from callback_core import TrainerCallback\n"
+        "class Has(TrainerCallback):\n"
+        "    def on_train_begin(self, args, state, control, **kwargs):\n"
+        "        colorsys.rgb_to_hsv(0.0, 0.0, 0.0)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    has: Any = import_module("has_its_sdk").Has
+    members = {"make": lambda self, output_dir: has(), "sdk": "colorsys", "capabilities": {"sdk"}}
+    suite = type("HasItsSdk", (Plain,), members)
+    outcomes = {r.rule.id: r.outcome for r in check(suite, None, ["IMP-001", "IMP-002"])}
+    assert outcomes == {"IMP-001": "broken", "IMP-002": "does not apply"}
 
 
 def reads(found: Any) -> type[TrackerContract]:
