@@ -110,7 +110,7 @@ class LenientHookCallback(FailingHookCallback):
     on_error = "warn"
 
 
-@faulty("`on_error` is a word that no loop knows, and the callback is refused or raises.")
+@faulty("`on_error` is a word that means nothing, and the loop refuses the callback.")
 class PolicyThatIsNone(Suite):
     __test__ = False
     callback = LenientHookCallback
