@@ -38,7 +38,7 @@ def everything_in(resolve):
 PUBLIC_CORE = (
     "//packages/callback-core/callback_core/__init__.py",
     "//packages/callback-core/callback_core/tracking/__init__.py",
-    "//packages/callback-core/callback_core/tracking/settings.py",  # a module that it exports as such
+    "//packages/callback-core/callback_core/tracking/config.py",  # a module that it exports as such
 )
 PUBLIC = (
     "!//packages/*/tests/**",

@@ -328,7 +328,7 @@ class CometCallback(PeerTracker):
         """
         util = import_module("importlib.util")
         home = import_module(self.home)
-        home._is_comet_installed = util.find_spec("comet_ml") is not None
+        home._is_comet_installed = util.find_spec("comet_ml") is not None  # noqa: SLF001
         return super().make(output_dir)
 
     def settle(self) -> None:
@@ -455,7 +455,7 @@ def asked(peer: type[Peer], *, claimed: bool) -> list[Rule]:
     return [
         rule
         for rule in sorted(RULES.values(), key=lambda rule: rule.id)
-        if (peer._of_trackers or not rule.of_trackers)
+        if (peer.of_trackers or not rule.of_trackers)
         and rule.id not in NOT_ASKED
         and (not claimed or rule.needs <= set(peer.capabilities))
     ]

@@ -25,14 +25,14 @@ def check_logged_in(client: Any) -> None:
     """
     identity = sys.modules["azure.identity"]  # which the plugin has imported
     try:  # where the plugin looks for them itself
-        workspace = client._tracking_client.store.service_context
-        login, scope = workspace.auth, workspace.cloud._get_default_scope()
+        workspace = client._tracking_client.store.service_context  # noqa: SLF001
+        login, scope = workspace.auth, workspace.cloud._get_default_scope()  # noqa: SLF001
     except AttributeError:
         return  # another version, which is left to ask
     if not isinstance(login, identity.ChainedTokenCredential):
         return  # the token of a job, or what the user has chosen
     asking = (identity.InteractiveBrowserCredential, identity.DeviceCodeCredential)
-    if any(isinstance(way, asking) and way._auth_record for way in login.credentials):
+    if any(isinstance(way, asking) and way._auth_record for way in login.credentials):  # noqa: SLF001
         return  # somebody has answered in this process already
     silent = [way for way in login.credentials if not isinstance(way, asking)]
     nobody = _Nobody()

@@ -15,9 +15,9 @@ from callback_core.tracking import (
     Status,
     Tracker,
     Upload,
+    config,
     flattened,
     import_sdk,
-    settings,
 )
 
 
@@ -44,7 +44,7 @@ class ClearMLTracker(Tracker):
         project_name = _name("project_name", project_name, "CLEARML_PROJECT")
         self.project_name = project_name or "HuggingFace Transformers"
         self.task_name = _name("task_name", task_name, "CLEARML_TASK") or "Trainer"
-        log_model = settings.flag("log_model", log_model, "CLEARML_LOG_MODEL")
+        log_model = config.flag("log_model", log_model, "CLEARML_LOG_MODEL")
         self.log_model = log_model is True
         self._suffix = ""
         self._task: OnlineTask | OfflineTask
@@ -133,5 +133,5 @@ class ClearMLTracker(Tracker):
 def _name(argument: str, given: str | None, variable: str) -> str | None:
     """Return the name of a project or a task, as long as ClearML demands it."""
     demand = "a name of 3 characters or more"
-    found = settings.matching(argument, given, variable, r"(?s)\s*\S.+\S\s*", demand)
+    found = config.matching(argument, given, variable, r"(?s)\s*\S.+\S\s*", demand)
     return None if found is None else found.strip()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from callback_core.tracking import settings
+from callback_core.tracking import config
 
 _CONFIG_FILE: Final = ".codecarbon.config"
 _OURS: Final = ("offline", "country_iso_code", "measure_power_secs", "tracking_mode")
@@ -43,7 +43,7 @@ class MeterSettings:
             ValueError: One is wrong.
         """
         country = _country(country_iso_code)
-        is_offline = settings.flag("offline", offline, "CODECARBON_OFFLINE")
+        is_offline = config.flag("offline", offline, "CODECARBON_OFFLINE")
         if is_offline is None:
             is_offline = country is not None
         elif is_offline and country is None and not _known_otherwise(others):
@@ -55,10 +55,10 @@ class MeterSettings:
             raise ValueError(f"settings has {', '.join(twice)}, which is an argument of its own.")
         given = {
             "country_iso_code": country if is_offline else None,
-            "measure_power_secs": settings.seconds(
+            "measure_power_secs": config.seconds(
                 "measure_power_secs", measure_power_secs, "CODECARBON_MEASURE_POWER_SECS"
             ),
-            "tracking_mode": settings.choice(
+            "tracking_mode": config.choice(
                 "tracking_mode", tracking_mode, "CODECARBON_TRACKING_MODE", ("machine", "process")
             ),
         }
@@ -70,7 +70,7 @@ def _country(given: str | None) -> str | None:
     """Return the country in capital letters."""
     demand = "the three letters of a country in ISO 3166, such as SWE"
     variable = "CODECARBON_COUNTRY_ISO_CODE"
-    country = settings.matching("country_iso_code", given, variable, "[A-Za-z]{3}", demand)
+    country = config.matching("country_iso_code", given, variable, "[A-Za-z]{3}", demand)
     return None if country is None else country.upper()
 
 

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from callback_comet import archive, sdk
 from callback_core import NotConfigured
 from callback_core.tracking import Opening
 
-if TYPE_CHECKING:
-    from callback_comet.tracker import CometTracker
+
+class ExperimentSettings(NamedTuple):
+    """Which experiment to open, and how; the arguments of `CometCallback` say what each means."""
+
+    mode: str | None
+    project_name: str | None
+    workspace: str | None
+    experiment_key: str | None
+    offline_directory: str | None
 
 
-def started(comet_ml: Any, tracker: CometTracker, opening: Opening) -> Any:
+def started(comet_ml: Any, settings: ExperimentSettings, opening: Opening) -> Any:
     """Return an experiment in which the SDK captures nothing that it was not asked for.
 
     Raises:
         ConnectionError: Comet does not open it.
         NotConfigured: There is no API key.
     """
-    online = _is_online(comet_ml, tracker.mode)
+    online = _is_online(comet_ml, settings.mode)
     if online and not sdk.setting(comet_ml, "comet.api_key"):
         raise NotConfigured(
             "Comet has no API key: call `comet login`, or set COMET_API_KEY, or COMET_MODE=OFFLINE"
         )
-    key, mode = _key_and_mode(comet_ml, tracker, opening, online)
+    key, mode = _key_and_mode(comet_ml, settings, opening, online)
     if not online:
         archive.complete(opening.folder)
     experiment = comet_ml.start(
-        project=tracker.project_name,
-        workspace=tracker.workspace,
+        project=settings.project_name,
+        workspace=settings.workspace,
         online=online,
         experiment_key=key,
         mode=mode,
         experiment_config=comet_ml.ExperimentConfig(
             name=None if opening.run_id else opening.trial_name or opening.name,
-            offline_directory=tracker.offline_directory,
+            offline_directory=settings.offline_directory,
             **sdk.captured(comet_ml),
         ),
     )
@@ -66,11 +73,11 @@ def _is_online(comet_ml: Any, mode: str | None) -> bool:
 
 
 def _key_and_mode(
-    comet_ml: Any, tracker: CometTracker, opening: Opening, online: bool
+    comet_ml: Any, settings: ExperimentSettings, opening: Opening, online: bool
 ) -> tuple[str, str]:
     """Return which experiment to open, and whether it may be there already, or must."""
     kept = opening.folder / "experiment_key"
-    asked = None if opening.adopted or opening.trial_name else tracker.experiment_key
+    asked = None if opening.adopted or opening.trial_name else settings.experiment_key
     if opening.run_id is not None:
         return asked or opening.run_id, "get_or_create"
     if kept.is_file():  # it may have been opened, and nobody has heard of it
@@ -80,5 +87,5 @@ def _key_and_mode(
     kept.write_text(key, "utf-8")
     if asked is None:
         return key, "get_or_create" if online else "create"
-    chosen = tracker.mode if tracker.mode in ("get_or_create", "create", "get") else None
+    chosen = settings.mode if settings.mode in ("get_or_create", "create", "get") else None
     return key, chosen or sdk.setting(comet_ml, "comet.start.mode") or "get_or_create"

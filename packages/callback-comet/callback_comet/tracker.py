@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from callback_comet import archive, sdk
 from callback_comet.handover import PARAMETERS, HandOver, given_up
-from callback_comet.starting import describe, started
+from callback_comet.starting import ExperimentSettings, describe, started
 from callback_core.tracking import (
     Limits,
     Opening,
@@ -19,8 +19,8 @@ from callback_core.tracking import (
     Status,
     Tracker,
     Upload,
+    config,
     flattened,
-    settings,
 )
 
 logger = logging.getLogger(__name__)
@@ -56,22 +56,22 @@ class CometTracker(Tracker):
         log_assets: bool | None = None,
         model_graph: str | None = None,
     ) -> None:
-        self.mode = settings.choice("mode", mode, "COMET_MODE", MODES)
-        off = settings.flag("disabled", None, "COMET_AUTO_LOG_DISABLE")
+        self.mode = config.choice("mode", mode, "COMET_MODE", MODES)
+        off = config.flag("disabled", None, "COMET_AUTO_LOG_DISABLE")
         self._disabled = self.mode == "DISABLED" or off is True
-        self.project_name = settings.text("project_name", project_name, "COMET_PROJECT_NAME")
-        self.workspace = settings.text("workspace", workspace, "COMET_WORKSPACE")
-        self.experiment_key = settings.matching(
+        self.project_name = config.text("project_name", project_name, "COMET_PROJECT_NAME")
+        self.workspace = config.text("workspace", workspace, "COMET_WORKSPACE")
+        self.experiment_key = config.matching(
             "experiment_key",
             experiment_key,
             "COMET_EXPERIMENT_KEY",
             "[a-zA-Z0-9]{32,50}",
             "32 to 50 letters and digits",
         )
-        self.offline_directory = settings.directory(
+        self.offline_directory = config.directory(
             "offline_directory", offline_directory, "COMET_OFFLINE_DIRECTORY"
         )
-        log_assets = settings.flag("log_assets", log_assets, "COMET_LOG_ASSETS")
+        log_assets = config.flag("log_assets", log_assets, "COMET_LOG_ASSETS")
         self.log_assets = log_assets is not False
         self.model_graph = model_graph
         if self.mode == "get" and self.experiment_key is None:
@@ -136,7 +136,14 @@ class CometTracker(Tracker):
         comet_ml = sdk.imported_comet()
         running = sdk.running_experiment() if opening.adopted else None
         self._is_ours = running is None or running.get_key() != opening.run_id
-        self._experiment = started(comet_ml, self, opening) if self._is_ours else running
+        settings = ExperimentSettings(
+            self.mode,
+            self.project_name,
+            self.workspace,
+            self.experiment_key,
+            self.offline_directory,
+        )
+        self._experiment = started(comet_ml, settings, opening) if self._is_ours else running
         self._is_offline = isinstance(self._experiment, comet_ml.OfflineExperiment)
         self._hand_over = HandOver(self._experiment, self._is_offline)
         self._output_dir, self._folder = opening.output_dir, opening.folder
@@ -191,7 +198,7 @@ class CometTracker(Tracker):
         experiment = self._experiment
         self._hand_over.give({status: lambda: experiment.log_other("training_status", status)})
         if status == "failed":  # as Comet does for an error that nobody catches
-            experiment._report_experiment_error("The training failed.", has_crashed=True)
+            experiment._report_experiment_error("The training failed.", has_crashed=True)  # noqa: SLF001
 
     def release(self) -> None:
         """Let the SDK forget what it has not sent, which is delivered from the journal later."""

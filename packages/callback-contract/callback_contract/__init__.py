@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from callback_contract._registry import GROUPS, RULES, ContractViolation, Rule
+from callback_contract._registry import GROUPS, RULES, Rule
 from callback_contract._result import Outcome, Result
 from callback_contract._subject import (
     CAPABILITIES,
@@ -14,6 +14,7 @@ from callback_contract._subject import (
 )
 from callback_contract._suite import CallbackContract, TrackerContract, check
 from callback_contract._training import Training
+from callback_contract._violation import ContractViolation
 
 if TYPE_CHECKING:
     # The entry point for pytest names it, so it has to be where the rest is: Pants takes along

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from callback_contract._ending import end_trainings
-from callback_contract._registry import ContractViolation, DoesNotApply
 from callback_contract._subject import MissingHook, RecordedRun, Subject
 from callback_contract._training import Arguments, Training
+from callback_contract._violation import ContractViolation, DoesNotApply
 from callback_core import TrainerState, export_states, restore_states
 from callback_core.tracking import Tracker, TrackerCallback
 
@@ -53,7 +53,7 @@ class Case:
     @property
     def subject_is_a_tracker(self) -> bool:
         """Whether the callback has a store that can be read."""
-        return bool(getattr(self.subject, "_of_trackers", False))
+        return bool(getattr(self.subject, "of_trackers", False))
 
     def claims(self, capability: str) -> bool:
         """Return whether the author claims a capability."""

@@ -55,8 +55,8 @@ def is_of_an_earlier_rule(thread: threading.Thread) -> bool:
 def end_trainings(callbacks: Iterable[object]) -> None:
     """End the trainings of trackers' callbacks, and wait for their deliveries."""
     for callback in callbacks:
-        if isinstance(callback, TrackerCallback):
-            callback.end("failed")
+        if isinstance(callback, TrackerCallback) and callback.session is not None:
+            callback.session.close("failed")
     deadline = monotonic() + _PATIENCE
     for thread in threading.enumerate():
         if thread.name.startswith("deliver to ") and not is_of_an_earlier_rule(thread):

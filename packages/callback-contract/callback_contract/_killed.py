@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._process import silence
-from callback_contract._registry import ContractViolation, DoesNotApply
 from callback_contract._stored import LOSSES, Stored, in_time, log_steps, losses
+from callback_contract._violation import ContractViolation, DoesNotApply
 from callback_core.tracking import TrackerCallback, replay
 
 _LONGEST: Final = 60.0

@@ -118,7 +118,8 @@ def library_switches() -> dict[str, Switch]:
             "torch.backends.cudnn.benchmark": _attribute(torch.backends.cudnn, "benchmark"),
             "torch.backends.cudnn.deterministic": _attribute(torch.backends.cudnn, "deterministic"),
             "torch.autograd.profiler": Switch(
-                torch._C._autograd._profiler_enabled, lambda on: None
+                torch._C._autograd._profiler_enabled,  # noqa: SLF001
+                lambda on: None,
             ),
         }
     if numpy is not None:
@@ -177,8 +178,8 @@ def children() -> set[int]:
     for listed in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):  # the thread has ended
             known |= {int(pid) for pid in listed.read_text().split()}
-    tracker: Any = resource_tracker._resource_tracker  # Python's own, one for a process
-    return known - {tracker._pid}
+    tracker: Any = resource_tracker._resource_tracker  # Python's own, one for a process  # noqa: SLF001
+    return known - {tracker._pid}  # noqa: SLF001
 
 
 def open_files() -> set[str]:

@@ -1,37 +1,14 @@
-"""`Rule`: one demand on a callback, the registry of all rules, and how a rule says it is broken."""
+"""`Rule`: one demand on a callback; and the registry of all rules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from callback_contract._case import Case
+from callback_contract._case import Case
 
 Version = tuple[int, int]
-
-
-class ContractViolation(AssertionError):
-    """A callback breaks a rule.
-
-    Attributes:
-        cause: What several rules have in common that fail for one reason; `None` if it is unknown.
-    """
-
-    def __init__(self, message: str, cause: str | None = None) -> None:
-        super().__init__(message)
-        self.cause = cause
-
-
-class DoesNotApply(Exception):
-    """A rule asks nothing of this callback, for the reason that the message gives."""
-
-
-def require(kept: object, seen: str, cause: str | None = None) -> None:
-    """Raise `ContractViolation` with what was seen instead, unless `kept`."""
-    if not kept:
-        raise ContractViolation(seen, cause)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._ending import is_of_an_earlier_rule
-from callback_contract._registry import ContractViolation, require, rule
+from callback_contract._registry import rule
 from callback_contract._subject import PRECISIONS, RecordedRun
 from callback_contract._training import Training
+from callback_contract._violation import ContractViolation, require
 
 tracker_rule = partial(rule, of_trackers=True)
 """`rule`, for what only trackers are asked."""

@@ -12,7 +12,7 @@ from callback_contract import rules as _rules  # noqa: F401  which registers the
 from callback_contract._case import Case
 from callback_contract._ending import RuleTookTooLong, time_limit
 from callback_contract._process import process_put_back, silence
-from callback_contract._registry import RULES, ContractViolation, DoesNotApply, Rule, Version
+from callback_contract._registry import RULES, Rule, Version
 from callback_contract._result import Outcome, Result
 from callback_contract._subject import (
     CAPABILITIES,
@@ -21,6 +21,7 @@ from callback_contract._subject import (
     Deviation,
     Subject,
 )
+from callback_contract._violation import ContractViolation, DoesNotApply
 
 if TYPE_CHECKING:
     import pytest
@@ -50,7 +51,7 @@ class CallbackContract(Subject):
     deviations: ClassVar[Mapping[str, Deviation]] = {}
     not_claimed: ClassVar[Collection[str] | None] = None
     __test__: ClassVar[bool]
-    _of_trackers: ClassVar[bool] = False
+    of_trackers: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a class that checks less than it seems to."""
@@ -96,7 +97,7 @@ class CallbackContract(Subject):
 class TrackerContract(CallbackContract):
     """Checks a tracker's callback, whose store can be read: the rules for trackers too."""
 
-    _of_trackers = True
+    of_trackers = True
 
 
 Fate = Literal["run", "deviates", "not claimed"]
@@ -119,7 +120,7 @@ class Planned(NamedTuple):
 def plan(suite: type[CallbackContract]) -> Iterator[Planned]:
     """Yield each rule that `suite` has opted into. A rule for those without a claim is left out."""
     for rule in sorted(RULES.values(), key=lambda rule: rule.id):
-        if rule.since > suite.contract or (rule.of_trackers and not suite._of_trackers):
+        if rule.since > suite.contract or (rule.of_trackers and not suite.of_trackers):
             continue
         if rule.unless in suite.capabilities:
             continue
@@ -131,7 +132,7 @@ def plan(suite: type[CallbackContract]) -> Iterator[Planned]:
 
 def capabilities_of(suite: type[CallbackContract]) -> dict[str, str]:
     """Return the capabilities that a suite may claim, with what they mean."""
-    return {**CAPABILITIES, **(TRACKER_CAPABILITIES if suite._of_trackers else {})}
+    return {**CAPABILITIES, **(TRACKER_CAPABILITIES if suite.of_trackers else {})}
 
 
 def _faults(suite: type[CallbackContract]) -> Iterator[str]:
@@ -190,7 +191,7 @@ _WARNED: set[type[CallbackContract]] = set()
 def warn_of_what_is_not_claimed(suite: type[CallbackContract]) -> None:
     """Warn once if a tracker claims neither `state` nor `resume`."""
     if (
-        suite._of_trackers
+        suite.of_trackers
         and suite not in _WARNED
         and not {"state", "resume"} & set(suite.capabilities)
     ):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callback_contract._models import Config
+from callback_contract._learner import Config
 
 
 class SmallModel(nn.Module):

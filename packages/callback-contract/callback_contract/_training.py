@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from callback_contract._models import make_learner
-from callback_contract._registry import ContractViolation
+from callback_contract._violation import ContractViolation
 from callback_core import EVENTS, TrainerControl, TrainerState
 
 DIED: Final = RuntimeError("CUDA out of memory")

@@ -11,8 +11,8 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._process import difference, files_below, silence
-from callback_contract._registry import ContractViolation, require
 from callback_contract._training import DIED, Training
+from callback_contract._violation import ContractViolation, require
 from callback_core import CallbackHandler, TrainerState
 
 Look = Callable[[Training, dict[str, Any]], Any]

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import pytest
 
-from callback_contract._registry import RULES, ContractViolation
+from callback_contract._registry import RULES
 from callback_contract._result import Outcome, Result
 from callback_contract._suite import CallbackContract
+from callback_contract._violation import ContractViolation
 from callback_contract.report import table, write_json
 
 _PROPERTY: Final = "callback_contract"

@@ -30,7 +30,7 @@ from callback_contract import (
 from callback_contract._case import Case
 from callback_contract.report import as_data, table
 from callback_core import TrainerCallback
-from callback_core.tracking import settings
+from callback_core.tracking import config
 
 pytest_plugins = ["pytester"]
 
@@ -138,9 +138,9 @@ def test_a_flag_is_tried_in_the_forms_that_the_core_reads() -> None:
     flag = Setting.flag("asked", "ASKED")
     on = {form.upper() for form, meant in flag.examples if meant}
     off = {form.upper() for form, meant in flag.examples if not meant}
-    assert (on, off) == ({*settings.TRUE}, {*settings.FALSE})
+    assert (on, off) == ({*config.TRUE}, {*config.FALSE})
     assert {"1", "ON", "on", "On", "0", "FALSE", "false", "False"} <= {f for f, _ in flag.examples}
-    assert flag.choices == (*settings.TRUE, *settings.FALSE)
+    assert flag.choices == (*config.TRUE, *config.FALSE)
     assert {*flag.given} == {(True, True), (False, False)}
 
 

@@ -17,7 +17,7 @@ from callback_core.integrations import (
 )
 from callback_core.persistence import ExportableState, export_states, restore_states
 from callback_core.printer import PrinterCallback
-from callback_core.progress import ProgressCallback
+from callback_core.progress_bar import ProgressCallback
 from callback_core.state import TrainerState
 
 __all__ = [

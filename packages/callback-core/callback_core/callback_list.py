@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from callback_core.checks import check_callback
+from callback_core.validation import check_callback
 
 
 class CallbackList(list[Any]):

@@ -52,9 +52,10 @@ class _Flag:
 
     def __set__(self, control: TrainerControl, value: bool) -> None:
         if value:
-            control._request(self.name, None)
+            control.request(self.name, None)
         else:
-            control._reset({self.name: False})
+            control.__dict__[self.name] = False
+            control.reset({self.name: False})
 
 
 def _flag() -> Any:
@@ -68,17 +69,17 @@ class _Attribution(ExportableState):
     They are slots, since the handler sets them at every call of a callback.
     """
 
-    __slots__ = ("_asking", "_requests", "_state")
+    __slots__ = ("_requests", "caller", "caller_state")
 
     _requests: list[Request]
-    _asking: object  # the callback that is being called
-    _state: Any  # the state that it is called with
+    caller: object  # the callback that is being called
+    caller_state: Any  # the state that it is called with
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Return a control for which nobody has asked anything."""
         control = super().__new__(cls)
         control._requests = []
-        control._asking = control._state = None
+        control.caller = control.caller_state = None
         return control
 
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -128,7 +129,7 @@ class TrainerControl(_Attribution):
 
         `should_training_stop = True` does the same without a reason.
         """
-        self._request("should_training_stop", reason)
+        self.request("should_training_stop", reason)
 
     def state(self) -> dict[str, Any]:
         """Return the flags and the requests behind them, as a checkpoint keeps them."""
@@ -137,18 +138,18 @@ class TrainerControl(_Attribution):
             "attributes": {"requests": [request._asdict() for request in self._requests]},
         }
 
-    def _request(self, flag: str, reason: str | None) -> None:
+    def request(self, flag: str, reason: str | None) -> None:
         """Switch `flag` on in the name of the callback that is being called."""
         self.__dict__[flag] = True
         by = step = None
-        if self._asking is not None:
-            by, step = type(self._asking).__name__, self._state.global_step
+        if self.caller is not None:
+            by, step = type(self.caller).__name__, self.caller_state.global_step
         self._requests.append(Request(flag, by, step, reason))
 
-    def _reset(self, off: dict[str, bool]) -> None:
-        """Take over the flags in `off`, which are off, and forget who had asked for them."""
-        self.__dict__.update(off)
-        if self._requests:
+    def reset(self, off: dict[str, bool]) -> None:
+        """Switch off the flags in `off`, which are all false, and forget who asked for them."""
+        if self._requests:  # without a request no flag is on
+            self.__dict__.update(off)
             self._requests = [request for request in self._requests if request.flag not in off]
 
 

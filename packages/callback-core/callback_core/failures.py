@@ -20,7 +20,7 @@ PATIENCE: Final = 3
 """An isolated callback is switched off after so many failures in a row at one event."""
 
 
-class Record:
+class FailureRecord:
     """The failures of one callback.
 
     Attributes:
@@ -43,13 +43,13 @@ class Failures:
     """The failures of isolated callbacks since the training before: its own, and those between."""
 
     def __init__(self) -> None:
-        self._records: dict[int, Record] = {}  # by the callback's id
+        self._records: dict[int, FailureRecord] = {}  # by the callback's id
 
-    def __getstate__(self) -> dict[str, list[Record]]:
+    def __getstate__(self) -> dict[str, list[FailureRecord]]:
         """Leave out the ids, of which a copy has others."""
         return {"records": list(self._records.values())}
 
-    def __setstate__(self, state: dict[str, list[Record]]) -> None:
+    def __setstate__(self, state: dict[str, list[FailureRecord]]) -> None:
         """Take over the records, by the ids that their callbacks have here."""
         self._records = {id(record.callback): record for record in state["records"]}
 
@@ -57,9 +57,9 @@ class Failures:
         """Return whether there are any."""
         return bool(self._records)
 
-    def add(self, callback: Any, event: str, step: int, error: Exception) -> Record:
+    def add(self, callback: Any, event: str, step: int, error: Exception) -> FailureRecord:
         """Note a failure of `callback`; the first is logged with its traceback."""
-        record = self._records.setdefault(id(callback), Record(callback))
+        record = self._records.setdefault(id(callback), FailureRecord(callback))
         record.total += 1
         record.in_a_row[event] += 1
         record.last = " ".join("".join(format_exception_only(error)).split())
@@ -140,7 +140,7 @@ def is_isolated(callback: Any) -> bool:
 
 
 @contextmanager
-def costs_what_it_may(callback: Any, consequence: str) -> Iterator[None]:
+def isolating(callback: Any, consequence: str) -> Iterator[None]:
     """Raise an error of `callback` or, where it is isolated, log it with its `consequence`."""
     try:
         yield

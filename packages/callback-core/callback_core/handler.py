@@ -13,12 +13,12 @@ from typing import Any, Final
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
 from callback_core.callback_list import CallbackList
-from callback_core.checks import check_callback, overrides
-from callback_core.class_names import is_a
+from callback_core.class_names import has_base_named
 from callback_core.control import TrainerControl
 from callback_core.events import EVENTS, PER_CALLBACK_COPIES
 from callback_core.failures import PATIENCE, Failures, is_isolated
 from callback_core.state import TrainerState
+from callback_core.validation import check_callback, overrides
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ def _method_of(name: str) -> Callable[..., TrainerControl]:
         *passed: Any,
         **kwargs: Any,
     ) -> TrainerControl:
-        if off and control._requests:  # without a request no flag is on
-            control._reset(off)
+        if off:
+            control.reset(off)
         if not self._calls[name]:
             return control
         if passed:
@@ -98,7 +98,7 @@ class CallbackHandler(TrainerCallback):
         self.callbacks = []
         for callback in callbacks:
             self.add_callback(callback)
-        if not any(is_a(callback, "DefaultFlowCallback") for callback in self.callbacks):
+        if not any(has_base_named(callback, "DefaultFlowCallback") for callback in self.callbacks):
             logger.warning(
                 "There is no DefaultFlowCallback among the callbacks, so nothing tells the loop "
                 "when to log, evaluate, save and stop. Add one before training, unless a "
@@ -269,11 +269,11 @@ class CallbackHandler(TrainerCallback):
         if calls is None:  # an event of somebody's own
             calls = self._calls_of(event)
         raised: BaseException | None = None
-        asking, before = control._asking, control._state
-        control._state = state
+        asking, before = control.caller, control.caller_state
+        control.caller_state = state
         try:
             for callback, method in calls:
-                control._asking = callback
+                control.caller = callback
                 try:
                     if keywords:
                         for name in copied:
@@ -308,10 +308,10 @@ class CallbackHandler(TrainerCallback):
                         )
                     if answer is not None and answer is not control:
                         replacement = _replacement(answer, f"{type(callback).__name__}.{event}")
-                        control._asking, control._state = asking, before
+                        control.caller, control.caller_state = asking, before
                         control = replacement
-                        asking, before = control._asking, control._state
-                        control._state = state
+                        asking, before = control.caller, control.caller_state
+                        control.caller_state = state
                 except BaseException as error:
                     if isinstance(error, Exception) and is_isolated(callback):
                         self._isolate(callback, event, state.global_step, error)
@@ -325,7 +325,7 @@ class CallbackHandler(TrainerCallback):
                         name = type(callback).__name__
                         logger.error("%s.%s failed too.", name, event, exc_info=error)
         finally:
-            control._asking, control._state = asking, before
+            control.caller, control.caller_state = asking, before
         if raised is not None:
             raise raised
         return control

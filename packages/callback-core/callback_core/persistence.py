@@ -11,8 +11,8 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from callback_core.class_names import is_a
-from callback_core.failures import costs_what_it_may
+from callback_core.class_names import has_base_named
+from callback_core.failures import isolating
 from callback_core.state_file import snapshot
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def has_state(owner: Any) -> bool:
             f"{type(owner).__name__} has {there} but no {missing}: its state could not go both "
             "ways. Give it both, or neither."
         )
-    return has["state_dict"] or is_a(owner, "ExportableState")
+    return has["state_dict"] or has_base_named(owner, "ExportableState")
 
 
 def export_states(owners: Iterable[Any], kept: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def export_states(owners: Iterable[Any], kept: dict[str, Any]) -> dict[str, Any]
         found = states.setdefault(name, [])
         previous = before.get(name, [])[len(found) :]
         state = previous[0] if previous else None
-        with costs_what_it_may(owner, "its state could not be saved"):
+        with isolating(owner, "its state could not be saved"):
             state = snapshot(_export(owner), f"The state of {name}")
         found.append(state)
     for name, found in states.items():
@@ -107,7 +107,7 @@ def restore_states(owners: Iterable[Any], states: dict[str, Any]) -> None:
         if state is None:
             without.append(name)
         else:
-            with costs_what_it_may(owner, "its state could not be restored"):
+            with isolating(owner, "its state could not be restored"):
                 _restore(owner, state)
     unknown = sorted(name for name, found in left.items() if any(found))
     if unknown:

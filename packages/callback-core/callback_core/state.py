@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
-from callback_core.class_names import is_a
+from callback_core.class_names import has_base_named
 from callback_core.persistence import export_states
 from callback_core.state_file import read_fields, write_fields
 
@@ -167,7 +167,7 @@ def _states_by_class(callbacks: Iterable[Any]) -> dict[str, Any]:
     """Return the states of `callbacks` by class name, a list where there are several of a class."""
     callbacks = list(callbacks)
     for callback in callbacks:
-        if isinstance(callback, type) or not is_a(callback, "ExportableState"):
+        if isinstance(callback, type) or not has_base_named(callback, "ExportableState"):
             raise TypeError(
                 "All callbacks passed to be saved must inherit `ExportableState`, but received "
                 f"{callback!r}"

@@ -343,7 +343,7 @@ def test_a_value_that_comes_out_as_before_is_no_news(path: Path) -> None:
     assert past.value_to_send("a", 5, 2, 9.0) == (
         5,
         2.0,
-    )  # it may be there: with the time of the first
+    )  # may be there: keep its time
     assert past.value_to_send("a", 5, 3, 9.0) == (5, 9.0)
 
 

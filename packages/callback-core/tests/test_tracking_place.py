@@ -171,7 +171,8 @@ def test_a_full_disk_costs_only_what_it_never_takes_and_the_run_is_closed(
         "for _ in range(5): training.step()\n"
         "if room: resource.setrlimit(resource.RLIMIT_FSIZE, largest)\n"
         "training.end()\n"
-        "print(tracker.member.delivery.consumer.done, tracker.member.delivery.consumer.progress.status)\n",
+        "consumer = tracker.member.delivery.consumer\n"
+        "print(consumer.done, consumer.progress.status)\n",
         tmp_path,
         str(room),
     )

@@ -54,7 +54,7 @@ def token_of(repository: Repository) -> str | None:
     given = os.environ.get("DAGSHUB_USER_TOKEN")
     if given and repository.host == dagshub_host():  # and is for no other
         return given
-    kept = imported_dagshub("auth.tokens").TokenStorage()._load_cache_file()
+    kept = imported_dagshub("auth.tokens").TokenStorage()._load_cache_file()  # noqa: SLF001
     valid = [token for token in kept.get(repository.host, []) if not token.is_expired]
     return min(valid, key=lambda token: token.priority).token_text if valid else None
 

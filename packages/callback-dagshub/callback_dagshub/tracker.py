@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from callback_core.tracking import Opening, Upload, settings
+from callback_core.tracking import Opening, Upload, config
 from callback_dagshub.credentials import check_mlflow_variables, headers_for_mlflow, uploader_of
 from callback_dagshub.repository import chosen_repository
 from callback_dagshub.signing import SignedClient
@@ -38,9 +38,9 @@ class DagsHubTracker(MLflowTracker):
     ) -> None:
         self.repository = chosen_repository(repository)
         check_mlflow_variables(self.repository)
-        self.branch = settings.text("branch", branch, "BRANCH")
+        self.branch = config.text("branch", branch, "BRANCH")
         self.model_name = (
-            settings.matching(
+            config.matching(
                 "model_name",
                 model_name,
                 "HF_DAGSHUB_MODEL_NAME",
@@ -49,7 +49,7 @@ class DagsHubTracker(MLflowTracker):
             )
             or "main"
         )
-        upload_model = settings.flag("upload_model", upload_model, "HF_DAGSHUB_LOG_ARTIFACTS")
+        upload_model = config.flag("upload_model", upload_model, "HF_DAGSHUB_LOG_ARTIFACTS")
         self.upload_model = upload_model is True
         self._run_id = ""
         super().__init__(tracking_uri=self.repository.tracking_uri, **of_mlflow)

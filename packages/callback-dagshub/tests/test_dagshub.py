@@ -273,7 +273,7 @@ def test_a_run_that_the_user_has_opened_at_dagshub_is_used_and_stays_open(
         assert (run.status, run.values()) == ("RUNNING", logged_points(made))
     assert [run.status for run in runs()] == ["FINISHED"]
     mlflow.set_tracking_uri(None)
-    mlflow.tracking.fluent._active_experiment_id = None
+    mlflow.tracking.fluent._active_experiment_id = None  # noqa: SLF001
 
 
 def test_a_failed_training_goes_on_in_its_run_and_the_next_training_is_another(

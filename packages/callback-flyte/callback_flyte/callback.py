@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from callback_core import CallbackArguments, TrainerCallback, TrainerControl, TrainerState
-from callback_core.tracking import settings
+from callback_core.tracking import config
 from callback_flyte.deck import add_deck
 from callback_flyte.sync import CheckpointSync
 from callback_flyte.task import checkpoint_of, running_task
@@ -45,8 +45,8 @@ class FlyteCallback(TrainerCallback):
         *,
         flush_limit: float = 60.0,
     ) -> None:
-        self.save_log_history = settings.flag("save_log_history", save_log_history, None)
-        self.sync_checkpoints = settings.flag("sync_checkpoints", sync_checkpoints, None)
+        self.save_log_history = config.flag("save_log_history", save_log_history, None)
+        self.sync_checkpoints = config.flag("sync_checkpoints", sync_checkpoints, None)
         if not flush_limit >= 0:
             raise ValueError(f"flush_limit is {flush_limit!r}, it must be seconds, 0 or more.")
         self.flush_limit = flush_limit

@@ -105,7 +105,7 @@ class Store:
     def _delete(self, is_unwanted: Callable[[str], bool]) -> None:
         """Delete what is unwanted, if that is allowed: it costs space, and no more."""
         try:
-            place = str(self._checkpoint._checkpoint_dest).rstrip("/")  # flytekit says it here only
+            place = str(self._checkpoint._checkpoint_dest).rstrip("/")  # flytekit says it here only  # noqa: SLF001
             contexts = import_module("flytekit.core.context_manager")
             access = contexts.FlyteContextManager.current_context().file_access
             files = access.get_filesystem_for_path(place)

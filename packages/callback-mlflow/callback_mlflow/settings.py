@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from posixpath import normpath
 from typing import Any, Final
 
-from callback_core.tracking import settings
+from callback_core.tracking import config
 
 _TAG: Final = re.compile(r"[\w.\- /:]{1,250}")
 
@@ -20,7 +20,7 @@ def read_run_id(argument: str, given: str | None, variable: str | None) -> str |
         ValueError: MLflow has no ids like that.
     """
     demand = "the id of a run: letters, digits, _ and -, at most 256 of them"
-    return settings.matching(argument, given, variable, r"[a-zA-Z0-9][\w-]{0,255}", demand)
+    return config.matching(argument, given, variable, r"[a-zA-Z0-9][\w-]{0,255}", demand)
 
 
 def read_tags(
@@ -31,11 +31,11 @@ def read_tags(
     Raises:
         ValueError: It is no mapping, or no JSON of one, or MLflow has no tags like that.
     """
-    found = settings.mapping(argument, given, variable)
+    found = config.mapping(argument, given, variable)
     for name in found:
         if not (_TAG.fullmatch(name) and normpath(name) == name):
             raise ValueError(
-                f"{settings.setting(argument, given, variable).source} has a tag {name!r}, it must "
+                f"{config.setting(argument, given, variable).source} has a tag {name!r}, it must "
                 "be a name of letters, digits and ._-:/ or spaces, at most 250 of them."
             )
     return {name: _as_text(part) for name, part in found.items()}

@@ -15,9 +15,9 @@ from callback_core.tracking import (
     Status,
     Tracker,
     Upload,
+    config,
     flattened,
     import_sdk,
-    settings,
 )
 from callback_mlflow import fluent
 from callback_mlflow.open_run import OpenRun
@@ -65,20 +65,20 @@ class MLflowTracker(Tracker):
         max_log_params: int | None = None,
     ) -> None:
         self.tracking_uri = tracking_uri
-        self.experiment_name = settings.text(
+        self.experiment_name = config.text(
             "experiment_name", experiment_name, "MLFLOW_EXPERIMENT_NAME"
         )
         self.run_id = read_run_id("run_id", run_id, "MLFLOW_RUN_ID")
         self.tags = read_tags("tags", tags, "MLFLOW_TAGS")
-        self.nested = settings.flag("nested", nested, "MLFLOW_NESTED_RUN") is True
+        self.nested = config.flag("nested", nested, "MLFLOW_NESTED_RUN") is True
         self.parent_run_id = parent_run_id
-        log_artifacts = settings.flag("log_artifacts", log_artifacts, "HF_MLFLOW_LOG_ARTIFACTS")
+        log_artifacts = config.flag("log_artifacts", log_artifacts, "HF_MLFLOW_LOG_ARTIFACTS")
         self.log_artifacts = log_artifacts is True
-        flatten_params = settings.flag("flatten_params", flatten_params, "MLFLOW_FLATTEN_PARAMS")
+        flatten_params = config.flag("flatten_params", flatten_params, "MLFLOW_FLATTEN_PARAMS")
         self.flatten_params = flatten_params is True
-        most = settings.count("max_log_params", max_log_params, "MLFLOW_MAX_LOG_PARAMS")
+        most = config.count("max_log_params", max_log_params, "MLFLOW_MAX_LOG_PARAMS")
         self.max_log_params = most
-        self._disabled = settings.flag("disabled", None, "DISABLE_MLFLOW_INTEGRATION") is True
+        self._disabled = config.flag("disabled", None, "DISABLE_MLFLOW_INTEGRATION") is True
         self.limits = Limits(**{**vars(LIMITS), "parameter_count": most})
         self.thread = fluent.ThreadOfTraining()
         self._parent = parent_run_id

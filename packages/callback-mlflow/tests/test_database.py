@@ -46,7 +46,7 @@ def database(
     while mlflow.active_run() is not None:
         mlflow.end_run()
     mlflow.set_tracking_uri(None)
-    fluent._active_experiment_id = None
+    fluent._active_experiment_id = None  # noqa: SLF001
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-from callback_core.tracking import Redaction, settings
+from callback_core.tracking import Redaction, config
 
 MODES: Final = ("async", "sync", "offline", "debug")
 
@@ -55,12 +55,12 @@ _KEPT: Final[dict[str, dict[str, Any]]] = {}
 
 def mode(given: str | None) -> str | None:
     """Return how Neptune is talked to; `None` where nothing is said."""
-    return settings.choice("mode", given, "NEPTUNE_MODE", MODES)
+    return config.choice("mode", given, "NEPTUNE_MODE", MODES)
 
 
 def api_token(given: str | None) -> str | None:
     """Return the token, without a word about what it is where it is wrong."""
-    token = settings.text("api_token", given, "NEPTUNE_API_TOKEN")
+    token = config.text("api_token", given, "NEPTUNE_API_TOKEN")
     if token is None or token == "ANONYMOUS":
         return token
     try:
@@ -79,13 +79,13 @@ def api_token(given: str | None) -> str | None:
 def project(given: str | None) -> str | None:
     """Return the name of the project."""
     demand = "the name of a project, such as 'workspace-name/project-name'"
-    return settings.matching("project", given, "NEPTUNE_PROJECT", r"([^/]+/)?[^/]+", demand)
+    return config.matching("project", given, "NEPTUNE_PROJECT", r"([^/]+/)?[^/]+", demand)
 
 
 def namespace(given: str) -> str:
     """Return where in a run everything goes, without slashes around it."""
     demand = "a name, such as 'finetuning' or 'models/first'"
-    found = settings.matching("base_namespace", given, None, r"/*[^/](.*[^/])?/*", demand)
+    found = config.matching("base_namespace", given, None, r"/*[^/](.*[^/])?/*", demand)
     return (found or "finetuning").strip("/")
 
 
@@ -93,7 +93,7 @@ def custom_run_id(given: str | None) -> str | None:
     """Return what the user calls the run, in which all who call it so take part."""
     demand = f"at most {_CUSTOM_RUN_ID_LENGTH} characters"  # Neptune would ignore a longer one
     pattern = f"(?s:.{{1,{_CUSTOM_RUN_ID_LENGTH}}})"
-    return settings.matching("custom_run_id", given, "NEPTUNE_CUSTOM_RUN_ID", pattern, demand)
+    return config.matching("custom_run_id", given, "NEPTUNE_CUSTOM_RUN_ID", pattern, demand)
 
 
 def run_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class OpenRun:
         self._namespace = namespace
         self._checkpoints = f"{namespace}/{checkpoints}"
         self._folder = folder
-        queue = run._op_processor
+        queue = run._op_processor  # noqa: SLF001
         self._outbox: Outbox | None = queue if isinstance(queue, Outbox) else None
 
     def assign(self, fields: Mapping[str, Any]) -> None:
@@ -146,13 +146,13 @@ class OpenRun:
 
         `Run.wait` would hold all that the user's own threads give the run meanwhile.
         """
-        queue = self.run._op_processor
+        queue = self.run._op_processor  # noqa: SLF001
         consumer = getattr(queue, "_consumer", None)
         if consumer is None:
             return
-        last = queue._last_version
+        last = queue._last_version  # noqa: SLF001
         consumer.wake_up()
-        while queue._consumed_version < last:
+        while queue._consumed_version < last:  # noqa: SLF001
             if not consumer.is_running():
                 raise ConnectionError("Neptune has stopped to send what this run was given")
             time.sleep(0.05)

@@ -55,8 +55,8 @@ class Outbox:
                     batch = [operation for _, operation in self._waiting[:_BATCH]]
                 if not batch:
                     return said
-                done, errors = self._run._backend.execute_operations(
-                    container_id=self._run._id,
+                done, errors = self._run._backend.execute_operations(  # noqa: SLF001
+                    container_id=self._run._id,  # noqa: SLF001
                     container_type=self._run.container_type,
                     operations=batch,
                     operation_storage=self.operation_storage,

@@ -49,7 +49,7 @@ def opened(**arguments: Any) -> Any:
 
 def id_of(run: Any) -> str:
     """Return by what a run is known again, also of one that is stopped."""
-    return OFFLINE_ID + run._id if is_offline(run) else str(run._sys_id)
+    return OFFLINE_ID + run._id if is_offline(run) else str(run._sys_id)  # noqa: SLF001
 
 
 def is_open(run: Any) -> bool:
@@ -59,17 +59,17 @@ def is_open(run: Any) -> bool:
 
 def is_offline(run: Any) -> bool:
     """Return whether a run is kept in a folder, or nowhere, and cannot be opened again."""
-    return run._mode.value in ("offline", "debug")
+    return run._mode.value in ("offline", "debug")  # noqa: SLF001
 
 
 def project_of(run: Any) -> str:
     """Return the project of a run that is online."""
-    return f"{run._workspace}/{run._project_name}"
+    return f"{run._workspace}/{run._project_name}"  # noqa: SLF001
 
 
 def stop(run: Any) -> None:
     """Stop a run that was `opened`, and remove what it leaves empty in the working directory."""
-    folder = Path(run._op_processor.data_path)
+    folder = Path(run._op_processor.data_path)  # noqa: SLF001
     run.stop()
     for parent in (folder.parent, folder.parent.parent):
         try:

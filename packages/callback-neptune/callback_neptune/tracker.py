@@ -11,7 +11,7 @@ from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from callback_core import NotConfigured
-from callback_core.tracking import Limits, Opening, Point, Status, Tracker, Upload, settings
+from callback_core.tracking import Limits, Opening, Point, Status, Tracker, Upload, config
 from callback_neptune import arguments, sdk
 from callback_neptune.open_run import OpenRun, as_parameters
 
@@ -66,20 +66,20 @@ class NeptuneTracker(Tracker):
         self.run_arguments = arguments.run_arguments(neptune_run_kwargs)
         self.mode = arguments.mode(self.run_arguments.pop("mode", None))
         given_id = self.run_arguments.pop("custom_run_id", None)
-        self.with_id = settings.text("with_id", self.run_arguments.pop("with_id", None), None)
+        self.with_id = config.text("with_id", self.run_arguments.pop("with_id", None), None)
         self.custom_run_id = None if self.with_id else arguments.custom_run_id(given_id)
         self.api_token = api_token or private.get("api_token")
         self.project = project
         if self.mode in (None, "async", "sync"):
             arguments.api_token(self.api_token)
             self.project = arguments.project(project)
-        self.run_name = settings.text("name", name, None)
+        self.run_name = config.text("name", name, None)
         self.base_namespace = arguments.namespace(base_namespace)
         self.given = run if run is not None else private.get("given")
         if self.given is not None and not hasattr(self.given, "get_state"):
             raise ValueError(f"run is {run!r}, it must be what neptune.init_run returns.")
-        self.keeps_parameters = settings.flag("log_parameters", log_parameters, None) is not False
-        self.log_checkpoints = settings.choice(
+        self.keeps_parameters = config.flag("log_parameters", log_parameters, None) is not False
+        self.log_checkpoints = config.choice(
             "log_checkpoints", log_checkpoints, None, arguments.CHECKPOINTS
         )
         self.wants_checkpoint = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from callback_core.tracking import DeliveryKind, TrackerCallback, settings
+from callback_core.tracking import DeliveryKind, TrackerCallback, config
 from callback_tensorboard.given_writer import GivenWriterTracker
 from callback_tensorboard.tracker import TensorBoardTracker
 
@@ -48,7 +48,7 @@ class TensorBoardCallback(TrackerCallback):
     ) -> None:
         self.tb_writer = tb_writer
         super().__init__(
-            TensorBoardTracker(settings.text(_DIRECTORY, None, _DIRECTORY))
+            TensorBoardTracker(config.text(_DIRECTORY, None, _DIRECTORY))
             if tb_writer is None
             else GivenWriterTracker(tb_writer),
             delivery=delivery,

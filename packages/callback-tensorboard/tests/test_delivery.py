@@ -239,7 +239,7 @@ def test_evaluations_outside_of_a_training_forget_nothing_of_the_run(
     last = max(steps, default=0)
     for name in ("eval_loss", "test_loss"):
         run.log(last, **{name: 0.25})
-        callback.end("finished")
+        callback.session.close("finished")
     directory = the_run(tmp_path)
     assert points(directory, "eval/loss") == points(directory, "test/loss") == [(last, 0.25)]
     kept = [(tag, step) for tag, step in shown(directory) if tag == "train/loss"]

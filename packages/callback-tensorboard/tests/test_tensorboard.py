@@ -137,7 +137,7 @@ def test_a_given_writer_is_used_and_stays_open(tmp_path: Path, make_writer: Any)
     run.log(1, loss=0.5, note="hello")
     run.end()
     run.log(1, eval_loss=0.25)
-    callback.end("finished")
+    callback.session.close("finished")
     writer.add_scalar("mine", 1.0, 2)
     writer.close()
     assert points(tmp_path / "mine", "train/loss") == [(1, 0.5)]
@@ -204,7 +204,7 @@ def test_an_evaluation_after_training_goes_on_in_its_directory(tmp_path: Path) -
     run.end()
     run.log(3, eval_loss=0.25)
     run.log(3, test_loss=0.125)
-    callback.end("finished")
+    callback.session.close("finished")
     directory = the_run(tmp_path)
     assert points(directory, "train/loss") == [(3, 0.5)]
     assert points(directory, "eval/loss") == [(3, 0.25)]

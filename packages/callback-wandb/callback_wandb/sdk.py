@@ -159,9 +159,9 @@ def _end_in_time(session: Any) -> None:
     where an answer to a request that was cancelled is on its way: it closes the connection with
     the rest of it unread (seen with wandb 0.31.0, after a login that no server answered).
     """
-    process = session.ensure_service()._proc
+    process = session.ensure_service()._proc  # noqa: SLF001
     if process is not None:
-        process.join = partial(_ended, process._process)
+        process.join = partial(_ended, process._process)  # noqa: SLF001
 
 
 def _ended(process: Popen[bytes]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, cast
 
-from callback_core.tracking import settings
+from callback_core.tracking import config
 
 LogModel = Literal["end", "checkpoint", "false"]
 Watch = Literal["gradients", "parameters", "all", "false"]
@@ -23,7 +23,7 @@ def project(given: str | None) -> str:
         ValueError: W&B has no projects of that name.
     """
     demand = "a name of 1 to 128 characters without / \\ # ? % :"
-    found = settings.matching("project", given, "WANDB_PROJECT", _PROJECT, demand)
+    found = config.matching("project", given, "WANDB_PROJECT", _PROJECT, demand)
     return DEFAULT_PROJECT if found is None else found
 
 
@@ -55,8 +55,8 @@ def disabled() -> bool:
     Raises:
         ValueError: One of them says nothing that is known.
     """
-    mode = settings.choice("WANDB_MODE", None, "WANDB_MODE", _MODES)
-    return settings.flag("WANDB_DISABLED", None, "WANDB_DISABLED") or mode == "disabled"
+    mode = config.choice("WANDB_MODE", None, "WANDB_MODE", _MODES)
+    return config.flag("WANDB_DISABLED", None, "WANDB_DISABLED") or mode == "disabled"
 
 
 def _choice(
@@ -67,9 +67,9 @@ def _choice(
     yes: str | None = None,
 ) -> str:
     """Return one of `choices`; `yes` where it is merely affirmed, and `false` where denied."""
-    word = str(settings.setting(argument, given, variable).value).upper()
-    if word in settings.FALSE:
+    word = str(config.setting(argument, given, variable).value).upper()
+    if word in config.FALSE:
         return "false"
-    if yes is not None and word in settings.TRUE:
+    if yes is not None and word in config.TRUE:
         return yes
-    return settings.choice(argument, cast("str | None", given), variable, choices) or "false"
+    return config.choice(argument, cast("str | None", given), variable, choices) or "false"

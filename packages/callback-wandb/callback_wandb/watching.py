@@ -33,7 +33,7 @@ class Watch:
     def end(self) -> None:
         """Take the hooks off."""
         self._history.unhook_all()
-        del self._model._wandb_hook_names
+        del self._model._wandb_hook_names  # noqa: SLF001
 
 
 def _shielded(log: Callable[..., None]) -> Callable[..., None]:

@@ -307,7 +307,7 @@ def test_the_model_is_watched_from_the_training_and_left_alone_after_it(
     rows = the_run(tmp_path / "out").rows
     watched = {name for row in rows for name in row if name.startswith(("grad", "param"))}
     assert watched  # with names that the SDK chooses
-    assert not any(layer._forward_hooks for layer in made.model.modules())
+    assert not any(layer._forward_hooks for layer in made.model.modules())  # noqa: SLF001
     trained: Any = made.model
     trained.layer(torch.ones(2)).sum().backward()  # no hook logs to a run that is closed
 

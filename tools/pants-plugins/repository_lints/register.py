@@ -1,9 +1,10 @@
-"""Two things that Pants 2.17 lacks and this repository wants of `lint`.
+"""Three things that Pants 2.17 lacks and this repository wants of `lint`.
 
 Ruff: Pants 2.17 calls `ruff FILES`, which ruff no longer takes, and has no `ruff format`. Here
 `lint` calls `ruff check` and looks at the format, `fix` calls `ruff check --fix` and `ruff format`,
 and `fmt` calls `ruff format` alone. Layers: the rules in BUILD files hold whenever dependencies are
-computed, which `lint` does not do by itself.
+computed, which `lint` does not do by itself. Imports: import-linter finds circles between the
+modules of a package, and imports that point up, by `[tool.importlinter]` of pyproject.toml.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 from pants.backend.python.lint.ruff import skip_field, subsystem
 from pants.backend.python.lint.ruff.subsystem import Ruff, RuffFieldSet
+from pants.backend.python.subsystems.python_tool_base import PythonToolBase
+from pants.backend.python.target_types import ConsoleScript, PythonSourceField
 from pants.backend.python.util_rules import pex
 from pants.backend.python.util_rules.pex import PexRequest, VenvPex, VenvPexProcess
 from pants.core.goals.fix import FixResult, FixTargetsRequest
@@ -22,11 +25,11 @@ from pants.core.util_rules.config_files import ConfigFiles, ConfigFilesRequest
 from pants.core.util_rules.partitions import PartitionerType
 from pants.core.util_rules.source_files import SourceFiles, SourceFilesRequest
 from pants.engine.addresses import Addresses
-from pants.engine.fs import Digest, MergeDigests, Snapshot
+from pants.engine.fs import Digest, DigestSubset, MergeDigests, PathGlobs, RemovePrefix, Snapshot
 from pants.engine.process import FallibleProcessResult, Process, ProcessResult
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.engine.target import Dependencies, DependenciesRequest, FieldSet
-from pants.option.option_types import SkipOption
+from pants.option.option_types import ArgsListOption, SkipOption
 from pants.option.subsystem import Subsystem
 from pants.util.meta import classproperty
 
@@ -137,6 +140,65 @@ async def check_layers(request: LayersRequest.Batch[LayersFieldSet, Any]) -> Lin
     return LintResult(0, "", "", linter_name="layers", partition_description=None)
 
 
+class ImportLinter(PythonToolBase):
+    options_scope = "import-linter"
+    name = "import-linter"
+    help = "Who may import whom among the modules of a package."
+    default_version = "import-linter>=2.17,<3"
+    default_main = ConsoleScript("lint-imports")
+    default_requirements = (default_version,)
+    # The base class wants one for its help. pants.toml has the pins in a resolve of ours.
+    default_lockfile_resource = ("repository_lints", "import-linter.lock")
+    register_interpreter_constraints = True
+    skip = SkipOption("lint")
+    args = ArgsListOption(example="--verbose")
+
+
+@dataclass(frozen=True)
+class ImportLinterFieldSet(FieldSet):
+    required_fields = (PythonSourceField,)
+
+    source: PythonSourceField
+
+
+class ImportLinterRequest(LintTargetsRequest):
+    field_set_type = ImportLinterFieldSet
+    tool_subsystem = ImportLinter
+    partitioner_type = PartitionerType.DEFAULT_SINGLE_PARTITION
+
+
+@rule(desc="Check the imports")
+async def check_imports(
+    request: ImportLinterRequest.Batch[ImportLinterFieldSet, Any], linter: ImportLinter
+) -> LintResult:
+    # It looks at all packages, whichever are asked for: a circle may lead through any of them.
+    sources = await Get(Snapshot, PathGlobs(["packages/*/*_*/**/*.py"]))
+    roots = sorted({"/".join(file.split("/")[:2]) for file in sources.files})
+    parts = await MultiGet(
+        Get(Digest, DigestSubset(sources.digest, PathGlobs([f"{root}/**"]))) for root in roots
+    )
+    modules = await MultiGet(
+        Get(Digest, RemovePrefix(parts[number], root)) for number, root in enumerate(roots)
+    )
+    config, linter_pex = await MultiGet(
+        Get(Digest, PathGlobs(["pyproject.toml"])),
+        Get(VenvPex, PexRequest, linter.to_pex_request()),
+    )
+    process = await Get(
+        Process,
+        VenvPexProcess(
+            linter_pex,
+            argv=("--no-cache", *linter.args),
+            input_digest=await Get(Digest, MergeDigests((config, *modules))),
+            description="Run import-linter",
+        ),
+    )
+    result = await Get(FallibleProcessResult, Process, process)
+    if result.exit_code == 0:  # without the banner
+        return LintResult(0, "", "", linter_name=request.tool_name, partition_description=None)
+    return LintResult.create(request, result, strip_chroot_path=True)
+
+
 def rules():
     return [
         *collect_rules(),
@@ -144,6 +206,7 @@ def rules():
         *RuffFixRequest.rules(),
         *RuffFormatRequest.rules(),
         *LayersRequest.rules(),
+        *ImportLinterRequest.rules(),
         *skip_field.rules(),
         *subsystem.rules(),
         *pex.rules(),

@@ -12,7 +12,7 @@ from callback_core.tracking import (
     Tracker,
     TrackerCallback,
     flattened,
-    settings,
+    config,
 )
 from zoo import reading
 from zoo.specimens import correct
@@ -64,9 +64,9 @@ class ConfiguredTracker(LinesTracker):
 
     def __init__(self, path=None, disabled=None, detail=None):
         given = os.fspath(path) if isinstance(path, os.PathLike) else path
-        super().__init__(settings.text("path", given, "ZOO_PATH") or "runs.jsonl")
-        self.is_off = settings.flag("disabled", disabled, "ZOO_OFF") or False
-        self.detail = settings.choice("detail", detail, "ZOO_DETAIL", ["all", "metrics"]) or "all"
+        super().__init__(config.text("path", given, "ZOO_PATH") or "runs.jsonl")
+        self.is_off = config.flag("disabled", disabled, "ZOO_OFF") or False
+        self.detail = config.choice("detail", detail, "ZOO_DETAIL", ["all", "metrics"]) or "all"
 
     @property
     def disabled(self):

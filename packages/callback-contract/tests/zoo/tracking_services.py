@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from callback_contract import Setting
-from callback_core.tracking import Rejected, settings
+from callback_core.tracking import Rejected, config
 from zoo.specimens import faulty
 from zoo.stores import (
     LinesSuite,
@@ -212,7 +212,7 @@ class SignalHandlerStays(LinesSuite):
 class VariableFirstTracker(LinesTracker):
     def __init__(self, path=None, disabled=None):
         super().__init__(os.environ.get("ZOO_PATH") or path or "runs.jsonl")
-        self.is_off = settings.flag("disabled", disabled, "ZOO_OFF") or False
+        self.is_off = config.flag("disabled", disabled, "ZOO_OFF") or False
 
     @property
     def disabled(self):

@@ -1,9 +1,9 @@
 """What all experiment trackers share: `TrackerCallback`, and `Tracker`, which a package extends."""
 
-from callback_core.tracking import settings
+from callback_core.tracking import config
 from callback_core.tracking.delivery.base import DeliveryKind
+from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.limits import flattened
-from callback_core.tracking.linked_copy import linked_copy
 from callback_core.tracking.naming import tracked_name
 from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.sdk import import_sdk
@@ -32,9 +32,9 @@ __all__ = [
     "Tracker",
     "TrackerCallback",
     "Upload",
+    "config",
     "flattened",
     "import_sdk",
     "linked_copy",
-    "settings",
     "tracked_name",
 ]

@@ -28,8 +28,8 @@ from callback_core.tracking.delivery.base import (
 from callback_core.tracking.delivery.inline import InlineDelivery
 from callback_core.tracking.delivery.process import ProcessDelivery
 from callback_core.tracking.delivery.thread import ThreadDelivery
+from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.journal import Journal
-from callback_core.tracking.linked_copy import linked_copy
 from callback_core.tracking.redaction import Redaction, scrubbed
 from callback_core.tracking.run_folder import RunFolder, open_journal, warn_of_pending_runs
 from callback_core.tracking.tracker import Status, Tracker
@@ -181,7 +181,7 @@ class Session:
         self._before_end: list[Callable[[Status], None]] = []
         resumed = training and begins and state.global_step > 0
         folder = RunFolder.of_training(Path(args.output_dir or "."), run, resumed)
-        for other in [one for one in _SESSIONS if one._is_replaced_in(folder)]:
+        for other in [one for one in _SESSIONS if one.is_replaced_in(folder)]:
             other.close()
         self._journal: Journal | None
         self._journal, self.folder = open_journal(folder)
@@ -355,9 +355,14 @@ class Session:
         except Exception as error:
             logger.warning("%s left something in the training.", member.name, exc_info=error)
 
-    def close(self) -> None:
-        """End the session for all members, where no event told how the training ended."""
-        self.end(self.status or self.status_without_end())
+    def close(self, status: Status | None = None) -> None:
+        """End the session for all members, and wait for their trackers.
+
+        Args:
+            status: How the training ended, unless an event told that; without it, a guess from the
+                last error that nobody caught.
+        """
+        self.end(self.status or status or self.status_without_end())
         for member in list(self.members.values()):
             if member.is_served:
                 self.finish(member)
@@ -371,17 +376,19 @@ class Session:
             return "interrupted"
         return "failed" if self._begins or error is not None else "finished"
 
-    def _calls_before_end(self) -> Iterator[Callable[[Status], None]]:
-        while self._before_end:
-            yield self._before_end.pop(0)
-
-    def _is_replaced_in(self, folder: RunFolder) -> bool:
+    def is_replaced_in(self, folder: RunFolder) -> bool:
         """Return whether this never ended, but its state is gone or `folder` gets a new session."""
         replaced = self._state() is None or self.folder.path.name == folder.path.name
         return self.status is None and replaced and not self.is_inherited
 
-    def _is_alive(self) -> bool:
-        return self.status is None or any(member.is_served for member in self.members.values())
+    def is_over(self) -> bool:
+        """Return whether nothing can come any more: the state is gone and each delivery ended."""
+        is_served = any(member.is_served for member in self.members.values())
+        return self._state() is None and self.status is not None and not is_served
+
+    def _calls_before_end(self) -> Iterator[Callable[[Status], None]]:
+        while self._before_end:
+            yield self._before_end.pop(0)
 
     def _is_first_to_see(self, member: Member, kind: str, step: int) -> bool:
         """Return whether no other member has seen this event of a step.
@@ -468,7 +475,7 @@ def _dict_of(owner: Any) -> dict[str, Any]:
 
 def _forget_finished_sessions(_: object = None) -> None:
     """Drop the sessions that are over. Runs too when the state of one is collected."""
-    _SESSIONS[:] = [one for one in _SESSIONS if one._state() or one._is_alive()]
+    _SESSIONS[:] = [one for one in _SESSIONS if not one.is_over()]
 
 
 @atexit.register

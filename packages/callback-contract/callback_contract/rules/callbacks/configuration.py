@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from callback_contract._case import Case
-from callback_contract._registry import ContractViolation, require, rule
+from callback_contract._registry import rule
 from callback_contract._subject import Setting
+from callback_contract._violation import ContractViolation, require
 
-_MEND = "Read it by a function of callback_core.tracking.settings, in the constructor."
+_MEND = "Read it by a function of callback_core.tracking.config, in the constructor."
 
 
 @contextmanager

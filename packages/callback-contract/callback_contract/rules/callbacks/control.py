@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from callback_contract._case import Case
-from callback_contract._registry import require, rule
+from callback_contract._registry import rule
 from callback_contract._training import Training
+from callback_contract._violation import require
 from callback_contract._watching import FLAGS, Observed, flags
 from callback_core import TrainerControl
 

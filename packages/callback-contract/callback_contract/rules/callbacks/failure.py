@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from callback_contract._case import Case
-from callback_contract._registry import require, rule
+from callback_contract._registry import rule
 from callback_contract._training import DIED, Training
+from callback_contract._violation import require
 from callback_contract._watching import AsInALoop
 
 _POLICIES = ("raise", "isolate")

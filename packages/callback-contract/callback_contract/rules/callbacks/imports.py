@@ -16,7 +16,8 @@ from typing import Any, Final
 from callback_contract._case import Case
 from callback_contract._process import log_messages, silence
 from callback_contract._python import missing
-from callback_contract._registry import ContractViolation, DoesNotApply, require, rule
+from callback_contract._registry import rule
+from callback_contract._violation import ContractViolation, DoesNotApply, require
 
 _IMPORT: Final = """
 import gc, json, logging, os, random, signal, socket, sys, threading, warnings

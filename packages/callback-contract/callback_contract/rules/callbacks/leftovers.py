@@ -26,8 +26,9 @@ from callback_contract._process import (
     threads,
     what_stays,
 )
-from callback_contract._registry import DoesNotApply, require, rule
+from callback_contract._registry import rule
 from callback_contract._training import DIED
+from callback_contract._violation import DoesNotApply, require
 from callback_contract._watching import watch
 
 

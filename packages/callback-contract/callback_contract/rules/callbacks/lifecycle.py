@@ -8,7 +8,8 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._process import children, files_below, threads
-from callback_contract._registry import ContractViolation, require, rule
+from callback_contract._registry import rule
+from callback_contract._violation import ContractViolation, require
 from callback_contract._watching import cut_short, observe, observe_in_turns
 from callback_core import TrainerState
 

@@ -10,8 +10,9 @@ from typing import Final
 
 from callback_contract._case import Case
 from callback_contract._process import silence
-from callback_contract._registry import require, rule
+from callback_contract._registry import rule
 from callback_contract._stored import warned
+from callback_contract._violation import require
 from callback_contract._watching import another_rank
 
 _CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")

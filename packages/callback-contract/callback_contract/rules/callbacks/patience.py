@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from callback_contract._case import Case
-from callback_contract._registry import require, rule
+from callback_contract._registry import rule
 from callback_contract._training import DIED, Training
+from callback_contract._violation import require
 
 _MEND = "Count evaluations in a row that do not improve; ask for the end when they are `patience`."
 

@@ -7,7 +7,8 @@ from threading import Thread
 
 from callback_contract._case import Case
 from callback_contract._process import children, difference, files_below, threads
-from callback_contract._registry import require, rule
+from callback_contract._registry import rule
+from callback_contract._violation import require
 from callback_contract._watching import Observed, another_rank, files_of_its_own, watch
 
 _MEND = "Begin with `if not state.is_world_process_zero: return`, in every event that writes."

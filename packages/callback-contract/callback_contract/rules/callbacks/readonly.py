@@ -14,8 +14,9 @@ from callback_contract._process import (
     process_put_back,
     seed_generators,
 )
-from callback_contract._registry import require, rule
+from callback_contract._registry import rule
 from callback_contract._training import DIED, Training
+from callback_contract._violation import require
 from callback_contract._watching import model_hooks, model_state, modes, watch
 from callback_core import TrainerControl
 

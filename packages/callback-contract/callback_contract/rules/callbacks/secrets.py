@@ -7,8 +7,9 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._process import files_below, log_messages, silence
-from callback_contract._registry import DoesNotApply, require, rule
+from callback_contract._registry import rule
 from callback_contract._training import DIED
+from callback_contract._violation import DoesNotApply, require
 
 
 @rule(

@@ -9,8 +9,9 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._process import difference, process_put_back, seed_generators
-from callback_contract._registry import ContractViolation, require, rule
+from callback_contract._registry import rule
 from callback_contract._training import DIED, Training
+from callback_contract._violation import ContractViolation, require
 from callback_contract._watching import (
     Observed,
     files_of_its_own,

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._faulty_tracker import make_faulty
-from callback_contract._registry import ContractViolation, require
 from callback_contract._stored import (
     Stored,
     comes_true,
@@ -18,6 +17,7 @@ from callback_contract._stored import (
     warned,
 )
 from callback_contract._training import DIED, Training
+from callback_contract._violation import ContractViolation, require
 from callback_core import CallbackHandler
 
 LONGEST_EVENT: Final = 5.0

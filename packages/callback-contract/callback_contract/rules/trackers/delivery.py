@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from callback_contract._case import Case
 from callback_contract._killed import deliver_the_rest, killed_after_a_checkpoint
-from callback_contract._registry import require
 from callback_contract._stored import (
     LOSSES,
     Stored,
@@ -26,6 +25,7 @@ from callback_contract._stored import (
     trained,
     warned,
 )
+from callback_contract._violation import require
 
 FILES = ("model.safetensors", "trainer_state.json", "nested/part-1.bin")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from callback_contract._case import Case
-from callback_contract._models import Config
-from callback_contract._registry import require
+from callback_contract._learner import Config
 from callback_contract._stored import LOSSES, Stored, log_steps, stored_of, tracker_rule
+from callback_contract._violation import require
 
 
 class _Precision(enum.Enum):

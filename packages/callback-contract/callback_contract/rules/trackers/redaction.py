@@ -8,11 +8,11 @@ from typing import Any
 from unittest import mock
 
 from callback_contract._case import Case
-from callback_contract._models import Config
+from callback_contract._learner import Config
 from callback_contract._process import files_below
-from callback_contract._registry import DoesNotApply, require
 from callback_contract._stored import Stored, log_steps, stored_of, tracker_rule
 from callback_contract._subject import RecordedRun
+from callback_contract._violation import DoesNotApply, require
 
 
 @tracker_rule(

@@ -12,7 +12,6 @@ from callback_contract._killed import (
     killed_after_a_checkpoint,
     wait_until_stored,
 )
-from callback_contract._registry import require
 from callback_contract._stored import (
     LOSSES,
     Stored,
@@ -27,6 +26,7 @@ from callback_contract._stored import (
     warned,
 )
 from callback_contract._training import DIED, Training
+from callback_contract._violation import require
 
 REPLACED = 7.125
 """The loss that a training logs before it dies, and that comes out otherwise when it is resumed."""

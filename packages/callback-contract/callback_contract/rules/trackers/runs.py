@@ -8,7 +8,6 @@ from typing import Any, Final
 from callback_contract._case import Case
 from callback_contract._faulty_tracker import EACH, make_faulty
 from callback_contract._python import run_python
-from callback_contract._registry import ContractViolation, DoesNotApply, require
 from callback_contract._stored import (
     LOSSES,
     Stored,
@@ -22,6 +21,7 @@ from callback_contract._stored import (
     trained,
     warned,
 )
+from callback_contract._violation import ContractViolation, DoesNotApply, require
 from callback_contract._watching import another_rank
 from callback_core.tracking import Tracker
 

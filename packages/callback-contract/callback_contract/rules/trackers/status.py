@@ -11,7 +11,6 @@ from callback_contract._killed import (
     killed_after_a_checkpoint,
     wait_until_stored,
 )
-from callback_contract._registry import require
 from callback_contract._stored import (
     LOSSES,
     comes_true,
@@ -22,6 +21,7 @@ from callback_contract._stored import (
     trained,
 )
 from callback_contract._training import DIED
+from callback_contract._violation import require
 
 
 def _require_statuses(case: Case, *expected: str, after: str) -> None:

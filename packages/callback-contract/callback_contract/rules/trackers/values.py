@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._killed import wait_until_stored
-from callback_contract._registry import require
 from callback_contract._stored import (
     LOSSES,
     Stored,
@@ -20,6 +19,7 @@ from callback_contract._stored import (
     trained,
     warned,
 )
+from callback_contract._violation import require
 
 NOT_FINITE: Final = {"not_a_number": math.nan, "infinite": math.inf, "negative": -math.inf}
 

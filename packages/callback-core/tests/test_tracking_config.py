@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from callback_core.tracking.settings import (
+from callback_core.tracking.config import (
     choice,
     count,
     directory,

@@ -1,4 +1,4 @@
-"""What of an object makes it a callback, and what it may not be called for."""
+"""Validates that an object can be used as a callback."""
 
 from __future__ import annotations
 
