@@ -14,6 +14,7 @@ from callback_core.tracking import (
     Point,
     Status,
     Tracker,
+    TrainingNumbers,
     Upload,
     config,
     flattened,
@@ -31,7 +32,7 @@ class ClearMLTracker(Tracker):
     name = "clearml"
     limits = Limits(batch_size=500, non_finite=False)
 
-    _trainings: ClassVar[dict[str, list[str]]] = {}
+    _numbers: ClassVar = TrainingNumbers()
     """The trainings that went to each of the user's tasks, of which it may see several."""
 
     def __init__(
@@ -92,9 +93,11 @@ class ClearMLTracker(Tracker):
                 opening.adopted,
                 self.project_name,
                 self._name_of(opening),
-                f"{opening.folder.parent.name}/{opening.folder.name}",
+                opening.training,
             )
-        self._suffix = self._suffix_of(opening) if opening.adopted else ""
+        self._suffix = (
+            self._numbers.suffix(self._task.id, opening.training) if opening.adopted else ""
+        )
         return self._task.id
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
@@ -119,15 +122,6 @@ class ClearMLTracker(Tracker):
 
     def _name_of(self, opening: Opening) -> str:
         return " ".join(filter(None, (self.task_name, opening.trial_name)))
-
-    def _suffix_of(self, opening: Opening) -> str:
-        """Return what tells the second training in a task of the user's from the first: `_2`."""
-        trainings = self._trainings.setdefault(self._task.id, [])
-        training = opening.folder.parent.name
-        if training not in trainings:
-            trainings.append(training)
-        number = trainings.index(training) + 1
-        return f"_{number}" if number > 1 else ""
 
 
 def _name(argument: str, given: str | None, variable: str) -> str | None:

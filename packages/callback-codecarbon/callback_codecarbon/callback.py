@@ -129,7 +129,7 @@ class CodeCarbonCallback(TrainerCallback):
         emissions, energy = self._totals()
         logger.info("Training used %.3g kWh: %.3g kg of CO2 equivalents.", energy, emissions)
         values = {"total_emissions_kg": emissions, "total_energy_kwh": energy}
-        _log(state, values)
+        _log(state, values, summary=True)
 
     def _totals(self) -> tuple[float, float]:
         """Return emissions and energy of this training, and of what it was resumed from."""
@@ -140,8 +140,8 @@ class CodeCarbonCallback(TrainerCallback):
         return before.emissions_kg + now.emissions_kg, before.energy_kwh + now.energy_kwh
 
 
-def _log(state: TrainerState, values: dict[str, Any]) -> None:
+def _log(state: TrainerState, values: dict[str, Any], summary: bool = False) -> None:
     """Log `values` to all trackers of the training, if there are any."""
     session = Session.of(state) if state.is_world_process_zero else None
     if session is not None:
-        session.log(values, epoch=state.epoch)
+        session.log(values, epoch=state.epoch, summary=summary)

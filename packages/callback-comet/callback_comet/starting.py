@@ -76,15 +76,13 @@ def _key_and_mode(
     comet_ml: Any, settings: ExperimentSettings, opening: Opening, online: bool
 ) -> tuple[str, str]:
     """Return which experiment to open, and whether it may be there already, or must."""
-    kept = opening.folder / "experiment_key"
     asked = None if opening.adopted or opening.trial_name else settings.experiment_key
     if opening.run_id is not None:
         return asked or opening.run_id, "get_or_create"
-    if kept.is_file():  # it may have been opened, and nobody has heard of it
-        return kept.read_text("utf-8"), "get_or_create"
-    key = asked or uuid4().hex
-    opening.folder.mkdir(parents=True, exist_ok=True)
-    kept.write_text(key, "utf-8")
+    known = opening.recall("experiment_key")
+    if known is not None:  # the process was killed while it opened the experiment
+        return known, "get_or_create"
+    key = opening.note("experiment_key", asked or uuid4().hex)
     if asked is None:
         return key, "get_or_create" if online else "create"
     chosen = settings.mode if settings.mode in ("get_or_create", "create", "get") else None

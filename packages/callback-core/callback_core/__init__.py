@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from callback_core._json import scalar
 from callback_core.arguments import CallbackArguments, IntervalStrategy, best_metric_key
 from callback_core.callback import TrainerCallback
 from callback_core.control import Request, TrainerControl
@@ -43,4 +44,5 @@ __all__ = [
     "get_reporting_integration_callbacks",
     "make_reporting_integration_callbacks",
     "restore_states",
+    "scalar",
 ]

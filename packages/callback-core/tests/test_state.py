@@ -193,7 +193,7 @@ def test_scalars_of_arrays_are_written_as_plain_numbers_and_tuples_as_lists(tmp_
             "",
             r"it is a .*Scalar of shape \(3, 2\), not a single number",
         ),
-        (Scalar(RuntimeError("meta")), "", r"it is a .*Scalar that .* value: meta"),
+        (Scalar(RuntimeError("meta")), "", r"it is a .*Scalar .* value: meta"),
     ],
 )
 def test_a_value_that_json_does_not_have_is_named_and_the_old_file_kept(

@@ -53,7 +53,7 @@ def new_run(
     client: Any, opening: Opening, experiment: str, tags: Mapping[str, str], parent: str | None
 ) -> Any:
     """Return the run of a training, which is there already where its id got lost on the way."""
-    training = f"{opening.folder.parent.name}/{opening.folder.name}"
+    training = opening.training
     known = client.search_runs([experiment], f"tags.{TRAINING_TAG} = '{training}'", max_results=1)
     if known:
         return known[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from callback_core.tracking import Point, Rejected, Status, Upload, flattened
+from callback_core.tracking import Point, Rejected, Status, Upload, flattened, linked_copy
 from callback_neptune import sdk
 from callback_neptune.outbox import Outbox
 
@@ -161,7 +160,7 @@ class OpenRun:
         """Return a lasting copy of a directory: offline, Neptune notes only where files are."""
         kept = self._folder / "checkpoints" / upload.name
         shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(upload.path, kept, copy_function=_linked)
+        linked_copy(upload.path, kept)
         return kept
 
 
@@ -183,10 +182,3 @@ def _named_apart(directory: Path) -> Iterator[Path]:
         except OSError:  # not every system lets everybody make one
             link = directory
         yield link
-
-
-def _linked(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

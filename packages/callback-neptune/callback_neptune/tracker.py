@@ -8,10 +8,18 @@ from importlib.metadata import version
 from threading import Event
 from typing import Any, ClassVar, Final, Literal
 from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 from callback_core import NotConfigured
-from callback_core.tracking import Limits, Opening, Point, Status, Tracker, Upload, config
+from callback_core.tracking import (
+    Limits,
+    Opening,
+    Point,
+    Status,
+    Tracker,
+    TrainingNumbers,
+    Upload,
+    config,
+)
 from callback_neptune import arguments, sdk
 from callback_neptune.open_run import OpenRun, as_parameters
 
@@ -44,7 +52,7 @@ class NeptuneTracker(Tracker):
     name = "neptune"
     limits = LIMITS
 
-    _trainings: ClassVar[WeakKeyDictionary[Any, list[str]]] = WeakKeyDictionary()
+    _numbers: ClassVar = TrainingNumbers()
     """The trainings that went to each of the user's runs, of which it may see several."""
 
     def __init__(
@@ -254,7 +262,9 @@ class NeptuneTracker(Tracker):
             which["custom_run_id"] = self.custom_run_id
         else:
             # By an id of our own a run is found again that was made, and nobody has heard of it.
-            which["custom_run_id"] = _noted(opening, "custom_run_id", str(uuid4()))
+            which["custom_run_id"] = opening.recall("custom_run_id") or opening.note(
+                "custom_run_id", str(uuid4())
+            )
         if opening.trial_name is not None and (self.with_id or self.custom_run_id):
             logger.warning("The trial %s gets a Neptune run of its own.", opening.trial_name)
         return sdk.opened(
@@ -277,21 +287,9 @@ class NeptuneTracker(Tracker):
                 )
 
     def _namespace_of(self, opening: Opening) -> str:
-        """Return where in the user's run a training goes: the second one to `finetuning_2`."""
-        trainings = self._trainings.setdefault(self.given, []) if self.given is not None else []
-        training = opening.folder.parent.name
-        if training not in trainings:
-            trainings.append(training)
-        number = trainings.index(training) + 1
-        suffix = f"_{number}" if number > 1 else ""
-        return _noted(opening, "namespace", self.base_namespace + suffix)
-
-
-def _noted(opening: Opening, name: str, value: str) -> str:
-    """Return what was noted for this training before; else note `value`, and return that."""
-    note = opening.folder / name
-    if note.is_file():
-        return note.read_text("utf-8")
-    opening.folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(value, "utf-8")
-    return value
+        """Return the namespace of a training: in a run of the user's, the second's ends in `_2`."""
+        suffix = ""
+        if self.given is not None:
+            suffix = self._numbers.suffix(sdk.id_of(self.given), opening.training)
+        known = opening.recall("namespace")
+        return known or opening.note("namespace", self.base_namespace + suffix)

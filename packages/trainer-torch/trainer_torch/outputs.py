@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from callback_core import scalar
 
 ComputeLoss = Callable[[nn.Module, Any], Any]
 """Takes the model and a batch on its device. Returns the loss, or the loss and predictions."""
@@ -116,10 +117,12 @@ def plain_number(name: str, value: Any) -> Any:
     """
     if not hasattr(value, "item"):
         return value
-    shape = tuple(getattr(value, "shape", ()))
-    if math.prod(shape) != 1:
-        raise TypeError(f"{name} is an array of shape {shape}, but only single numbers are logged.")
-    return value.item()
+    try:
+        return scalar(value)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} is not a single number, and only these are logged: {error}."
+        ) from None
 
 
 def _loss(value: Any) -> Tensor | None:

@@ -4,7 +4,7 @@ from callback_core.tracking import config
 from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.limits import flattened
-from callback_core.tracking.naming import tracked_name
+from callback_core.tracking.naming import TrainingNumbers, tracked_name
 from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.sdk import import_sdk
 from callback_core.tracking.session import Member, Session
@@ -15,6 +15,7 @@ from callback_core.tracking.tracker import (
     Rejected,
     Status,
     Tracker,
+    TrainingSide,
     Upload,
 )
 from callback_core.tracking.tracker_callback import TrackerCallback
@@ -31,6 +32,8 @@ __all__ = [
     "Status",
     "Tracker",
     "TrackerCallback",
+    "TrainingNumbers",
+    "TrainingSide",
     "Upload",
     "config",
     "flattened",

@@ -3,7 +3,7 @@
 A record is a line of JSON with its `kind`, the update `step` and the `time` in seconds since 1970:
 
 - `begin`: a training begins at `step`, with its arguments; `resumed` from a checkpoint or not.
-- `logs`: values that were logged.
+- `logs`: values that were logged; `summary` if a training has only one of each.
 - `saved`: a checkpoint was written.
 - `upload`: a directory to upload, `for` one tracker.
 - `end`: the training ended, with a `status`.

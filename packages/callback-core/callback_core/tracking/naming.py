@@ -1,27 +1,26 @@
-"""What trackers call the values of a training."""
+"""The names under which trackers show the values and the trainings."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Final
 
-SINGLE_VALUES: Final = (
+SUMMARY: Final = (
     "train_runtime",
     "train_samples_per_second",
     "train_steps_per_second",
     "train_loss",
     "total_flos",
-    "total_emissions_kg",
-    "total_energy_kwh",
 )
-"""What a training has one of, logged at its end; for a summary rather than a curve."""
+"""What the Trainer logs once, at the end: for a summary rather than a curve."""
 
 _MEASURED: Final = ("_runtime", "_per_second")
 
 
 def tracked_name(name: str) -> str:
-    """Return `name` with what it belongs to before a slash, as transformers rewrites it.
+    """Return `name` with its group before a slash, as transformers rewrites it.
 
-    `eval_loss` is `eval/loss`, `test_loss` is `test/loss`, all else is `train/…`.
+    `eval_loss` becomes `eval/loss`, `test_loss` `test/loss`, and every other name `train/…`.
     """
     for split in ("eval", "test"):
         if name.startswith(f"{split}_"):
@@ -30,5 +29,25 @@ def tracked_name(name: str) -> str:
 
 
 def is_measured(name: str) -> bool:
-    """Return whether `name` is a measurement of time, which never comes out the same twice."""
+    """Return whether `name` measures time, so that it never comes out the same twice."""
     return name.endswith(_MEASURED)
+
+
+class TrainingNumbers:
+    """Numbers the trainings that share a run of the user, so that their names differ."""
+
+    def __init__(self) -> None:
+        self._trainings: dict[Hashable, list[str]] = {}
+
+    def suffix(self, run: Hashable, training: str) -> str:
+        """Return `_2` for the second training in `run`, and so on; nothing for the first.
+
+        Args:
+            run: The user's run.
+            training: `Opening.training`; one that is opened again keeps its number.
+        """
+        trainings = self._trainings.setdefault(run, [])
+        if training not in trainings:
+            trainings.append(training)
+        number = trainings.index(training) + 1
+        return f"_{number}" if number > 1 else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import secrets
 import tempfile
@@ -12,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from callback_core._json import write_atomically
 from callback_core.tracking.journal import Journal, whole_size
 from callback_core.tracking.lock import FileLock, Held
 
@@ -127,15 +127,20 @@ class RunFolder:
             name: The tracker.
             known: Its identity, and `run_id` and `adopted` of the run to open where it is known.
         """
-        _write(self.path / (_file_name(name) + _TRACKER), known)
+        write_atomically(self.path / (_file_name(name) + _TRACKER), _json_of(known))
 
     def read_progress(self, name: str) -> dict[str, Any]:
         """Return the progress of that tracker as it was written last."""
         return _read(self.path / (_file_name(name) + _PROGRESS))
 
     def write_progress(self, name: str, progress: dict[str, Any]) -> None:
-        """Write the progress of that tracker."""
-        _write(self.path / (_file_name(name) + _PROGRESS), progress)
+        """Write the progress of that tracker.
+
+        This happens after each batch, so it does not wait for the disk. After a loss of power, an
+        older progress only means that points are sent again.
+        """
+        path = self.path / (_file_name(name) + _PROGRESS)
+        write_atomically(path, _json_of(progress), sync=False)
 
 
 def open_journal(folder: RunFolder) -> tuple[Journal, RunFolder]:
@@ -188,11 +193,8 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
-    """Write `values`; the file holds the old or the new at any time."""
-    beside = path.with_name(f"{path.name}.part")
-    beside.write_text(json.dumps(values, indent=1, default=str), "utf-8")
-    os.replace(beside, path)
+def _json_of(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=1, default=str)
 
 
 def _file_name(name: str) -> str:

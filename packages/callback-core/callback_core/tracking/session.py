@@ -262,6 +262,8 @@ class Session:
         values: Mapping[str, Any],
         step: int | None = None,
         epoch: float | None = None,
+        *,
+        summary: bool = False,
     ) -> None:
         """Log values to all trackers. After the training, their runs are opened again for it.
 
@@ -269,8 +271,9 @@ class Session:
             values: Numbers, strings and single numbers of numpy or torch, by name.
             step: The update step; the present one where it is not given.
             epoch: The epochs that are done by then, where known.
+            summary: Whether a training has only one of each value, so that it needs no curve.
         """
-        self._write_logs(values, self.step if step is None else step, epoch)
+        self._write_logs(values, self.step if step is None else step, epoch, summary)
         for member in self.members.values():
             self.deliver(member)
 
@@ -404,7 +407,9 @@ class Session:
         self._events["", kind] += 1
         return True
 
-    def _write_logs(self, logs: Mapping[str, Any], step: int, epoch: float | None) -> None:
+    def _write_logs(
+        self, logs: Mapping[str, Any], step: int, epoch: float | None, summary: bool = False
+    ) -> None:
         values: dict[str, Any] = {}
         left_out: dict[str, str] = {}
         for name, value in logs.items():
@@ -423,6 +428,8 @@ class Session:
         record = {"kind": "logs", "step": step, "time": time.time(), "epoch": epoch, "logs": values}
         if left_out:
             record["left_out"] = left_out
+        if summary:
+            record["summary"] = True
         self._write(record)
 
     def _name_of(self, name: Any) -> str:

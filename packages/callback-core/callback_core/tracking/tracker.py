@@ -1,4 +1,4 @@
-"""`Tracker`: what an experiment tracker has to do, and all that a package for one has to write."""
+"""`Tracker`: what a package for an experiment tracker writes, and the values that it is given."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from callback_core._json import write_atomically
+
 Status = Literal["finished", "failed", "interrupted"]
-"""How a training ended: by itself, by an error, or by a person or a signal."""
+"""How a training ended: by itself, with an error, or by a person or a signal."""
 
 
 class Rejected(Exception):
-    """Raised by a tracker that will never take what it was given, however often it is tried.
+    """Raised by a tracker that will never take what it was given.
 
-    Any other error means "not now": the same is tried again later.
+    Any other error means "not now": the same call is made again later.
     """
 
 
@@ -22,12 +24,12 @@ class Point(NamedTuple):
     """One value of a curve.
 
     Attributes:
-        name: What the tracker shows it as.
-        value: The value; `log_text` is given strings, all others numbers.
+        name: The name in the tracker.
+        value: A string in `log_text`, a number everywhere else.
         step: The update step.
         time: When it was logged, in seconds since 1970. A point that is delivered twice has the
-            same, by which a tracker can tell duplicates.
-        epoch: Epochs done by then, if known.
+            same time, so that a tracker can recognize duplicates.
+        epoch: The epochs done by then, if known.
     """
 
     name: str
@@ -38,11 +40,11 @@ class Point(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """A directory to keep with the run, which nobody changes or deletes meanwhile.
+    """A directory to keep with the run. Nobody changes or deletes it during the call.
 
     Attributes:
-        path: Where it lies now.
-        name: What it is called, for example `checkpoint-500`.
+        path: The directory.
+        name: The name to keep it under, for example `checkpoint-500`.
         step: The update step at which it was written.
     """
 
@@ -53,21 +55,21 @@ class Upload(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a tracker can take. What goes beyond is cut or left out, and reported.
+    """What a tracker can take. More than that is cut or left out, and reported.
 
     Attributes:
-        batch_size: Points that are delivered in one call, at most.
+        batch_size: The most points that one call delivers.
         parameter_length: Characters of a parameter's value as a string. Longer ones are cut.
-        parameter_count: Parameters of a run. Those beyond are left out.
-        key_characters: The inside of a regular expression's `[…]`: what names are made of. Others
-            become underscores.
+        parameter_count: Parameters of a run. Further ones are left out.
+        key_characters: The characters of names, as the inside of a regular expression's `[…]`.
+            Others become underscores.
         key_length: Characters of a name. Longer ones are cut.
         non_finite: Whether NaN and infinities can be points. Otherwise they are left out.
         text: Whether strings can be logged at a step, by `log_text`. Otherwise they are left out.
-        deliver_every: Seconds between two deliveries while the training goes on. What is logged
-            meanwhile comes in one call.
+        deliver_every: Seconds between two deliveries during the training. One call delivers what
+            was logged meanwhile.
         retry_after: Seconds before a call that failed is made again. They double with each failure
-            in a row, to 30 at most; once the training has ended, they do not.
+            in a row, up to 30. After the training has ended they stay as they are.
     """
 
     batch_size: int = 1000
@@ -83,18 +85,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Opening:
-    """What a tracker is told when it opens a run.
+    """Which run a tracker opens, and for which training.
 
     Attributes:
-        name: The run's name, as `args.run_name` gives it.
-        output_dir: Where the training writes to.
-        folder: A directory of the tracker's own in it.
-        run_id: The run to go on with, as `open` returned it before; `None` for a new one.
-        adopted: Whether that run is one that the user has opened.
-        step: The update step that the training begins at or goes on from.
+        name: The name of the run, from `args.run_name`.
+        output_dir: The directory to which the training writes.
+        folder: The tracker's own directory in it, which need not exist.
+        run_id: The run to continue, as `open` returned it before; `None` for a new one.
+        adopted: Whether the user opened that run.
+        step: The update step at which the training begins or resumes.
         time: When it began there, in seconds since 1970.
-        rewind_to: For a tracker that `rewinds`: forget all points from this step on; they, and no
-            others, are delivered anew.
+        rewind_to: For a tracker that `rewinds`: forget all points from this step on. They, and no
+            others, are delivered again.
         trial_name: The trial of a hyperparameter search.
         trial_parameters: Its hyperparameters.
     """
@@ -110,97 +112,123 @@ class Opening:
     trial_name: str | None = None
     trial_parameters: Mapping[str, Any] | None = None
 
+    @property
+    def training(self) -> str:
+        """The id of the training in this tracker: the same whenever its run is opened."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
 
-class Tracker:
-    """A run in an experiment tracker.
+    def recall(self, name: str) -> str | None:
+        """Return what `note` kept as `name` when the run was opened before."""
+        try:
+            return (self.folder / name).read_text("utf-8")
+        except FileNotFoundError:
+            return None
 
-    The methods are called by one thread, or in a process of its own, never by the training, unless
-    it says otherwise below. They may block and they may raise: neither costs the training anything.
-    All names, values and parameters they are given are plain, redacted and within `limits`.
+    def note(self, name: str, text: str) -> str:
+        """Keep `text` as `name` for the next time that the run is opened, and return it.
+
+        Note the id of a new run before you open it. If the process is killed meanwhile, the next
+        one recalls the id, and does not open a second run.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / name, text)
+        return text
+
+
+class TrainingSide:
+    """The part of a tracker that the training's own thread calls. All of it must be quick.
 
     Attributes:
-        name: Its name in files and messages; that of its entry point.
-        limits: What it can take.
-        rewinds: Whether `open` can forget points from a step on. Where it cannot, points that it
-            has already are not sent again.
+        name: The tracker's name in files and messages, which is that of its entry point.
     """
 
     name: ClassVar[str]
-    limits: Limits = Limits()
-    rewinds: ClassVar[bool] = False
 
     @property
     def disabled(self) -> bool:
-        """Whether the user has switched it off, so that nothing is recorded for it."""
+        """Whether the user switched the tracker off, so that nothing is recorded for it."""
         return False
 
     @property
     def takes_checkpoints(self) -> bool:
-        """Whether `log_files` is to be called for each checkpoint."""
+        """Whether each checkpoint is delivered by `log_files`."""
         return False
 
     def settings(self) -> dict[str, Any] | None:
-        """Return the arguments that make an equal tracker elsewhere, as values that JSON knows.
+        """Return the arguments that make an equal tracker in another process, as JSON values.
 
-        `None` where it is bound to this process. Secrets do not belong here: it goes to a file.
+        Return `None` where only this process can have the tracker. Leave secrets out: the arguments
+        are written to a file.
         """
         return {}
 
     def adopt(self) -> str | None:
-        """Return the id of a run that the user has opened, which is used and not closed.
-
-        Called in the training's thread when training begins; must be quick.
-        """
+        """Return the id of a run that the user opened, to use that and leave it open; or `None`."""
         return None
 
     def begin(self) -> None:
-        """Be told that a training begins, in its thread; `release` follows. Must be quick."""
+        """Prepare for a training that begins. `release` follows."""
+
+    def release(self) -> None:
+        """Undo what the run left in this process. The run is closed by then, or abandoned."""
+
+
+class Tracker(TrainingSide):
+    """A run in an experiment tracker.
+
+    One thread beside the training, or another process, calls the methods of this class; the
+    training calls only those of `TrainingSide`. The methods may block and may raise: neither costs
+    the training anything. All names, values and parameters that they get are plain, redacted and
+    within `limits`.
+
+    Attributes:
+        limits: What the tracker can take.
+        rewinds: Whether `open` can forget points from a step on. Where it cannot, points that the
+            tracker has already are not sent again.
+    """
+
+    limits: Limits = Limits()
+    rewinds: ClassVar[bool] = False
 
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return what `log_parameters` is given, before it is fitted into the limits."""
+        """Return the parameters for `log_parameters`, before they are cut to the limits."""
         return {**model_config, **arguments}
 
     def open(self, opening: Opening) -> str:
         """Open a new run, or the one with `opening.run_id` again, and return its id.
 
         Raises:
-            NotConfigured: Nothing says where, or who one is. It is tried again as any error is, but
-                the end of training does not wait for it.
+            NotConfigured: No setting says where to, or as whom. The call is made again as after any
+                error, but the end of training does not wait for it.
         """
         raise NotImplementedError
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Keep the parameters of the run. Called again where a resumed training has others."""
+        """Keep the parameters of the run. A resumed training with others calls this again."""
         raise NotImplementedError
 
     def log_metrics(self, points: Sequence[Point]) -> None:
-        """Add `points`, which are in the order of their logging, `limits.batch_size` at most."""
+        """Add `points`: at most `limits.batch_size`, in the order in which they were logged."""
         raise NotImplementedError
 
     def log_text(self, points: Sequence[Point]) -> None:
-        """Add points whose values are strings; called only where `limits.text` is set."""
+        """Add points whose values are strings. Only a tracker with `limits.text` gets them."""
         raise NotImplementedError
 
     def log_summary(self, points: Sequence[Point]) -> None:
-        """Keep values that a training has one of; as points, where there is no better place."""
+        """Keep values that a training has only one of. By default they are points."""
         self.log_metrics(points)
 
     def log_files(self, upload: Upload) -> None:
-        """Keep a copy of a directory; called only where `takes_checkpoints` is true."""
+        """Keep a copy of a directory."""
         raise NotImplementedError
 
     def close(self, status: Status | None) -> None:
-        """Hand over what is left, and end the run.
+        """Send what is left, and end the run.
 
         Args:
-            status: How the training ended. `None` for a run of the user's own, which stays open.
+            status: How the training ended; `None` for a run of the user's, which stays open.
         """
         raise NotImplementedError
-
-    def release(self) -> None:
-        """Undo what this run has left in the training's thread; called there when it has ended.
-
-        The run is closed by then, or was given up. Must be quick.
-        """

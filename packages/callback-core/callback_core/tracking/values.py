@@ -1,39 +1,34 @@
-"""Turns logged values into plain ones that JSON knows, and back."""
+"""Turns logged values into plain ones that JSON has, and back."""
 
 from __future__ import annotations
 
-import math
 import sys
-from typing import Any, Final
+from typing import Any
 
-_NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+from callback_core._json import marked_float, scalar, unmarked_float
 
 
 def plain(value: Any) -> Any:
-    """Return a number or a string as one that JSON knows, and `None` for anything else.
+    """Return a number or a string as one that JSON has, and `None` for anything else.
 
-    Scalars of numpy, torch and the like become Python's, booleans 0 or 1. NaN and infinities become
-    `{"__float__": "NaN"}` and so on, as in the file of a `TrainerState`.
+    Numbers of numpy, torch and the like become Python's floats, and booleans 0 or 1. NaN and
+    infinities are marked, as in the file of a `TrainerState`.
     """
     kind = type(value)
     if kind is float:
-        if value - value == 0.0:
-            return value
-        return {"__float__": "NaN" if value != value else f"{'-' * (value < 0)}Infinity"}
+        return value if value - value == 0.0 else marked_float(value)
     if kind is str:
         return value
     if isinstance(value, str):
-        return str.__str__(value)  # of an enum, what it stands for
-    if isinstance(value, int):  # no tracker has numbers beyond those of a float
+        return str.__str__(value)  # the value of an enum
+    if isinstance(value, int):  # no tracker has numbers beyond the range of a float
         return int(value) if abs(value) <= sys.float_info.max else None
-    if getattr(value, "shape", None) == () or isinstance(value, float):
-        try:
-            return plain(float(value))  # whole numbers of numpy and torch too, as other points are
-        except Exception:  # a scalar that is no number: a date, a complex number, no data at all
-            return None
-    return None
+    try:  # numpy's whole numbers become floats too, like the other points of their curve
+        return plain(float(value if isinstance(value, float) else scalar(value)))
+    except Exception:  # not one number: a date, a complex number, a tensor without data
+        return None
 
 
 def restored(value: Any) -> Any:
-    """Return what `plain` was given, as a plain value of Python."""
-    return _NOT_FINITE[value["__float__"]] if isinstance(value, dict) else value
+    """Return what `plain` got, as a plain value of Python."""
+    return unmarked_float(value) if isinstance(value, dict) else value
