@@ -22,7 +22,7 @@ class CallbackArguments(Protocol):
 
     @property
     def output_dir(self) -> str | None:
-        """The directory that the run writes to."""
+        """The directory to which the run writes."""
 
     @property
     def run_name(self) -> str | None:
@@ -34,7 +34,7 @@ class CallbackArguments(Protocol):
 
     @property
     def logging_first_step(self) -> bool:
-        """Whether the first update step is logged whatever the strategy."""
+        """Whether the first update step is logged, whatever the strategy."""
 
     @property
     def eval_strategy(self) -> str:
@@ -54,7 +54,7 @@ class CallbackArguments(Protocol):
 
     @property
     def metric_for_best_model(self) -> str | None:
-        """The metric that tells which model is best, with or without its `eval_` prefix."""
+        """The metric that decides which model is best, with or without its prefix `eval_`."""
 
     @property
     def greater_is_better(self) -> bool | None:

@@ -13,23 +13,22 @@ from callback_core.state import TrainerState
 class TrainerCallback:
     """An object that watches a training and may steer it through `TrainerControl`.
 
-    Override the events you need; one that you do not override costs nothing. Each gets `args`,
-    `state` and `control` by position and everything else by keyword, so take the keywords you use
-    and end the signature with `**kwargs`: newer loops may pass more. Every event passes `model`,
-    `processing_class` (and the same object as `tokenizer`), `optimizer`, `lr_scheduler`,
-    `train_dataloader` and `eval_dataloader`; what an event passes on top of that stands with it
-    below and in `callback_core.EVENTS`.
+    Override the events that you need; the others cost nothing. Each event gets `args`, `state` and
+    `control` by position and everything else by keyword. Take the keywords that you use, and end
+    the signature with `**kwargs`, because newer loops may pass more. Every event passes `model`,
+    `processing_class` (the same object as `tokenizer`), `optimizer`, `lr_scheduler`,
+    `train_dataloader` and `eval_dataloader`. Some events pass more: see their docstrings below, or
+    `callback_core.EVENTS`.
 
-    `control` is the only thing that a callback changes. Return it, or nothing.
+    Change nothing but `control`. Return it, or nothing.
 
-    A callback with something to keep in a checkpoint has `state_dict()`, which returns it as values
-    that JSON knows, and `load_state_dict(state)`.
+    To keep something in a checkpoint, define `state_dict()`, which returns JSON values, and
+    `load_state_dict(state)`.
 
     Attributes:
-        on_error: What an error in a callback does. `raise`, the default of a callback that steers
-            or that a user wrote, ends the training; `isolate`, the default of trackers, is logged,
-            and after three in a row at one event the callback is switched off for the rest of the
-            training.
+        on_error: What an error in a callback does. `raise`, the default, ends the training.
+            `isolate`, the default of trackers, logs the error; after three in a row at one event,
+            the callback is switched off for the rest of the training.
 
     Example:
         >>> class StopAtLoss(TrainerCallback):
@@ -65,19 +64,19 @@ class TrainerCallback:
     ) -> TrainerControl | None:
         """A batch has been accumulated, and more follow in the same update step.
 
-        Passes `loss`: the batch's loss, detached and on its device, before it is shared out over
-        the step.
+        Passes `loss`: the loss of the batch, detached and on its device, before it is divided by
+        the number of batches in the step.
         """
 
     def on_pre_optimizer_step(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl | None:
-        """Gradients are complete and clipped, the optimizer has not stepped yet."""
+        """The gradients are complete and clipped; the optimizer has not stepped yet."""
 
     def on_optimizer_step(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl | None:
-        """The optimizer has stepped, gradients are still there."""
+        """The optimizer has stepped; the gradients are still there."""
 
     def on_step_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -126,13 +125,13 @@ class TrainerCallback:
     ) -> TrainerControl | None:
         """A checkpoint has been written.
 
-        Passes `checkpoint_dir`: the directory that it was written to.
+        Passes `checkpoint_dir`: its directory.
         """
 
     def on_epoch_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl | None:
-        """An epoch ends, whether run through or cut short."""
+        """An epoch ends, completely or early."""
 
     def on_push_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -142,7 +141,7 @@ class TrainerCallback:
     def on_exception(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl | None:
-        """Training ends by an error, an interrupt or a signal; `on_train_end` still follows.
+        """Training ends with an error, an interrupt or a signal; `on_train_end` still follows.
 
         Passes `exception`: what ended it.
         """

@@ -1,4 +1,4 @@
-"""The list of a handler's callbacks: checks what comes in, and tells the handler of changes."""
+"""`CallbackList`: validates the callbacks that are added, and reports changes to the handler."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from callback_core.validation import check_callback
 
 
 class CallbackList(list[Any]):
-    """A list, as `transformers` code expects `handler.callbacks` to be.
+    """A list, because code for transformers expects `handler.callbacks` to be one.
 
-    A copy of it, pickled or not, is a plain list.
+    A copy, pickled or not, is a plain list. A change that is refused is not made.
 
     Args:
         callbacks: The callbacks.
         changed: Called after each change.
 
     Raises:
-        TypeError: One cannot be called, and so at each change, which then is not made.
-        ValueError: One has an `on_error` that does not exist, likewise.
+        TypeError: A callback that is added cannot be called.
+        ValueError: A callback that is added has an `on_error` that does not exist.
     """
 
     def __init__(self, callbacks: Iterable[Any], changed: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""`TrainerControl`: the five switches by which callbacks steer the loop, and who turned them on."""
+"""`TrainerControl`: the five flags by which callbacks steer the loop, and who set them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FLAGS: Final = (
 
 
 class Request(NamedTuple):
-    """One callback's request that a flag be on.
+    """One callback's request to set a flag.
 
     Attributes:
-        flag: The flag that was switched on.
-        by: The class name of the callback that asked, or `None` where it was no callback.
-        step: The `global_step` at which it asked, or `None` outside of an event.
-        reason: Why, as given to `TrainerControl.request_stop`.
+        flag: The flag.
+        by: The class name of the callback; `None` if no callback asked.
+        step: The `global_step` of the request; `None` outside of an event.
+        reason: The reason that `TrainerControl.request_stop` got.
     """
 
     flag: str
@@ -33,7 +33,7 @@ class Request(NamedTuple):
     reason: str | None = None
 
     def __str__(self) -> str:
-        """Say who asked for what, when and why."""
+        """Return who asked for what, when and why."""
         who = self.by or "the program"
         when = "" if self.step is None else f" at step {self.step}"
         why = f": {self.reason}" if self.reason else ""
@@ -41,13 +41,13 @@ class Request(NamedTuple):
 
 
 class _Flag:
-    """A switch of the control: switching it on is kept as a request of whoever is being called."""
+    """A flag of the control. Setting it adds a request of the callback that is being called."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     def __get__(self, control: TrainerControl | None, owner: type) -> bool:
-        # Of the class it is the default, as any field of a dataclass.
+        # On the class it is the default, as for any field of a dataclass.
         return False if control is None else control.__dict__.get(self.name, False)
 
     def __set__(self, control: TrainerControl, value: bool) -> None:
@@ -59,14 +59,14 @@ class _Flag:
 
 
 def _flag() -> Any:
-    """Return a field of a dataclass that is a switch, and off at first."""
+    """Return a dataclass field that is a flag, off by default."""
     return _Flag()
 
 
 class _Attribution(ExportableState):
-    """Who asks, beside the fields: there before any constructor, and gone from a copy.
+    """Who sets a flag. These are no fields: they exist before any constructor runs.
 
-    They are slots, since the handler sets them at every call of a callback.
+    They are slots, because the handler sets them at every call of a callback.
     """
 
     __slots__ = ("_requests", "caller", "caller_state")
@@ -76,33 +76,33 @@ class _Attribution(ExportableState):
     caller_state: Any  # the state that it is called with
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Return a control for which nobody has asked anything."""
+        """Return a control without requests."""
         control = super().__new__(cls)
         control._requests = []
         control.caller = control.caller_state = None
         return control
 
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what a copy takes over: neither the callback nor the state of the moment."""
+        """Return what a copy keeps, without the callback that is being called."""
         return self.__dict__, {"_requests": list(self._requests)}
 
 
 @dataclass
 class TrainerControl(_Attribution):
-    """The switches that callbacks turn on to act on the loop.
+    """The flags that callbacks set to steer the loop.
 
-    A callback changes the control that it is given; it may also return one, which then replaces it.
-    Setting a flag is attributed: `requests` tells which callback asked for it and at which step.
-    Two controls are equal when their flags are; who asked does not count.
+    A callback changes the control that it gets. It may also return another one, which replaces it.
+    `requests` tells which callback set a flag, and at which step. Two controls are equal if their
+    flags are, whoever set them.
 
     Args:
-        should_training_stop: Stop training after the current batch. Stays on until the next
+        should_training_stop: Stop training after the current batch. It stays set until the next
             training begins.
-        should_epoch_stop: Leave the current epoch after the current batch. Off again when the next
-            one begins.
-        should_save: Save a checkpoint at this step. Off again once saved, and at the next step.
-        should_evaluate: Evaluate at this step. Off again once evaluated, and at the next step.
-        should_log: Log at this step. Off again once logged, and at the next step.
+        should_epoch_stop: Leave the current epoch after the current batch. It is reset when the
+            next one begins.
+        should_save: Save a checkpoint at this step. It is reset after that, and at the next step.
+        should_evaluate: Evaluate at this step. It is reset after that, and at the next step.
+        should_log: Log at this step. It is reset after that, and at the next step.
     """
 
     should_training_stop: bool = _flag()
@@ -113,7 +113,7 @@ class TrainerControl(_Attribution):
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """The requests behind the flags that are on, oldest first; setting it sets the flags."""
+        """The requests behind the flags that are set, oldest first. Setting them sets the flags."""
         return tuple(self._requests)
 
     @requests.setter
@@ -125,7 +125,7 @@ class TrainerControl(_Attribution):
         self.__dict__.update((flag, flag in asked) for flag in FLAGS)
 
     def request_stop(self, reason: str) -> None:
-        """Ask that training stop, and say why.
+        """Ask to stop the training, for this reason.
 
         `should_training_stop = True` does the same without a reason.
         """
@@ -139,7 +139,7 @@ class TrainerControl(_Attribution):
         }
 
     def request(self, flag: str, reason: str | None) -> None:
-        """Switch `flag` on in the name of the callback that is being called."""
+        """Set `flag` on behalf of the callback that is being called."""
         self.__dict__[flag] = True
         by = step = None
         if self.caller is not None:
@@ -147,14 +147,14 @@ class TrainerControl(_Attribution):
         self._requests.append(Request(flag, by, step, reason))
 
     def reset(self, off: dict[str, bool]) -> None:
-        """Switch off the flags in `off`, which are all false, and forget who asked for them."""
+        """Reset the flags in `off`, whose values are all false, and forget who set them."""
         if self._requests:  # without a request no flag is on
             self.__dict__.update(off)
             self._requests = [request for request in self._requests if request.flag not in off]
 
 
 def request_stop(control: Any, reason: str) -> None:
-    """Ask that training stop, with the reason where `control` keeps one: transformers' does not."""
+    """Ask to stop the training. transformers' control has no place for the reason."""
     if isinstance(control, TrainerControl):
         control.request_stop(reason)
     else:

@@ -1,4 +1,4 @@
-"""`DefaultFlowCallback`: asks for what the strategies of the arguments say is due."""
+"""`DefaultFlowCallback`: logs, evaluates, saves and stops when the arguments say so."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from callback_core.state import TrainerState
 
 
 class DefaultFlowCallback(TrainerCallback):
-    """Asks for logs, evaluations and checkpoints as the arguments' strategies say, and for the end.
+    """Asks for logs, evaluations and checkpoints by the arguments' strategies, and for the end.
 
-    With steps as the strategy, the last step is evaluated and saved too, whether or not it is due.
-    It follows transformers 5.23's `DefaultFlowCallback` in all of this.
+    With the strategy `steps`, the last step is evaluated and saved too, due or not. All of this is
+    as in the `DefaultFlowCallback` of transformers 5.23.
     """
 
     def on_step_end(
@@ -25,7 +25,7 @@ class DefaultFlowCallback(TrainerCallback):
         last = step >= state.max_steps
         if step == 1 and args.logging_first_step:
             control.should_log = True
-        # Steps are looked at where they count: where they do not, they may be 0 or None.
+        # With another strategy the steps may be 0 or None.
         if args.logging_strategy == IntervalStrategy.STEPS and step % state.logging_steps == 0:
             control.should_log = True
         if (

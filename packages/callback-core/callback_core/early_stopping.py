@@ -1,4 +1,4 @@
-"""`EarlyStoppingCallback`: stops a training that no longer gets better."""
+"""`EarlyStoppingCallback`: stops a training that no longer improves."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ logger = logging.getLogger(__name__)
 class EarlyStoppingCallback(TrainerCallback, ExportableState):
     """Stops training when `metric_for_best_model` has not improved for some evaluations in a row.
 
-    An evaluation improves the metric when it is better than the best so far by more than the
-    threshold. NaN is never an improvement, and any number is one on NaN.
+    An evaluation improves the metric if it beats the best so far by more than the threshold. NaN
+    is never an improvement, and any number improves on NaN.
 
-    That the metric never comes is an error at the first evaluation of the loop's own: at once where
-    that reports `eval_loss` or `eval_runtime`, which means that it is of one dataset. Of several,
-    each reports under names of its own and any may have the metric, so they are judged together,
-    when the next step or epoch ends. What a callback evaluates on top of that, under other names
-    and at steps of its choice, need not have the metric.
+    The callback raises an error if the loop's first evaluation shows that the metric will never
+    come. An evaluation that reports `eval_loss` or `eval_runtime` has a single dataset, so the
+    error comes at once. With several datasets, any of them may report the metric, so the callback
+    waits until the next step or epoch ends. Evaluations that a callback adds, under other names,
+    need not report the metric.
 
     Args:
-        early_stopping_patience: Stop after so many evaluations in a row without an improvement.
-        early_stopping_threshold: By how much, in the metric's own unit, it must get better to
-            count.
+        early_stopping_patience: Stop after this many evaluations in a row without an improvement.
+        early_stopping_threshold: The smallest improvement that counts, in the metric's unit.
 
     Raises:
-        ValueError: At construction for a patience below 1 or a negative threshold; when training
-            begins without `metric_for_best_model` or without evaluations; when an evaluation of
-            that training shows that the metric never comes.
+        ValueError: At construction: the patience is below 1, or the threshold negative. When
+            training begins: there is no `metric_for_best_model`, or no evaluation. At an
+            evaluation: the metric will never come.
     """
 
     def __init__(
@@ -52,17 +51,17 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         self.early_stopping_patience = early_stopping_patience
         self.early_stopping_threshold = early_stopping_threshold or 0.0
         self.early_stopping_patience_counter = 0
-        # The names that were reported since the last step, as long as the metric never was.
+        # The names reported since the last step; None once the metric came.
         self._without_metric: set[str] | None = None
-        self._loop_evaluates = False  # since the last step, by itself
+        self._loop_evaluates = False
 
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Check that there will be a metric to look at."""
+        """Check that there will be a metric."""
         if args.metric_for_best_model is None:
             raise ValueError(
-                "EarlyStoppingCallback has no metric to look at: set metric_for_best_model, for "
+                "EarlyStoppingCallback needs a metric: set metric_for_best_model, for "
                 "example to 'loss'."
             )
         if args.eval_strategy == IntervalStrategy.NO:
@@ -72,8 +71,8 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
             )
         if not args.load_best_model_at_end:
             logger.warning(
-                "EarlyStoppingCallback without load_best_model_at_end=True: the model will be "
-                "the last one, which is not the best one."
+                "EarlyStoppingCallback without load_best_model_at_end=True keeps the last model, "
+                "not the best one."
             )
         self._without_metric, self._loop_evaluates = set(), False
 
@@ -97,7 +96,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Count this evaluation, and ask to stop when patience is at its end."""
+        """Count this evaluation, and ask to stop if the patience is over."""
         if args.metric_for_best_model is None or metrics is None:
             return
         key = best_metric_key(args.metric_for_best_model)
@@ -119,7 +118,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
     def on_train_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Let later evaluations report what they like."""
+        """Accept evaluations without the metric from now on."""
         self._without_metric = None
 
     def check_metric_value(
@@ -129,14 +128,14 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         control: TrainerControl,
         metric_value: float,
     ) -> None:
-        """Count an evaluation with this value: from 0 where it is an improvement."""
+        """Count an evaluation with this value; an improvement resets the count to 0."""
         if self._improves(metric_value, state.best_metric, bool(args.greater_is_better)):
             self.early_stopping_patience_counter = 0
         else:
             self.early_stopping_patience_counter += 1
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """Return how it was made, as `args`, and where it stands, as `attributes`."""
+        """Return the constructor's arguments as `args`, and the count as `attributes`."""
         return {
             "args": {
                 "early_stopping_patience": self.early_stopping_patience,
@@ -146,7 +145,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         }
 
     def _note_without_metric(self, key: str, metrics: dict[str, float]) -> None:
-        """Keep the names of `metrics`, which lack `key`; an error where they are all there are."""
+        """Keep the names of `metrics`, which lack `key`. Raise if no others can come."""
         names = {name for name, value in metrics.items() if value is not None}
         if self._without_metric is None or not any(name.startswith("eval_") for name in names):
             return
@@ -155,7 +154,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
             self._refuse(key, self._without_metric)
 
     def _end_round(self, args: CallbackArguments, control: TrainerControl) -> None:
-        """Judge the evaluations since the last step, and note whether the loop does others now."""
+        """Judge the evaluations since the last step, and note whether more follow now."""
         if self._without_metric is None:
             return
         if self._loop_evaluates and self._without_metric and args.metric_for_best_model is not None:
@@ -165,12 +164,12 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
     def _refuse(self, key: str, reported: set[str]) -> NoReturn:
         raise ValueError(
             f"EarlyStoppingCallback never sees its metric: no evaluation reports {key!r}. "
-            f"Reported are: {', '.join(sorted(reported))}. Set metric_for_best_model to one of "
+            f"They report: {', '.join(sorted(reported))}. Set metric_for_best_model to one of "
             f"them, or return {key.removeprefix('eval_')!r} from compute_metrics."
         )
 
     def _improves(self, value: float, best: float | None, greater_is_better: bool) -> bool:
-        if value != value:  # NaN, also where there is no best yet
+        if value != value:  # NaN, even if there is no best yet
             return False
         if best is None or best != best:
             return True

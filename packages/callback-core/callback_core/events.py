@@ -1,8 +1,8 @@
-"""The one table of events: every event a training loop fires, in the order a run meets them.
+"""The table of events: every event of a training loop, in the order in which a run meets them.
 
-What an event carries, resets and closes is decided here: `CallbackHandler` makes each of its
-methods of a row. The names stand in `TrainerCallback`, in `CallbackHandler` and in the guide as
-well, where a person looks for them; tests hold all of these to the table.
+`CallbackHandler` makes each of its methods from a row. The names stand in `TrainerCallback`, in
+`CallbackHandler` and in the guide too, where a person looks for them. Tests compare all of these
+with the table.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Event(NamedTuple):
     Attributes:
         name: The callback method that is called.
         when: When it happens, as one sentence.
-        passes: Keywords that this event carries on top of `COMMON_KEYWORDS`.
-        resets: Flags of `TrainerControl` that are switched off before the callbacks are asked.
-        closes: Whether every callback is called, whatever another one raises.
-        raises: Whether an error of a callback is raised; else it is logged. An interrupt is raised
-            at any event.
+        passes: The keywords that this event passes besides `COMMON_KEYWORDS`.
+        resets: The flags of `TrainerControl` that are switched off before the callbacks are called.
+        closes: Whether every callback is called, even if another one raises.
+        raises: Whether an error of a callback is raised; otherwise it is logged. An interrupt is
+            raised at any event.
     """
 
     name: str
@@ -46,7 +46,7 @@ COMMON_KEYWORDS: Final = (
 """
 
 PER_CALLBACK_COPIES: Final = ("logs", "metrics")
-"""Keywords of which every callback gets a copy of its own, with the containers in them."""
+"""Keywords that every callback gets as a deep copy of the containers."""
 
 _TABLE: Final = (
     Event("on_init_end", "The trainer has been built."),
@@ -64,9 +64,9 @@ _TABLE: Final = (
     ),
     Event(
         "on_pre_optimizer_step",
-        "Gradients are complete and clipped, the optimizer has not stepped yet.",
+        "The gradients are complete and clipped; the optimizer has not stepped yet.",
     ),
-    Event("on_optimizer_step", "The optimizer has stepped, gradients are still there."),
+    Event("on_optimizer_step", "The optimizer has stepped; the gradients are still there."),
     Event("on_step_end", "An update step is complete.", passes=("loss",)),
     Event("on_log", "Values have been logged.", passes=("logs",), resets=("should_log",)),
     Event("on_prediction_step", "One batch has been evaluated or predicted."),
@@ -83,14 +83,14 @@ _TABLE: Final = (
         passes=("checkpoint_dir",),
         resets=("should_save",),
     ),
-    Event("on_epoch_end", "An epoch ends, whether run through or cut short."),
+    Event("on_epoch_end", "An epoch ends, completely or early."),
     Event("on_push_begin", "The model is about to be pushed to a hub."),
     Event(
         "on_exception",
-        "Training ends by an error, an interrupt or a signal; `on_train_end` still follows.",
+        "Training ends with an error, an interrupt or a signal; `on_train_end` still follows.",
         passes=("exception",),
         closes=True,
-        raises=False,  # what ended the training is the error to be seen
+        raises=False,  # the user must see the error that ended the training
     ),
     Event("on_train_end", "Training has ended, however it ended.", closes=True),
 )

@@ -1,4 +1,4 @@
-"""What becomes of an error in a callback that must not cost the training anything."""
+"""Error handling for isolated callbacks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, Final, Literal, get_args
 logger = logging.getLogger(__name__)
 
 OnError = Literal["raise", "isolate"]
-"""What an error in a callback does: end the training, or no more than switch the callback off."""
+"""What an error in a callback does: end the training, or only switch the callback off."""
 
 ON_ERROR: Final = get_args(OnError)
 
 PATIENCE: Final = 3
-"""An isolated callback is switched off after so many failures in a row at one event."""
+"""An isolated callback is switched off after this many failures in a row at one event."""
 
 
 class FailureRecord:
@@ -25,10 +25,10 @@ class FailureRecord:
 
     Attributes:
         callback: The callback.
-        total: How often it failed.
-        in_a_row: How often in a row it failed last, by event.
-        last: Its last error, in a line.
-        off_since: The step at which it was switched off.
+        total: The number of its failures.
+        in_a_row: The number of failures since its last success, by event.
+        last: Its last error, in one line.
+        off_since: The step at which it was switched off; `None` while it is on.
     """
 
     def __init__(self, callback: Any) -> None:
@@ -40,17 +40,17 @@ class FailureRecord:
 
 
 class Failures:
-    """The failures of isolated callbacks since the training before: its own, and those between."""
+    """The failures of isolated callbacks since the end of the last training."""
 
     def __init__(self) -> None:
         self._records: dict[int, FailureRecord] = {}  # by the callback's id
 
     def __getstate__(self) -> dict[str, list[FailureRecord]]:
-        """Leave out the ids, of which a copy has others."""
+        """Leave out the ids, because the callbacks of a copy have others."""
         return {"records": list(self._records.values())}
 
     def __setstate__(self, state: dict[str, list[FailureRecord]]) -> None:
-        """Take over the records, by the ids that their callbacks have here."""
+        """Key the records by the ids of their callbacks."""
         self._records = {id(record.callback): record for record in state["records"]}
 
     def __bool__(self) -> bool:
@@ -58,7 +58,7 @@ class Failures:
         return bool(self._records)
 
     def add(self, callback: Any, event: str, step: int, error: Exception) -> FailureRecord:
-        """Note a failure of `callback`; the first is logged with its traceback."""
+        """Record a failure of `callback`. The first one is logged with its traceback."""
         record = self._records.setdefault(id(callback), FailureRecord(callback))
         record.total += 1
         record.in_a_row[event] += 1
@@ -66,7 +66,7 @@ class Failures:
         name = type(callback).__name__
         if record.total == 1:
             logger.warning(
-                "%s failed in %s at step %d; training goes on without waiting for it.",
+                "%s failed in %s at step %d. Training continues.",
                 name,
                 event,
                 step,
@@ -77,13 +77,13 @@ class Failures:
         return record
 
     def give_another_chance(self) -> None:
-        """Switch all on again, and go on counting."""
+        """Switch all callbacks on again, and keep the totals."""
         for record in self._records.values():
             record.off_since = None
             record.in_a_row.clear()
 
     def watched(self, callback: Any, event: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `method` of `callback`; where that has failed, with a count of what succeeds."""
+        """Return `method`; for a callback that failed before, one that notes each success."""
         record = self._records.get(id(callback))
         if record is None:
             return method
@@ -96,12 +96,12 @@ class Failures:
         return watched_method
 
     def is_off(self, callback: Any) -> bool:
-        """Return whether `callback` has failed so often in a row that it is no longer called."""
+        """Return whether `callback` is switched off."""
         record = self._records.get(id(callback))
         return record is not None and record.off_since is not None
 
     def report(self) -> str:
-        """Return one line that says who failed, how often, how last, and who was switched off."""
+        """Return one line: who failed, how often, with which last error, and who is off."""
         return "; ".join(
             f"{type(record.callback).__name__} failed {record.total} time"
             + ("s" if record.total > 1 else "")
@@ -118,10 +118,10 @@ class Failures:
 def check_policy(callback: Any) -> None:
     """Refuse an `on_error` that does not exist.
 
-    A method of that name, as a callback of some other library may have, is none.
+    A method of that name belongs to some other library and is ignored.
 
     Raises:
-        ValueError: `callback` has such a one.
+        ValueError: `on_error` is none of the policies.
     """
     chosen: Any = getattr(callback, "on_error", "raise")
     if not callable(chosen) and chosen not in ON_ERROR:
@@ -132,16 +132,16 @@ def check_policy(callback: Any) -> None:
 
 
 def is_isolated(callback: Any) -> bool:
-    """Return whether an error in `callback` costs no more than the callback.
+    """Return whether an error in `callback` must not end the training.
 
-    It is asked for in the middle of an error, so that it raises none itself.
+    This never raises, because it is called while an error is handled.
     """
     return getattr(callback, "on_error", None) == "isolate"
 
 
 @contextmanager
 def isolating(callback: Any, consequence: str) -> Iterator[None]:
-    """Raise an error of `callback` or, where it is isolated, log it with its `consequence`."""
+    """Raise an error of `callback`; if it is isolated, log the error with its `consequence`."""
     try:
         yield
     except Exception:

@@ -1,7 +1,7 @@
 """`CallbackHandler`: calls, for each event, the callbacks that override it.
 
-It is long for the names of transformers' handler, which it has all of, and for the calls that are
-written out where every step of a training passes.
+It is long because it has every name of transformers' handler, and because the calls that each step
+of a training makes are written out for speed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Call = tuple[Any, Callable[..., Any]]  # a callback and its method
 
 
 def _method_of(name: str) -> Callable[..., TrainerControl]:
-    """Return the handler's method for `name`: reset its flags, then call whoever overrides it."""
+    """Return the handler's method for `name`: reset its flags, then call the callbacks."""
     event = EVENTS[name]
     off = dict.fromkeys(event.resets, False)
 
@@ -48,7 +48,7 @@ def _method_of(name: str) -> Callable[..., TrainerControl]:
             kwargs.update(zip(event.passes, passed, strict=False))
         if kwargs:
             return self.call_event(name, args, state, control, **kwargs)
-        return self.call_event(name, args, state, control)  # half of the time that it takes above
+        return self.call_event(name, args, state, control)  # in half of the time
 
     method.__name__, method.__qualname__, method.__doc__ = (
         name,
@@ -61,20 +61,20 @@ def _method_of(name: str) -> Callable[..., TrainerControl]:
 class CallbackHandler(TrainerCallback):
     """Calls the callbacks in the order in which they were added.
 
-    It has one method per event, `on_train_begin(args, state, control, **kwargs)` and so on, and
-    each returns the control that the loop goes on with. What a callback does not override is not
-    called.
+    It has a method for each event: `on_train_begin(args, state, control, **kwargs)` and so on. Each
+    returns the control with which the loop continues. Methods that a callback does not override are
+    not called.
 
     Args:
-        callbacks: Callbacks, or classes of them, which are made without arguments.
-        model: Passed to every event, as are the following.
-        processing_class: Tokenizer, processor or the like; passed as `tokenizer` too.
-        optimizer: The optimizer, once there is one.
-        lr_scheduler: The learning rate scheduler, once there is one.
+        callbacks: Callbacks, or classes of callbacks, which are made without arguments.
+        model: Passed to every event, like the following arguments.
+        processing_class: A tokenizer, processor or the like; passed as `tokenizer` too.
+        optimizer: The optimizer, once it exists.
+        lr_scheduler: The learning rate scheduler, once it exists.
 
     Raises:
-        TypeError: A callback has no event method at all, or one that refuses unknown keywords, or
-            only half of the methods that keep a state.
+        TypeError: A callback has no event method, one that refuses unknown keywords, or only half
+            of the methods that keep a state.
         ValueError: A callback has an `on_error` that does not exist.
     """
 
@@ -101,8 +101,8 @@ class CallbackHandler(TrainerCallback):
         if not any(has_base_named(callback, "DefaultFlowCallback") for callback in self.callbacks):
             logger.warning(
                 "There is no DefaultFlowCallback among the callbacks, so nothing tells the loop "
-                "when to log, evaluate, save and stop. Add one before training, unless a "
-                "callback of yours does. The callbacks are:\n%s",
+                "when to log, evaluate, save and stop. Add one before training, unless one of "
+                "your callbacks does that. The callbacks are:\n%s",
                 self.callback_list,
             )
 
@@ -130,14 +130,14 @@ class CallbackHandler(TrainerCallback):
         """Training begins.
 
         Raises:
-            RuntimeError: It has begun before and not ended.
-            TypeError: A callback can no longer be called, as when it was added.
-            ValueError: A callback's `on_error` does not exist.
+            RuntimeError: The last training has not ended.
+            TypeError: A callback was changed so that it can no longer be called.
+            ValueError: A callback was given an `on_error` that does not exist.
         """
         if self._training:
             raise RuntimeError(
-                "on_train_begin was fired in the middle of a training. Fire on_train_end first, "
-                "also when the training before ended by an error."
+                "on_train_begin was fired during a training. Fire on_train_end first, also after a "
+                "training that ended with an error."
             )
         for callback in self.callbacks:
             check_callback(callback)
@@ -151,7 +151,7 @@ class CallbackHandler(TrainerCallback):
     ) -> TrainerControl:
         """Training has ended, however it ended.
 
-        Says in one line which isolated callbacks have failed since the training before.
+        One line in the log names the isolated callbacks that failed.
         """
         try:
             return self._end(args, state, control, **kwargs)
@@ -163,17 +163,17 @@ class CallbackHandler(TrainerCallback):
                 logger.warning("Training was not affected, but %s.", failures.report())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy takes over: not what is found out of the callbacks."""
+        """Return what a copy keeps: the methods of the callbacks are found again."""
         return {**self.__dict__, "_callbacks": list(self._callbacks), "_calls": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what `__getstate__` returned."""
+        """Restore what `__getstate__` returned."""
         self.__dict__.update(state)
         self.callbacks = self._callbacks
 
     @property
     def callbacks(self) -> list[Any]:
-        """The callbacks in the order in which they are called; the list may be changed."""
+        """The callbacks in the order in which they are called. You may change the list."""
         return self._callbacks
 
     @callbacks.setter
@@ -192,23 +192,22 @@ class CallbackHandler(TrainerCallback):
 
     @property
     def callback_list(self) -> str:
-        """The class names of the callbacks, one a line."""
+        """The class names of the callbacks, one on each line."""
         return "\n".join(type(callback).__name__ for callback in self.callbacks)
 
     def add_callback(self, callback: Any) -> None:
-        """Add `callback`, or an instance of it where it is a class, behind the others."""
+        """Add `callback`, or an instance if it is a class, behind the others."""
         added = callback() if isinstance(callback, type) else callback
         if type(added) in map(type, self.callbacks):
             logger.warning(
-                "A %s is added although there is one already; both will be called. The callbacks "
-                "are:\n%s",
+                "A second %s was added; both will be called. The callbacks were:\n%s",
                 type(added).__name__,
                 self.callback_list,
             )
         self.callbacks.append(added)
 
     def pop_callback(self, callback: Any) -> Any:
-        """Remove and return the first callback that is `callback` or of that class, or `None`."""
+        """Remove and return the first callback that is `callback` or of that class; or `None`."""
         for index, found in enumerate(self.callbacks):
             if isinstance(found, callback) if isinstance(callback, type) else found == callback:
                 return self.callbacks.pop(index)
@@ -218,8 +217,8 @@ class CallbackHandler(TrainerCallback):
         """Remove the first callback that is `callback` or of that class.
 
         Raises:
-            ValueError: `callback` is an instance that was never added. A class that is absent is no
-                error.
+            ValueError: `callback` is an instance that was never added. A class without an instance
+                is no error.
         """
         if self.pop_callback(callback) is None and not isinstance(callback, type):
             raise ValueError(
@@ -237,15 +236,15 @@ class CallbackHandler(TrainerCallback):
         loss: Any = _NOT_GIVEN,
         **kwargs: Any,
     ) -> TrainerControl:
-        """Call `event` of every callback that overrides it and return the control to go on with.
+        """Call `event` of every callback that overrides it, and return the control to use next.
 
-        `logs` and `metrics` are handed out as copies, one per callback. An error of a callback is
-        raised at once; at an event that closes, the first one is after all have been called. One of
-        an isolated callback is not raised. `event` may be a method that is not in `EVENTS`.
+        Each callback gets its own copies of `logs` and `metrics`. An error of a callback is raised
+        at once; at an event that closes, it is raised after all callbacks were called. Errors of
+        isolated callbacks are not raised. `event` may be a method that is not in `EVENTS`.
         """
-        # This is in the loop's every step. Keywords written out in the call cost two thirds of what
-        # they cost in a dictionary, so they are, for nothing more and for `loss`, which is passed
-        # at every step; what else an event passes goes through a dictionary.
+        # Every step of the loop comes here. Keywords that are written out in a call take two thirds
+        # of the time of a dictionary. So they are written out for events that pass nothing more,
+        # and for those that pass `loss`. Other events use a dictionary.
         model, processing_class = self.model, self.processing_class
         optimizer, lr_scheduler = self.optimizer, self.lr_scheduler
         train_dataloader, eval_dataloader = self.train_dataloader, self.eval_dataloader
@@ -266,7 +265,7 @@ class CallbackHandler(TrainerCallback):
                 keywords["loss"] = loss
             copied = [name for name in PER_CALLBACK_COPIES if kwargs.get(name) is not None]
         calls = self._calls.get(event)
-        if calls is None:  # an event of somebody's own
+        if calls is None:  # an event that is not in the table
             calls = self._calls_of(event)
         raised: BaseException | None = None
         asking, before = control.caller, control.caller_state
@@ -331,11 +330,11 @@ class CallbackHandler(TrainerCallback):
         return control
 
     def _find_calls(self) -> None:
-        """Find, for each event, the methods to call."""
+        """Find the methods to call at each event."""
         self._calls = {event: self._calls_of(event) for event in EVENTS}
 
     def _calls_of(self, event: str) -> list[_Call]:
-        """Return whom to call at `event`. One that is switched off is still closed."""
+        """Return the callbacks to call at `event`. One that is off still gets events that close."""
         closes = event in EVENTS and EVENTS[event].closes
         return [
             (callback, self._failures.watched(callback, event, getattr(callback, event)))
@@ -344,7 +343,7 @@ class CallbackHandler(TrainerCallback):
         ]
 
     def _isolate(self, callback: Any, event: str, step: int, error: Exception) -> None:
-        """Note that `callback` has failed, and call it no more where that was once too often."""
+        """Record the failure; switch the callback off after `PATIENCE` in a row."""
         was_off = self._failures.is_off(callback)
         last = self._failures.add(callback, event, step, error).last
         self._find_calls()
@@ -360,7 +359,7 @@ class CallbackHandler(TrainerCallback):
 
 
 def _own_copy(value: Any) -> Any:
-    """Return a copy of the dicts and lists in `value`, with the same values in them."""
+    """Return `value` with copies of its dicts and lists, and the same values in them."""
     if isinstance(value, dict):
         return {name: _own_copy(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -369,10 +368,9 @@ def _own_copy(value: Any) -> Any:
 
 
 def _replacement(answer: Any, method: str) -> TrainerControl:
-    """Return `answer`, the control that `method` returned in place of the one it was given."""
+    """Return `answer`, the control that `method` returned instead of its own."""
     if not isinstance(answer, TrainerControl):
         raise TypeError(
-            f"{method} returned {answer!r}. Return the TrainerControl that it was given, or "
-            "nothing."
+            f"{method} returned {answer!r}. Return the TrainerControl that it got, or nothing."
         )
     return answer

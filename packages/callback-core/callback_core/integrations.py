@@ -1,4 +1,4 @@
-"""Finding the tracker packages that are installed, through the entry points that they declare."""
+"""Finds the installed tracker packages through the entry points that they declare."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP: Final = "callback_core.integrations"
-"""A package offers its callback class here, under the name that `report_to` takes."""
+"""The group in which a package offers its callback class, under the name for `report_to`."""
 
 # Where transformers' name for `report_to` is not that of the package.
 _DISTRIBUTIONS: Final = {"azure_ml": "callback-azureml", "comet_ml": "callback-comet"}
@@ -24,24 +24,24 @@ def get_available_reporting_integrations() -> list[str]:
 
 
 class NotConfigured(RuntimeError):
-    """Raised by an integration that has nowhere to send to, unless somebody sets something.
+    """An integration lacks a setting, such as a key or an address.
 
-    In a constructor, it is why `report_to="all"` does without. In `Tracker.open`, it is why the end
-    of a training does not wait.
+    `report_to="all"` skips an integration whose constructor raises this. The end of training does
+    not wait for a tracker whose `open` raises this.
     """
 
 
 def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -> list[type[Any]]:
     """Return the callback classes of the integrations that `report_to` names, in its order.
 
-    A class that another one of them extends is left out: that one does its work, too.
+    A class is left out if another one extends it, because that one does its work too.
 
     Args:
-        report_to: A name or several; `"all"` is every integration that is installed, `"none"` and
-            `None` no one.
+        report_to: One name or several. `"all"` is every installed integration; `"none"` and `None`
+            are none.
 
     Raises:
-        ValueError: A name that no installed package offers.
+        ValueError: No installed package offers a name.
     """
     return _without_those_extended(_named(_names(report_to)))
 
@@ -49,11 +49,11 @@ def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -
 def make_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -> list[Any]:
     """Return a callback of each class that `get_reporting_integration_callbacks` returns.
 
-    Where `report_to` is `"all"`, one that is not configured is left out and named in the log.
+    With `"all"`, an integration that is not configured is left out, and a warning names it.
 
     Raises:
-        ValueError: A name that no installed package offers, or a setting that is wrong.
-        NotConfigured: One that `report_to` names is not configured.
+        ValueError: No installed package offers a name, or a setting is wrong.
+        NotConfigured: An integration that `report_to` names is not configured.
     """
     names, made = _names(report_to), {}
     classes = _named(names)
@@ -65,7 +65,7 @@ def make_reporting_integration_callbacks(report_to: str | Iterable[str] | None) 
                 if names != ["all"]:
                     raise
                 logger.warning("%s is not used: %s", one.__name__, error)
-                classes.remove(one)  # after which the one that it extends may be used
+                classes.remove(one)  # so that the class that it extends may be used
     return [made[one] for one in classes if one in made]
 
 

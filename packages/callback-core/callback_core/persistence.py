@@ -1,8 +1,8 @@
-"""The state of callbacks inside a checkpoint, in the shape that transformers writes and reads.
+"""The states of callbacks in a checkpoint, in the format that transformers writes and reads.
 
 `TrainerState.stateful_callbacks` maps a class's name to `{"args": ..., "attributes": ...}`, or to a
-list of these where there are several callbacks of the class, in their order. In such a list, `None`
-holds the place of one whose state could not be saved.
+list of these for several callbacks of the class, in their order. In such a list, `None` stands for
+a callback whose state could not be saved.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 class ExportableState:
-    """What has a state to keep, as transformers' class of this name.
+    """An object whose state a checkpoint keeps, like transformers' class of this name.
 
-    Override `state`. Restoring sets the attributes on the object that is there; `from_state` makes
-    a new one, as transformers does.
+    Override `state`. A resumed training sets the attributes on the existing object. `from_state`
+    makes a new one, as transformers does.
     """
 
     def state(self) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class ExportableState:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Any:
-        """Return a new object in the state that `state` returned."""
+        """Return a new object with the state that `state` returned."""
         made = cls(**state["args"])
         for name, value in state["attributes"].items():
             setattr(made, name, value)
@@ -41,31 +41,31 @@ class ExportableState:
 def has_state(owner: Any) -> bool:
     """Return whether `owner` has `state_dict` and `load_state_dict`, or is an `ExportableState`.
 
-    A method `state` of any other class is something else: many a callback calls so what it keeps.
+    A method `state` of any other class does not count: many callbacks use that name for themselves.
 
     Raises:
-        TypeError: It has one of the two methods without the other.
+        TypeError: `owner` has one of the two methods without the other.
     """
     has = {name: callable(getattr(owner, name, None)) for name in ("state_dict", "load_state_dict")}
     if len({*has.values()}) > 1:
         there, missing = sorted(has, key=has.__getitem__, reverse=True)
         raise TypeError(
-            f"{type(owner).__name__} has {there} but no {missing}: its state could not go both "
-            "ways. Give it both, or neither."
+            f"{type(owner).__name__} has {there} but no {missing}, so its state could be saved "
+            "or restored, but not both. Define both, or neither."
         )
     return has["state_dict"] or has_base_named(owner, "ExportableState")
 
 
 def export_states(owners: Iterable[Any], kept: dict[str, Any]) -> dict[str, Any]:
-    """Return the states of `owners` by their class's name, as a checkpoint will hold them.
+    """Return the states of `owners` by class name, for a checkpoint.
 
     Args:
-        owners: Callbacks, and the control. Those that `has_state` knows have one.
-        kept: States that were there before. What belongs to no owner stays as it is, and so does
-            the state of an isolated callback that cannot be saved now.
+        owners: The callbacks and the control. Those without a state are skipped.
+        kept: The states of the last checkpoint. Those that belong to no owner are kept, and also
+            that of an isolated callback whose state cannot be saved now.
 
     Raises:
-        TypeError: A state holds something of a type that JSON does not have; it says where.
+        TypeError: A state holds a value of a type that JSON does not have; the message says where.
         ValueError: A state contains itself, or is nested too deeply or too long to be written.
     """
     before = {name: _as_list(found) for name, found in kept.items()}
@@ -91,13 +91,14 @@ def export_states(owners: Iterable[Any], kept: dict[str, Any]) -> dict[str, Any]
 
 
 def restore_states(owners: Iterable[Any], states: dict[str, Any]) -> None:
-    """Give each of `owners` its state in `states`, in place and in order.
+    """Give each of `owners` its state from `states`, in place and in order.
 
-    A state without an owner and an owner without a state are named in a warning.
+    A warning names each state without an owner and each owner without a state. Two classes of one
+    name are distinguished only by their order.
 
     Raises:
-        ValueError: A state is none, or its owner refuses it; it names the owner's class. Two
-            classes of one name are told apart by their order only.
+        ValueError: A state has another format, or its owner refuses it; the message names the
+            owner's class.
     """
     left = {name: _as_list(found) for name, found in states.items()}
     without = []
@@ -112,13 +113,13 @@ def restore_states(owners: Iterable[Any], states: dict[str, Any]) -> None:
     unknown = sorted(name for name, found in left.items() if any(found))
     if unknown:
         logger.warning(
-            "The checkpoint has states of callbacks that are not there now; they are kept in the "
-            "checkpoints to come: %s.",
+            "The checkpoint has states of callbacks that this training does not have. The next "
+            "checkpoints keep them: %s.",
             ", ".join(unknown),
         )
     if without:
         logger.warning(
-            "The checkpoint has no state of these callbacks, which begin anew: %s.",
+            "The checkpoint has no state of these callbacks, so they start fresh: %s.",
             ", ".join(without),
         )
 
@@ -148,5 +149,5 @@ def _restore(owner: Any, state: Any) -> None:
                 setattr(owner, name, value)
     except Exception as error:
         raise ValueError(
-            f"{cls} could not be restored from the checkpoint's state of it: {error!r}"
+            f"{cls} could not be restored from its state in the checkpoint: {error!r}"
         ) from error

@@ -1,4 +1,4 @@
-"""`PrinterCallback`: prints the logs, one line each. And what makes them readable."""
+"""`PrinterCallback`: prints each log as a line; and functions that make logs readable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_ELEMENTS: Final = 100  # of an array or tensor that is written out
 class PrinterCallback(TrainerCallback):
     """Prints the logs to standard output, in the main process of each machine.
 
-    For where no progress bar is wanted. Where a training is asked to end early, it says by whom.
+    Use it instead of a progress bar. It also prints who asked for an early end of the training.
     """
 
     _in_training = False
@@ -28,7 +28,7 @@ class PrinterCallback(TrainerCallback):
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Note that there is a training whose end is worth a line."""
+        """Note that a training runs, whose end may need a line."""
         self._in_training = True
 
     def on_log(
@@ -46,7 +46,7 @@ class PrinterCallback(TrainerCallback):
     def on_train_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Print who asked for the end, where it came early."""
+        """Print who asked for the end, if it came early."""
         line = why_stopped(state, control) if self._in_training else None
         self._in_training = False
         if state.is_local_process_zero and line is not None:
@@ -54,17 +54,15 @@ class PrinterCallback(TrainerCallback):
 
 
 def why_stopped(state: TrainerState, control: Any) -> str | None:
-    """Return a line that names who asked for the end of training before its last step.
-
-    The default flow is not among them, which asks for the end at the last step.
+    """Return a line that names who ended the training before its last step.
 
     Args:
         state: The state at the end of training.
         control: The control at the end of training. transformers' does not know who asked.
 
     Returns:
-        The line, control characters as escapes; `None` where all steps were done, or where nobody
-        is known to have asked.
+        The line, with control characters as escapes; `None` if all steps were done, or if nobody is
+        known to have asked for the end.
     """
     if 0 < state.max_steps <= state.global_step:
         return None
@@ -87,7 +85,7 @@ def readable_logs(logs: Mapping[str, Any], max_str_len: int | None = None) -> di
 
     Args:
         logs: The logged values by name. Arrays and tensors become numbers, also in nested values.
-        max_str_len: Replace strings that have more characters than this by a note of their length.
+        max_str_len: Strings with more characters than this are replaced by a note of their length.
     """
     return {
         name: _readable(value, max_str_len) for name, value in logs.items() if name != "total_flos"
@@ -95,7 +93,7 @@ def readable_logs(logs: Mapping[str, Any], max_str_len: int | None = None) -> di
 
 
 def readable_number(value: float) -> float:
-    """Return `value` to four digits, but none of those before the point is lost."""
+    """Return `value` rounded to four digits, but to no fewer than it has before the point."""
     value = float(value)  # numpy's float64 is a float that shows its type
     if value.is_integer():
         return value

@@ -1,4 +1,4 @@
-"""`ProgressCallback`: a progress bar of the training, and one of each evaluation in it."""
+"""`ProgressCallback`: a progress bar of the training, and one of each evaluation."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 class ProgressCallback(TrainerCallback):
     """Shows the progress of training, evaluation and prediction, and writes the logs above the bar.
 
-    One process of all shows it. A bar is drawn in a terminal and in a notebook; where standard
-    error is a pipe or a file, only the logs are written, as plain lines. Where a training is asked
-    to end early, it says by whom. tqdm's environment variable `TQDM_DISABLE` turns the bars off.
+    Only the main process shows it. Bars appear in a terminal and in a notebook. If standard error
+    is a pipe or a file, only the logs are written, as plain lines. A line also names who asked for
+    an early end of the training. tqdm's environment variable `TQDM_DISABLE` turns the bars off.
 
     Args:
-        max_str_len: Logged strings with more characters than this are not written out.
+        max_str_len: Logged strings with more characters than this are replaced by their length.
 
     Attributes:
-        training_bar: The bar of training, while there is one.
-        prediction_bar: The bar of an evaluation or prediction, while there is one.
-        current_step: The step at which the bar of training is.
+        training_bar: The bar of the training, while it is open.
+        prediction_bar: The bar of an evaluation or prediction, while it is open.
+        current_step: The step that the training's bar shows.
     """
 
     def __init__(self, max_str_len: int = 100) -> None:
@@ -42,8 +42,8 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the training bar, at the step from which training goes on."""
-        self._close_bars()  # which an error has left open
+        """Open the training's bar at the first step of this training."""
+        self._close_bars()  # that an error left open
         if state.is_world_process_zero:
             total = state.max_steps if state.max_steps > 0 else None
             self.training_bar = _bar(total=total, initial=state.global_step)
@@ -52,7 +52,7 @@ class ProgressCallback(TrainerCallback):
     def on_step_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Move the training bar to this step."""
+        """Move the training's bar to this step."""
         if self.training_bar is not None:
             self.training_bar.update(state.global_step - self.current_step)
             self.current_step = state.global_step
@@ -65,12 +65,12 @@ class ProgressCallback(TrainerCallback):
         eval_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Move the prediction bar by a batch, opening it at the first."""
+        """Move the prediction's bar by a batch; the first batch opens it."""
         if not state.is_world_process_zero:
             return
         bar = self.prediction_bar
-        # An evaluation that fails outside of training ends without an event, so its bar is found
-        # here: by its dataloader or, where that is used again, by being full.
+        # An evaluation that fails outside of training ends without an event and leaves its bar. It
+        # is recognized by another dataloader or, with the same one, by a full bar.
         if bar is None or self._predicted is not eval_dataloader or _is_full(bar):
             self._close_prediction_bar()
             bar = _bar(total=_length(eval_dataloader), below=self.training_bar)
@@ -107,16 +107,16 @@ class ProgressCallback(TrainerCallback):
             from tqdm import tqdm
 
             tqdm.write(printable(str(readable_logs(logs, self.max_str_len))))
-            sys.stdout.flush()  # a pipe or a file would keep it back
+            sys.stdout.flush()  # a pipe or a file buffers it
 
     def on_train_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Close the bars, also one of an evaluation that an error cut short."""
+        """Close the bars, also that of an evaluation that failed."""
         bar, line = self.training_bar, why_stopped(state, control)
         self._close_bars()
         if bar is not None and line is not None:
-            bar.colour = "orange"  # in a notebook, where it is red now, as after an error
+            bar.colour = "orange"  # a notebook shows it red, as after an error
             print(printable(line), flush=True)
 
     def _close_bars(self) -> None:
@@ -132,16 +132,16 @@ class ProgressCallback(TrainerCallback):
 
 
 def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) -> tqdm[Any]:
-    """Return a bar, silent where neither a terminal nor a notebook would draw it.
+    """Return a bar, which is silent unless a terminal or a notebook can draw it.
 
     Args:
-        total: Where the bar ends, if that is known.
-        initial: Where it begins.
-        below: The bar under which it is shown, until it is closed.
+        total: The end of the bar, if it is known.
+        initial: The start of the bar.
+        below: The bar under which this one appears until it is closed.
     """
-    # What is given to tqdm comes before its environment variable, so that is asked for here.
+    # An argument overrides tqdm's environment variable, so the variable is read here.
     disabled = bool(os.environ.get("TQDM_DISABLE"))
-    # tqdm is imported here, because that takes longer than to import all of callback_core.
+    # tqdm is imported here, because that takes longer than importing all of callback_core.
     if not _in_notebook():
         from tqdm import tqdm as terminal_bar
 
@@ -150,9 +150,9 @@ def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) ->
             initial=initial,
             leave=below is None,
             dynamic_ncols=True,
-            disable=disabled or None,  # None: by whether there is a terminal
+            disable=disabled or None,  # None: unless there is a terminal
         )
-    from tqdm.auto import tqdm  # a widget where there is ipywidgets, else text
+    from tqdm.auto import tqdm  # a widget with ipywidgets, else text
 
     return tqdm(
         total=total,
@@ -160,7 +160,7 @@ def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) ->
         leave=below is None,
         dynamic_ncols=True,
         file=sys.stdout,  # where the logs go, so that they stay in order
-        # A notebook cannot go up a line, so that a second bar of text would go down the page.
+        # A notebook cannot move the cursor up, so a second bar of text would fill the page.
         disable=disabled or (below is not None and not hasattr(below, "container")),
     )
 
@@ -168,7 +168,7 @@ def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) ->
 def _in_notebook() -> bool:
     """Return whether this program is a notebook's kernel.
 
-    That a notebook's modules are imported does not tell: other programs import them too.
+    Imported modules of a notebook are no proof: other programs import them too.
     """
     ipython = sys.modules.get("IPython")
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
@@ -179,7 +179,7 @@ def _is_full(bar: tqdm[Any]) -> bool:
 
 
 def _length(dataloader: Any) -> int | None:
-    """Return the number of batches; `None` where the dataloader does not know it."""
+    """Return the number of batches; `None` if the dataloader does not know it."""
     try:
         return len(dataloader)
     except (TypeError, NotImplementedError):  # torch's has a __len__ that raises

@@ -1,4 +1,4 @@
-"""`TrainerState`: where a training stands, as callbacks see it and as a checkpoint keeps it."""
+"""`TrainerState`: the state of a training, which callbacks read and a checkpoint keeps."""
 
 from __future__ import annotations
 
@@ -34,36 +34,36 @@ class StepArguments(Protocol):
 
 @dataclass
 class TrainerState:
-    """Where a training stands.
+    """The state of a training.
 
-    A step is an update step: with gradient accumulation over n batches, one step takes n of them.
+    A step is an update step: with gradient accumulation over n batches, a step takes n batches.
 
     Args:
-        epoch: Epochs done, with the part of the current one as a fraction; `None` before training.
+        epoch: Epochs done, including a fraction of the current one; `None` before training.
         global_step: Update steps done.
         max_steps: Update steps that this training will do.
-        logging_steps: Log every so many steps.
-        eval_steps: Evaluate every so many steps.
-        save_steps: Save every so many steps.
+        logging_steps: Steps between two logs.
+        eval_steps: Steps between two evaluations.
+        save_steps: Steps between two checkpoints.
         train_batch_size: Samples in a batch of training.
         num_train_epochs: Epochs that this training will do.
-        num_input_tokens_seen: Tokens of input so far, where the trainer counts them.
-        total_flos: Floating point operations of the model so far, where the trainer counts them.
+        num_input_tokens_seen: Tokens of input so far, if the trainer counts them.
+        total_flos: Floating point operations of the model so far, if the trainer counts them.
         log_history: Every log so far, each with its `step`.
         best_metric: The best value so far of the metric that chooses the best model.
-        best_global_step: The step at which it was reached.
+        best_global_step: The step of that value.
         best_model_checkpoint: The checkpoint of that step.
         is_local_process_zero: Whether this process is the main one of its machine.
         is_world_process_zero: Whether this process is the main one of all.
         is_hyper_param_search: Whether this training is a trial of a hyperparameter search.
         trial_name: The name of that trial.
         trial_params: The hyperparameters of that trial.
-        stateful_callbacks: The states of callbacks, by class name: one, or a list where there are
-            several of a class. May be given as the callbacks, which then are asked for `state()`.
-        unknown_fields: What a file held besides these fields, to be written there again.
+        stateful_callbacks: The states of callbacks by class name: one, or a list for several of a
+            class. A list of callbacks is also accepted, whose `state()` is called.
+        unknown_fields: Further fields of the file from which the state was read, to write again.
 
     Raises:
-        TypeError: Something in a list of `stateful_callbacks` is no `ExportableState`.
+        TypeError: Something in a list of `stateful_callbacks` is not an `ExportableState`.
     """
 
     epoch: float | None = None
@@ -96,7 +96,7 @@ class TrainerState:
             self.stateful_callbacks = _states_by_class(self.stateful_callbacks or ())
 
     def compute_steps(self, args: StepArguments, max_steps: int) -> None:
-        """Take the steps from `args`; a fraction below 1 is of `max_steps`."""
+        """Set the steps from `args`. A value below 1 is a fraction of `max_steps`."""
         for name in ("logging_steps", "eval_steps", "save_steps"):
             steps = getattr(args, name)
             if steps is not None:
@@ -105,10 +105,10 @@ class TrainerState:
     def init_training_references(
         self, trainer: Any, max_steps: int, num_train_epochs: int, trial: Any
     ) -> None:
-        """Take what is known when a training begins.
+        """Set the fields that are known when a training begins.
 
         Args:
-            trainer: Tells which process this is and, where it has a trial, that trial's name.
+            trainer: Tells which process this is and, in a search, the name of the trial.
             max_steps: Update steps that this training will do.
             num_train_epochs: Epochs that this training will do.
             trial: The trial of a hyperparameter search: its `params`, or an object that has them.
@@ -126,13 +126,13 @@ class TrainerState:
         self.is_world_process_zero = trainer.is_world_process_zero()
 
     def save_to_json(self, json_path: str | os.PathLike[str]) -> None:
-        """Write the state to the file `json_path`, one field a line and one log a line.
+        """Write the state to `json_path`, with a line for each field and for each log.
 
-        Scalars of numpy and torch are written as plain numbers, tuples as lists, and keys that are
-        numbers as strings. On any error, what was at `json_path` is still there.
+        Single numbers of numpy and torch become plain numbers, tuples become lists, and keys that
+        are numbers become strings. After an error, the old file is still there.
 
         Raises:
-            TypeError: A value is of a type that JSON does not have; it says which value.
+            TypeError: A value is of a type that JSON does not have; the message names the value.
             ValueError: A value contains itself, or is nested too deeply or too long to be written.
         """
         values = {name: getattr(self, name) for name in _names(type(self))}
@@ -140,10 +140,10 @@ class TrainerState:
 
     @classmethod
     def load_from_json(cls, json_path: str | os.PathLike[str]) -> TrainerState:
-        """Return the state that `save_to_json`, ours or transformers', wrote to `json_path`.
+        """Return the state that our or transformers' `save_to_json` wrote to `json_path`.
 
-        A field that the file lacks has its default. One that `TrainerState` does not know is kept
-        in `unknown_fields` and named in a warning.
+        A field that the file lacks gets its default. A field that is unknown goes to
+        `unknown_fields`, and a warning names it.
 
         Raises:
             ValueError: The file does not hold a JSON object.
@@ -159,12 +159,12 @@ class TrainerState:
 
 
 def _names(cls: type[TrainerState]) -> set[str]:
-    """Return the names of the fields that have a place of their own in the file."""
+    """Return the names of the fields in the file."""
     return {field.name for field in fields(cls)} - {"unknown_fields"}
 
 
 def _states_by_class(callbacks: Iterable[Any]) -> dict[str, Any]:
-    """Return the states of `callbacks` by class name, a list where there are several of a class."""
+    """Return the states of `callbacks` by class name; several of a class are a list."""
     callbacks = list(callbacks)
     for callback in callbacks:
         if isinstance(callback, type) or not has_base_named(callback, "ExportableState"):

@@ -15,9 +15,9 @@ _TAKES_ANY_KEYWORD: Final = 0x08
 
 
 def overrides(callback: Any, event: str) -> bool:
-    """Return whether `callback` has a method for `event` other than the empty one.
+    """Return whether `callback` has a method for `event` other than an empty one.
 
-    The empty one of transformers' base class counts as such.
+    The empty methods are those of our and of transformers' base class.
     """
     method = getattr(callback, event, None)
     if method is None:
@@ -28,11 +28,11 @@ def overrides(callback: Any, event: str) -> bool:
 
 
 def check_callback(callback: Any) -> None:
-    """Refuse what the loop could not call, before it is called.
+    """Refuse an object that the loop cannot call.
 
     Raises:
         TypeError: `callback` has no event method, or one that refuses unknown keywords; it is a
-            class; or it has half of what keeps a state.
+            class; or it has only half of the methods that keep a state.
         ValueError: Its `on_error` does not exist.
     """
     methods = {name: getattr(callback, name, None) for name in EVENTS}

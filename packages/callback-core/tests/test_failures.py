@@ -147,14 +147,14 @@ def test_an_interrupt_is_never_isolated(interrupt: type[BaseException]) -> None:
 
 
 def test_an_unknown_policy_is_refused_when_the_callback_is_added() -> None:
-    with pytest.raises(ValueError, match="on_error is 'ignore', it must be one of: raise, isolate"):
+    with pytest.raises(ValueError, match="on_error.*'ignore'.*raise.*isolate"):
         Run(Fails(on_error="ignore"))
 
 
 def test_a_second_beginning_without_an_end_is_an_error() -> None:
     run = Run()
     run.fire("on_train_begin")
-    with pytest.raises(RuntimeError, match="Fire on_train_end first"):
+    with pytest.raises(RuntimeError, match="on_train_end"):
         run.fire("on_train_begin")
     run.fire("on_train_end")
     run.fire("on_train_begin")
@@ -221,7 +221,7 @@ def test_a_policy_that_became_wrong_masks_no_error_and_is_refused_at_the_next_tr
         run.fire("on_train_end")
     assert after.ended == 1
     for _ in range(2):  # it has not begun by the first of them
-        with pytest.raises(ValueError, match="on_error is 'ignore'"):
+        with pytest.raises(ValueError, match="on_error.*'ignore'"):
             run.fire("on_train_begin")
 
 
@@ -252,9 +252,8 @@ def test_failures_before_training_are_reported_at_its_end_and_training_is_anothe
     caplog.clear()
     run.fire("on_train_end", 5)
     assert failing.steps[3:] == [5]
-    assert [record.getMessage() for record in caplog.records] == [
-        "Training was not affected, but Recording failed 4 times (last: OSError: disk full)."
-    ]
+    [report] = [record.getMessage() for record in caplog.records]
+    assert all(fact in report for fact in ("Recording", "4 times", "OSError: disk full"))
     caplog.clear()
     run.fire("on_train_end", 5)
     assert caplog.records == []
@@ -270,11 +269,8 @@ def test_a_switch_off_outside_of_training_is_said_at_once_for_no_report_may_foll
     for _ in range(5):
         run.fire("on_evaluate", metrics={})
     first, off = [record.getMessage() for record in caplog.records]
-    assert first.startswith("Recording failed in on_evaluate")
-    assert off == (
-        "Recording failed 3 times in a row in on_evaluate and is switched off until the next "
-        "training begins (last: OSError: disk full)."
-    )
+    assert "on_evaluate" in first
+    assert all(fact in off for fact in ("Recording", "3 times", "on_evaluate", "disk full"))
 
 
 def test_an_event_of_somebody_s_own_is_not_called_where_the_callback_is_off() -> None:

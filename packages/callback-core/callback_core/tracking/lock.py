@@ -1,4 +1,4 @@
-"""A lock between processes, which the system gives back when its owner dies."""
+"""`FileLock`: a lock between processes, which the system releases when its owner dies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks: there, two processes must not share a run
+except ImportError:  # on Windows, which has no such locks: two processes must not share a run
     fcntl = None  # type: ignore[assignment]
 
 _HELD: Final[dict[str, object]] = {}
@@ -26,17 +26,17 @@ class Held(BlockingIOError):
 class FileLock:
     """Holds the lock at `path`, for one owner in one process.
 
-    Child processes do not inherit it: a worker that outlives its killed parent keeps nobody out.
+    Child processes do not inherit it, so a worker that outlives its killed parent blocks nobody.
 
     Raises:
-        Held: It is held already.
-        OSError: The file cannot be made.
+        Held: Somebody holds it already.
+        OSError: The file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = str(path.resolve())
-        # The system's lock keeps only other processes out, and is lost when any file at the path is
-        # closed: of the threads of this one, the first may open it, until it has closed it again.
+        # The system's lock excludes only other processes, and is lost when this process closes any
+        # file at the path. So within the process, only the first owner may open the file.
         if _HELD.setdefault(self._path, self) is not self:
             raise Held(f"{path} is held by this process")
         try:
@@ -46,7 +46,7 @@ class FileLock:
             raise
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         file, self._file = self._file, None
         if file is not None:
             with suppress(OSError):
@@ -55,7 +55,7 @@ class FileLock:
 
 
 def _locked(path: Path) -> int:
-    """Open the file at `path`, and return it with the system's lock on it."""
+    """Open the file at `path`, lock it, and return it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     if fcntl is not None:
         try:

@@ -1,4 +1,4 @@
-"""Keeping secrets out of what leaves the process."""
+"""Keeps secrets out of everything that leaves the process."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 VARIABLE: Final = "CALLBACKS_REDACT"
-"""Environment variable with further names, separated by commas, whose values are secrets."""
+"""The environment variable with further names of secrets, separated by commas."""
 
 REDACTED: Final = "[redacted]"
 
-# Of names in lower case, their words with a space between them.
+# Matches names in lower case, with a space between their words.
 _SECRET: Final = re.compile(
     r"\b(?:secrets?|pass(?:words?|wd|phrase)|credentials?|token|apikeys?|authorization|bearer|"
     r"(?:(?:access|auth|api|hub|refresh|secret|bearer) tokens)|"
@@ -36,16 +36,16 @@ _KNOWN_FORMS: Final = re.compile(
 
 
 class Redaction:
-    """Takes secrets out of values, by their names and by what they look like.
+    """Removes secrets from values, by their names and by their form.
 
-    A value is a secret where the last words of its name say so (`hub_token`, `apiKey`, but neither
-    `pad_token` nor `num_tokens`) and it is a string. Out of any string go the user and password of
-    a URL, secrets in its query, values that are assigned to such a name in it (`api_key=…`), and
-    keys of a known form. What is neither string, number nor container is taken as its string.
+    A string is a secret if the last words of its name say so: `hub_token` and `apiKey`, but neither
+    `pad_token` nor `num_tokens`. In any other string, these are removed: the user and the password
+    of a URL, secrets in its query, values assigned to such a name (`api_key=…`), and keys of a
+    known form. A value that is neither string, number nor container is converted to a string.
 
     Args:
-        names: Further names, of any case, whose values are secrets whatever they look like. Those
-            in the environment variable `CALLBACKS_REDACT` are added.
+        names: Further names, in any case, whose values are secrets of whatever form. The names in
+            the environment variable `CALLBACKS_REDACT` are added.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -57,7 +57,7 @@ class Redaction:
         self._names.update(name.strip().lower() for name in names)
 
     def of(self, value: Any, name: str = "") -> Any:
-        """Return `value`, which has this name, without secrets; containers with all they hold."""
+        """Return the value of this name without secrets, also inside containers."""
         if name and name.lower() in self._names:
             return REDACTED
         if isinstance(value, str):
@@ -68,18 +68,18 @@ class Redaction:
             return [self.of(part, name) for part in value]
         if value is None or isinstance(value, (bool, int, float)):
             return value
-        return self.of(str(value), name)  # which is how it would be written down
+        return self.of(str(value), name)  # JSON would have it so
 
 
 def scrubbed(text: str) -> str:
-    """Return `text` without what looks like a secret."""
+    """Return `text` without parts that look like secrets."""
     text = _USER_INFO.sub(f"{REDACTED}@", text)
     text = _ASSIGNED.sub(_without_value, text)
     return _KNOWN_FORMS.sub(REDACTED, _QUERY.sub(rf"\g<1>{REDACTED}", text))
 
 
 def _without_value(found: re.Match[str]) -> str:
-    """Return `name=value` or `"name": value` without the value where the name says so."""
+    """Return `name=value` or `"name": value` without the value if that is a secret."""
     name, sign, value = found.groups()
     quote = value[0] if value[0] in "'\"" else ""
     return f"{name}{sign}{quote}{REDACTED}{quote}" if _is_secret(name) else found[0]

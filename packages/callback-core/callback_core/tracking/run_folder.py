@@ -68,7 +68,7 @@ class RunFolder:
 
     @property
     def run(self) -> str:
-        """The id of the run."""
+        """The id of the run: the name of the folder."""
         return self.path.name
 
     @property
@@ -92,7 +92,7 @@ class RunFolder:
         return any(p.get("status") is None or p.get("offset", 0) < size for p in progress)
 
     def is_recorded(self) -> bool:
-        """Return whether a training is writing its journal now."""
+        """Return whether a training writes the journal now."""
         try:
             FileLock(self.lock).release()
         except OSError:
@@ -109,7 +109,7 @@ class RunFolder:
         return self.path / _file_name(name)
 
     def lock_of(self, name: str) -> Path:
-        """Return the lock of whoever delivers to that tracker."""
+        """Return the lock of the delivery to that tracker."""
         return self.path / f"{_file_name(name)}.lock"
 
     def log_of(self, name: str) -> Path:
@@ -185,7 +185,7 @@ def warn_of_pending_runs(but: RunFolder) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return what is in `path`; nothing where that is nothing whole."""
+    """Return the object in the file; an empty dict where it is missing or damaged."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
