@@ -34,6 +34,12 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """The file of a second tracker."""
+    return tmp_path / "other.jsonl"
+
+
+@pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A run whose journal is written by hand."""
     return Run(tmp_path)

@@ -27,12 +27,6 @@ from callback_core.tracking.journal import read
 from callback_core.tracking.run_folder import RunFolder
 
 
-@pytest.fixture
-def other(tmp_path: Path) -> Path:
-    """The file of another tracker."""
-    return tmp_path / "other.jsonl"
-
-
 def kinds(folder: RunFolder) -> list[str]:
     return [record.kind for record in read(folder.journal)]
 

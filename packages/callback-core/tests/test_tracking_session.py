@@ -1,0 +1,146 @@
+"""`Session`: what a tracker's package and other callbacks may use of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_for_tests import Run
+from tracking_for_tests import (
+    Training,
+    calls,
+    curve,
+    eventually,
+    expected,
+    points,
+    runs,
+    statuses,
+    tracked,
+)
+
+from callback_core import TrainerState
+from callback_core.tracking import Session, history
+from callback_core.tracking.journal import read
+
+
+
+
+def begun(tmp_path: Path, *callbacks: Any) -> tuple[Training, Session]:
+    """Return a training after its first step, and its session."""
+    training = Training(tmp_path, [*callbacks])
+    training.begin()
+    training.step()
+    session = Session.of(training.state)
+    assert session is not None
+    return training, session
+
+
+def test_what_is_logged_goes_to_all_trackers_at_the_present_step(
+    tmp_path: Path, out: Path, other: Path
+) -> None:
+    training, session = begun(tmp_path, tracked(out), tracked(other, name="other"))
+    session.log({"power": 3.0})
+    training.step()
+    session.log({"power": 4.0}, step=1)
+    training.end()
+    assert curve(out, "train/power") == curve(other, "train/power") == [(1, 3.0), (1, 4.0)]
+    assert curve(out) == expected(1, 2)
+
+
+def test_a_value_that_a_training_has_one_of_is_a_summary(tmp_path: Path, out: Path) -> None:
+    training, session = begun(tmp_path, tracked(out))
+    session.log({"energy": 3.0}, summary=True)
+    training.end()
+    assert [p["name"] for call in calls(out, "log_summary") for p in _as_dicts(call)] == [
+        "train/energy"
+    ]
+
+
+def _as_dicts(call: dict[str, Any]) -> list[dict[str, Any]]:
+    names = ("name", "value", "step", "time", "epoch")
+    return [dict(zip(names, point, strict=True)) for point in call["points"]]
+
+
+def test_a_log_after_the_end_opens_each_run_again(tmp_path: Path, out: Path, other: Path) -> None:
+    training, session = begun(tmp_path, tracked(out), tracked(other, name="other"))
+    training.end()
+    session.log({"power": 3.0})
+    for path in (out, other):
+        assert eventually(lambda: len(statuses(path)) == 2)  # noqa: B023
+        assert statuses(path) == ["finished"] * 2
+        assert curve(path, "train/power") == [(1, 3.0)]
+        assert len(runs(path)) == 1
+
+
+def test_status_and_ids_are_known_as_soon_as_they_are(
+    tmp_path: Path, out: Path, other: Path
+) -> None:
+    callback = tracked(out)
+    training, session = begun(tmp_path, callback, tracked(other, hang="open", flush_limit=0))
+    assert callback.session is session
+    assert session.status is None
+    assert eventually(lambda: session.run_ids["file"] is not None)
+    [run_id] = runs(out)
+    assert session.run_ids == {"file": run_id, "file-2": None}
+    training.end(RuntimeError("no"))
+    assert session.status == "failed"
+
+
+def test_closing_a_session_ends_it_for_all_trackers(
+    tmp_path: Path, out: Path, other: Path
+) -> None:
+    training, session = begun(tmp_path, tracked(out), tracked(other))
+    session.close("interrupted")
+    assert statuses(out) == statuses(other) == ["interrupted"]
+    training.end()
+    assert statuses(out) == statuses(other) == ["interrupted"]
+
+
+def test_logs_of_one_step_are_all_kept_once_each(tmp_path: Path, out: Path, other: Path) -> None:
+    training = Training(tmp_path, [tracked(out), tracked(other)])
+    training.begin()
+    for loss in (0.5, 0.5, 0.25):
+        training.log(loss=loss)
+    training.end()
+    assert curve(out) == curve(other) == [(0, 0.5), (0, 0.5), (0, 0.25)]
+
+
+def test_a_delivery_reads_the_journal_once_before_it_delivers(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.log(1, a=1)
+    run.log(2, a=2)
+    run.end()
+    passes: list[int] = []
+
+    def counted(path: Path, offset: int = 0) -> Any:
+        passes.append(offset)
+        return read(path, offset)
+
+    monkeypatch.setattr(history, "read", counted)
+    assert run.deliver().done
+    assert passes == [0]
+    assert len(points(run.out)) == 2
+
+
+def test_an_evaluation_after_the_end_does_not_read_the_journal_from_its_start(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(tmp_path, [tracked(out)]).train(3)
+    passes: list[int] = []
+
+    def counted(path: Path, offset: int = 0) -> Any:
+        passes.append(offset)
+        return read(path, offset)
+
+    monkeypatch.setattr(history, "read", counted)
+    for number, loss in enumerate((0.5, 0.25), 2):
+        training.log(eval_loss=loss)
+        assert eventually(lambda: len(statuses(out)) == number)  # noqa: B023
+    assert passes == []
+    assert curve(out, "eval/loss") == [(3, 0.5), (3, 0.25)]
+
+
+def test_a_training_without_a_tracker_has_no_session(tmp_path: Path) -> None:
+    assert Session.of(TrainerState()) is None
