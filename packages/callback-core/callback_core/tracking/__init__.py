@@ -1,6 +1,7 @@
 """What all experiment trackers share: `TrackerCallback`, and `Tracker`, which a package extends."""
 
 from callback_core.tracking import config
+from callback_core.tracking.backoff import backoff
 from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.limits import flattened
@@ -35,6 +36,7 @@ __all__ = [
     "TrainingNumbers",
     "TrainingSide",
     "Upload",
+    "backoff",
     "config",
     "flattened",
     "import_sdk",

@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Final, Literal, get_args
 
 from callback_core.integrations import NotConfigured
+from callback_core.tracking.backoff import backoff
 from callback_core.tracking.calls import Abandoned
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.lock import Held
@@ -159,6 +160,6 @@ class LocalDelivery(Delivery):
                 )
             # Set last: the training's thread, which may be waiting, then reports the failure too.
             self.hopeless = isinstance(error, ImportError | NotConfigured)
-            return min(self._longest_pause, self.retry_after * 2.0 ** min(self._failures - 1, 16))
+            return backoff(self._failures, self.retry_after, self._longest_pause)
         self._failures, self.failure = 0, None
         return self._deliver_every
