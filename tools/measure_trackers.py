@@ -1,8 +1,8 @@
 """Measure each tracker's package, and write docs/trackers.md: `measure_trackers.py [TRACKER ...]`.
 
-Wheels are taken from dist/. What is measured of each tracker is kept in docs/measured, so that one
-can be measured again without the others; the page is made of all. `--oldest` measures nothing, and
-runs the package's tests with the oldest version of the SDK that the package admits.
+The wheels come from dist/. The results of each tracker are kept in docs/measured, and the page is
+made from all of them, so that one tracker can be measured again without the others. `--oldest` does
+not measure. It runs the package's tests with the oldest version of the SDK that the package admits.
 """
 
 import argparse
@@ -24,17 +24,17 @@ MEASURED: Final = ROOT / "docs" / "measured"
 PAGE: Final = ROOT / "docs" / "trackers.md"
 IMPORTS: Final = 3
 LIMIT: Final = 300
-"""Seconds after which a probe is given up."""
+"""Seconds after which a probe counts as hanging."""
 
 NEEDED: Final = ROOT / "3rdparty" / "python"
 WITH_TESTS: Final = ("callback-contract", "trainer-torch", "callback-tensorboard")
-"""Packages of ours that the tests of trackers' packages import."""
+"""Packages of this repository that the trackers' tests import."""
 
 WAYS: Final = ("refuses", "hangs", "answers 500")
 
 
 def measure(tracker: TrackerPackage) -> dict[str, Any]:
-    """What is measured of a tracker's package."""
+    """Measure a tracker's package."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         environment = Environment(folder / "environment")
@@ -65,27 +65,27 @@ def measure(tracker: TrackerPackage) -> dict[str, Any]:
 
 
 def size(environment: Environment) -> int:
-    """The bytes of what is installed, without what Python compiles it to."""
+    """Return the bytes of all installed files, except compiled ones."""
     files = environment.folder.rglob("*")
     return sum(file.lstat().st_size for file in files if file.suffix != ".pyc")
 
 
 def import_time(environment: Environment, module: str) -> float:
-    """The seconds that importing a module takes an interpreter, the fastest of a few."""
+    """Return the seconds that importing a module takes: the fastest of `IMPORTS` runs."""
 
     def run(code: str) -> float:
         begun = time.perf_counter()
         environment.run("-c", code, variables={}, check=True, capture_output=True)
         return time.perf_counter() - begun
 
-    run(f"import {module}")  # which compiles it
+    run(f"import {module}")  # compiles the module
     return min(run(f"import {module}") - run("pass") for _ in range(IMPORTS))
 
 
 def try_away(
     environment: Environment, tracker: TrackerPackage, way: str, work: Path
 ) -> dict[str, Any]:
-    """How a training goes whose tracker's service is away in one of `WAYS`."""
+    """Measure a training whose tracker cannot reach its service, in one of `WAYS`."""
     assert tracker.away is not None
     mode = {"hangs": "silent"}.get(way, "broken")
     with environment.serving(str(TOOLS / "serve_badly.py"), mode) as url:
@@ -101,12 +101,12 @@ def probe(
     variables: dict[str, str],
     work: Path,
 ) -> dict[str, Any]:
-    """What `bench/one_tracker.py` prints, and the seconds that its process then took to end."""
+    """Return what `bench/one_tracker.py` prints, and the seconds until its process has ended."""
     command = [str(TOOLS / "bench" / "one_tracker.py"), what, tracker.name]
     if tracker.wrapper is not None:
         command = [str(TOOLS / tracker.wrapper), str(work / tracker.name), *command]
     process = environment.start(*command, variables={"HOME": str(work), **variables}, cwd=work)
-    for line in process.stdout:  # an SDK may print something, too
+    for line in process.stdout:  # an SDK may print lines of its own
         if line.startswith("{"):
             begun = time.perf_counter()
             process.wait(LIMIT)
@@ -115,7 +115,7 @@ def probe(
 
 
 def test_with_oldest(tracker: TrackerPackage) -> str:
-    """How the tests of a package end with the oldest version of its SDK that it admits."""
+    """Run a package's tests with the oldest SDK that it admits, and return pytest's summary."""
     sdk, oldest = tracker.sdk
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         environment = Environment(Path(name) / "environment")
@@ -134,7 +134,7 @@ def test_with_oldest(tracker: TrackerPackage) -> str:
 
 
 def page(measured: dict[str, dict[str, Any]]) -> str:
-    """The page about what was measured of each tracker."""
+    """Return the page for these measurements, by tracker."""
     missing = ", ".join(name for name in TRACKERS if name not in measured)
     open_ends = [f"\nNot measured yet: {missing}."] if missing else []
     tables = [*packages_table(measured), *open_ends, AWAY, *away_table(measured)]
@@ -142,7 +142,7 @@ def page(measured: dict[str, dict[str, Any]]) -> str:
 
 
 def packages_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The lines of the table of what a package brings and costs."""
+    """Yield the lines of the table of what each package installs and costs."""
     head = ("tracker", "SDK", "tested with", "installed", "import", "a log", "the SDK's own")
     yield f"| {' | '.join(head)} |"
     yield "|---|---|---|--:|--:|--:|--:|"
@@ -160,7 +160,7 @@ def packages_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def away_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The lines of the table of trainings whose service is away."""
+    """Yield the lines of the table of trainings that cannot reach their service."""
     yield f"| tracker | {' | '.join(WAYS)} |"
     yield "|---|--:|--:|--:|"
     for name, found in measured.items():
@@ -175,34 +175,39 @@ def away_table(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
 INTRODUCTION: Final = """\
 # The trackers, measured
 
-Made by `python3.11 tools/measure_trackers.py` with the wheels of `tools/pants package ::`, on two
-cores that other jobs shared: look at the sizes of the numbers, not at their digits.
+`python3.11 tools/measure_trackers.py` makes this page, with the wheels of `tools/pants package ::`.
+The machine has two cores and shared them with other jobs, so only the order of magnitude of each
+number counts.
 
-- *Tested with*: the pinned version of the SDK, with which all tests of the package pass; and, after
-  `--oldest`, the oldest that the package admits, with how they end.
-- *Installed*: what `pip install` of the package brings.
-- *A log*: the median of 2,000 calls of `on_log` with five values, in the training's thread, less
-  that of a training without the tracker.
-- *The SDK's own*: what the SDK takes for the same five values, for which a training without
-  `callback_core.tracking` would wait.
+- *Tested with*: first the pinned version of the SDK, with which all tests of the package pass. Then
+  the oldest version that the package admits, and the result of the tests with it (`--oldest`).
+- *Installed*: the size and number of the packages that `pip install` adds.
+- *A log*: the median of 2,000 calls of `on_log` with five values, in the training's thread, minus
+  the median without the tracker.
+- *The SDK's own*: the time that the SDK takes to log the same five values. Without
+  `callback_core.tracking`, a training would wait for it.
 """
 
 AWAY: Final = """
-## When the service is away
+## When the service is down
 
-A training of 2,000 steps of 1 ms, each of them logged, whose tracker finds at its service's address
-a closed port, a server that takes requests and never answers, or one that answers 500. Given are:
-how many times as long its steps take as without a tracker; how long its end then waits, with
-`flush_limit=2`; how long the interpreter then takes to exit. What is not delivered stays in the
-journal, from which `python -m callback_core.tracking.replay` delivers it.
+Each training runs 2,000 steps of 1 ms and logs every step. At the address of its service, the
+tracker finds one of three things: a closed port (*refuses*), a server that accepts requests and
+never answers (*hangs*), or a server that answers 500. Each cell has three numbers:
+
+1. the time of the steps, as a multiple of the time without a tracker;
+2. the seconds that the end of training waits, with `flush_limit=2`;
+3. the seconds that the interpreter then takes to exit.
+
+Undelivered points stay in the journal. `python -m callback_core.tracking.replay` delivers them.
 """
 
 
 def main() -> None:
-    """Measure what the command line asks for, and write the page."""
+    """Measure the trackers that the command line names, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trackers", nargs="*", metavar="TRACKER", help=", ".join(TRACKERS))
-    parser.add_argument("--oldest", action="store_true", help="run the tests with the oldest SDK")
+    parser.add_argument("--oldest", action="store_true", help="run the tests with the oldest SDK instead")
     options = parser.parse_args()
     if unknown := sorted(set(options.trackers) - TRACKERS.keys()):
         parser.error(f"no tracker {', '.join(unknown)}; there are {', '.join(TRACKERS)}")
@@ -221,7 +226,7 @@ def main() -> None:
 
 
 def write_page() -> None:
-    """Write the page about what is known by now."""
+    """Write the page from all results so far."""
     files = {name: MEASURED / f"{name}.json" for name in TRACKERS}
     known = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     PAGE.write_text(page(known), encoding="utf-8")
