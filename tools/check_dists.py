@@ -1,9 +1,14 @@
-"""Check the wheels and sdists in dist/ before anyone gets them: `python3.11 tools/check_dists.py`.
+"""Check the wheels and sdists in dist/ before a release: `python3.11 tools/check_dists.py`.
 
-`tools/pants package ::` builds them. Each package has one of each. A wheel holds the package, its
-licence and no tests; an sdist also tests, README and changelog. Linters find nothing in them, and
-no link on the page of a package index is dead for being relative. Two more builds, from the tree
-and from the unpacked sdist, are the same byte for byte, and the same files as what is in dist/.
+`tools/pants package ::` builds them. This script checks that:
+
+- each package has one wheel and one sdist;
+- a wheel contains the package and its licence, but no tests;
+- an sdist also contains the tests, the README and the changelog;
+- linters find no problem in them;
+- the README has no relative link, which would be dead on a package index;
+- a build from the tree and a build from the unpacked sdist are identical, byte for byte, and
+  contain the same files as those in dist/.
 """
 
 import argparse
@@ -25,13 +30,13 @@ from metadata import ROOT, Addresses
 REQUIREMENTS = ROOT / "3rdparty" / "python" / "dists-requirements.txt"
 LOCK = ROOT / "locks" / "dists.txt"
 
-# What pyroma asks for and the project has not: the authors have no address, and the second is there
-# as soon as the project has a public home.
-NOT_THERE, WITHOUT_A_HOME = "AuthorEmail", "Url"
+# What pyroma demands and the project lacks. The authors have no address, and the URL is missing
+# until the project has a public home.
+ALWAYS_MISSING, MISSING_WITHOUT_HOME = "AuthorEmail", "Url"
 
 
 def files_of(archive: Path) -> dict[str, bytes]:
-    """The files of a wheel or sdist by their paths, those of an sdist below its only folder."""
+    """Return the files of a wheel or sdist by path. An sdist's paths omit its top folder."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             return {name: wheel.read(name) for name in wheel.namelist()}
@@ -44,21 +49,21 @@ def files_of(archive: Path) -> dict[str, bytes]:
 
 
 def problems_of_wheel(files: dict[str, bytes], module: str) -> Iterator[str]:
-    """What a wheel holds too much or lacks."""
+    """Yield what a wheel lacks, and what it should not contain."""
     tops = {PurePosixPath(name).parts[0] for name in files}
     info = [top for top in tops if top.endswith(".dist-info")]
     if len(info) != 1:
-        yield f"it has {len(info)} .dist-info"
+        yield f"it has {len(info)} .dist-info folders"
         return
     if tops - {module, *info}:
-        yield f"it holds {', '.join(sorted(tops - {module, *info}))}, besides {module}"
+        yield f"it contains {', '.join(sorted(tops - {module, *info}))} besides {module}"
     for name in (f"{info[0]}/licenses/LICENSE", f"{module}/__init__.py", f"{module}/py.typed"):
         if name not in files:
             yield f"it lacks {name}"
 
 
 def problems_of_sdist(files: dict[str, bytes], tests: set[str]) -> Iterator[str]:
-    """What an sdist lacks, of whose package these are the tests."""
+    """Yield what an sdist lacks, given the paths of its package's tests."""
     always = {"CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
     if missing := sorted((always | tests) - files.keys()):
         yield f"it lacks {', '.join(missing)}"
@@ -67,12 +72,12 @@ def problems_of_sdist(files: dict[str, bytes], tests: set[str]) -> Iterator[str]
 
 
 def differences(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
-    """The files that are not the same in both."""
+    """Return the names of the files that differ."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 def apart_from_the_builder(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The files of a wheel but those in which a builder writes its own version."""
+    """Return the files of a wheel, except those that contain the builder's version."""
     return {
         name: content
         for name, content in files.items()
@@ -90,7 +95,7 @@ class _Links(HTMLParser):
 
 
 def dead_links(html: str) -> list[str]:
-    """The links of a page that mean nothing on another site than that of the repository."""
+    """Return the links of a page that only work on the repository's site."""
     links = _Links()
     links.feed(html)
     links.close()
@@ -98,8 +103,8 @@ def dead_links(html: str) -> list[str]:
     return [link for link in links.found if not link.startswith(whole)]
 
 
-class Checked:
-    """The distributions in dist/, and an environment with what checks them."""
+class Checks:
+    """Checks the distributions in dist/, with tools that it installs into an environment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -107,7 +112,7 @@ class Checked:
         self.environment.install("--requirement", str(REQUIREMENTS), constraints=LOCK)
 
     def tool(self, name: str, *arguments: str | Path, cwd: Path = ROOT) -> Iterator[str]:
-        """Run a tool, and return its output where it finds anything."""
+        """Run a tool, and yield its output if it finds a problem."""
         command = [str(self.environment.python.with_name(name)), *map(str, arguments)]
         done = subprocess.run(
             command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -122,7 +127,7 @@ class Checked:
         return next(to.glob("*.whl")), next(to.glob("*.tar.gz"))
 
     def page(self, wheel: dict[str, bytes]) -> str:
-        """What a package index shows of a wheel's METADATA, as HTML."""
+        """Return the page that a package index shows for a wheel, as HTML."""
         metadata = next(name for name in wheel if name.endswith(".dist-info/METADATA"))
         source = self.folder / "page.md"
         source.write_bytes(message_from_bytes(wheel[metadata]).get_payload(decode=True))  # type: ignore[arg-type]
@@ -130,7 +135,7 @@ class Checked:
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def package(self, project: Path, wheel: Path, sdist: Path) -> Iterator[str]:
-        """What is wrong with the distributions of one package."""
+        """Yield the problems of the distributions of one package."""
         module = project.name.replace("-", "_")
         in_wheel, in_sdist = files_of(wheel), files_of(sdist)
         own = {path.relative_to(project).as_posix() for path in project.glob("tests/**/*.py")}
@@ -145,7 +150,7 @@ class Checked:
         with tarfile.open(sdist) as archive:
             archive.extractall(work, filter="data")
         [unpacked] = work.iterdir()
-        # Below the repository, hatchling would put the repository's .gitignore into the sdist.
+        # Inside the repository, hatchling would add the repository's .gitignore to the sdist.
         alone = shutil.copytree(project, work / "alone")
         from_tree = self.build(alone, work / "from_tree")
         from_sdist = self.build(unpacked, work / "from_sdist")
@@ -153,15 +158,15 @@ class Checked:
             if one.read_bytes() != other.read_bytes():
                 different = differences(files_of(one), files_of(other)) or "no file"
                 yield (
-                    f"{one.name}: built from the tree and from the sdist in dist/, which may be "
-                    f"older than the tree, it is not the same: {different} differs"
+                    f"{one.name}: builds from the tree and from the sdist in dist/ differ in "
+                    f"{different}. The sdist may be older than the tree"
                 )
         again = apart_from_the_builder(files_of(from_sdist[0]))
         if different := differences(apart_from_the_builder(in_wheel), again):
-            yield f"{wheel.name}: built from {sdist.name}, it has other {', '.join(different)}"
+            yield f"{wheel.name}: a build from {sdist.name} differs in {', '.join(different)}"
 
     def all(self) -> Iterator[str]:
-        """What is wrong with all of them."""
+        """Yield the problems of all distributions."""
         projects = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
         built: list[tuple[Path, Path, Path]] = []
         for project in projects:
@@ -171,7 +176,7 @@ class Checked:
                 built.append((project, wheels[0], sdists[0]))
             else:
                 yield (
-                    f"dist/ holds {len(wheels)} wheels and {len(sdists)} sdists of {project.name}. "
+                    f"dist/ has {len(wheels)} wheels and {len(sdists)} sdists of {project.name}. "
                     "Build one of each: rm -rf dist; tools/pants package ::"
                 )
         if len(built) < len(projects):
@@ -182,23 +187,23 @@ class Checked:
         yield from self.tool("twine", "check", "--strict", *wheels, *sdists)
         yield from self.tool("check-wheel-contents", *wheels)
         yield from self.tool("validate-pyproject", *(path / "pyproject.toml" for path in projects))
-        skipped = NOT_THERE if has_home() else f"{NOT_THERE},{WITHOUT_A_HOME}"
+        skipped = ALWAYS_MISSING if has_home() else f"{ALWAYS_MISSING},{MISSING_WITHOUT_HOME}"
         for sdist in sdists:
             yield from self.tool("pyroma", "--min", "10", "--skip-tests", skipped, sdist)
 
 
 def has_home() -> bool:
-    """Whether the project has a public home."""
+    """Return whether the project has a public home."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     return bool(Addresses.read(settings["callback-packages"]).home)
 
 
 def main() -> None:
-    """Print what is wrong, and exit with 1 where anything is."""
+    """Print all problems, and exit with 1 if there are any."""
     argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = list(Checked(Path(folder)).all())
-    print("\n".join(found) or "distributions of all packages: all in order")
+        found = list(Checks(Path(folder)).all())
+    print("\n".join(found) or "distributions of all packages: no problems")
     sys.exit(bool(found))
 
 

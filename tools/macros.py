@@ -1,6 +1,6 @@
-# What BUILD files share. Not a module: Pants reads it before every BUILD file, and it cannot import.
+# Functions for BUILD files. This is not a module: Pants reads it before every BUILD file, and it cannot import.
 
-# The resolves that tests run in; callback-core can be used in each. `core` comes first: it is what all have in common.
+# The resolves that tests run in. callback-core can be used in each. `core` comes first: all others include it.
 RESOLVES = (
     "core",
     "torch",
@@ -18,27 +18,27 @@ RESOLVES = (
 
 
 def requirements_of(resolve):
-    """The <name>-requirements.txt files that a resolve is made of: those it is built on, and its own."""
+    """Return the names of the <name>-requirements.txt files of a resolve: those that it is built on, and its own."""
     built_on = {"core": (), "torch": ("core",)}.get(resolve, ("core", "torch"))
     return (*built_on, resolve)
 
 
 def resolves_with(requirements):
-    """The resolves that have these requirements, the one that is named like them first."""
+    """Return the resolves that include these requirements. The one with the same name comes first."""
     return [resolve for resolve in RESOLVES if requirements in requirements_of(resolve)]
 
 
 def everything_in(resolve):
-    """All requirements of a resolve. With them its tests share one environment, not one per set of imports."""
+    """Return all requirements of a resolve. Tests that depend on all of them share one environment."""
     return [f"3rdparty/python:{name}@resolve={resolve}" for name in requirements_of(resolve)]
 
 
-# What may be imported from another package: what its __init__.py exports, and by tests what its testing.py offers.
-# Whole packages (:lib) are for BUILD files.
+# What one package may import from another: its __init__.py, and in tests also its testing.py.
+# The targets :lib are for BUILD files.
 PUBLIC_CORE = (
     "//packages/callback-core/callback_core/__init__.py",
     "//packages/callback-core/callback_core/tracking/__init__.py",
-    "//packages/callback-core/callback_core/tracking/config.py",  # a module that it exports as such
+    "//packages/callback-core/callback_core/tracking/config.py",  # exported as a module
 )
 PUBLIC = (
     "!//packages/*/tests/**",
@@ -51,11 +51,11 @@ THIRD_PARTY = ("//3rdparty/**",)
 
 
 def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=()):
-    """The targets of packages/<dist>: its sources, its metadata, its wheel and sdist, and its tests.
+    """Define the targets of packages/<dist>: its sources, metadata, wheel, sdist and tests.
 
-    resolves: where its sources can be used. Its tests run in the first.
-    may_import: what its sources may import beside each other, as rules of Pants' visibility backend.
-    data: modules below tests/ that are what tests look at, not code of ours, as globs.
+    resolves: The resolves in which its sources can be used. Its tests run in the first.
+    may_import: What its sources may import besides each other, as rules of Pants' visibility backend.
+    data: Globs of modules below tests/ that tests read as data.
     """
     module = dist.replace("-", "_")
     home = resolves[0]
@@ -70,8 +70,8 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=())
     )
     resource(name="py_typed", source=f"{module}/py.typed")
 
-    # Code that Pants runs is not installed, so importlib.metadata would know neither its version nor its entry
-    # points. This writes beside the module what an installer would write, from pyproject.toml.
+    # Pants runs code without installing it, so importlib.metadata would find neither its version nor its entry
+    # points. This tool writes the metadata that an installer would write, next to the module.
     adhoc_tool(
         name="metadata",
         runnable="tools/dist_info.py",
@@ -82,7 +82,7 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=())
     )
 
     files(name="project", sources=["pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"])
-    # An sdist has the tests too. As files: as what they are, they would bring the packages that they import.
+    # The sdist contains the tests. They are files here, because as Python targets they would pull in what they import.
     files(name="tests_as_files", sources=["tests/**"])
     python_distribution(
         name="dist",
@@ -91,7 +91,7 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=())
         generate_setup=False,
     )
 
-    # Not only what a test imports: some run the package, or the core's replay, in a process of its own.
+    # More than a test imports: some tests run the package, or the core's replay, in a separate process.
     core = f"packages/callback-core:lib@resolve={home}"
     tests("tests", resolve=home, dependencies=[lib, core], data=data)
 
@@ -104,10 +104,10 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=())
 
 
 def tests(folder="", *, resolve, dependencies=(), data=()):
-    """The tests in a folder: test_*.py, what they import (conftest.py, helpers), and files that they read.
+    """Define the tests in a folder: test_*.py, the modules that they import, and the files that they read.
 
-    folder: one below that of the BUILD file, with all that is below it; without it, the BUILD file's own, alone.
-    data: modules that are what tests look at, not code of ours, as globs.
+    folder: A folder below the BUILD file, including its subfolders. By default, only the BUILD file's own folder.
+    data: Globs of modules that tests read as data.
     """
     at = f"{folder}/**/" if folder else ""
     needed = [":test_data", *([":modules_as_data"] if data else [])]

@@ -207,7 +207,7 @@ def main() -> None:
     """Measure the trackers that the command line names, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trackers", nargs="*", metavar="TRACKER", help=", ".join(TRACKERS))
-    parser.add_argument("--oldest", action="store_true", help="run the tests with the oldest SDK instead")
+    parser.add_argument("--oldest", action="store_true", help="test with the oldest SDK instead")
     options = parser.parse_args()
     if unknown := sorted(set(options.trackers) - TRACKERS.keys()):
         parser.error(f"no tracker {', '.join(unknown)}; there are {', '.join(TRACKERS)}")

@@ -1,10 +1,10 @@
-"""Set up what tools/pants needs, in a folder of its own: Pythons, Pex, and Pants itself.
+"""Set up what tools/pants needs in one folder: Pythons, Pex, and Pants itself.
 
     python3 tools/pants_setup.py --cache FOLDER --pex VERSION --pants VERSION [--no-pants] 3.11 ...
 
-tools/pants calls this with whatever Python it finds, so it runs on 3.7 and newer, without any
-package. What is there and whole stays; what is half made is made again. Of two calls at once, the
-second waits for the first.
+tools/pants calls this script with any Python that it finds, so the script must run on Python 3.7
+and newer, without packages. It keeps complete parts and makes incomplete ones again. If two calls
+run at once, the second waits for the first.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import List, NoReturn, Optional
 
 PANTS_RUNS_ON = ("3.9", "3.8", "3.7")
-"""The Pythons that Pants has wheels for, the one to install first."""
+"""The Pythons for which Pants has wheels. The first one is installed if none is found."""
 
 PROBE = """
 import bz2, ctypes, ensurepip, lzma, sqlite3, ssl, venv, zlib
@@ -29,44 +29,44 @@ if platform.python_implementation() != "CPython" or "%d.%d" % sys.version_info[:
     sys.exit(1)
 print(getattr(sys, "_base_executable", None) or sys.executable)
 """
-"""Prints the path of a Python, and that of its base in a virtual environment.
+"""Prints the path of a Python; in a virtual environment, the path of its base.
 
-It fails for a pyenv shim that does not run, for another version, and where a part is missing, which
-Debian packages by itself or a build leaves out for want of headers.
+It fails for a pyenv shim that does not run, for another version, and if a standard module is
+missing. Debian has some of them in packages of their own, and a build without headers omits some.
 """
 
 NO_TORCH_INDEX = (
-    "PIP_INDEX_URL is set, so nothing asks PyTorch's own index. torch for the CPU has to come from "
-    "there, or from PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS"
+    "PIP_INDEX_URL is set, so PyTorch's own index is not used. torch for the CPU must come from "
+    "PIP_INDEX_URL, PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS"
 )
 
 FIRST_CALLS = (
-    "Pants installs what a goal needs on its first call: a minute for most, more for torch and "
-    "the trackers. The first `test ::` takes about twenty minutes on two cores; later ones run "
-    "only what has changed"
+    "The first call of each goal also installs what the goal needs. That takes about a minute, and "
+    "longer for torch and the trackers. The first `test ::` takes about twenty minutes on two "
+    "cores. Later ones run only what has changed"
 )
 
 
 def main() -> None:
-    """Make what the command line asks for and the folder lacks."""
+    """Set up what the command line names and the folder lacks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--pex", required=True)
     parser.add_argument("--pants", required=True)
-    parser.add_argument("--no-pants", action="store_true", help="the official launcher brings it")
-    parser.add_argument("pythons", nargs="+", help="what the code runs on")
+    parser.add_argument("--no-pants", action="store_true", help="do not set up Pants itself")
+    parser.add_argument("pythons", nargs="+", help="versions to run the code on")
     options = parser.parse_args()
     setup = Setup(options.cache, options.pants, options.pex)
     try:
         setup.cache.mkdir(parents=True, exist_ok=True)
         lock = (setup.cache / "lock").open("w")
     except OSError as error:
-        stop(f"{error}. Set XDG_CACHE_HOME to a folder that can be written to")
-    with lock:  # the system frees it when its holder dies
+        stop(f"{error}. Set XDG_CACHE_HOME to a writable folder")
+    with lock:  # the system releases it when the process dies
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waits for another call, which sets up {setup.cache}")
+            say(f"waiting for another call that sets up {setup.cache}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         setup.make(options.pythons, with_pants=not options.no_pants)
 
@@ -75,11 +75,11 @@ class Setup:
     """What tools/pants needs, in the folder `cache`.
 
     Attributes:
-        managed: Where uv installs Pythons.
+        managed: The folder where uv installs Pythons.
         pants: The virtual environment of Pants.
-        pants_ready: A file in there, written last.
+        pants_ready: A file in that environment, written last.
         pex: The Pex executable.
-        pex_ready: Its hash and its size, in a file that is written last.
+        pex_ready: A file with the hash and size of `pex`, written last.
     """
 
     def __init__(self, cache: Path, pants_version: str, pex_version: str) -> None:
@@ -92,7 +92,7 @@ class Setup:
         self.pex_ready = Path(str(self.pex) + ".ready")
 
     def make(self, pythons: List[str], with_pants: bool) -> None:
-        """Say what is missing and how long it takes, and make it."""
+        """Print what is missing and how long it takes, and set it up."""
         unlinked = [one for one in pythons if not output(str(self.python(one)), "--version")]
         make_pants = with_pants and not (
             self.pants_ready.exists() and output(str(self.pants / "bin" / "python"), "--version")
@@ -103,12 +103,11 @@ class Setup:
         if make_pants:
             needed.append(next(filter(self.find_python, PANTS_RUNS_ON), PANTS_RUNS_ON[0]))
         absent = [one for one in needed if not self.find_python(one)]
-        plan = [f"Python {one} by uv (half a minute)" for one in absent]
+        plan = [f"Python {one} with uv (half a minute)" for one in absent]
         plan += [f"Pants {self.pants_version} (a minute)"] * make_pants
         plan += [f"Pex {self.pex_version} (half a minute)"] * make_pex
         if plan:
-            say(f"sets up once, in {self.cache}: {', '.join(plan)}")
-
+            say(f"one-time setup in {self.cache}: {', '.join(plan)}")
             if os.environ.get("PIP_INDEX_URL") and sys.platform == "linux":
                 say(NO_TORCH_INDEX)
 
@@ -124,24 +123,24 @@ class Setup:
             say(f"done. {FIRST_CALLS}")
 
     def python(self, version: str) -> Path:
-        """Return the path of a Python of the code, below the link to it."""
+        """Return the path of a Python that runs the code, through the link in `cache`."""
         return self.cache / f"python{version}" / "bin" / f"python{version}"
 
     def find_python(self, version: str) -> Optional[str]:
-        """Return the path of a Python that is installed, or `None`."""
+        """Return the path of an installed Python, or `None`."""
         return find_python(version, self.managed)
 
     def install_pythons(self, versions: List[str]) -> None:
-        """Install Pythons with uv, which is taken from PATH or from the package index."""
+        """Install Pythons with uv, from PATH or from the package index."""
         uv = "uv" if output("uv", "--version") else self.install_uv()
         settings = {"UV_PYTHON_INSTALL_BIN": "0", "UV_PYTHON_DOWNLOADS": "automatic"}
         try:
             run(uv, "python", "install", "--install-dir", str(self.managed), *versions, **settings)
         except SystemExit as error:
             stop(
-                f"{error}\nuv could not install Python {' and '.join(versions)}. Install it by "
-                "other means (apt-get, pyenv), or set UV_PYTHON_INSTALL_MIRROR to a mirror of uv's "
-                "downloads that this machine reaches, and call again"
+                f"{error}\nuv could not install Python {' and '.join(versions)}. Install it "
+                "otherwise (apt-get, pyenv), or set UV_PYTHON_INSTALL_MIRROR to a mirror of uv's "
+                "downloads that this machine can reach. Then try again"
             )
 
     def install_uv(self) -> str:
@@ -149,7 +148,7 @@ class Setup:
         folder = self.cache / "uv"
         shutil.rmtree(str(folder), ignore_errors=True)
         if output(sys.executable, "-m", "pip", "--version"):
-            # A folder of our own is no installation that PEP 668 or pip's own settings forbid.
+            # Installing into a separate folder is safe, whatever PEP 668 or pip's settings forbid.
             settings = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
             pip = (sys.executable, "-m", "pip", "install", "--quiet")
             run(*pip, "--target", str(folder), "uv", **settings)
@@ -158,27 +157,26 @@ class Setup:
             run(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "uv")
         else:
             stop(
-                f"{sys.executable} has neither pip nor venv, and there is no uv, to install other "
-                "Pythons with. Install one of them and call again, on Debian and Ubuntu by: "
-                "apt-get install python3-pip"
+                f"installing other Pythons needs uv, or pip or venv for {sys.executable}. Install "
+                "one of them and try again. On Debian and Ubuntu: apt-get install python3-pip"
             )
         return str(folder / "bin" / "uv")
 
     def require_python(self, version: str) -> str:
-        """Return the path of a Python that is there by now."""
+        """Return the path of a Python that must be installed by now."""
         found = self.find_python(version)
         if found is None:
             installed = self.managed / f"cpython-{version}.*" / "bin" / f"python{version}"
             for path in glob.glob(str(installed)):
-                run(path, "-c", PROBE, version)  # which ends here, with what is wrong
-            stop(f"uv has installed no Python {version} in {self.managed}")
+                run(path, "-c", PROBE, version)  # fails, and prints what is wrong
+            stop(f"uv did not install Python {version} in {self.managed}")
         return found
 
     def link(self, version: str) -> None:
         """Link to a Python where tools/pants finds it.
 
-        The link is to the whole installation. Through a link to the program alone, Python would
-        look for its library beside the link in every virtual environment that is made with it.
+        The link points to the whole installation. With a link to the executable alone, Python would
+        look for its library next to the link in every virtual environment made from it.
         """
         new = self.cache / "new-link"
         if new.is_symlink():
@@ -197,8 +195,8 @@ class Setup:
     def make_pex(self, python: str) -> None:
         """Build the Pex executable.
 
-        Pants would download it from Pex's release page. What is built from the package index does
-        the same, and comes by whatever road pip is told to take.
+        Pants would download it from Pex's release page. Building it from the package index gives
+        the same program, and respects pip's settings for indexes and proxies.
         """
         requirement = "pex==" + self.pex_version
         self.pex.parent.mkdir(exist_ok=True)
@@ -222,7 +220,7 @@ class Setup:
 
 
 def find_python(version: str, managed: Path = Path()) -> Optional[str]:
-    """Return the path of a Python on PATH, under pyenv, in a folder of uv's, or known to uv."""
+    """Return the path of a Python from PATH, pyenv, the folder `managed`, or uv; or `None`."""
     name = "python" + version
     pyenv = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
     patterns = (
@@ -240,7 +238,7 @@ def find_python(version: str, managed: Path = Path()) -> Optional[str]:
 
 
 def output(*command: str) -> Optional[str]:
-    """Return what a command prints, or `None` where there is none or it fails."""
+    """Return what a command prints, or `None` if it does not exist or fails."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -251,7 +249,7 @@ def output(*command: str) -> Optional[str]:
 
 
 def run(*command: str, **variables: str) -> None:
-    """Run a command, and end this program with what it printed if it fails."""
+    """Run a command. If it fails, print its output and end this program."""
     done = subprocess.run(
         command,
         env={**os.environ, **variables},
@@ -261,23 +259,23 @@ def run(*command: str, **variables: str) -> None:
     )
     if done.returncode:
         printed = done.stdout.decode(errors="replace").strip()
-        stop("{}\nthis failed: {}".format(printed, " ".join(command)))
+        stop("{}\nfailed: {}".format(printed, " ".join(command)))
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that is there with all its text or not at all."""
+    """Write a file atomically."""
     new = Path(str(path) + ".new")
     new.write_text(text)
     os.replace(str(new), str(path))
 
 
 def say(what: str) -> None:
-    """Tell the user, who may read Pants' output from a pipe."""
+    """Print to standard error, because standard output is for Pants."""
     print("tools/pants: " + what, file=sys.stderr, flush=True)
 
 
 def stop(why: str) -> NoReturn:
-    """End the program with the reason."""
+    """End the program with an error message."""
     sys.exit("tools/pants: " + why)
 
 

@@ -1,12 +1,12 @@
 """Renew the pins of every resolve: `python3.11 tools/renew_pins.py [RESOLVE ...]`.
 
-The resolves stand in pants.toml. What each needs is written in
-3rdparty/python/<resolve>-requirements.txt; pip resolves it to the newest versions that fit, and
-locks/<resolve>.txt gets one `name==version` per line.
+pants.toml lists the resolves. 3rdparty/python/<resolve>-requirements.txt contains the requirements
+of each. pip resolves them to the newest versions that fit together, and locks/<resolve>.txt gets
+one `name==version` per line.
 
-`together` is none of Pants' resolves: locks/together.txt is for users, who give it to pip as
-constraints. It pins what the trackers' packages need, all in one environment. Neither is `dists`,
-which tools/check_dists.py installs.
+Two more resolves are not in pants.toml. Users pass locks/together.txt to pip as constraints: it
+pins the dependencies of all trackers' packages in one environment. tools/check_dists.py installs
+locks/dists.txt.
 """
 
 import json
@@ -22,17 +22,17 @@ from torch_index import torch_index
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = (3, 11)  # the version that pants.toml runs everything on
 
-# Most say with `-c` in their file whose lock binds them. torch's file is part of others', of which
-# some cannot keep to core's lock.
+# Most requirements files name, with `-c`, the lock that constrains them. torch's file cannot: other
+# resolves include it, and some of those are incompatible with core's lock.
 BOUND_BY = {"torch": "core"}
 
 TOGETHER = "together"
-# Which are not among Pants' resolves.
+# Resolves that pants.toml does not have.
 OTHERS = {TOGETHER: f"locks/{TOGETHER}.txt", "dists": "locks/dists.txt"}
 
 
 def resolve(*what: str) -> list[str]:
-    """What pip would install, but for folders, as sorted `name==version` lines."""
+    """Return what pip would install, except folders, as sorted `name==version` lines."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
     command += [*torch_index(), "--quiet", "--report", "-"]
     report = subprocess.run([*command, *what], check=True, stdout=subprocess.PIPE).stdout
@@ -43,11 +43,14 @@ def resolve(*what: str) -> list[str]:
 
 
 def resolve_together(beside: str) -> list[str]:
-    """Pins of what all trackers' packages need, which fit beside the packages of a file.
+    """Return pins for all trackers' packages that are compatible with the requirements in a file.
 
-    What those alone need is not among the pins, so that a user may have other versions of them.
-    Nor is torch, which no tracker's package requires, nor setuptools, of which some torches admit
-    only older ones.
+    The pins omit dependencies that only the packages in the file have, so that users can choose
+    those. They omit torch, because no tracker's package requires it, and setuptools, because some
+    versions of torch admit only older ones.
+
+    Args:
+        beside: The path of the requirements file.
     """
     ours = [ROOT / "packages" / "callback-core"]
     for project in sorted(ROOT.glob("packages/*/pyproject.toml")):
@@ -63,25 +66,26 @@ def resolve_together(beside: str) -> list[str]:
 
 
 def canonical(name: str) -> str:
-    """The name as package indexes spell it."""
+    """Return the name as package indexes spell it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def public(version: str) -> str:
-    """The version without the suffix of a local build, such as +cpu."""
+    """Return the version without the suffix of a local build, such as +cpu."""
     return version.partition("+")[0]
 
 
 def main(names: list[str]) -> None:
     """Renew the named resolves, or all.
 
-    The order is that of pants.toml, since a resolve may be bound by the lock of an earlier one.
+    By default, they are renewed in the order of pants.toml, because an earlier lock can constrain a
+    later one.
     """
     if sys.version_info[:2] != PYTHON:
         sys.exit(f"renew_pins: run this with CPython {PYTHON[0]}.{PYTHON[1]}")
     locks = tomllib.loads((ROOT / "pants.toml").read_text())["python"]["resolves"] | OTHERS
     if unknown := sorted(set(names) - set(locks)):
-        sys.exit(f"renew_pins: no resolve {', '.join(unknown)}; there are {', '.join(locks)}")
+        sys.exit(f"renew_pins: unknown: {', '.join(unknown)}; choose from {', '.join(locks)}")
     for name in names or locks:
         requirements = str(ROOT / "3rdparty" / "python" / f"{name}-requirements.txt")
         if name == TOGETHER:

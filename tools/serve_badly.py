@@ -1,6 +1,6 @@
-"""Serve as a service that is out of order, until standard input ends: `serve_badly.py MODE`.
+"""Imitate a service that is out of order, until standard input ends: `serve_badly.py MODE`.
 
-The modes are those of the contract's `StandIn`: `silent` or `broken`. Its address is printed.
+MODE is a mode of the contract's `StandIn`: `silent` or `broken`. The script prints its address.
 """
 
 import sys

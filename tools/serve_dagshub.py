@@ -1,6 +1,7 @@
 """Serve a DagsHub in FOLDER until standard input ends: `serve_dagshub.py FOLDER`.
 
-It is that of callback-dagshub's tests, with a real MLflow server behind it. Its address is printed.
+It is the server of callback-dagshub's tests, with a real MLflow server behind it. The script prints
+its address.
 """
 
 import sys

@@ -1,16 +1,18 @@
-"""Install each package as who works on it does, and run its tests: `try_editable.py [PACKAGE ...]`.
+"""Install each package in editable mode, and run its tests: `try_editable.py [PACKAGE ...]`.
 
-Each package gets an environment of its own, with its pins: the packages of ours that it or its
-tests need, and it itself with the extra `test`, all editable. There `pytest` runs in its folder.
-What follows `--` goes to pytest: `try_editable.py callback-core -- -m "not slow"`.
+Each package gets its own environment, with its pins. The package with its extra `test`, and the
+packages of this repository that it or its tests need, are all installed in editable mode. Then
+`pytest` runs in its folder. Arguments after `--` go to pytest:
+`try_editable.py callback-core -- -m "not slow"`.
 
-With `--uv`, uv installs them: it names the package alone, since uv finds the others beside it, and
-takes a small part of pip's time. `--python` and `--torch` try other versions, and print a table:
+With `--uv`, uv installs the package. uv finds the other packages of the repository by itself, and
+is much faster than pip. `--python` and `--torch` select other versions, and print a table:
 
     python3.11 tools/try_editable.py --uv --python 3.11 3.12 3.13 --torch oldest newest
 
-`oldest` is what trainer-torch admits. On Linux a torch that is not the pinned one comes with
-gigabytes of CUDA, unless the environment says UV_TORCH_BACKEND=cpu and that index is reachable.
+`oldest` is the oldest torch that trainer-torch admits. On Linux, any torch but the pinned one
+brings gigabytes of CUDA packages, unless UV_TORCH_BACKEND=cpu is set and PyTorch's index is
+reachable.
 """
 
 import argparse
@@ -33,11 +35,11 @@ from trackers import ROOT, lock_of, project_of, with_what_it_needs
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 OF_TORCH = ("torch", "sympy", "setuptools")
-"""Pins that another torch may contradict."""
+"""Pins that are dropped for another torch, because they may conflict with it."""
 
 
 class Versions(NamedTuple):
-    """What a package is tried with.
+    """The versions to test a package with.
 
     Attributes:
         python: A minor version.
@@ -52,27 +54,27 @@ class Versions(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How the tests of a package ended: in a few words, and whether all is well."""
+    """The result of a package's tests: a summary, and whether they passed."""
 
     summary: str
     works: bool
 
 
 def needed_by(package: str) -> list[str]:
-    """The packages of ours that a package and its tests need, itself the last."""
+    """Return the packages of this repository that a package and its tests need, itself last."""
     named = [*siblings(project_of(package), PACKAGES), package]
     return list(dict.fromkeys(one for name in named for one in with_what_it_needs(name)))
 
 
 def requirement_of_torch(package: str) -> str | None:
-    """What a package or its tests require of torch, `None` where they do without."""
+    """Return the requirement of a package or its tests on torch; `None` without one."""
     own = project_of(package)["optional-dependencies"]["test"]
     ours = [one for name in needed_by(package) for one in project_of(name)["dependencies"]]
     return next((one for one in [*own, *ours] if parse(one)[0] == "torch"), None)
 
 
 def install(environment: Environment, package: str, torch: str, with_uv: bool) -> None:
-    """Install a package with all that its tests need, and with its pins."""
+    """Install a package and everything that its tests need, with its pins."""
     if not with_uv:
         paths = [f"{ROOT}/packages/{name}" for name in needed_by(package)]
         paths[-1] += "[test]"
@@ -98,12 +100,12 @@ def install(environment: Environment, package: str, torch: str, with_uv: bool) -
 
 
 def try_package(package: str, versions: Versions, with_uv: bool, pytest: list[str]) -> Outcome:
-    """Install a package, run its tests, and print what they print where one fails."""
+    """Install a package and run its tests. If a test fails, print pytest's output."""
     if versions.python not in pythons(project_of(package)["requires-python"]):
         return Outcome("not supported", True)
     python = sys.executable if versions.python == THIS_PYTHON else find_python(versions.python)
     if python is None:
-        return Outcome("there is no such Python here", False)
+        return Outcome("no such Python", False)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         environment = Environment(Path(folder) / "environment", python)
@@ -137,7 +139,7 @@ def table(
     columns: Sequence[Versions],
     outcomes: dict[tuple[str, Versions], Outcome],
 ) -> Iterator[str]:
-    """The lines of a table: a row for each package, in bold what is not well."""
+    """Yield the lines of a table with one row per package. Failures are bold."""
     yield " | ".join(["| package", *map(str, columns)]) + " |"
     yield "|---" * (len(columns) + 1) + "|"
     for package in packages:
@@ -152,12 +154,14 @@ def _shown(outcome: Outcome | None) -> str:
 
 
 def main() -> None:
-    """Try what the command line asks for, and exit with 1 where something is wrong."""
+    """Test what the command line names. Exit with 1 if anything fails."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="by default all")
-    parser.add_argument("--jobs", type=int, default=2, help="how many at a time (%(default)s)")
+    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="default: all")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="packages at once (default: %(default)s)"
+    )
     parser.add_argument("--uv", action="store_true", help="install with uv instead of pip")
-    parser.add_argument("--python", nargs="+", default=[THIS_PYTHON], help="such as 3.12")
+    parser.add_argument("--python", nargs="+", default=[THIS_PYTHON], help="for example 3.12")
     parser.add_argument(
         "--torch", nargs="+", default=["pinned"], help="pinned, oldest, newest, or a version"
     )
@@ -165,9 +169,9 @@ def main() -> None:
     end = words.index("--") if "--" in words else len(words)
     options, for_pytest = parser.parse_args(words[:end]), words[end + 1 :]
     if unknown := sorted(set(options.packages) - set(PACKAGES)):
-        parser.error(f"no package {', '.join(unknown)}; there are {', '.join(PACKAGES)}")
+        parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(PACKAGES)}")
     if options.torch != ["pinned"] and not options.uv:
-        parser.error("--torch needs --uv, by which an environment shares files with the others")
+        parser.error("--torch needs --uv, which shares torch's large files between environments")
     packages = options.packages or PACKAGES
     columns = [Versions(one, torch) for one in options.python for torch in options.torch]
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -1,11 +1,11 @@
-"""How many faulty callbacks the contract catches, and how many correct ones it blames.
+"""Count the faulty callbacks that the contract catches, and the correct ones that it blames.
 
-    python tools/zoo.py [--second] [--only NAME …] [--rules] [--jobs N]
+    python tools/zoo.py [--second] [--only NAME …] [--messages] [--jobs N] [--json FILE]
 
-Checks each specimen of `packages/callback-contract/tests/zoo`, or with `--second` of `second_zoo`,
-in a process of its own, and prints what the contract found. Both zoos were written from
-`docs/contract-for-yours.md` alone; the rules were not made from the second. It needs an environment
-with `callback-core`, `callback-contract`, pytest, numpy and torch.
+This checks each specimen of `packages/callback-contract/tests/zoo`, or of `second_zoo` with
+`--second`, in a process of its own, and prints what the contract found. The rules were improved
+with the first zoo, but not with the second. The README of `callback-contract` tells how both were
+written. The environment needs `callback-core`, `callback-contract`, pytest, numpy and torch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ bad = {r.rule.id: f"{r.outcome}: {r.message}" for r in failed}
 print("\\nRESULT " + json.dumps([kept, bad]), flush=True)
 os._exit(0)
 """
-"""Checks one specimen. It ends at once: a fault may be a thread that never does."""
+"""Checks one specimen. It exits at once, because a faulty one may leave a thread that hangs."""
 
 LIST: Final = """
 import json, sys
@@ -58,7 +58,7 @@ class Specimen(NamedTuple):
 
 
 def python(program: str, *arguments: str) -> str:
-    """Run a program that finds the zoo's modules, and return what it prints."""
+    """Run a program that can import the zoo's modules, and return its output."""
     path = os.pathsep.join(
         filter(None, (str(TESTS), str(TESTS / "second_zoo"), os.environ.get("PYTHONPATH")))
     )
@@ -76,7 +76,7 @@ def python(program: str, *arguments: str) -> str:
 
 
 def result_of(module: str, specimen: Specimen) -> tuple[int, dict[str, str]]:
-    """Return how many rules a specimen keeps, and the messages of those that it breaks."""
+    """Return how many rules a specimen keeps, and the messages of the rules that it breaks."""
     try:
         printed = python(ONE, module, specimen.name)
     except subprocess.TimeoutExpired:
@@ -90,13 +90,11 @@ def result_of(module: str, specimen: Specimen) -> tuple[int, dict[str, str]]:
 def main(arguments: Sequence[str]) -> int:
     """Check the specimens; return 0 if all faulty ones are caught and no correct one is blamed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--second", action="store_true", help="the zoo the rules were not made from"
-    )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="the names of specimens")
-    parser.add_argument("--messages", action="store_true", help="print what broken rules say")
+    parser.add_argument("--second", action="store_true", help="check the second zoo instead")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="check only these specimens")
+    parser.add_argument("--messages", action="store_true", help="print why rules are broken")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     given = parser.parse_args(arguments)
     module = "second_specimens" if given.second else "zoo.specimens"
     specimens = [Specimen(*one) for one in json.loads(python(LIST, module).splitlines()[-1])]
@@ -107,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         checked = pool.map(lambda s: result_of(module, s), specimens)
         for specimen, (kept, bad) in zip(specimens, checked, strict=True):
             results[specimen.name] = bad
-            if given.json:  # while it lasts: a run takes long
+            if given.json:  # after each specimen, because a run takes long
                 given.json.write_text(json.dumps(results, indent=2) + "\n")
             print(line(specimen, kept, bad), flush=True)
             if given.messages:
@@ -117,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def line(specimen: Specimen, kept: int, bad: dict[str, Any]) -> str:
-    """Return what the contract found in a specimen, as a line."""
+    """Return a line with what the contract found in a specimen."""
     right = bool(bad) == specimen.is_faulty
     kind = "faulty" if specimen.is_faulty else "correct"
     found = ", ".join(bad) or "nothing"

@@ -33,9 +33,9 @@ from contract_page import page
 from transformers_callbacks import PACKAGES, PEERS, VERSION, Peer, asked, extend_arguments
 
 from callback_contract import RULES, ContractViolation, Rule
-from callback_contract._suite import keep
 from callback_contract._process import silence
 from callback_contract._python import missing
+from callback_contract._suite import keep
 
 LIMIT: Final = 90.0
 """Seconds that a rule has."""
