@@ -1,13 +1,17 @@
 """Check that each package declares what it imports: `python3.11 tools/check_requirements.py`.
 
-Per packages/<dist>/pyproject.toml: every import is declared, every declared requirement is
-imported, and a range between our own packages has a floor and a cap and admits the version in
-the tree. The same holds of the imports of tests, for which the extra `test` declares what the
-package itself does not require. A package may name exceptions, each with a comment that says why:
+For each packages/<dist>/pyproject.toml, this checks that:
+
+- every import is declared, and every declared requirement is imported;
+- a range on another package of this repository has a floor and a cap, and admits the version in the
+  tree;
+- the extra `test` declares the imports of tests that the package itself does not require.
+
+A package may name exceptions, each with a comment that gives the reason:
 
     [tool.check_requirements]
-    used_without_import = ["tensorboard"]  # a requirement that no module imports by name
-    imported_if_present = ["IPython"]  # an import that the code can do without
+    used_without_import = ["tensorboard"]  # a requirement that is used without an import
+    imported_if_present = ["IPython"]  # an optional import
 """
 
 import ast
@@ -19,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# Where the name of an import is not the name on the package index, or several share its first part.
+# For imports whose name differs from that on the package index, or whose first part is ambiguous.
 DISTRIBUTIONS = {
     "azure.core": "azure-core",
     "azureml.core": "azureml-core",
@@ -31,12 +35,12 @@ DISTRIBUTIONS = {
 
 
 def canonical(name: str) -> str:
-    """A distribution's name as package indexes spell it."""
+    """Return a distribution's name as package indexes spell it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def imported_modules(tree: ast.AST) -> Iterator[str]:
-    """The modules that code imports by an absolute name, wherever in the code."""
+    """Yield the modules that code imports by an absolute name, at any place in the code."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
@@ -52,10 +56,10 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
 
 
 def imported_distributions(source: Path) -> dict[str, str]:
-    """Distributions that the modules under a folder import, each with a file that does.
+    """Return the distributions that the modules in a folder import, each with one importing file.
 
-    What lies in the folder is imported by its own name, as tests import their helpers, or is a
-    part of the package that is the folder.
+    Modules in the folder itself do not count. Tests import their helpers by name, and a package
+    imports its own parts.
     """
     paths = sorted(source.rglob("*.py"))
     own = [path.relative_to(source) for path in paths]
@@ -73,7 +77,7 @@ def imported_distributions(source: Path) -> dict[str, str]:
 
 
 def parse(requirement: str) -> tuple[str, str]:
-    """Name and version range of a requirement, without extras and markers."""
+    """Return the name and version range of a requirement, without extras and markers."""
     match = re.match(r"([\w.-]+)\s*(?:\[[^\]]*\])?\s*([^;]*)", requirement)
     if match is None:
         raise ValueError(f"not a requirement: {requirement!r}")
@@ -81,7 +85,7 @@ def parse(requirement: str) -> tuple[str, str]:
 
 
 def release(version: str) -> tuple[int, ...]:
-    """The numbers of a version, for comparing: 0.10.0 -> (0, 10)."""
+    """Return the numbers of a version, for comparisons: 0.10.0 -> (0, 10)."""
     numbers = [int(number) for number in re.findall(r"\d+", version)]
     while numbers and numbers[-1] == 0:
         numbers.pop()
@@ -89,7 +93,7 @@ def release(version: str) -> tuple[int, ...]:
 
 
 def range_problem(requirement: str, version: str) -> str | None:
-    """What is wrong with a range on a package of ours that is at a version now."""
+    """Return the problem of a range on a package of this repository that has this version."""
     name, bounds = parse(requirement)
     match = re.fullmatch(r">=\s*([\d.]+)\s*,\s*<\s*([\d.]+)", bounds)
     if match is None:
@@ -102,13 +106,13 @@ def range_problem(requirement: str, version: str) -> str | None:
 def problems(
     pyproject: dict[str, Any], source: Path, tests: Path, versions: dict[str, str]
 ) -> Iterator[str]:
-    """What is wrong with the requirements of one package.
+    """Yield the problems of one package's requirements.
 
     Args:
-        pyproject: the package's pyproject.toml.
-        source: the folder of its import package.
-        tests: the folder of its tests.
-        versions: our own packages and the versions they are at.
+        pyproject: The package's pyproject.toml.
+        source: The folder of its import package.
+        tests: The folder of its tests.
+        versions: The current versions of all packages of this repository, by name.
     """
     project = pyproject["project"]
     exceptions = pyproject.get("tool", {}).get("check_requirements", {})
@@ -116,7 +120,9 @@ def problems(
     for_tests = extras.pop("test", [])
     requirements = list(project.get("dependencies", []))
     requirements += [requirement for extra in extras.values() for requirement in extra]
-    own = canonical(project["name"])  # which the extra for tests may name for another extra
+    own = canonical(
+        project["name"]
+    )  # the extra `test` may name the package itself, with another extra
     declared = {parse(requirement)[0] for requirement in requirements}
     declared_for_tests = {parse(requirement)[0] for requirement in for_tests} - {own}
     imported = imported_distributions(source)
@@ -129,9 +135,9 @@ def problems(
         yield f"{imported_by_tests[name]} imports {name}, which the extra test does not declare"
     without_import = {canonical(name) for name in exceptions.get("used_without_import", [])}
     for name in sorted(declared - imported.keys() - without_import):
-        yield f"{name} is declared, and nothing imports it"
+        yield f"{name} is declared, but nothing imports it"
     for name in sorted(declared_for_tests - imported_by_tests.keys() - without_import):
-        yield f"{name} is declared by the extra test, and no test imports it"
+        yield f"the extra test declares {name}, but no test imports it"
     for requirement in [*requirements, *for_tests]:
         name = parse(requirement)[0]
         if name == own or name not in versions:
@@ -141,7 +147,7 @@ def problems(
 
 
 def main() -> None:
-    """Print what is wrong in all packages, and exit 1 if anything is."""
+    """Print the problems of all packages, and exit with 1 if there are any."""
     paths = sorted(ROOT.glob("packages/*/pyproject.toml"))
     pyprojects = {path: tomllib.loads(path.read_text(encoding="utf-8")) for path in paths}
     projects = [pyproject["project"] for pyproject in pyprojects.values()]
@@ -156,7 +162,7 @@ def main() -> None:
             versions,
         )
     ]
-    print("\n".join(found) or f"requirements of {len(paths)} packages: all in order")
+    print("\n".join(found) or f"requirements of {len(paths)} packages: no problems")
     sys.exit(bool(found))
 
 

@@ -1,4 +1,4 @@
-"""Write the rules' page: `tools/pants run tools/contract_docs.py > docs/contract.md`."""
+"""Print the page of the rules: `tools/pants run tools/contract_docs.py > docs/contract.md`."""
 
 import re
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def section(rule: Rule) -> Iterator[str]:
 
 
 def linked(text: str) -> str:
-    """Return `text` with a link to each thread that it names as `owner/name#number`."""
+    """Return `text` with each `owner/name#number` as a link to that issue."""
     return THREAD.sub(r"[\1#\2](https://github.com/\1/issues/\2)", text)
 
 

@@ -1,8 +1,8 @@
 """Write the `<name>.dist-info` of a package from its pyproject.toml: `dist_info.py pyproject.toml`.
 
-Only what `importlib.metadata` is asked for here: name, version, requirements and entry points.
-The folder's name carries no version, which importlib.metadata allows, so no BUILD file needs to
-say it.
+It contains only what this repository reads through `importlib.metadata`: name, version,
+requirements and entry points. The folder's name has no version, so BUILD files need not repeat it.
+`importlib.metadata` allows that.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def metadata(project: dict[str, Any]) -> str:
-    """The METADATA file of a `[project]` table."""
+    """Return the METADATA file for a `[project]` table."""
     lines = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {project['version']}"]
     lines += [f"Requires-Dist: {requirement}" for requirement in project.get("dependencies", [])]
     for extra, requirements in project.get("optional-dependencies", {}).items():
@@ -22,7 +22,7 @@ def metadata(project: dict[str, Any]) -> str:
 
 
 def entry_points(project: dict[str, Any]) -> str:
-    """The entry_points.txt file of a `[project]` table."""
+    """Return the entry_points.txt file for a `[project]` table."""
     groups = {"console_scripts": project.get("scripts", {}), **project.get("entry-points", {})}
     lines = []
     for group, points in groups.items():
@@ -31,7 +31,7 @@ def entry_points(project: dict[str, Any]) -> str:
 
 
 def main(pyproject: str) -> None:
-    """Write the folder beside the pyproject.toml."""
+    """Write the folder next to the pyproject.toml."""
     project = tomllib.loads(Path(pyproject).read_text(encoding="utf-8"))["project"]
     folder = Path(pyproject).parent / f"{project['name'].replace('-', '_')}.dist-info"
     folder.mkdir(exist_ok=True)

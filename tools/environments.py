@@ -1,4 +1,4 @@
-"""Virtual environments with packages of this repository, as a user makes them."""
+"""Virtual environments with packages of this repository, made as users make them."""
 
 import json
 import os
@@ -15,47 +15,47 @@ from trackers import ROOT
 
 
 class Environment:
-    """A virtual environment, on the Python that runs this or another, in a new folder."""
+    """A virtual environment in a new folder, by default with the Python that runs this script."""
 
     def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self.folder = folder
         self.python = folder / "bin" / "python"
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
-        self.install("--upgrade", "pip")  # an older one takes minutes to resolve all trackers
+        self.install("--upgrade", "pip")  # an older pip takes minutes to resolve all trackers
 
     def install(self, *what: str, constraints: Path | None = None) -> None:
-        """Install with pip, with no other versions than a file of pins has."""
+        """Install with pip, within the versions in `constraints`."""
         command = [str(self.python), "-m", "pip", "install", "--quiet", *torch_index()]
-        command += ["--disable-pip-version-check", "--no-compile"]  # it is compiled as it is used
+        command += ["--disable-pip-version-check", "--no-compile"]  # Python compiles modules on use
         if constraints is not None:
             command += ["--constraint", str(constraints)]
         subprocess.run([*command, *what], check=True)
 
     def install_ours(self, packages: Iterable[str], constraints: Path | None = None) -> None:
-        """Install wheels of ours out of dist/, which are on no index, and what they require."""
+        """Install the wheels of these packages from dist/, and their requirements."""
         self.install(*wheels_of(packages), constraints=constraints)
 
     def distributions(self) -> dict[str, str]:
-        """The versions of all that is installed, by their names on a package index."""
+        """Return the versions of all installed distributions, by name."""
         command = [str(self.python), "-m", "pip", "list", "--format", "json"]
         command += ["--disable-pip-version-check"]
         listed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
         return {canonical(entry["name"]): entry["version"] for entry in json.loads(listed)}
 
     def run(self, *arguments: str, variables: dict[str, str], **options: Any) -> Any:
-        """Run its Python, as a user who has set `variables` and none that trackers look at."""
+        """Run its Python with `variables`, and without other variables that trackers read."""
         command = [str(self.python), *arguments]
         return subprocess.run(command, env=_plain() | variables, **options)
 
     def start(self, *arguments: str, variables: dict[str, str], **options: Any) -> Any:
-        """Start its Python likewise, whose output can be read as text."""
+        """Start its Python in the same way, with its output in a text pipe."""
         command = [str(self.python), *arguments]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, env=_plain() | variables, **pipes, **options)
 
     @contextmanager
     def serving(self, script: str, *arguments: str) -> Iterator[str]:
-        """Run a script that prints an address and serves there, and return the address."""
+        """Run a script that serves and prints its address, and return the address."""
         process = self.start(script, *arguments, variables={}, stdin=subprocess.PIPE)
         try:
             yield process.stdout.readline().strip()
@@ -73,17 +73,17 @@ def _plain() -> dict[str, str]:
 
 
 def wheels_of(packages: Iterable[str]) -> list[str]:
-    """The wheels of packages of ours in dist/, each once.
+    """Return the wheels of these packages in dist/, each once.
 
     Raises:
-        SystemExit: One is not built, or in two versions.
+        SystemExit: A package has no wheel, or several.
     """
     wheels = []
     for package in dict.fromkeys(packages):
         found = sorted((ROOT / "dist").glob(f"{package.replace('-', '_')}-*.whl"))
         if len(found) != 1:
             sys.exit(
-                f"dist/ holds {len(found)} wheels of {package}. Build one of each: rm -rf dist; "
+                f"dist/ has {len(found)} wheels of {package}. Build one of each: rm -rf dist; "
                 "tools/pants package ::"
             )
         wheels.append(str(found[0]))

@@ -1,7 +1,7 @@
 """Run a script in a Flyte task: `in_flyte_task.py FOLDER SCRIPT [ARGUMENT ...]`.
 
-The task, which environment variables describe, is entered by the code that Flyte's containers run.
-FOLDER is what it has for its store.
+Environment variables describe the task. The script enters it through the code that Flyte's
+containers run. FOLDER serves as the task's store.
 """
 
 import runpy

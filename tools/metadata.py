@@ -1,10 +1,12 @@
 """Check what the packages' pyproject.toml files share: `python3.11 tools/metadata.py`.
 
-Each file is complete in itself, so that a package builds alone. What is the same in all, or follows
-from the rest of the file, stands below a mark; `--write` renews that part, and each package's copy
-of LICENSE. The addresses in it come from `[tool.callback-packages]` in the repository's own
-pyproject.toml. As long as `home` is empty there, a package names no address, and its page on a
-package index shows the text of a relative link without the link.
+Each file is complete in itself, so each package builds alone. Below a marker line, it contains what
+all packages share and what follows from the rest of the file. `--write` renews that part, and each
+package's copy of LICENSE.
+
+The addresses come from `[tool.callback-packages]` in the root pyproject.toml. While `home` is empty
+there, a package names no address, and its page on a package index shows relative links as plain
+text.
 """
 
 import argparse
@@ -22,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MARK = "# From here on, tools/metadata.py writes this file.\n"
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-"""Minor versions that a package supports unless its `requires-python` ends earlier."""
+"""The minor versions that a package supports, up to the cap of its `requires-python`."""
 
 BUILD_SYSTEM = {
     "requires": ["hatchling>=1.27", "hatch-fancy-pypi-readme>=25.1"],
@@ -37,13 +39,13 @@ SHARED = {
 
 
 class Addresses(NamedTuple):
-    """Where the project is, or empty strings as long as it has no public home.
+    """The addresses of the project; empty strings until it has a public home.
 
     Attributes:
         home: The repository.
-        files: What a path in the repository is appended to.
+        files: The prefix for paths in the repository.
         documentation: The guides.
-        issues: Where to report a problem.
+        issues: The issue tracker.
     """
 
     home: str
@@ -53,7 +55,7 @@ class Addresses(NamedTuple):
 
     @classmethod
     def read(cls, table: dict[str, str]) -> "Addresses":
-        """Take them from `[tool.callback-packages]`, where `{home}` stands for the home."""
+        """Read them from `[tool.callback-packages]`, and replace `{home}` by the home."""
         home = table["home"].rstrip("/")
         if not home:
             return cls("", "", "", "")
@@ -63,14 +65,16 @@ class Addresses(NamedTuple):
 
 
 def pythons(requires: str) -> list[str]:
-    """The minor versions that a `requires-python` of the form `>=X` or `>=X,<Y` admits.
+    """Return the minor versions that `>=X` or `>=X,<Y` admits.
 
     Raises:
-        ValueError: It has another form, or another floor than all packages have.
+        ValueError: `requires` has another form, or a floor other than the first of `PYTHONS`.
     """
     match = re.fullmatch(r">=([\d.]+)(?:,<([\d.]+))?", requires)
     if match is None or match[1] != PYTHONS[0]:
-        raise ValueError(f"requires-python = {requires!r}; write >={PYTHONS[0]} or a cap after it")
+        raise ValueError(
+            f"requires-python = {requires!r}; write >={PYTHONS[0]}, or add a cap to it"
+        )
     cap = match[2]
     return [one for one in PYTHONS if cap is None or _numbers(one) < _numbers(cap)]
 
@@ -80,9 +84,9 @@ def _numbers(version: str) -> list[int]:
 
 
 def classifiers(requires: str) -> list[str]:
-    """What a package says about systems, languages and types."""
+    """Return the classifiers for systems, languages and types."""
     return [
-        "Operating System :: POSIX :: Linux",  # the one that tests run on
+        "Operating System :: POSIX :: Linux",  # tests run only on Linux
         "Programming Language :: Python :: 3",
         *(f"Programming Language :: Python :: {version}" for version in pythons(requires)),
         "Typing :: Typed",
@@ -90,14 +94,14 @@ def classifiers(requires: str) -> list[str]:
 
 
 def siblings(project: dict[str, Any], ours: Iterable[str]) -> list[str]:
-    """The packages of ours that one names in its requirements, those of extras included."""
+    """Return the packages of this repository that a project requires, including its extras."""
     extras = project.get("optional-dependencies", {}).values()
     named = [*project.get("dependencies", []), *(needed for extra in extras for needed in extra)]
     return sorted({parse(needed)[0] for needed in named} & set(ours) - {project["name"]})
 
 
 def links(dist: str, files: str) -> list[tuple[str, str]]:
-    """Regular expressions for the relative links of a README, and what takes their place."""
+    """Return regular expressions for the relative links of a README, with their replacements."""
     if not files:
         return [(r"!?\[([^\]]*)\]\(\.\.?/[^)]*\)", r"\1")]
     bases = {r"\.\./\.\./": "", r"\.\./": "packages/", r"\./": f"packages/{dist}/"}
@@ -107,13 +111,13 @@ def links(dist: str, files: str) -> list[tuple[str, str]]:
 def below_the_mark(
     project: dict[str, Any], ours: Iterable[str], addresses: Addresses, pytest: dict[str, Any]
 ) -> str:
-    """The part of a pyproject.toml that can be written from the rest.
+    """Return the generated part of a pyproject.toml.
 
     Args:
         project: Its `[project]` table.
         ours: The names of all packages.
-        addresses: Where the project is.
-        pytest: The options that tests run with, which an unpacked sdist has nowhere else.
+        addresses: The addresses of the project.
+        pytest: The options of pytest. An unpacked sdist has them only here.
     """
     dist = project["name"]
     module = dist.replace("-", "_")
@@ -156,12 +160,12 @@ def _toml(value: Any) -> str:
             return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
         case str() if "\\" in value:
             return f"'{value}'"
-        case _:  # strings, numbers, booleans and lists of them are written as in JSON
+        case _:  # TOML writes strings, numbers, booleans and lists of them as JSON does
             return json.dumps(value, ensure_ascii=False)
 
 
 def problems(pyproject: dict[str, Any]) -> Iterator[str]:
-    """What is wrong above the mark."""
+    """Yield the problems above the marker line."""
     if pyproject.get("build-system") != BUILD_SYSTEM:
         yield f"[build-system] is not {BUILD_SYSTEM}"
     project = pyproject["project"]
@@ -176,9 +180,9 @@ def problems(pyproject: dict[str, Any]) -> Iterator[str]:
     own = project.get("classifiers", [])
     kinds = ("License ::", "Operating System ::", "Programming Language ::", "Typing ::")
     if [one for one in own if one.startswith(kinds)] != wanted:
-        yield f"its classifiers about licence, systems, languages and types are not {wanted}"
+        yield f"its classifiers for licence, systems, languages and types are not {wanted}"
     if len([one for one in own if one.startswith("Development Status ::")]) != 1:
-        yield "it has not one classifier about its development status"
+        yield "it must have exactly one classifier for its development status"
     if own != sorted(own):
         yield "its classifiers are not sorted"
     for field in ("description", "keywords", "version"):
@@ -187,14 +191,14 @@ def problems(pyproject: dict[str, Any]) -> Iterator[str]:
 
 
 def check(root: Path, write: bool = False) -> list[str]:
-    """What is wrong in all packages of a repository, after writing what can be written."""
+    """Return the problems of all packages in a repository; with `write`, renew the files first."""
     shared = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     addresses = Addresses.read(shared["callback-packages"])
     licence = (root / "LICENSE").read_bytes()
     paths = sorted(root.glob("packages/*/pyproject.toml"))
     ours = [path.parent.name for path in paths]
     found = []
-    stale = "out of date; tools/metadata.py --write renews it"
+    stale = "out of date; run tools/metadata.py --write"
     for path in paths:
         text = path.read_text(encoding="utf-8")
         above, _, _ = text.partition(MARK)
@@ -209,7 +213,7 @@ def check(root: Path, write: bool = False) -> list[str]:
             copy.write_bytes(licence)
         else:
             if text != whole:
-                found.append(f"{path.relative_to(root)}: what is below its mark is {stale}")
+                found.append(f"{path.relative_to(root)}: the part below the marker line is {stale}")
             if not copy.exists() or copy.read_bytes() != licence:
                 found.append(f"{copy.relative_to(root)}: {stale}")
         found += [f"{path.relative_to(root)}: {problem}" for problem in problems(pyproject)]
@@ -217,11 +221,11 @@ def check(root: Path, write: bool = False) -> list[str]:
 
 
 def main() -> None:
-    """Print what is wrong, and exit with 1 where anything is."""
+    """Print all problems, and exit with 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="renew what is below the mark")
+    parser.add_argument("--write", action="store_true", help="renew the generated parts")
     found = check(ROOT, parser.parse_args().write)
-    print("\n".join(found) or "metadata of all packages: all in order")
+    print("\n".join(found) or "metadata of all packages: no problems")
     sys.exit(bool(found))
 
 

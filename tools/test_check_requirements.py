@@ -36,12 +36,14 @@ def test_all_in_order(tmp_path):
     ],
 )
 def test_an_import_that_is_not_declared(tmp_path, code):
-    assert found(tmp_path, code, {}) == ["a.py imports wandb, which is not declared"]
+    [problem] = found(tmp_path, code, {})
+    assert "a.py" in problem and "wandb" in problem
 
 
 def test_a_requirement_that_nothing_imports(tmp_path):
     project = {"dependencies": ["wandb>=0.16"]}
-    assert found(tmp_path, "", project) == ["wandb is declared, and nothing imports it"]
+    [problem] = found(tmp_path, "", project)
+    assert "wandb" in problem
 
 
 def test_an_import_of_one_of_several_distributions_that_share_its_first_part(tmp_path):
@@ -89,16 +91,15 @@ def test_a_range_on_a_package_of_ours_that_tests_import(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("requirement", "problem"),
+    ("requirement", "is_right"),
     [
-        ("callback-core>=0.1,<1", None),
-        ("callback-core>=0.2,<0.3", None),
-        ("callback-core>=0.10,<1", "does not admit"),
-        ("callback-core>=0.1,<0.2", "does not admit"),
-        ("callback-core>=0.1", "no floor and cap"),
-        ("callback-core", "no floor and cap"),
+        ("callback-core>=0.1,<1", True),
+        ("callback-core>=0.2,<0.3", True),
+        ("callback-core>=0.10,<1", False),  # the version in the tree is older
+        ("callback-core>=0.1,<0.2", False),  # the version in the tree is newer
+        ("callback-core>=0.1", False),  # no cap
+        ("callback-core", False),  # neither floor nor cap
     ],
 )
-def test_ranges_between_our_own_packages(requirement, problem):
-    answer = range_problem(requirement, "0.2.0")
-    assert answer is None if problem is None else problem in answer
+def test_ranges_between_our_own_packages(requirement, is_right):
+    assert (range_problem(requirement, "0.2.0") is None) == is_right

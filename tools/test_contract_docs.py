@@ -1,4 +1,4 @@
-"""The page of the contract is the one that its rules make."""
+"""The page of the contract matches its rules."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tracker packages of this repository, and how each runs on a machine without an account."""
+"""The tracker packages of this repository, and how to run each one without an account."""
 
 import base64
 import json
@@ -21,18 +21,17 @@ class TrackerPackage(NamedTuple):
     """A tracker's package.
 
     Attributes:
-        name: What `report_to` calls it.
+        name: Its name in `report_to`.
         package: Its name on a package index.
-        module: What is imported with its SDK.
-        local: Given an empty folder to work in, and the address of its `server`, the environment
-            variables with which it keeps a run on this machine.
-        is_stored: Given that folder, whether there is something of a run in there.
-        away: Given a URL, the variables with which it looks for its service there; `None` where it
-            has none.
-        server: The script in tools/ that serves what `local` needs, if it needs that.
-        wrapper: The script in tools/ in which a training has to run, if it has to.
-        beside_oldest: What has to be older beside the oldest SDK that is admitted, which does not
-            say so itself.
+        module: The module of its SDK to import.
+        local: Takes an empty working folder and the address of `server`, and returns the
+            environment variables that make the tracker keep a run on this machine.
+        is_stored: Takes that folder, and returns whether it contains a run.
+        away: Takes a URL, and returns the variables that make the tracker look for its service
+            there; `None` if it has no service.
+        server: The script in tools/ that serves what `local` needs, if any.
+        wrapper: The script in tools/ that runs the training, if any.
+        beside_oldest: Requirements that the oldest admitted SDK needs but does not declare.
     """
 
     name: str
@@ -47,12 +46,12 @@ class TrackerPackage(NamedTuple):
 
     @property
     def lock(self) -> Path:
-        """The pins that it is tested with."""
+        """The lock file that it is tested with."""
         return lock_of(self.package)
 
     @property
     def sdk(self) -> tuple[str, str]:
-        """The distribution of its SDK, as indexes spell it, and the oldest that is admitted."""
+        """The distribution of its SDK, as indexes spell it, and the oldest admitted version."""
         for requirement in project_of(self.package)["dependencies"]:
             name, oldest = re.match(r"([\w.-]+)(?:>=([\w.]+))?", requirement).groups()  # type: ignore[union-attr]
             if not is_ours(name):
@@ -61,26 +60,26 @@ class TrackerPackage(NamedTuple):
 
 
 def lock_of(package: str) -> Path:
-    """The pins that a package of ours is tested with: those of the resolve named like it."""
+    """Return the lock file that a package of this repository is tested with."""
     name = "core" if package == "callback-contract" else package.removeprefix("callback-")
     own = ROOT / "locks" / f"{name}.txt"
     return own if own.exists() else ROOT / "locks" / "torch.txt"
 
 
 def is_ours(package: str) -> bool:
-    """Whether a distribution is one of this repository."""
+    """Return whether a distribution is a package of this repository."""
     return (ROOT / "packages" / package).is_dir()
 
 
 def project_of(package: str) -> dict[str, Any]:
-    """The `[project]` table of a package of ours."""
+    """Return the `[project]` table of a package of this repository."""
     text = (ROOT / "packages" / package / "pyproject.toml").read_text(encoding="utf-8")
     project: dict[str, Any] = tomllib.loads(text)["project"]
     return project
 
 
 def with_what_it_needs(package: str) -> Iterator[str]:
-    """The packages of ours that are installed for one, itself the last."""
+    """Yield the packages of this repository that a package requires, itself last."""
     for requirement in project_of(package)["dependencies"]:
         name = re.split(r"[^\w-]", requirement, maxsplit=1)[0]
         if is_ours(name):
@@ -93,7 +92,7 @@ def _has(pattern: str) -> Callable[[Path], bool]:
 
 
 def _has_points(database: str) -> Callable[[Path], bool]:
-    """Whether a database of MLflow's has points."""
+    """Return a check whether an MLflow database contains points."""
 
     def is_stored(folder: Path) -> bool:
         with sqlite3.connect(folder / database) as opened:
@@ -126,7 +125,7 @@ def _neptune_away(url: str) -> Variables:
 
 
 def _dagshub(folder: Path, url: str) -> Variables:
-    """A clone of the repository of the stand-in, by which it is found."""
+    """Make `folder` a clone of the stand-in's repository, so that the tracker finds it."""
     git = ["git", "-C", str(folder)]
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "remote", "add", "origin", f"{url}/o/r.git"], check=True)
@@ -239,4 +238,4 @@ TRACKERS = {
         ),
     )
 }
-"""By what `report_to` calls them."""
+"""All trackers, by their name in `report_to`."""

@@ -1,8 +1,8 @@
-"""Resolve all trackers' packages in dist/ beside transformers and datasets: `try_resolve.py`.
+"""Resolve all trackers' packages in dist/ with transformers and datasets: `try_resolve.py`.
 
-It is done by pip and by uv, with the pins of locks/together.txt and without them. It installs
-nothing of what they find, prints the seconds that each takes, and fails where one finds nothing or
-takes far longer than it should.
+pip and uv each resolve them twice: with and without the pins in locks/together.txt. Nothing is
+installed. The script prints the seconds that each run takes. It fails if a run finds no solution or
+takes far too long.
 """
 
 import subprocess
@@ -15,15 +15,16 @@ from pathlib import Path
 from environments import Environment, wheels_of
 from trackers import ROOT, TRACKERS, with_what_it_needs
 
-# Named in each command, since pip heeds no requirements of what is there and it is not asked for.
+# Each command names these, because pip ignores the requirements of installed packages that the
+# command does not name.
 BESIDE = ("--requirement", str(ROOT / "3rdparty" / "python" / "together-requirements.txt"))
 CONSTRAINTS = ROOT / "locks" / "together.txt"
-# Seconds, some times what is needed, for a busy machine and an empty cache. A search takes longer.
+# In seconds. They suffice for a busy machine and an empty cache, but not for a long search.
 LIMITS = {"pip": 300, "uv": 60}
 
 
 def resolve(environment: Environment, tool: str, *options: str) -> str | None:
-    """Resolve all with a tool, print how long it takes, and return what is wrong."""
+    """Resolve all packages with a tool, print the time, and return the problem, if any."""
     packages = [name for one in TRACKERS.values() for name in with_what_it_needs(one.package)]
     what = [*options, *BESIDE, *wheels_of(packages)]
     command = [str(environment.python), "-m", tool]
@@ -37,13 +38,13 @@ def resolve(environment: Environment, tool: str, *options: str) -> str | None:
         limit = LIMITS[tool]
         done = subprocess.run([*command, "--quiet", "--dry-run", *what], timeout=limit)
     except subprocess.TimeoutExpired:
-        return f"{name} searches for longer than {limit} s"
+        return f"{name} took longer than {limit} s"
     print(f"try_resolve: {name}: {time.monotonic() - start:.0f} s", flush=True)
     return f"{name} ended with {done.returncode}" if done.returncode else None
 
 
 def main() -> None:
-    """Try each, two at a time, and exit with 1 where something is wrong."""
+    """Try each, two at a time. Exit with 1 if there is a problem."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         environment = Environment(Path(folder, "environment"))
         environment.install("uv", *BESIDE)
@@ -52,7 +53,7 @@ def main() -> None:
         with ThreadPoolExecutor(2) as pool:
             found = list(pool.map(lambda way: resolve(environment, *way), ways))
     problems = [problem for problem in found if problem]
-    print(f"try_resolve: {'; '.join(problems) or 'in order'}")
+    print(f"try_resolve: {'; '.join(problems) or 'no problems'}")
     sys.exit(bool(problems))
 
 

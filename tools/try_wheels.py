@@ -1,9 +1,9 @@
 """Install the wheels in dist/ as users do, and train with them: `try_wheels.py [TRACKER ...]`.
 
-Each tracker's package is installed alone, with its pins, in an environment of its own. There the
-digits example logs to it, and no SDK of another tracker is present. With `--together` they are all
-installed into one environment, beside transformers and datasets and with the pins for that, and one
-run logs to all of them.
+By default, each tracker's package is installed alone into a new environment, with its pins. The
+script checks that no other tracker's SDK is present, and that the digits example can log to the
+tracker. With `--together`, all packages are installed into one environment with transformers and
+datasets, with the pins in locks/together.txt, and one run logs to all trackers.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from try_resolve import BESIDE, CONSTRAINTS
 
 TOOLS = ROOT / "tools"
 EXAMPLE = ("torch", "scikit-learn")
-SERVERS = ("callback-contract",)  # from which the scripts that serve take theirs
+SERVERS = ("callback-contract",)  # the serve_*.py scripts import it
 
 
 def try_alone(tracker: TrackerPackage, folder: Path) -> list[str]:
-    """What is wrong with a tracker's package where it is the only one."""
+    """Install a tracker's package alone, train, and return the problems."""
     packages = ["trainer-torch", *with_what_it_needs(tracker.package)]
     environment = Environment(folder / "environment")
     environment.install(*EXAMPLE, constraints=tracker.lock)
@@ -33,14 +33,14 @@ def try_alone(tracker: TrackerPackage, folder: Path) -> list[str]:
     own = {one.sdk[0] for one in TRACKERS.values() if one.package in packages}
     others = {one.sdk[0] for one in TRACKERS.values()} - own
     present = sorted(others & environment.distributions().keys())
-    problems = [f"{name} is there, which is another tracker's SDK" for name in present]
+    problems = [f"{name}, the SDK of another tracker, is installed" for name in present]
     if tracker.server is not None:
         environment.install_ours(SERVERS, tracker.lock)
     return problems + train(environment, [tracker], folder / "work")
 
 
 def try_together(trackers: Sequence[TrackerPackage], folder: Path) -> list[str]:
-    """What is wrong with all of the packages in one environment."""
+    """Install all packages into one environment, train, and return the problems."""
     packages = [name for one in trackers for name in with_what_it_needs(one.package)]
     environment = Environment(folder / "environment")
     wheels = wheels_of(["trainer-torch", *packages, *SERVERS])
@@ -50,7 +50,7 @@ def try_together(trackers: Sequence[TrackerPackage], folder: Path) -> list[str]:
 
 
 def train(environment: Environment, trackers: Sequence[TrackerPackage], folder: Path) -> list[str]:
-    """Train the digits example, and return of which trackers nothing is stored."""
+    """Train the digits example, and return the problems, such as a tracker that stored nothing."""
     folder.mkdir()
     names = [tracker.name for tracker in trackers]
     command = [str(ROOT / "docs/examples/digits.py"), "--max-steps", "20", "--report-to", *names]
@@ -70,27 +70,27 @@ def train(environment: Environment, trackers: Sequence[TrackerPackage], folder: 
         done = environment.run(*command, variables=variables, cwd=folder, timeout=600)
     problems = [f"the example ended with {done.returncode}"] if done.returncode else []
     missing = [tracker.name for tracker in trackers if not tracker.is_stored(folder)]
-    return problems + [f"{name} has stored nothing" for name in missing]
+    return problems + [f"{name} stored nothing" for name in missing]
 
 
 def pin(name: str) -> str:
-    """The pin of a package that the example needs."""
+    """Return the pin of a package that the example needs."""
     pins = (ROOT / "locks" / "torch.txt").read_text().split()
     return next(one for one in pins if one.startswith(f"{name}=="))
 
 
 def try_group(trackers: Sequence[TrackerPackage], together: bool) -> list[str]:
-    """Try trackers, and print and return what is wrong."""
+    """Try these trackers, and print and return the problems."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         problems = try_together(trackers, folder) if together else try_alone(trackers[0], folder)
     names = " ".join(tracker.name for tracker in trackers)
-    print(f"try_wheels: {names}: {'; '.join(problems) or 'in order'}", flush=True)
+    print(f"try_wheels: {names}: {'; '.join(problems) or 'no problems'}", flush=True)
     return problems
 
 
 def main() -> None:
-    """Try what the command line asks for, and exit with 1 where something is wrong."""
+    """Try the trackers that the command line names. Exit with 1 if there is a problem."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trackers", nargs="*", metavar="TRACKER", help=", ".join(TRACKERS))
     parser.add_argument("--together", action="store_true", help="all in one environment")

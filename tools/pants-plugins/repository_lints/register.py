@@ -1,10 +1,14 @@
-"""Three things that Pants 2.17 lacks and this repository wants of `lint`.
+"""Three linters that Pants 2.17 lacks.
 
-Ruff: Pants 2.17 calls `ruff FILES`, which ruff no longer takes, and has no `ruff format`. Here
-`lint` calls `ruff check` and looks at the format, `fix` calls `ruff check --fix` and `ruff format`,
-and `fmt` calls `ruff format` alone. Layers: the rules in BUILD files hold whenever dependencies are
-computed, which `lint` does not do by itself. Imports: import-linter finds circles between the
-modules of a package, and imports that point up, by `[tool.importlinter]` of pyproject.toml.
+Ruff: Pants 2.17 calls `ruff FILES`, which newer versions of ruff reject, and it has no
+`ruff format`. Here, `lint` calls `ruff check` and checks the format, `fix` calls `ruff check --fix`
+and `ruff format`, and `fmt` calls only `ruff format`.
+
+Layers: Pants checks the dependency rules in BUILD files whenever it computes dependencies. `lint`
+does not compute them by itself, so this linter does.
+
+Imports: import-linter finds circular imports between the modules of a package, and imports that
+point upwards, according to `[tool.importlinter]` in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -51,7 +55,7 @@ class RuffFixRequest(FixTargetsRequest):
 
 
 class RuffFormatRequest(FmtTargetsRequest):
-    """What `fmt` formats, and what `lint` finds badly formatted."""
+    """Formats in `fmt`, and checks the format in `lint`."""
 
     field_set_type = RuffFieldSet
     tool_subsystem = Ruff
@@ -116,7 +120,7 @@ async def ruff_format(request: RuffFormatRequest.Batch) -> FmtResult:
 class Layers(Subsystem):
     options_scope = "layers"
     name = "Layers"
-    help = "Who may import whom: the __dependencies_rules__ of BUILD files."
+    help = "Which targets may depend on which, by the __dependencies_rules__ in BUILD files."
     skip = SkipOption("lint")
 
 
@@ -135,7 +139,7 @@ class LayersRequest(LintTargetsRequest):
 
 @rule(desc="Check the layers")
 async def check_layers(request: LayersRequest.Batch[LayersFieldSet, Any]) -> LintResult:
-    # A dependency that breaks a rule is an error here, which names both ends and the rule.
+    # A dependency that breaks a rule raises an error here, which names both targets and the rule.
     await MultiGet(Get(Addresses, DependenciesRequest(fs.dependencies)) for fs in request.elements)
     return LintResult(0, "", "", linter_name="layers", partition_description=None)
 
@@ -143,11 +147,11 @@ async def check_layers(request: LayersRequest.Batch[LayersFieldSet, Any]) -> Lin
 class ImportLinter(PythonToolBase):
     options_scope = "import-linter"
     name = "import-linter"
-    help = "Who may import whom among the modules of a package."
+    help = "Which modules of a package may import which."
     default_version = "import-linter>=2.17,<3"
     default_main = ConsoleScript("lint-imports")
     default_requirements = (default_version,)
-    # The base class wants one for its help. pants.toml has the pins in a resolve of ours.
+    # The base class needs one for its help. The pins are in a resolve in pants.toml.
     default_lockfile_resource = ("repository_lints", "import-linter.lock")
     register_interpreter_constraints = True
     skip = SkipOption("lint")
@@ -171,7 +175,7 @@ class ImportLinterRequest(LintTargetsRequest):
 async def check_imports(
     request: ImportLinterRequest.Batch[ImportLinterFieldSet, Any], linter: ImportLinter
 ) -> LintResult:
-    # It looks at all packages, whichever are asked for: a circle may lead through any of them.
+    # Check all packages, whatever the user names, because a circle can lead through any of them.
     sources = await Get(Snapshot, PathGlobs(["packages/*/*_*/**/*.py"]))
     roots = sorted({"/".join(file.split("/")[:2]) for file in sources.files})
     parts = await MultiGet(
@@ -194,7 +198,7 @@ async def check_imports(
         ),
     )
     result = await Get(FallibleProcessResult, Process, process)
-    if result.exit_code == 0:  # without the banner
+    if result.exit_code == 0:  # omit the banner
         return LintResult(0, "", "", linter_name=request.tool_name, partition_description=None)
     return LintResult.create(request, result, strip_chroot_path=True)
 
