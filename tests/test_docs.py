@@ -1,4 +1,4 @@
-"""What the guides say about the events is what the table says; the tracker that they show works."""
+"""The guide to events matches the table of events, and the tracker of the other guide works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody else's callback and tracker are checked against the contract as the guide shows it."""
+"""The contract checks an outsider's callback and tracker in the way that the guide shows."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The zoo: each rule is broken by the specimen that is noted for it, and by no correct callback.
+"""The zoo: the listed faulty specimens break their rules, and no correct callback breaks any.
 
-`tools/zoo.py` checks all rules of all specimens, and prints the rates.
+`tools/zoo.py` checks all rules for all specimens, and prints the rates.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from callback_core import TrainerCallback
 
 TESTS = Path(__file__).parents[1] / "packages" / "callback-contract" / "tests"
 
-sys.path.insert(0, str(TESTS))  # the zoo is data to Pants: users' code, without types
+sys.path.insert(0, str(TESTS))  # for Pants the zoo is data, because it is untyped code like users'
 _zoo: Any = import_module("zoo.specimens")
 
 CAUGHT: dict[str, str] = json.loads((TESTS / "zoo" / "caught.json").read_text())
-"""Rules, each with a faulty specimen that breaks it."""
+"""Rules, each with the faulty specimen that breaks it."""
 
 SPECIMENS: dict[str, Any] = {specimen.name: specimen for specimen in _zoo.load()}
 CORRECT = sorted(
     name for name, one in SPECIMENS.items() if one.kind == "callback" and not one.is_faulty
 )
-"""Of trackers, each takes ten seconds and more; tools/zoo.py checks these."""
+"""The correct callbacks. tools/zoo.py checks the trackers, which take ten seconds or more each."""
 
 
 def quick(name: str) -> type[CallbackContract]:
-    """Return a specimen's suite with a time limit that suits one which hangs."""
+    """Return a specimen's suite with a short time limit, for specimens that hang."""
     return type(name, (SPECIMENS[name].suite,), {"__test__": False, "time_limit": 20.0})
 
 

@@ -1,4 +1,4 @@
-"""Machines to try the launcher on: a PATH, a home and a package index of their own, on this one."""
+"""Simulated machines for the launcher's tests: each has its own PATH, home and package index."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ sys.path.insert(0, str(ROOT / "tools"))
 import pants_setup  # noqa: E402
 
 HIDDEN = ("python", "pip", "pypy", "uv", "pants", "idle", "pydoc", "2to3")
-"""What commands begin with that a bare machine lacks."""
+"""Prefixes of the commands that a bare machine lacks."""
 
 
 class Machine:
-    """A home without anything, and a PATH with this machine's commands but for Pythons and Pants.
+    """A machine with an empty home, and a PATH with the host's commands except Pythons and Pants.
 
     Attributes:
         bin: The first folder of its PATH.
         checkout: A copy of this repository.
-        cache: Where the launcher keeps what it sets up.
-        variables: Its environment.
+        cache: The folder that the launcher sets up.
+        variables: Its environment variables.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,11 +51,11 @@ class Machine:
         self.variables = {**pip, "PATH": str(self.bin), "HOME": str(self.home), "LANG": "C.UTF-8"}
 
     def give(self, name: str, command: Path | str) -> None:
-        """Put a command on its PATH."""
+        """Add a command to its PATH."""
         (self.bin / name).symlink_to(command)
 
     def start(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """Start tools/pants there."""
+        """Start tools/pants on this machine."""
         return subprocess.Popen(
             [*before, str(self.checkout / "tools" / "pants"), *arguments],
             cwd=self.checkout,
@@ -67,14 +67,14 @@ class Machine:
         )
 
     def pants(self, *arguments: str, before: Sequence[str] = ()) -> tuple[int, str]:
-        """Run tools/pants there, and return its exit status and what it prints."""
+        """Run tools/pants on this machine, and return its exit status and its output."""
         process = self.start(*arguments, before=before)
         printed, _ = process.communicate()
         return process.returncode, printed
 
 
 def copy_tracked_files(to: Path) -> None:
-    """Copy what git knows of this checkout, as it is now, into an empty repository."""
+    """Copy the files of this checkout, except ignored ones, into an empty repository."""
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         check=True,
@@ -88,14 +88,14 @@ def copy_tracked_files(to: Path) -> None:
 
 
 def find_python(*versions: str) -> str:
-    """The path of a Python of this machine, of the first of the versions that it has."""
+    """Return the path of a Python of the host, of the first version that it has."""
     found = next(filter(None, map(pants_setup.find_python, versions)), None)
     assert found is not None, f"these tests need a Python {' or '.join(versions)}"
     return found
 
 
 def pack_pythons(versions: Sequence[str], folder: Path) -> dict[str, str]:
-    """Pack Pythons of this machine as uv downloads them; the variables by which it takes those."""
+    """Pack Pythons of the host for uv, and return the variables that make uv download them."""
     downloads = {}
     for version in versions:
         python = find_python(version)
@@ -124,14 +124,14 @@ def pack_pythons(versions: Sequence[str], folder: Path) -> dict[str, str]:
 
 
 def without_tests(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Leave out an installation's own tests, and what is installed into it."""
+    """Omit the standard library's tests and installed packages from the archive."""
     left_out = {"test", "__pycache__", "site-packages"} & set(Path(member.name).parts)
     return None if left_out or member.name.endswith(".a") else member
 
 
 @contextmanager
 def serve_index(wheels: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve a folder of wheels as a package index; yields its address and the paths asked for."""
+    """Serve a folder of wheels as a package index; yield its address and the requested paths."""
     asked: list[str] = []
     handler = functools.partial(IndexHandler, wheels, asked.append)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -146,7 +146,7 @@ def serve_index(wheels: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 class IndexHandler(http.server.BaseHTTPRequestHandler):
-    """Answers as a simple index does: a page of links for each project, and the files."""
+    """Serves a simple index: a page of links for each project, and the files."""
 
     def __init__(self, wheels: Path, note: Callable[[str], None], *arguments: object) -> None:
         self.wheels, self.note = wheels, note
@@ -174,4 +174,4 @@ class IndexHandler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Keep what is asked for in the list alone."""
+        """Do not print requests. The list has them."""

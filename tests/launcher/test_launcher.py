@@ -1,7 +1,7 @@
-"""`tools/pants` on machines that lack what it needs; `.ci/run` calls pytest here.
+"""`tools/pants` on machines that lack what it needs. `.ci/run` runs these tests.
 
-They need Linux, a package index, and CPython 3.9, 3.11 and 3.12 or 3.13 on this machine. Those are
-what uv downloads on the bare machines, so that the tests depend on no other server.
+They need Linux, a package index, and CPython 3.9, 3.11, and 3.12 or 3.13 on the host. On the bare
+machines, uv downloads copies of the host's 3.9 and 3.11, so that the tests need no other server.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from machine import ROOT, Machine, find_python, pack_pythons, serve_index
 
 A_TEST = "packages/callback-core/tests/test_control.py"
 OTHER = ("3.13", "3.12")
-"""What today's systems bring: neither Pants nor, unless asked, the code runs on it."""
+"""The versions of current systems. Pants does not run on them, and the code only on request."""
 
 STAND_IN = """\
 #!/usr/bin/env bash
 printf '%s\\n' "$@" >"$HOME/arguments"
 env >"$HOME/variables"
 """
-"""Stands in for the official launcher, which would download Pants. It records how it is called."""
+"""A stand-in for the official launcher, which would download Pants. It records its calls."""
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def pip_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def bare_machine(folder: Path, pythons: dict[str, str], pip_cache: str) -> Machine:
-    """A machine with a Python 3 that neither Pants nor the code runs on, and with nothing else."""
+    """Return a machine with only a Python 3 that neither Pants nor the code runs on."""
     machine = Machine(folder)
     machine.give("python3", find_python(*OTHER))
     machine.variables |= {**pythons, "PIP_CACHE_DIR": pip_cache}
@@ -55,7 +55,7 @@ def machine(tmp_path: Path, pythons: dict[str, str], pip_cache: str) -> Machine:
 def set_up_machine(
     tmp_path_factory: pytest.TempPathFactory, pythons: dict[str, str], pip_cache: str
 ) -> Machine:
-    """A bare machine on which tools/pants was called once; tests leave it as whole as it is."""
+    """A bare machine on which tools/pants was called once. Tests must leave it complete."""
     machine = bare_machine(tmp_path_factory.mktemp("machine"), pythons, pip_cache)
     status, printed = machine.pants("--no-pantsd", "--version")
     assert status == 0, printed
@@ -69,14 +69,14 @@ def give_stand_in(machine: Machine) -> None:
 
 
 def recorded(machine: Machine) -> tuple[list[str], dict[str, str]]:
-    """How the stand-in was called: its arguments, and its environment."""
+    """Return the arguments and the environment variables of the stand-in's last call."""
     arguments = (machine.home / "arguments").read_text().splitlines()
     lines = (machine.home / "variables").read_text().splitlines()
     return arguments, dict(line.partition("=")[::2] for line in lines)
 
 
 def set_up(machine: Machine) -> set[str]:
-    """What the launcher has set up, by its name in the cache."""
+    """Return the names of everything that the launcher set up in the cache."""
     return {path.name for path in machine.cache.iterdir()}
 
 
@@ -99,7 +99,7 @@ def test_a_bare_machine_runs_a_test_and_then_needs_no_network(set_up_machine: Ma
     assert re.search(r"\d+ passed", printed)
 
 
-def test_uv_alone_does_where_there_is_no_python(machine: Machine) -> None:
+def test_uv_is_enough_without_a_python(machine: Machine) -> None:
     uv = machine.home / "uv"
     pip = [find_python(*OTHER), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--target", str(uv), "uv"], check=True)
@@ -118,7 +118,7 @@ def test_without_python_and_uv_it_says_what_to_install(machine: Machine) -> None
     assert "python3-pip" in printed and "uv" in printed
 
 
-def test_a_python_without_pip_is_told_what_it_lacks(machine: Machine) -> None:
+def test_without_pip_it_says_what_to_install(machine: Machine) -> None:
     python = machine.bin / "python3"
     target = python.resolve()
     python.unlink()
@@ -163,7 +163,7 @@ def test_another_python_is_asked_for_with_a_plus(machine: Machine) -> None:
     assert {f"python{version}", "python3.11"} <= set_up(machine)
 
 
-def test_a_python_that_nobody_has_is_an_error_that_names_it(machine: Machine) -> None:
+def test_the_error_for_a_python_that_does_not_exist_names_it(machine: Machine) -> None:
     give_stand_in(machine)
     status, printed = machine.pants("+3.99", "test", "::")
     assert status != 0
@@ -171,7 +171,7 @@ def test_a_python_that_nobody_has_is_an_error_that_names_it(machine: Machine) ->
     assert not (machine.home / "arguments").exists()
 
 
-def test_two_calls_at_once_make_one_environment_of_what_a_proxy_has(
+def test_two_simultaneous_calls_make_one_environment_from_a_proxy(
     machine: Machine, tmp_path: Path
 ) -> None:
     wheels = tmp_path / "wheels"
@@ -202,18 +202,18 @@ def test_two_calls_at_once_make_one_environment_of_what_a_proxy_has(
         assert len([file for file in files if file.startswith(name)]) == 1, (name, files)
 
 
-def test_what_is_half_made_is_made_again(set_up_machine: Machine) -> None:
+def test_incomplete_parts_are_set_up_again(set_up_machine: Machine) -> None:
     machine = set_up_machine
     [version] = (path.name for path in (machine.cache / "pants").iterdir())
     pants = machine.cache / "pants" / version
     [pex] = (path for path in (machine.cache / "pex").iterdir() if path.suffix != ".ready")
     whole = pex.read_bytes()
-    # As where the machine went down in the middle: the notes that all is whole are not there.
+    # After a crash during the setup, the files that mark it as complete are missing.
     (pants / "ready").unlink()
     (pants / "bin" / "pants").unlink()
     pex.with_name(pex.name + ".ready").unlink()
     pex.write_bytes(whole[:1000])
-    # And as where a Python was removed.
+    # The Python may also have been removed.
     link = machine.cache / "python3.11"
     link.unlink()
     link.symlink_to(machine.home / "gone")
@@ -237,7 +237,7 @@ def test_a_read_only_checkout_is_left_alone(set_up_machine: Machine) -> None:
     assert sorted(machine.checkout.rglob("*")) == before
 
 
-def test_a_cache_that_cannot_be_written_is_named(machine: Machine) -> None:
+def test_the_error_for_a_cache_that_is_not_writable_names_it(machine: Machine) -> None:
     file = machine.home / "file"
     file.touch()
     machine.variables["XDG_CACHE_HOME"] = str(file)

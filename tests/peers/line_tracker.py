@@ -1,8 +1,9 @@
-"""A tracker that writes what it is given to a file, and a training of transformers' that uses it.
+"""A tracker that writes its calls to a file, and a training in transformers' trainer that uses it.
 
     python line_tracker.py OUTPUT_DIR HOW
 
-`HOW` is `finish`, `raise` or `interrupt`, at the second step, or `resume`.
+HOW is `finish`, `raise`, `interrupt` or `resume`. The training raises or is interrupted at the
+second step.
 """
 
 from __future__ import annotations

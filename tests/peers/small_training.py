@@ -28,7 +28,7 @@ class TinyModel(nn.Module):
 
 
 class TinyDataset(Dataset[dict[str, Tensor]]):
-    """So many samples, the same ones each time."""
+    """A fixed number of samples, always the same."""
 
     def __init__(self, samples: int) -> None:
         self.x = torch.linspace(-1, 1, 2 * samples).reshape(samples, 2)
@@ -43,14 +43,14 @@ class TinyDataset(Dataset[dict[str, Tensor]]):
 def build(
     trainer: str, output_dir: Path, *callbacks: Any, scores: tuple[float, ...] = (), **changed: Any
 ) -> Any:
-    """Return a trainer of 5 steps an epoch and 2 epochs.
+    """Return a trainer with 2 epochs of 5 steps.
 
     Args:
-        trainer: Whose.
-        output_dir: Where it writes.
-        callbacks: Its callbacks beside its own.
-        scores: What the evaluations report as `eval_score`, one after the other.
-        changed: Arguments instead of the usual ones.
+        trainer: A key of `TRAINERS`.
+        output_dir: The directory that it writes to.
+        callbacks: Callbacks besides its default ones.
+        scores: The values of `eval_score` in successive evaluations.
+        changed: Training arguments that replace or extend the defaults.
     """
     torch.manual_seed(0)
     chosen = TRAINERS[trainer]

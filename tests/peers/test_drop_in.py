@@ -1,7 +1,7 @@
-"""Code written against transformers' `trainer_callback` does the same when only its import changes.
+"""Code for transformers' `trainer_callback` behaves the same when only its import changes.
 
-Each test runs the same code over both modules and compares what comes of it. Where ours differs on
-purpose, `DIFFERENCES` says why.
+Each test runs the same code with both modules and compares the results. `DIFFERENCES` explains each
+deliberate difference.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ FLAGS = (
 )
 
 DIFFERENCES = {
-    "TrainerState.__init__: epoch=None, not 0": "before a training there is no epoch, as in 4.34",
+    "TrainerState.__init__: epoch=None, not 0": "there is no epoch before a training, as in 4.34",
     "TrainerState.__init__: log_history=<factory>, not None": "either way it is an empty list",
     "TrainerState.__init__: stateful_callbacks=<factory>, not None": "either way an empty dict",
 }
-"""Where a signature is not that of transformers, and why."""
+"""Signatures that differ from those of transformers, with the reason."""
 
 
 def same(code: Callable[[Any], Any]) -> Any:
-    """Run `code` over both modules, compare what it returns, and return that."""
+    """Run `code` with both modules, check that the results are equal, and return the result."""
     theirs, ours = code(THEIRS), code(OURS)
     assert ours == theirs
     return ours
@@ -67,7 +67,7 @@ def same(code: Callable[[Any], Any]) -> Any:
 
 @contextmanager
 def warnings_of(module: Any) -> Iterator[list[str]]:
-    """Collect the warnings that `module` logs; transformers' do not reach pytest's caplog."""
+    """Collect the warnings of `module`; those of transformers do not reach pytest's caplog."""
     messages: list[str] = []
     collector = logging.Handler(logging.WARNING)
     collector.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
@@ -86,7 +86,7 @@ def handler_of(m: Any, *callbacks: Any) -> Any:
 
 
 def arguments(**changed: Any) -> SimpleNamespace:
-    """The defaults of all that the callbacks read."""
+    """Return the arguments that callbacks read, with their defaults."""
     return SimpleNamespace(
         **{
             "logging_strategy": "steps",
@@ -111,7 +111,7 @@ def events() -> list[str]:
 
 
 def required(event: str) -> dict[str, Any]:
-    """What the handler's method for `event` cannot be called without."""
+    """Return the keywords that the handler's method for `event` requires."""
     return {
         "on_log": {"logs": {}},
         "on_evaluate": {"metrics": {}},
@@ -123,7 +123,7 @@ def required(event: str) -> dict[str, Any]:
 
 
 def public_names(m: ModuleType) -> set[str]:
-    """The classes and functions that are defined in `m`."""
+    """Return the public classes and functions that `m` defines."""
     return {
         name
         for name, value in vars(m).items()
@@ -144,7 +144,7 @@ def methods(cls: type) -> list[str]:
 
 
 def signature_differences(name: str) -> Iterator[str]:
-    """Say what a caller of transformers' class `name` would miss in ours."""
+    """Yield what our class `name` lacks for callers of transformers' class."""
     theirs, ours = getattr(THEIRS, name), getattr(OURS, name)
     for method in methods(theirs):
         at = f"{name}.{method}"
@@ -155,7 +155,7 @@ def signature_differences(name: str) -> Iterator[str]:
             continue
         expected = parameters(getattr(theirs, method))
         got = parameters(getattr(ours, method))
-        if takes_anything(getattr(ours, method)):  # the handler's events; they are called below
+        if takes_anything(getattr(ours, method)):  # the handler's events; other tests call them
             expected = {name: expected[name] for name in expected if name in got}
         if list(got)[: len(expected)] != list(expected):
             yield f"{at}({', '.join(got)}), not ({', '.join(expected)})"
@@ -167,7 +167,7 @@ def signature_differences(name: str) -> Iterator[str]:
             if got[parameter].kind != expected[parameter].kind:
                 yield f"{at}: {parameter} is {got[parameter].kind.description}"
             if expected[parameter].default is inspect.Parameter.empty:
-                continue  # where it has to be given, a default of ours is not seen
+                continue  # callers must pass it, so our default does not matter
             if got[parameter].default != expected[parameter].default:
                 yield (
                     f"{at}: {parameter}={got[parameter].default!r}, "
@@ -176,7 +176,7 @@ def signature_differences(name: str) -> Iterator[str]:
 
 
 def parameters(method: Any) -> dict[str, inspect.Parameter]:
-    """The parameters of `method` that have names of their own."""
+    """Return the parameters of `method`, except `*args` and `**kwargs`."""
     return {
         name: parameter
         for name, parameter in inspect.signature(method).parameters.items()
@@ -185,17 +185,17 @@ def parameters(method: Any) -> dict[str, inspect.Parameter]:
 
 
 def takes_anything(method: Any) -> bool:
-    """Return whether `method` takes what it does not name by position and by keyword."""
+    """Return whether `method` has both `*args` and `**kwargs`."""
     kinds = {parameter.kind for parameter in inspect.signature(method).parameters.values()}
     return kinds >= VARIABLE
 
 
-def test_signatures_differ_only_where_it_is_said_why() -> None:
+def test_every_difference_in_a_signature_is_explained() -> None:
     assert {line for name in CLASSES for line in signature_differences(name)} == set(DIFFERENCES)
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_methods_take_any_keyword_where_those_of_transformers_do(name: str) -> None:
+def test_methods_take_any_keyword_if_those_of_transformers_do(name: str) -> None:
     def takes_any(m: Any) -> list[str]:
         cls = getattr(m, name)
         return [
@@ -211,7 +211,7 @@ def test_methods_take_any_keyword_where_those_of_transformers_do(name: str) -> N
     assert set(takes_any(THEIRS)) <= set(takes_any(OURS))
 
 
-def test_classes_are_subclasses_of_the_same() -> None:
+def test_classes_have_the_same_base_classes() -> None:
     same(
         lambda m: {
             (name, base): issubclass(getattr(m, name), getattr(m, base))
@@ -327,7 +327,7 @@ def test_pop_by_instance_returns_that_one() -> None:
     assert same(code) == (True, True, None)
 
 
-def test_remove_returns_nothing_and_minds_absent_instances_only() -> None:
+def test_remove_returns_nothing_and_only_refuses_absent_instances() -> None:
     def code(m: Any) -> Any:
         first, second, derived = callbacks_of(m)
         one = first()
@@ -402,11 +402,13 @@ def test_a_missing_default_flow_is_warned_about() -> None:
 
 
 def recorder_of(m: Any) -> Any:
-    """A callback that overrides all of transformers' events and keeps what it is passed."""
+    """Return a callback that overrides all of transformers' events and records its arguments."""
 
     def method(event: str) -> Any:
         def on_event(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            kwargs.pop("tokenizer", None)  # ours passes the processing class under its old name too
+            kwargs.pop(
+                "tokenizer", None
+            )  # ours also passes the processing class under its old name
             self.calls.append((event, args, flags(control), kwargs))
 
         return on_event
@@ -416,7 +418,7 @@ def recorder_of(m: Any) -> Any:
 
 
 @pytest.mark.parametrize("event", events())
-def test_a_callback_is_passed_the_same(event: str) -> None:
+def test_a_callback_receives_the_same_arguments(event: str) -> None:
     def code(m: Any) -> Any:
         recorder = recorder_of(m)
         handler = m.CallbackHandler([recorder], "model", "tokenizer", "optimizer", "schedule")
@@ -426,7 +428,7 @@ def test_a_callback_is_passed_the_same(event: str) -> None:
         handler.model, handler.processing_class, handler.optimizer = "m", "p", "o"
         handler.lr_scheduler, handler.train_dataloader, handler.eval_dataloader = "s", "t", "e"
         if event == "on_train_begin":
-            handler.on_train_end("args", state, control)  # ours does not begin twice
+            handler.on_train_end("args", state, control)  # ours refuses to begin twice
         getattr(handler, event)("args", state, control, *given.values())
         return [call for call in recorder.calls if call[0] == event]
 
@@ -455,7 +457,7 @@ def test_an_event_leaves_the_same_flags_on(event: str) -> None:
         max_size=30,
     )
 )
-def test_flags_go_the_same_way_through_any_sequence_of_events(
+def test_any_sequence_of_events_changes_the_flags_in_the_same_way(
     sequence: list[tuple[str, str | None, bool]],
 ) -> None:
     def code(m: Any) -> Any:
@@ -520,7 +522,7 @@ def test_call_event_resets_no_flag_and_passes_keywords_on() -> None:
     same(code)
 
 
-def test_call_event_calls_a_method_that_is_no_event_of_ours() -> None:
+def test_call_event_calls_a_method_that_is_not_one_of_our_events() -> None:
     def code(m: Any) -> Any:
         class Callback(m.TrainerCallback):  # type: ignore[name-defined, misc]
             def on_generation(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -546,7 +548,7 @@ def test_a_handler_can_be_subclassed() -> None:
                 return super().call_event(event, args, state, control, **kwargs)
 
         called: list[str] = []
-        # Ours leaves call_event out where no callback overrides the event; here one does.
+        # Ours skips call_event if no callback overrides the event, but one does here.
         handler = Handler([m.DefaultFlowCallback, recorder_of(m)], None, None, None, None)
         for event in events():
             getattr(handler, event)(
@@ -557,7 +559,7 @@ def test_a_handler_can_be_subclassed() -> None:
     assert same(code) == events()
 
 
-def test_a_handler_is_a_callback_of_another() -> None:
+def test_a_handler_can_be_a_callback_of_another() -> None:
     def code(m: Any) -> Any:
         recorder = recorder_of(m)
         inner = m.CallbackHandler([recorder], "model", None, None, None)
@@ -639,7 +641,7 @@ def test_early_stopping_counts_and_stops_at_the_same_evaluations(
     metrics: list[float], greater: bool, patience: int, threshold: float, prefixed: bool
 ) -> None:
     if math.isnan(metrics[0]):
-        metrics[0] = 0.0  # transformers counts a first NaN as an improvement, ours never does
+        metrics[0] = 0.0  # for transformers, a first NaN is an improvement; for ours, never
 
     def code(m: Any) -> Any:
         callback = m.EarlyStoppingCallback(patience, early_stopping_threshold=threshold)
@@ -677,7 +679,7 @@ def test_early_stopping_refuses_and_warns_at_the_same_arguments() -> None:
                     m.EarlyStoppingCallback().on_train_begin(
                         args, m.TrainerState(), m.TrainerControl()
                     )
-                except (AssertionError, ValueError):  # theirs is the one, ours the other
+                except (AssertionError, ValueError):  # theirs raises the first, ours the second
                     refused = True
             outcomes.append((refused, refused or len(warnings)))
         return outcomes
@@ -685,7 +687,7 @@ def test_early_stopping_refuses_and_warns_at_the_same_arguments() -> None:
     same(code)
 
 
-def test_early_stopping_s_way_of_counting_can_be_overridden() -> None:
+def test_the_counting_of_early_stopping_can_be_overridden() -> None:
     def code(m: Any) -> Any:
         class Always(m.EarlyStoppingCallback):  # type: ignore[name-defined, misc]
             def check_metric_value(
@@ -708,7 +710,7 @@ def test_early_stopping_s_way_of_counting_can_be_overridden() -> None:
     assert same(code) == ([3.0, 2.0, 1.0], [False, True, True])
 
 
-def test_the_constructors_keep_the_same_attributes() -> None:
+def test_the_constructors_set_the_same_attributes() -> None:
     def code(m: Any) -> Any:
         early, progress = m.EarlyStoppingCallback(3, 0.5), m.ProgressCallback(max_str_len=7)
         return (
@@ -723,7 +725,7 @@ def test_the_constructors_keep_the_same_attributes() -> None:
     same(code)
 
 
-def test_the_printer_prints_a_line_a_log_in_the_main_process(
+def test_the_printer_prints_one_line_per_log_in_the_main_process(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def code(m: Any) -> Any:
@@ -753,7 +755,7 @@ def test_a_control_is_made_compared_shown_and_copied_in_the_same_way() -> None:
         changed.should_log = True
         state = control.state()
         return (
-            (state["args"], list(state)),  # ours keeps who asked among the attributes
+            (state["args"], list(state)),  # our attributes contain who asked
             repr(control),
             [made == control for made in copies],
             [flags(made) for made in copies],
@@ -803,7 +805,7 @@ def test_a_handler_can_be_copied(how: Callable[[Any], Any]) -> None:
     same(code)
 
 
-def test_a_callback_may_copy_the_control_that_it_is_given() -> None:
+def test_a_callback_may_copy_its_control() -> None:
     def code(m: Any) -> Any:
         class Copies(m.TrainerCallback):  # type: ignore[name-defined, misc]
             def __init__(self) -> None:
@@ -819,7 +821,7 @@ def test_a_callback_may_copy_the_control_that_it_is_given() -> None:
     same(code)
 
 
-def test_a_subclass_of_the_progress_bar_finds_the_step_at_which_it_is() -> None:
+def test_a_subclass_of_the_progress_bar_finds_the_current_step() -> None:
     def code(m: Any) -> Any:
         class Progress(m.ProgressCallback):  # type: ignore[name-defined, misc]
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -836,7 +838,7 @@ def test_a_subclass_of_the_progress_bar_finds_the_step_at_which_it_is() -> None:
     assert same(code) == 2
 
 
-def test_steps_that_are_not_used_may_be_none() -> None:
+def test_unused_steps_may_be_none() -> None:
     def code(m: Any) -> Any:
         nothing = arguments(logging_strategy="no", save_strategy="no")
         state = m.TrainerState(0.0, 1, 9, logging_steps=None, eval_steps=None, save_steps=0)
@@ -846,7 +848,7 @@ def test_steps_that_are_not_used_may_be_none() -> None:
 
 
 @pytest.mark.parametrize("flow", [THEIRS, OURS])
-def test_either_default_flow_is_one_for_our_handler(flow: Any) -> None:
+def test_our_handler_accepts_either_default_flow(flow: Any) -> None:
     with warnings_of(OURS) as warnings:
         OURS.CallbackHandler([flow.DefaultFlowCallback], None, None, None, None)
     assert warnings == []
@@ -882,7 +884,7 @@ def test_a_callback_with_a_state_is_restored_from_it() -> None:
     same(code)
 
 
-def test_a_state_takes_the_states_of_callbacks() -> None:
+def test_a_state_accepts_the_states_of_callbacks() -> None:
     def code(m: Any) -> Any:
         one, two = m.EarlyStoppingCallback(1), m.EarlyStoppingCallback(2)
         control = m.TrainerControl(should_save=True)
@@ -903,7 +905,7 @@ def test_a_state_takes_the_states_of_callbacks() -> None:
 
 
 @pytest.mark.parametrize("max_steps", [1, 7, 100])
-def test_steps_are_computed_alike(max_steps: int) -> None:
+def test_steps_are_computed_in_the_same_way(max_steps: int) -> None:
     def code(m: Any) -> Any:
         computed = []
         for given_steps in product((None, 1, 2, 0.1, 0.34, 0.999), repeat=3):
@@ -919,7 +921,7 @@ def test_steps_are_computed_alike(max_steps: int) -> None:
 
 
 def full_state(m: Any) -> Any:
-    """A state without a field at its default."""
+    """Return a state in which no field has its default."""
     return m.TrainerState(
         epoch=1.5,
         global_step=30,
@@ -950,7 +952,7 @@ def full_state(m: Any) -> Any:
 @pytest.mark.parametrize(
     ("writer", "reader"), list(product((THEIRS, OURS), repeat=2)), ids=lambda m: m.__name__
 )
-def test_state_files_are_read_whoever_wrote_them(writer: Any, reader: Any, tmp_path: Path) -> None:
+def test_both_read_state_files_of_both(writer: Any, reader: Any, tmp_path: Path) -> None:
     path = str(tmp_path / "trainer_state.json")
     for state in (full_state(writer), writer.TrainerState()):
         assert state.save_to_json(path) is None

@@ -1,4 +1,4 @@
-"""Callbacks in the other's trainer: transformers' in ours, and ours in transformers'."""
+"""transformers' callbacks in our trainer, and our callbacks in transformers' trainer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def no_logging_dir(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recorder(module: Any) -> Any:
-    """A callback that writes down every event with its step and the flags that it finds."""
+    """Return a callback that records every event with its step and the flags that are on."""
 
     def method(event: str) -> Any:
         def on_event(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -62,7 +62,7 @@ STRATEGIES = (
 
 @every_trainer
 @pytest.mark.parametrize("arguments", STRATEGIES, ids=range(len(STRATEGIES)))
-def test_either_default_flow_makes_the_same_events(
+def test_both_default_flows_cause_the_same_events(
     trainer: str, arguments: dict[str, Any], tmp_path: Path
 ) -> None:
     def events(flow: str, watcher: str) -> list[Any]:
@@ -123,13 +123,13 @@ def test_the_printer_prints_every_log(
 
 @contextmanager
 def terminal() -> Iterator[list[str]]:
-    """Make standard error and output a terminal, and collect what is written there."""
+    """Make standard output and error a terminal, and collect the output."""
     ours, others = pty.openpty()
-    termios.tcsetwinsize(others, (24, 100))  # of no width, it would get no bar
+    termios.tcsetwinsize(others, (24, 100))  # without a width, no bar is drawn
     written: list[str] = []
 
     def collect() -> None:
-        with suppress(OSError):  # the end, once the other side is closed
+        with suppress(OSError):  # raised when the other side is closed
             while piece := os.read(ours, 65536):
                 written.append(piece.decode(errors="replace"))
 
@@ -143,7 +143,7 @@ def terminal() -> Iterator[list[str]]:
 
 @every_trainer
 @every_callback
-def test_the_progress_bar_goes_to_the_end(trainer: str, callbacks: str, tmp_path: Path) -> None:
+def test_the_progress_bar_reaches_the_end(trainer: str, callbacks: str, tmp_path: Path) -> None:
     progress = CALLBACKS[callbacks].ProgressCallback()
 
     class Watch(CALLBACKS[trainer].TrainerCallback):  # type: ignore[name-defined, misc]
@@ -165,9 +165,7 @@ def test_the_progress_bar_goes_to_the_end(trainer: str, callbacks: str, tmp_path
 
 @every_trainer
 @every_callback
-def test_the_curve_reads_back_as_it_was_logged(
-    trainer: str, callbacks: str, tmp_path: Path
-) -> None:
+def test_the_curve_reads_back_as_logged(trainer: str, callbacks: str, tmp_path: Path) -> None:
     running = build(trainer, tmp_path, TENSORBOARD[callbacks], eval_strategy="epoch")
     running.train()
     [directory] = {Path(found) for found, _, files in os.walk(tmp_path / "runs") if files}
@@ -185,9 +183,7 @@ def test_the_curve_reads_back_as_it_was_logged(
 
 @every_trainer
 @pytest.mark.parametrize("reader", MODULES)
-def test_the_state_in_a_checkpoint_is_read_by_both(
-    trainer: str, reader: str, tmp_path: Path
-) -> None:
+def test_both_read_the_state_in_a_checkpoint(trainer: str, reader: str, tmp_path: Path) -> None:
     stopping = CALLBACKS[trainer].EarlyStoppingCallback(2)
     running = build(
         trainer,

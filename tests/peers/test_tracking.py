@@ -1,4 +1,4 @@
-"""Our trackers in transformers' trainer, which neither says how a training ended nor keeps them."""
+"""Our trackers in transformers' trainer, which fires no event for errors and keeps no states."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 
 def train(output_dir: Path, how: str) -> tuple[int, list[dict[str, Any]]]:
-    """Train in a process of its own; return its exit code and what the tracker was given so far."""
+    """Train in a process of its own; return its exit code and all calls of the tracker so far."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     command = [sys.executable, line_tracker.__file__, str(output_dir), how]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False)
@@ -27,13 +27,15 @@ def train(output_dir: Path, how: str) -> tuple[int, list[dict[str, Any]]]:
     ("how", "status"),
     [("finish", "finished"), ("raise", "failed"), ("interrupt", "interrupted")],
 )
-def test_a_run_is_closed_with_how_the_training_ended(tmp_path: Path, how: str, status: str) -> None:
+def test_a_run_is_closed_with_the_status_of_the_training(
+    tmp_path: Path, how: str, status: str
+) -> None:
     code, calls = train(tmp_path, how)
     assert (code == 0) == (how == "finish")
     assert calls[-1] == {"called": "close", "status": status}
 
 
-def test_a_resumed_training_goes_on_in_its_run_with_each_point_once(tmp_path: Path) -> None:
+def test_a_resumed_training_continues_its_run_with_each_point_once(tmp_path: Path) -> None:
     train(tmp_path, "raise")
     code, calls = train(tmp_path, "resume")
     assert code == 0

@@ -1,9 +1,9 @@
-"""How long the whole contract takes, with a tracker that keeps its runs in files.
+"""Measure the whole contract, for a tracker that keeps its runs in files.
 
     python tools/bench/contract_time.py [--check]
 
-It may take at most 15 s by the clock, the import of torch included. What else a machine does only
-adds, so the fastest turn counts.
+The target is 15 s of wall time, including the import of torch. Other load can only add time, so the
+fastest repeat counts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ print(json.dumps([perf_counter() - begun, computed, outcomes.count("kept")]))
 
 
 def once() -> tuple[float, float, int]:
-    """Return the seconds by the clock and of computing, and how many rules were kept."""
+    """Return the wall time and the CPU time in seconds, and how many rules were kept."""
     path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, "-c", ONCE],
@@ -48,19 +48,19 @@ def once() -> tuple[float, float, int]:
 
 
 def main() -> None:
-    """Measure, and print what came of it."""
-    checks()  # refuses a wrong command line before the measurement, not after it
+    """Measure, and print the results."""
+    checks()  # reject a wrong command line before the measurement
     targets = Targets()
-    turns = [once() for _ in range(REPEATS)]
+    repeats = [once() for _ in range(REPEATS)]
     print_table(
         "The whole contract",
-        ("turn", "by the clock", "computing", "rules kept"),
+        ("repeat", "wall time", "CPU time", "rules kept"),
         (
             (str(number), f"{took:.1f} s", f"{computed:.1f} s", str(kept))
-            for number, (took, computed, kept) in enumerate(turns, 1)
+            for number, (took, computed, kept) in enumerate(repeats, 1)
         ),
     )
-    targets.note(f"at most {LIMIT:.0f} s by the clock", min(turns)[0] <= LIMIT)
+    targets.note(f"at most {LIMIT:.0f} s of wall time", min(repeats)[0] <= LIMIT)
     targets.leave()
 
 

@@ -1,10 +1,10 @@
-"""What calling the callbacks costs: ours beside transformers' handler, and beside a plain loop.
+"""Compare our handler with transformers' handler and with a plain loop.
 
     python tools/bench/dispatch.py [--check]
 
-Eight callbacks that override none of a step's events may cost at most a 60th of what they cost
-under transformers' handler. Eight that override the event may cost at most 1.2 times a plain loop
-over their methods.
+There are two targets. With eight callbacks that override none of a step's events, our handler takes
+at most 1/60 of the time of transformers' handler. With eight callbacks that override the event, it
+takes at most 1.2 times the time of a plain loop over their methods.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EVENTS: Final = (
     "on_optimizer_step",
     "on_step_end",
 )
-"""What is fired within a step. A step has several `on_substep_end`; here it counts once."""
+"""The events of a step. A step can fire `on_substep_end` several times; here it counts once."""
 
 IDLE_SHARE: Final = 1 / 60
 PLAIN_RATIO: Final = 1.2
@@ -36,7 +36,7 @@ PLAIN_RATIO: Final = 1.2
 
 def handler_of(module: ModuleType, callback: type) -> Any:
     """Return a handler of `module` with `CALLBACKS` callbacks of this class."""
-    # Both warn of several callbacks of a class, and of a default flow that is missing.
+    # Both handlers warn about several callbacks of one class, and about the missing default flow.
     logging.disable(logging.WARNING)
     parts = ("model", "processing_class", "optimizer", "lr_scheduler")
     return module.CallbackHandler([callback() for _ in range(CALLBACKS)], *parts)
@@ -45,7 +45,7 @@ def handler_of(module: ModuleType, callback: type) -> Any:
 def firing(
     handler: Any, event: str, module: ModuleType, calls: int, passes: tuple[str, ...] = ()
 ) -> Callable[[], None]:
-    """Return what fires `event` `calls` times, as a training loop does."""
+    """Return a function that fires `event` `calls` times, as a training loop does."""
     values = {"handler": handler, "args": object(), "state": module.TrainerState()}
     values |= {"calls": range(calls), "control": module.TrainerControl()}
     values |= dict.fromkeys(passes, object())
@@ -54,7 +54,7 @@ def firing(
 
 
 def plain_loop(handler: Any, event: str, calls: int, passes: tuple[str, ...]) -> Callable[[], None]:
-    """Return what calls the methods `calls` times with the same keywords, one after the other."""
+    """Return a function that calls all methods, one after the other, `calls` times."""
     keywords = {name: getattr(handler, name) for name in callback_core.COMMON_KEYWORDS}
     keywords |= dict.fromkeys(passes, object())
     values = {"args": object(), "state": callback_core.TrainerState(), "calls": range(calls)}
@@ -65,7 +65,7 @@ def plain_loop(handler: Any, event: str, calls: int, passes: tuple[str, ...]) ->
 
 
 def compiled(statement: str, values: dict[str, Any]) -> Callable[[], None]:
-    """Return a function that executes `statement` once for each of `calls`, all names local."""
+    """Return a function that executes `statement` once per call, with local names only."""
     parameters = ", ".join(f"{name}={name}" for name in values)
     names = dict(values)
     exec(f"def run({parameters}):\n    for _ in calls:\n        {statement}\n", names)
@@ -74,19 +74,19 @@ def compiled(statement: str, values: dict[str, Any]) -> Callable[[], None]:
 
 
 def idle(module: ModuleType) -> type:
-    """Return a callback that overrides another event only."""
+    """Return a callback class that overrides only an event that is not measured."""
 
     class Idle(module.TrainerCallback):
-        """Overrides what is not fired here."""
+        """Overrides an event that is not fired."""
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            """Never called here."""
+            """Do nothing; this is never called."""
 
     return Idle
 
 
 def busy(event: str) -> type:
-    """Return a callback of ours that overrides `event` and does nothing there."""
+    """Return a callback class of ours that overrides `event` and does nothing."""
 
     def method(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         pass
@@ -95,13 +95,13 @@ def busy(event: str) -> type:
 
 
 def measure_idle(targets: Targets) -> None:
-    """Compare the handlers where no callback overrides the event."""
+    """Compare the handlers if no callback overrides the event."""
     theirs_module, calls = transformers.trainer_callback, 2000
     theirs_handler = handler_of(theirs_module, idle(theirs_module))
     our_handler = handler_of(callback_core, idle(callback_core))
     rows, sums = [], {"theirs": 0.0, "ours": 0.0}
     for event in EVENTS:
-        # Ours is repeated more often, so that a turn of it is long enough to be measured.
+        # Our side makes more calls, so that it takes long enough to measure.
         sides = {
             "theirs": firing(theirs_handler, event, theirs_module, calls),
             "ours": firing(our_handler, event, callback_core, 10 * calls),
@@ -119,12 +119,12 @@ def measure_idle(targets: Targets) -> None:
         rows,
     )
     targets.note(
-        f"at most 1/{1 / IDLE_SHARE:.0f} of transformers', in sum", ours <= IDLE_SHARE * theirs
+        f"at most 1/{1 / IDLE_SHARE:.0f} of transformers', summed", ours <= IDLE_SHARE * theirs
     )
 
 
 def measure_busy(targets: Targets) -> None:
-    """Compare our handler with a plain loop, where all callbacks override the event."""
+    """Compare our handler with a plain loop if all callbacks override the event."""
     calls, rows, worst = 2000, [], 0.0
     for event in EVENTS:
         handler = handler_of(callback_core, busy(event))
@@ -138,7 +138,7 @@ def measure_busy(targets: Targets) -> None:
         rows.append((event, shown(taken["loop"]), shown(taken["ours"]), f"{ratio:.2f}"))
         worst = max(worst, ratio)
     print_table(
-        f"An event that all of {CALLBACKS} callbacks override",
+        f"An event that all {CALLBACKS} callbacks override",
         ("event", "plain loop", "ours", "ratio"),
         rows,
     )
@@ -146,8 +146,8 @@ def measure_busy(targets: Targets) -> None:
 
 
 def main() -> None:
-    """Measure both, and print what came of it."""
-    checks()  # refuses a wrong command line before the measurement, not after it
+    """Measure both, and print the results."""
+    checks()  # reject a wrong command line before the measurement
     targets = Targets()
     measure_idle(targets)
     measure_busy(targets)

@@ -1,9 +1,9 @@
-"""What `import callback_core` costs, and that it imports neither torch nor numpy nor tqdm.
+"""Measure `import callback_core`, and check that it imports neither torch nor numpy nor tqdm.
 
     python tools/bench/import_time.py [--check]
 
-It may take at most 60 ms more than an interpreter that imports nothing. Beside it stands what
-importing transformers' module takes.
+The target is at most 60 ms more than an interpreter that imports nothing. For comparison, the
+script also measures the import of transformers' module.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def python(code: str) -> str:
 
 
 def main() -> None:
-    """Measure, and print what came of it."""
-    checks()  # refuses a wrong command line before the measurement, not after it
+    """Measure, and print the results."""
+    checks()  # reject a wrong command line before the measurement
     targets = Targets()
     ours = {name: partial(python, code) for name, code in SIDES.items()}
     theirs = {name: partial(python, code) for name, code in THEIRS.items()}
@@ -42,7 +42,7 @@ def main() -> None:
     bare = taken["nothing"]
     print_table(
         "An interpreter that imports",
-        ("", "in all", "over nothing"),
+        ("", "total", "over nothing"),
         (
             (name, shown(seconds), shown(max(0.0, seconds - bare)))
             for name, seconds in taken.items()

@@ -1,11 +1,11 @@
-"""What a tracker's package costs a training where it is installed: prints JSON.
+"""Measure what one installed tracker costs a training, and print JSON.
 
     python tools/bench/one_tracker.py cost NAME
     python tools/bench/one_tracker.py away NAME
 
-`tools/measure_trackers.py` runs it in an environment for each tracker, with the variables that say
-where it keeps its runs, or where its service would be, which is away. Beside each training with the
-tracker there is one without, in the same process.
+`tools/measure_trackers.py` runs this script in an environment for each tracker. Environment
+variables set where the tracker keeps its runs (`cost`), or the address of a service that is down
+(`away`). For each training with the tracker, the same process runs one without it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ CALLS: Final = 200
 
 
 def callback_of(name: str) -> TrainerCallback:
-    """Return a callback that waits for its tracker at the end for `FLUSH_LIMIT`, if it has one."""
+    """Return the tracker's callback, with `FLUSH_LIMIT` if it is a `TrackerCallback`."""
     [kind] = get_reporting_integration_callbacks(name)
     return kind(flush_limit=FLUSH_LIMIT) if issubclass(kind, TrackerCallback) else kind()
 
 
 def cost(name: str) -> dict[str, float]:
-    """Return the seconds of a log of five values in the training's thread, and of the SDK's own."""
+    """Return the seconds to log five values: in the training's thread, and with the SDK itself."""
     work = work_of(STEP)
     ours = []
     for _ in range(REPEATS):
@@ -51,7 +51,7 @@ def cost(name: str) -> dict[str, float]:
 
 
 def own_cost(tracker: Any) -> float:
-    """Return the seconds in which a tracker takes five values, one call for each step."""
+    """Return the seconds in which a tracker takes five values, with one call per step."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         folder = Path(directory) / "tracking" / "run" / tracker.name
         folder.mkdir(parents=True)
@@ -67,13 +67,13 @@ def own_cost(tracker: Any) -> float:
 
 
 def away(name: str) -> dict[str, float]:
-    """Return how a training goes whose tracker's service is away."""
+    """Return the times of a training whose tracker cannot reach its service."""
     work = work_of(STEP)
     bare, tracked = [], []
     for _ in range(REPEATS):
         bare.append(Training(None, work).run())
         tracked.append(Training(callback_of(name), work).run())
-    # Other load only adds to each.
+    # Other load can only add time, so take the fastest.
     steps = min(run[0] for run in tracked) / min(run[0] for run in bare)
     return {"steps": steps, "end": min(run[1] for run in tracked)}
 

@@ -1,9 +1,9 @@
-"""What writing the state of a long training costs: ours beside transformers' `TrainerState`.
+"""Compare how long `TrainerState` takes to save a long training: ours and transformers'.
 
     python tools/bench/save_state.py [--check]
 
-With 100,000 log entries it may take at most a third of transformers' time, and the time of an entry
-may not grow with their number.
+There are two targets. With 100,000 log entries, ours takes at most a third of transformers' time.
+The time per entry does not grow with the number of entries.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ENTRIES: Final = (1_000, 10_000, 100_000)
 REPEATS: Final = 5
 SHARE: Final = 1 / 3
 GROWTH: Final = 1.5
-"""How much more an entry may take among the most entries than among the fewest, for noise."""
+"""The time per entry may grow by this factor from the fewest to the most entries, for noise."""
 
 
 def log_entries(number: int) -> list[dict[str, Any]]:
-    """Return as many logs as a trainer writes them, all different."""
+    """Return this many logs, like those of a trainer, all different."""
     return [
         {
             "loss": 2.5 / (step + 1) ** 0.3,
@@ -42,14 +42,14 @@ def log_entries(number: int) -> list[dict[str, Any]]:
 
 
 def saving(module: ModuleType, entries: list[dict[str, Any]], path: Path) -> Callable[[], None]:
-    """Return what saves a state of `module` with these entries."""
+    """Return a function that saves a state of `module` with these entries."""
     state = module.TrainerState(epoch=1.5, global_step=len(entries), log_history=entries)
     return partial(state.save_to_json, str(path))
 
 
 def main() -> None:
-    """Measure, and print what came of it."""
-    checks()  # refuses a wrong command line before the measurement, not after it
+    """Measure, and print the results."""
+    checks()  # reject a wrong command line before the measurement
     targets, rows, each = Targets(), [], []
     for number in ENTRIES:
         entries = log_entries(number)
@@ -65,7 +65,7 @@ def main() -> None:
                 for path in (theirs_file, our_file)
             ]
             if read != [entries, entries]:
-                raise SystemExit("save_state: a file does not read back as it was written")
+                raise SystemExit("save_state: a file differs from what was saved")
             sizes = [f"{path.stat().st_size / 1e6:.2f} MB" for path in (theirs_file, our_file)]
         theirs, ours = taken["theirs"], taken["ours"]
         each.append(ours / number)
@@ -84,7 +84,7 @@ def main() -> None:
     targets.note(
         f"at most a third of transformers' time at {ENTRIES[-1]:,} entries", ours <= SHARE * theirs
     )
-    targets.note("time grows as the number of entries does", each[-1] <= GROWTH * each[0])
+    targets.note("the time per entry does not grow", each[-1] <= GROWTH * each[0])
     targets.leave()
 
 

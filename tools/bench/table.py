@@ -1,4 +1,4 @@
-"""What the measurements share: taking turns, and a table of what came of it."""
+"""Shared by the benchmarks: alternating measurements, a table of results, and targets."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def times_in_turns(
     calls: int = 1,
     typical: Callable[[Iterable[float]], float] = median,
 ) -> dict[str, float]:
-    """Return the seconds of a call of each side, typical of `repeats`.
+    """Return the typical seconds per call of each side.
 
-    The sides take turns, so that whatever else the machine does strikes all of them.
+    The sides alternate, so that other load on the machine affects all of them.
 
     Args:
-        sides: What is measured, by name. Each makes `calls` calls.
-        repeats: How often each side has its turn, after a first one that does not count.
-        calls: How many calls a turn is.
-        typical: Chooses one of a side's times. `min` for a time that is judged by itself, to which
-            other load only adds; the median for times that are compared.
+        sides: The functions to measure, by name. Each makes `calls` calls.
+        repeats: How often to measure each side. One more run comes first and does not count.
+        calls: The calls that each function makes.
+        typical: Reduces the times of a side to one. Use `min` for a time with a fixed limit,
+            because other load can only add time. Use the median for times that are compared.
     """
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(repeats + 1):
@@ -38,7 +38,7 @@ def times_in_turns(
 
 
 def print_table(title: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print `rows` below `head`, the first column to the left and the others to the right."""
+    """Print a table. The first column is aligned to the left, the others to the right."""
     lines = [list(head), *(list(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print(f"\n{title}\n")
@@ -51,7 +51,7 @@ def print_table(title: str, head: Iterable[str], rows: Iterable[Iterable[str]]) 
 
 
 def shown(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
+    """Return a time with a suitable unit."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
         if seconds * factor >= 1:
             return f"{seconds * factor:.2f} {unit}"
@@ -59,7 +59,7 @@ def shown(seconds: float) -> str:
 
 
 class Targets:
-    """The targets of a measurement, and whether it meets them."""
+    """The targets of a benchmark, and whether it met them."""
 
     def __init__(self) -> None:
         self._missed = False
@@ -70,12 +70,12 @@ class Targets:
         print(f"\n  {'met' if met else 'MISSED'}: {what}")
 
     def leave(self) -> None:
-        """End the program: with 1 where a target was missed and `--check` was given."""
+        """End the program; with 1 if a target was missed and `--check` was given."""
         sys.exit(1 if self._missed and checks() else 0)
 
 
 def checks() -> bool:
-    """Return whether the command line asks to fail when a target is missed."""
+    """Parse the command line, and return whether it has `--check`."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     return bool(parser.parse_args().check)

@@ -1,10 +1,13 @@
-"""What trackers cost a training: a record of the journal, and trackers that are slow or hang.
+"""Measure what trackers cost a training, including trackers that are slow or hang.
 
     python tools/bench/tracking.py [--check]
 
-A record of five values may cost the training's thread 30 µs. 2,000 steps of about 1 ms, each of
-them logged, may take 1.05 times as long with a tracker that takes 200 ms a call, or that hangs when
-it is opened, as without any; at their end they may wait for the flush limit, once.
+There are three targets:
+
+- Writing five values to the journal costs the training's thread at most 30 µs.
+- 2,000 steps of about 1 ms, each logged, take at most 1.05 times as long as without a tracker. The
+  trackers take 200 ms per call, or hang when they open.
+- The end of that training waits at most once for the flush limit.
 """
 
 from __future__ import annotations
@@ -38,11 +41,11 @@ DELAY: Final = 0.2
 
 
 class Nowhere(Tracker):
-    """Keeps nothing, and takes its time.
+    """A slow tracker that stores nothing.
 
     Args:
         delay: Seconds that each call takes.
-        hangs: Whether it never opens.
+        hangs: Whether it hangs when it opens.
     """
 
     name = "nowhere"
@@ -51,7 +54,7 @@ class Nowhere(Tracker):
         self.delay, self.hangs = delay, hangs
 
     def settings(self) -> dict[str, Any]:
-        """Return what it was made of."""
+        """Return the constructor's arguments."""
         return {"delay": self.delay, "hangs": self.hangs}
 
     def open(self, opening: Opening) -> str:
@@ -73,7 +76,7 @@ class Nowhere(Tracker):
 
 
 class Arguments:
-    """What a tracker asks of the arguments of a training."""
+    """The arguments of a training, as far as trackers read them."""
 
     run_name = None
 
@@ -81,16 +84,16 @@ class Arguments:
         self.output_dir = output_dir
 
     def to_dict(self) -> dict[str, Any]:
-        """Return them."""
+        """Return the arguments."""
         return {"output_dir": self.output_dir}
 
 
 class Training:
-    """A training by hand that logs five values at each step.
+    """A hand-written training that logs five values at each step.
 
     Args:
-        callback: Whom to tell; `None` for nobody.
-        work: What a step does.
+        callback: The callback to measure, if any.
+        work: The work of a step.
     """
 
     def __init__(self, callback: TrainerCallback | None, work: Callable[[], None]) -> None:
@@ -100,7 +103,7 @@ class Training:
         self.logging: list[float] = []
 
     def run(self) -> tuple[float, float]:
-        """Train, and return the seconds that the steps took, and those that the end took."""
+        """Train, and return the seconds of the steps and the seconds of the end."""
         state, control = TrainerState(max_steps=STEPS), TrainerControl()
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
             args = Arguments(directory)
@@ -121,26 +124,26 @@ class Training:
 
 
 def sent_to(tracker: Tracker) -> TrackerCallback:
-    """Return the callback of a tracker."""
+    """Return a callback that sends to `tracker`."""
     return TrackerCallback(tracker, flush_limit=FLUSH_LIMIT)
 
 
 def work_of(seconds: float) -> Callable[[], None]:
-    """Return work for Python, without any waiting, that takes about so long."""
-    block = b"x" * 1024  # hashing less than 2 KiB keeps the interpreter's lock
+    """Return a function that keeps Python busy for about this long, without waiting."""
+    block = b"x" * 1024  # hashing less than 2 KiB does not release the interpreter's lock
 
     def work(rounds: int) -> None:
         for _ in range(rounds):
             hashlib.sha256(block)
 
-    begun = thread_time()  # which does not count what else the machine does
+    begun = thread_time()  # does not count other load
     work(10_000)
     rounds = max(1, round(seconds / (thread_time() - begun) * 10_000))
     return lambda: work(rounds)
 
 
 def measure_record(targets: Targets) -> None:
-    """Measure what a record costs the training's thread, beside a tracker that is there."""
+    """Measure what a log costs the training's thread while a tracker is delivered to."""
     rows, worst = [], 0.0
     work = work_of(STEP)
     for name, tracker in (("at once", Nowhere()), ("200 ms a call", Nowhere(DELAY))):
@@ -151,7 +154,7 @@ def measure_record(targets: Targets) -> None:
                 training.run()
             costs.append(median(tracked.logging) - median(bare.logging))
             tails.append(sorted(tracked.logging)[round(0.99 * STEPS)])
-        cost, tail = min(costs), min(tails)  # other load only adds to them
+        cost, tail = min(costs), min(tails)  # other load can only add time
         rows.append((name, shown(cost), shown(tail)))
         worst = max(worst, cost)
     print_table("A record of five values", ("tracker takes", "median", "99 of 100 below"), rows)
@@ -159,7 +162,7 @@ def measure_record(targets: Targets) -> None:
 
 
 def measure_training(targets: Targets) -> None:
-    """Compare trainings with a slow and with a hanging tracker with one that has none."""
+    """Compare trainings with a slow tracker, with a hanging tracker and without a tracker."""
     work = work_of(STEP)
     sides = {
         "none": lambda: None,
@@ -180,14 +183,14 @@ def measure_training(targets: Targets) -> None:
     worst = max(steps.values()) / steps["none"]
     targets.note(f"at most {RATIO} times as long as without a tracker", worst <= RATIO)
     targets.note(
-        f"an end of at most the flush limit of {FLUSH_LIMIT:g} s, once",
+        f"the end waits at most once for the flush limit of {FLUSH_LIMIT:g} s",
         max(ends.values()) <= FLUSH_LIMIT + 0.5,
     )
 
 
 def main() -> None:
-    """Measure both, and print what came of it."""
-    checks()  # refuses a wrong command line before the measurement, not after it
+    """Measure both, and print the results."""
+    checks()  # reject a wrong command line before the measurement
     logging.disable(logging.WARNING)
     targets = Targets()
     measure_record(targets)

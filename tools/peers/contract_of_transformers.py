@@ -1,7 +1,8 @@
-"""Puts transformers' own callbacks through the contract, for `docs/contract-of-transformers.md`.
+"""Check transformers' own callbacks against the contract, for `docs/contract-of-transformers.md`.
 
-Each SDK is in an environment of its own, because importing transformers' integrations imports some
-of those that are there. A callback's results go to a file, and the page is made of all files:
+Install each SDK into an environment of its own, because transformers' integrations import some of
+the SDKs that are installed. `run` writes the results of one callback to a file. `page` makes the
+page from all files:
 
     python -m venv /tmp/peer
     /tmp/peer/bin/pip install torch==2.13.0 transformers==5.23.0 mlflow==3.17.2 pytest
@@ -10,8 +11,8 @@ of those that are there. A callback's results go to a file, and the page is made
     /tmp/peer/bin/python tools/peers/contract_of_transformers.py page /tmp/results \
         > docs/contract-of-transformers.md
 
-Each rule is checked in a process of its own, forked from one that has imported the SDK, and has
-`LIMIT` seconds.
+Each rule is checked in a process of its own, for at most `LIMIT` seconds. That process is forked
+from one that has imported the SDK.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ from callback_contract._python import missing
 from callback_contract._suite import keep
 
 LIMIT: Final = 90.0
-"""Seconds that a rule has."""
+"""The seconds that a rule may take."""
 
 JOBS: Final = int(os.environ.get("JOBS", "4"))
-"""Rules that are checked at once; most of the time, they wait."""
+"""The number of rules to check at once. They mostly wait."""
 
 
 def run(peer: type[Peer], only: list[str], into: Path) -> None:
-    """Check each rule of one callback, and write down what came of it."""
+    """Check each rule for one callback, and write the results to a file in `into`."""
     import transformers
 
     if transformers.__version__ != VERSION:
-        sys.exit(f"This is about transformers {VERSION}, not {transformers.__version__}.")
+        sys.exit(f"This needs transformers {VERSION}, not {transformers.__version__}.")
     extend_arguments()
     into = into.absolute()
     into.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def run(peer: type[Peer], only: list[str], into: Path) -> None:
 
 
 def apart(peer: type[Peer], rules: list[Rule], folder: Path) -> dict[str, tuple[str, str]]:
-    """Check each rule in a process of its own, some at once; return by id what came of it."""
+    """Check each rule in a process of its own, `JOBS` at once; return outcome and message by id."""
     outcomes: dict[str, tuple[str, str]] = {}
     waiting = [*rules]
     under_way: dict[int, tuple[Rule, float]] = {}
@@ -85,7 +86,7 @@ def apart(peer: type[Peer], rules: list[Rule], folder: Path) -> dict[str, tuple[
             late = time.monotonic() > deadline
             if late or os.waitpid(child, os.WNOHANG) != (0, 0):
                 with suppress(ProcessLookupError):
-                    os.killpg(child, signal.SIGKILL)  # with all that it has started
+                    os.killpg(child, signal.SIGKILL)  # and everything that it started
                 if late:
                     os.waitpid(child, 0)
                 del under_way[child]
@@ -94,31 +95,33 @@ def apart(peer: type[Peer], rules: list[Rule], folder: Path) -> dict[str, tuple[
                     outcome, message = json.loads(answer.read_text())
                     outcomes[rule.id] = (outcome, message)
                 else:
-                    said = f"does not come back within {LIMIT:.0f} seconds" if late else "it ends"
-                    outcomes[rule.id] = ("broken", said)
+                    why = f"takes more than {LIMIT:.0f} seconds" if late else "ends the process"
+                    outcomes[rule.id] = ("broken", why)
         time.sleep(0.02)
     return outcomes
 
 
 def _started(peer: type[Peer], rule: Rule, folder: Path) -> int:
-    """Check one rule in a process that is returned."""
+    """Start a process that checks one rule, and return its id."""
     child = os.fork()
     if child == 0:
-        os.setsid()  # so that all that it starts can be ended with it
+        os.setsid()  # so that everything that it starts can be killed with it
         if rule.id == "IMP-002":
-            os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # not as seen from elsewhere
+            os.environ["PYTHONPATH"] = os.pathsep.join(
+                sys.path
+            )  # whatever the working directory is
             os.execv(
                 sys.executable, [sys.executable, __file__, "without", peer.__name__, str(folder)]
             )
         try:
             _answer(peer, rule, folder)
         finally:
-            os._exit(0)  # without what the SDK would do then
+            os._exit(0)  # skip what the SDK does at exit
     return child
 
 
 def without_its_sdk(peer: type[Peer], folder: Path) -> None:
-    """Check in this interpreter, which never had the SDK, what is said where it is missing."""
+    """Check IMP-002, about a missing SDK, in this interpreter, which never imported the SDK."""
     extend_arguments()
     with missing(str(peer.sdk)):
         _answer(peer, RULES["IMP-002"], folder, prepares=False)
@@ -126,14 +129,14 @@ def without_its_sdk(peer: type[Peer], folder: Path) -> None:
 
 
 def _answer(peer: type[Peer], rule: Rule, folder: Path, *, prepares: bool = True) -> None:
-    """Check one rule in this process, and leave what came of it in a file, whole or not at all."""
+    """Check one rule in this process, and write the outcome to a file, atomically."""
     answer = folder / f"{rule.id}.new"
     answer.write_text(json.dumps(_checked(peer, rule, folder, prepares)))
     answer.rename(answer.with_suffix(".json"))
 
 
 def _checked(peer: type[Peer], rule: Rule, folder: Path, prepares: bool) -> tuple[str, str]:
-    """Check one rule in this process, whose output nobody reads."""
+    """Check one rule in this process, discard its output, and return outcome and message."""
     at = folder / rule.id
     (at / "output").mkdir(parents=True)
     (at / "working directory").mkdir()
@@ -155,7 +158,7 @@ def _checked(peer: type[Peer], rule: Rule, folder: Path, prepares: bool) -> tupl
 
 
 def plain(message: str, folder: str) -> str:
-    """Return a message without what is different in every run."""
+    """Return a message without the parts that differ between runs."""
     message = re.sub(re.escape(folder) + r"/[A-Z]{3}-\d{3}", "…", message).replace(folder, "…")
     message = re.sub(r"(\d+: )?/tmp/\w+", "…", message.replace(str(PACKAGES), "packages"))
     message = re.sub(r"0x[0-9a-f]{6,}", "0x…", message)

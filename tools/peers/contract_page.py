@@ -1,4 +1,4 @@
-"""The page about transformers' callbacks and the contract, made of what each rule came to."""
+"""Make the page about transformers' callbacks and the contract from the results of each rule."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from transformers_callbacks import NOT_ASKED, PEERS, Peer, asked
 from callback_contract import RULES
 
 LONGEST: Final = 200
-"""Characters of what a rule said that are shown."""
+"""The most characters of a rule's message on the page."""
 
 INTRODUCTION: Final = """\
 # transformers' callbacks and the contract
 
-What comes of it when transformers' own callbacks are put through [the contract](contract.md),
-which is younger than they are. Each is made as transformers' Trainer makes it, with the
-variables of the environment that it documents, and claims the
+This page shows the results of checking transformers' own callbacks against
+[the contract](contract.md). The callbacks are older than the contract. Each callback is made as
+transformers' Trainer makes it, with the environment variables that it documents. It claims the
 [capabilities](contract.md#capabilities) that it documents or that its code names.
 
 {versions}.
 
-Each rule was checked in a process of its own and had {limit} seconds; one that took longer counts
-as broken. TensorBoard's event files, W&B's offline files and the databases of MLflow and Trackio
-were read from disk. Comet and ClearML sent to stand-in servers, those of the tests in `packages`.
-What Comet and W&B still had to write was waited for before their stores were read
-(`experiment.end()`, `wandb.finish()`), but for DEL-001, which asks what is there when
-`on_train_end` returns.
+Each rule was checked in a process of its own. A rule that took more than {limit} seconds counts as
+broken. TensorBoard's event files, W&B's offline files and the databases of MLflow and Trackio
+were read from disk. Comet and ClearML sent to the stand-in servers of the tests in `packages`.
+Before the stores were read, the SDKs wrote everything that was pending, for example with
+`experiment.end()` or `wandb.finish()`. DEL-001 is the exception, because it asks what is stored
+when `on_train_end` returns.
 
-- One defect can break several rules: a tracker that ends a training when a value cannot be
-  written breaks each rule that logs one.
-- Rules that ask for what transformers has no means for are not asked, and not counted:
+- One defect can break several rules. For example, a tracker that ends a training when it cannot
+  write a value breaks each rule that logs such a value.
+- Some rules need something that transformers does not have. They were not checked, and they are not
+  counted:
 {not_asked}
-- IMP-002, about a missing SDK, was checked in an interpreter of its own that never had it.
-- `unreachable`, `resume`, `rewinds` and the trackers' `state` are claimed by none, since none
-  documents them. `tracking`, `settings`,
-  `reasons` and `prints_logs` are about what this library has, and were not claimed either.
+- IMP-002, about a missing SDK, was checked in an interpreter that never imported the SDK.
+- No callback claims `unreachable`, `resume` or `rewinds`, and no tracker claims `state`, because
+  none documents them. `tracking`, `settings`, `reasons` and `prints_logs` are features of this
+  library, so no callback claims them either.
 
-This page is written by `tools/peers/contract_of_transformers.py`, whose docstring has the commands.
+`tools/peers/contract_of_transformers.py` makes this page. Its docstring has the commands.
 """
 
 NOT_RUN: Final = """\
@@ -49,13 +50,13 @@ Not run:
 
 - `AzureMLCallback`, `DagsHubCallback` and `NeptuneCallback` need a workspace or an account.
 - `SwanLabCallback` was not tried.
-- `DVCLiveCallback` stores its own count of logs in place of the training's step. The rules for
-  trackers look a value up by its step, so that most of them would say just this.
+- `DVCLiveCallback` stores its own count of logs instead of the training's step. The rules for
+  trackers look up values by step, so most of them would only report that.
 """
 
 
 def page(results: Path, limit: float) -> Iterator[str]:
-    """Yield the lines of the page, about rules that had `limit` seconds each."""
+    """Yield the lines of the page. Each rule had `limit` seconds."""
     of_all = {
         name: json.loads((results / f"{name}.json").read_text())
         for name in PEERS
@@ -90,7 +91,7 @@ def section(peer: type[Peer], results: list[list[str]]) -> Iterator[str]:
     yield f"It claims {claims}."
     broken = [(rule, message) for rule, outcome, message in results if outcome == "broken"]
     if not broken:
-        yield from ("", "It keeps every rule that was run.")
+        yield from ("", "It keeps every rule that was checked.")
         return
     yield from ("", "| rule | demand | what happened |", "|---|---|---|")
     for rule, message in broken:
@@ -99,7 +100,7 @@ def section(peer: type[Peer], results: list[list[str]]) -> Iterator[str]:
 
 
 def linked(rule: str) -> str:
-    """Return a rule's id with a link to what is written of it."""
+    """Return a rule's id with a link to its description."""
     return f"[{rule}](contract.md#{rule.lower()})"
 
 
@@ -109,13 +110,13 @@ def first(demands: str) -> str:
 
 
 def short(message: str) -> str:
-    """Return the first line of a message, or what of it is enough."""
+    """Return the first line of a message, cut to `LONGEST` characters."""
     line = " ".join(message.split("\n")[0].split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"
 
 
 def cell(text: str) -> str:
-    """Return text for a cell of a table, in which nothing is markup but code."""
+    """Return text for a table cell, with all markup escaped except code."""
     if text.count("`") % 2:
         text = text.replace("`", "'")
     parts = text.split("`")

@@ -1,7 +1,7 @@
-"""Records the events that transformers fires, for trainer-torch's `test_event_sequences.py`.
+"""Record the events that transformers fires, for trainer-torch's `test_event_sequences.py`.
 
-It replaces the files in `packages/trainer-torch/tests/event_sequences`. It needs an environment of
-its own, because transformers is not a dependency of anything here:
+This replaces the files in `packages/trainer-torch/tests/event_sequences`. It needs an environment
+of its own, because no package here depends on transformers:
 
     python -m venv /tmp/peer
     /tmp/peer/bin/pip install torch==2.13.0 transformers==5.23.0 accelerate==1.15.0
@@ -23,15 +23,13 @@ VERSION = "5.23.0"
 
 sys.path.insert(0, str(TESTS))
 
-from event_cases import CASES, Case, run, write_sequences  # noqa: E402  (found through the line above)
+from event_cases import CASES, Case, run, write_sequences  # noqa: E402  (needs the path above)
 
 
 def main() -> None:
-    """Run every case and write down its events."""
+    """Run every case, and write its events to the files."""
     if transformers.__version__ != VERSION:
-        sys.exit(
-            f"This records transformers {VERSION}, but {transformers.__version__} is installed."
-        )
+        sys.exit(f"This needs transformers {VERSION}, but {transformers.__version__} is installed.")
     write_sequences({(case.group, case.name): record(case) for case in CASES})
 
 

@@ -1,7 +1,7 @@
-"""transformers' own callbacks, as the contract checks them: how each is made, and what it claims.
+"""Contract suites for transformers' own callbacks: how to make each one, and what it claims.
 
-Trackers are sent to a directory, to a database, or to the stand-in servers of our own packages'
-tests, and read back with the readers of those tests.
+Trackers write to a directory or a database, or send to the stand-in servers of our own packages'
+tests. The readers of those tests read the results.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ PACKAGES: Final = Path(__file__).resolve().parents[2] / "packages"
 INTEGRATIONS: Final = "transformers.integrations.integration_utils"
 
 NOT_ASKED: Final = {
-    "CTL-005": "Its control keeps no reasons: `should_training_stop = True` is all there is.",
-    "FLT-002": "Its handler knows no `on_error`: an error of any callback ends the training.",
+    "CTL-005": "Its control keeps no reasons; it only has `should_training_stop = True`.",
+    "FLT-002": "Its handler has no `on_error`; an error in any callback ends the training.",
 }
-"""Rules that ask for what transformers has no means for, and why."""
+"""Rules that need something that transformers does not have, with the reason."""
 
 ARGUMENTS: Final = {
     "full_determinism": False,
@@ -39,16 +39,16 @@ ARGUMENTS: Final = {
     "trackio_space_id": None,
     "trackio_static_space_id": False,
 }
-"""Arguments that transformers' callbacks read and the contract's trainings have not."""
+"""Arguments that transformers' callbacks read, and that the contract's trainings lack."""
 
 
 class Peer(CallbackContract):
     """One of transformers' callbacks.
 
     Attributes:
-        home: The module that has it.
-        packages: What has to be installed for it, beside transformers.
-        reader: The package of ours whose tests read what it stores.
+        home: The module that defines it.
+        packages: The distributions that it needs besides transformers.
+        reader: The package of this repository whose tests can read what it stores.
     """
 
     __test__ = False
@@ -63,7 +63,7 @@ class Peer(CallbackContract):
 
     @classmethod
     def load(cls) -> None:
-        """Import what all rules need, once."""
+        """Import, once, what all rules need."""
         getattr(import_module(cls.home), cls.__name__)
         if cls.sdk is not None:
             import_module(cls.sdk)
@@ -72,7 +72,7 @@ class Peer(CallbackContract):
             sys.path[:0] = [str(package), str(package / "tests")]
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Set what users set in the environment, before a rule is checked."""
+        """Prepare the environment before a rule is checked, as users do."""
 
 
 class DefaultFlowCallback(Peer):
@@ -82,17 +82,17 @@ class DefaultFlowCallback(Peer):
 
 
 class EarlyStoppingCallback(Peer):
-    """Stops a training that gets no better."""
+    """Stops a training that no longer improves."""
 
     capabilities = frozenset({"steers", "stops", "state", "patience"})
     arguments = {"eval_strategy": "steps", "load_best_model_at_end": True}  # noqa: RUF012
 
     def make(self, output_dir: Path) -> Any:
-        """Return one that has little patience."""
+        """Return one with a patience of 2."""
         return import_module(self.home).EarlyStoppingCallback(early_stopping_patience=2)
 
     def make_patient(self, output_dir: Path, patience: int, threshold: float) -> Any:
-        """Return one with this patience."""
+        """Return one with this patience and threshold."""
         return import_module(self.home).EarlyStoppingCallback(patience, threshold)
 
 
@@ -117,12 +117,12 @@ class NotebookProgressCallback(Peer):
 
 
 class KubeflowCallback(Peer):
-    """Tells Kubeflow how far a training is."""
+    """Reports the progress of a training to Kubeflow."""
 
     home = INTEGRATIONS
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Name a controller that is not there, and a token."""
+        """Set a token, and the address of a controller that does not exist."""
         token = output_dir.parent / "token"
         token.write_text("token")
         os.environ["KUBEFLOW_TRAINER_SERVER_URL"] = "http://127.0.0.1:9/"
@@ -130,7 +130,7 @@ class KubeflowCallback(Peer):
 
 
 class CodeCarbonCallback(Peer):
-    """Estimates what a training emits."""
+    """Estimates the emissions of a training."""
 
     home = INTEGRATIONS
     packages = ("codecarbon",)
@@ -147,7 +147,7 @@ class FlyteCallback(Peer):
     capabilities = frozenset({"sdk"})
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Be in a task, whose checkpoints go to a directory."""
+        """Enter a task whose checkpoints go to a directory."""
         contexts = import_module("flytekit.core.context_manager").FlyteContextManager
         keeper = import_module("flytekit.core.checkpointer").SyncCheckpoint
         (kept := output_dir.parent / "kept").mkdir()
@@ -159,20 +159,20 @@ class FlyteCallback(Peer):
 
 
 class PeerTracker(Peer, TrackerContract):
-    """One of transformers' callbacks that keeps what is logged in a store."""
+    """One of transformers' callbacks that writes logs to a store."""
 
     __test__ = False
     home = INTEGRATIONS
 
     def settle(self) -> None:
-        """Let the SDK send what it still has, as it does when the process ends."""
+        """Let the SDK send what is pending, as it does when the process ends."""
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Note where, and whether the rule asks what is there when training ends."""
+        """Note whether the rule asks what is stored as soon as training ends."""
         self.at_once = rule.id == "DEL-001"
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
-        """Return what is stored, once the SDK has sent all, but for the rule about just that."""
+        """Return what is stored, for most rules after the SDK has sent everything."""
         if not self.at_once:
             self.settle()
         return self.stored(output_dir)
@@ -220,7 +220,7 @@ class MLflowCallback(PeerTracker):
 
     @classmethod
     def load(cls) -> None:
-        """Make an empty database once, which takes MLflow seconds."""
+        """Make an empty database once, because that takes MLflow seconds."""
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         os.environ["GIT_PYTHON_REFRESH"] = "quiet"
         super().load()
@@ -233,7 +233,7 @@ class MLflowCallback(PeerTracker):
         subprocess.run([sys.executable, "-c", made], check=True)
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Name the database, and ask for checkpoints where a rule is about them."""
+        """Set the database, and enable checkpoints if the rule needs them."""
         super().prepare(output_dir, rule)
         database = output_dir / "mlflow.db"
         database.write_bytes((self.made / "mlflow.db").read_bytes())
@@ -242,11 +242,11 @@ class MLflowCallback(PeerTracker):
         os.environ["HF_MLFLOW_LOG_ARTIFACTS"] = str("files" in rule.needs)
 
     def settle(self) -> None:
-        """Wait for what MLflow writes in threads."""
+        """Wait for MLflow's threads to write what is pending."""
         import_module("mlflow").flush_async_logging()
 
     def stored_name(self, name: str) -> str:
-        """Return the name as it is."""
+        """Return the name unchanged."""
         return name
 
     def stored(self, output_dir: Path) -> list[RecordedRun]:
@@ -258,7 +258,7 @@ class MLflowCallback(PeerTracker):
 
 
 class WandbCallback(PeerTracker):
-    """Sends to Weights & Biases; here offline."""
+    """Writes Weights & Biases' offline files."""
 
     packages = ("wandb",)
     sdk = "wandb"
@@ -266,7 +266,7 @@ class WandbCallback(PeerTracker):
     capabilities = frozenset({"sdk", "parameters", "non_finite", "text", "files"})
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Name the directory, and ask for checkpoints where a rule is about them."""
+        """Set the directory, and enable checkpoints if the rule needs them."""
         super().prepare(output_dir, rule)
         os.environ |= {"WANDB_MODE": "offline", "WANDB_DIR": str(output_dir)}
         os.environ["WANDB_LOG_MODEL"] = "checkpoint" if "files" in rule.needs else "false"
@@ -285,7 +285,7 @@ class WandbCallback(PeerTracker):
 
 
 class CometCallback(PeerTracker):
-    """Sends to Comet; here to a server of our tests."""
+    """Sends to a stand-in for Comet's server, from our tests."""
 
     packages = ("comet_ml",)
     sdk = "comet_ml"
@@ -294,7 +294,7 @@ class CometCallback(PeerTracker):
 
     @classmethod
     def load(cls) -> None:
-        """Have Comet try little and give up soon."""
+        """Make Comet retry rarely and give up early."""
         os.environ |= {
             "COMET_TIMEOUT_HTTP": "5",
             "COMET_HTTP_SESSION_RETRY_TOTAL": "0",
@@ -305,13 +305,15 @@ class CometCallback(PeerTracker):
         super().load()
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Start the server, and ask for checkpoints where a rule is about them."""
+        """Start the server, and enable checkpoints if the rule needs them."""
         super().prepare(output_dir, rule)
         recorded = import_module("recorded").Recorded
         add_point = recorded.add_point
 
         def add_number(one: Any, metric: dict[str, Any]) -> None:
-            with suppress(TypeError, ValueError):  # and refuse nothing
+            with suppress(
+                TypeError, ValueError
+            ):  # ignore values that are no numbers, instead of refusing them
                 add_point(one, metric)
 
         recorded.add_point = add_number
@@ -322,9 +324,9 @@ class CometCallback(PeerTracker):
         os.environ["COMET_LOG_ASSETS"] = str("files" in rule.needs)
 
     def make(self, output_dir: Path) -> Any:
-        """Return a new one, by a module that has looked for comet_ml just now.
+        """Return a new one, after a new search for comet_ml.
 
-        It looks when it is imported, and one rule takes comet_ml away later than that.
+        The module searches for comet_ml only when it is imported. One rule hides comet_ml later.
         """
         util = import_module("importlib.util")
         home = import_module(self.home)
@@ -337,13 +339,13 @@ class CometCallback(PeerTracker):
             experiment.end()
 
     def stored(self, output_dir: Path) -> list[RecordedRun]:
-        """Return what the server has got."""
+        """Return what the server received."""
         recorded = import_module("test_contract").recorded
         return [recorded(one) for one in self.server.experiments.values()]
 
 
 class ClearMLCallback(PeerTracker):
-    """Sends to ClearML; here to a server of our tests."""
+    """Sends to a stand-in for ClearML's server, from our tests."""
 
     packages = ("clearml",)
     sdk = "clearml"
@@ -360,13 +362,13 @@ class ClearMLCallback(PeerTracker):
         os.environ |= self.server.environment()
 
     def settle(self) -> None:
-        """Have the SDK send what it has."""
+        """Let the SDK send what is pending."""
         task = import_module("clearml").Task.current_task()
         if task is not None:
             task.flush(wait_for_uploads=True)
 
     def stored(self, output_dir: Path) -> list[RecordedRun]:
-        """Return what the server has got."""
+        """Return what the server received."""
         recorded = import_module("test_contract").recorded
         return [recorded(self.server, task) for task in self.server.tasks.values()]
 
@@ -381,19 +383,19 @@ class TrackioCallback(PeerTracker):
 
     @classmethod
     def load(cls) -> None:
-        """Name the directory of the databases, which Trackio asks for when it is imported."""
+        """Set the directory of the databases, which Trackio reads when it is imported."""
         os.environ["TRACKIO_DIR"] = str(Path("trackio").absolute())
         super().load()
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Take a project, which is a database, for each rule."""
+        """Use a new project for each rule; each project has its own database."""
         super().prepare(output_dir, rule)
         self.database = Path(os.environ["TRACKIO_DIR"]) / f"{rule.id}.db"
         extend_arguments(project=rule.id)
 
     def settle(self) -> None:
         """End the run, as Trackio does when the process ends."""
-        with suppress(RuntimeError):  # where none is open
+        with suppress(RuntimeError):  # no run is open
             import_module("trackio").finish()
 
     def stored(self, output_dir: Path) -> list[RecordedRun]:
@@ -419,7 +421,7 @@ class TrackioCallback(PeerTracker):
 
 
 def extend_arguments(**values: Any) -> None:
-    """Give the arguments of the contract's trainings what transformers' callbacks read in them."""
+    """Add the attributes that transformers' callbacks read to the contract's training arguments."""
     for name, value in {**ARGUMENTS, **values}.items():
         setattr(Arguments, name, value)
 
@@ -451,7 +453,7 @@ PEERS: Final[dict[str, type[Peer]]] = {
 
 
 def asked(peer: type[Peer], *, claimed: bool) -> list[Rule]:
-    """Return the rules for one callback, in order; only those that it claims to keep, if asked."""
+    """Return the rules for one callback; with `claimed`, only those that it claims to keep."""
     return [
         rule
         for rule in sorted(RULES.values(), key=lambda rule: rule.id)
