@@ -8,7 +8,8 @@ downloaded.
     tools/pants run docs/examples/digits.py -- --show
     TRACKER=mlflow tools/pants run docs/examples/digits.py
 
-Most of what follows the training is for the command line; `look.py` has what differs by tracker.
+Most of the code below `make_trainer` is for the command line. `look.py` has what depends on the
+tracker.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class DigitNet(nn.Module):
 
 
 def digits() -> tuple[TensorDataset, TensorDataset, TensorDataset]:
-    """Return the training, evaluation and test data, in the same parts at every call."""
+    """Return the training, evaluation and test data, split in the same way at every call."""
     images, labels = load_digits(return_X_y=True)
     pixels = torch.tensor(images / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
     targets = torch.tensor(labels)
@@ -70,7 +71,7 @@ def digits() -> tuple[TensorDataset, TensorDataset, TensorDataset]:
 
 
 def compute_loss(model: nn.Module, batch: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the loss of a batch, and the scores."""
+    """Return the loss and the scores of a batch."""
     images, labels = batch
     scores = model(images)
     return nn.functional.cross_entropy(scores, labels), scores
@@ -86,7 +87,7 @@ def accuracy(evaluated: EvalPrediction) -> dict[str, float]:
 def make_trainer(
     output_dir: Path, epochs: float = 20, max_steps: int = -1, report_to: str | list[str] = "all"
 ) -> Trainer:
-    """Return a trainer of a `DigitNet` that is the same at every call."""
+    """Return a trainer of a new `DigitNet`, with the same weights at every call."""
     train, evaluation, _ = digits()
     torch.manual_seed(0)
     return Trainer(
@@ -117,7 +118,7 @@ def make_trainer(
 
 
 def positive_number(text: str) -> float:
-    """Return a number above zero; its name is what argparse calls it in an error."""
+    """Return a number above zero. argparse shows the name of this function in errors."""
     number = float(text)
     if not 0 < number < math.inf:
         raise ValueError
@@ -141,41 +142,41 @@ def make_parser() -> argparse.ArgumentParser:
         "--output-dir",
         type=Path,
         default=Path("digits_output"),
-        help="where the run is kept (default: %(default)s)",
+        help="the directory of the run (default: %(default)s)",
     )
     parser.add_argument(
         "--epochs",
         type=positive_number,
         default=20,
-        help="how often to go through the data, at most (default: %(default)s)",
+        help="the maximum number of epochs (default: %(default)s)",
     )
     parser.add_argument(
         "--max-steps",
         type=positive_whole_number,
-        help="stop after this many update steps (default: when the epochs are over)",
+        help="stop after this many update steps (default: after the last epoch)",
     )
     parser.add_argument(
         "--report-to",
         nargs="+",
         default=["all"],
         metavar="TRACKER",
-        help="trackers by name, or all that are installed, or none (default: all)",
+        help="names of trackers, or all (every installed one), or none (default: all)",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest checkpoint (default: begin from the start)",
+        help="continue from the newest checkpoint (default: start from the beginning)",
     )
     parser.add_argument(
         "--show",
         action="store_true",
-        help="instead of training, show the curves of --output-dir until Ctrl-C, on a page or here",
+        help="do not train, but show the curves of --output-dir until Ctrl-C",
     )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, and say how many digits of the test data are read right."""
+    """Train, and print the accuracy on the test data."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     directories = (options.output_dir, *options.output_dir.parents)
@@ -189,27 +190,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
 
     look.keep_in(options.output_dir)
-    # The trainer says what it resumes from, and what it finds in the output directory.
+    # At INFO, the trainer logs what it resumes from and what it finds in the output directory.
     logging.basicConfig(format="%(message)s")
     logging.getLogger("trainer_torch").setLevel(logging.INFO)
-    # The network is so small that several threads mostly wait for each other.
+    # The network is so small that several threads would mostly wait for each other.
     torch.set_num_threads(1)
     begun = time.time()
     try:
         trainer = make_trainer(
             options.output_dir, options.epochs, options.max_steps or -1, options.report_to
         )
-    except (NotConfigured, ValueError) as error:  # a tracker's settings
+    except (NotConfigured, ValueError) as error:  # wrong settings of a tracker
         parser.error(str(error))
     try:
-        with logging_redirect_tqdm():  # between the lines of the progress bar
+        with logging_redirect_tqdm():  # do not write logs into the progress bar
             trainer.train(resume_from_checkpoint=options.resume)
     except FileNotFoundError:
-        if not options.resume or trainer.state.max_steps:  # it has a checkpoint
+        if not options.resume or trainer.state.max_steps:  # it found a checkpoint
             raise
         parser.error(
-            f"--resume: there is no complete checkpoint in {options.output_dir}; "
-            "call without it to begin from the start"
+            f"--resume: {options.output_dir} has no complete checkpoint; "
+            "leave out --resume to start from the beginning"
         )
     _, _, test = digits()
     metrics = trainer.predict(test).metrics

@@ -1,4 +1,4 @@
-"""Train the digits example in a Flyte task, on this machine: it needs no cluster.
+"""Train the digits example in a Flyte task on this machine, without a cluster.
 
 TRACKER=flyte tools/pants run docs/examples/digits_in_flyte.py
 """

@@ -1,4 +1,4 @@
-"""Where to look at a training of the examples: what each tracker keeps here, and what shows it."""
+"""Where to see the results of an example: what each tracker keeps, and what shows it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from callback_core import (
 
 
 class Tracker(NamedTuple):
-    """A tracker of this repository, and what it keeps of a run where it has no server.
+    """A tracker of this repository, and the files that it keeps without a server.
 
     Attributes:
         package: Its package.
-        variable: The environment variable that says where it keeps that.
-        local: The variable's value, `{}` being the output directory.
-        kept: What it keeps then, as a pattern in the output directory.
-        show: The module and arguments with which Python shows it, `{}` being it.
-        then: What else can be done with it, `{}` being it.
+        variable: The environment variable that sets where it keeps its files.
+        local: The value of that variable; `{}` stands for the output directory.
+        kept: A pattern for the files, relative to the output directory.
+        show: The Python module that shows a file, with its arguments; `{}` stands for the file.
+        then: What else to do with a file; `{}` stands for the file.
     """
 
     package: str
@@ -47,7 +47,7 @@ TRACKERS = {
         "CLEARML_CACHE_DIR",
         "{}/clearml",
         "clearml/offline/*.zip",
-        then="clearml.Task.import_offline_session('{}') takes it to a server",
+        then="clearml.Task.import_offline_session('{}') sends it to a server",
     ),
     "codecarbon": Tracker(
         "callback-codecarbon", kept="emissions.csv", then="it has a row for each training"
@@ -58,7 +58,7 @@ TRACKERS = {
         "{}/comet",
         "comet/*.zip",
         show="comet_ml.scripts.comet_offline {}",
-        then="`comet upload {}` takes it to an account",
+        then="`comet upload {}` sends it to an account",
     ),
     "dagshub": Tracker("callback-dagshub"),
     "flyte": Tracker("callback-flyte"),
@@ -68,7 +68,7 @@ TRACKERS = {
         "NEPTUNE_DATA_DIRECTORY",
         "{}/neptune",
         "neptune/offline/*",
-        then="`neptune sync` takes it to a server of your own",
+        then="`neptune sync` sends it to your own server",
     ),
     "tensorboard": Tracker(
         "callback-tensorboard", kept="runs", show="tensorboard.main --host 127.0.0.1 --logdir {}"
@@ -77,17 +77,17 @@ TRACKERS = {
         "callback-wandb",
         kept="wandb",
         show="wandb leet {}",
-        then="`wandb sync {}/offline-run-*` takes it to an account",
+        then="`wandb sync {}/offline-run-*` sends it to an account",
     ),
 }
-"""By what `report_to` calls them."""
+"""All trackers, by their name in `report_to`."""
 
 
 def keep_in(output_dir: Path) -> None:
-    """Let trackers that have no server keep their runs in `output_dir`, unless told otherwise.
+    """Make trackers without a server keep their runs in `output_dir`, unless a variable is set.
 
-    Most would do so in the working directory, where the environments of Pants, with other versions
-    of an SDK, would share one database.
+    By default, most would use the working directory. Pants' environments have different versions
+    of an SDK, and they would share one database there.
     """
     for tracker in TRACKERS.values():
         if tracker.variable:
@@ -95,11 +95,11 @@ def keep_in(output_dir: Path) -> None:
 
 
 def command(*options: str, tracker: str | None = None) -> str:
-    """Return what calls this program with `options`, in the way in which it was called.
+    """Return a command that calls this program with `options`, as the user called it.
 
     Args:
         options: The options, unquoted.
-        tracker: That whose package is to be there, under Pants; the present one if not given.
+        tracker: The tracker whose environment Pants makes. By default, it is the present one.
     """
     if not is_under_pants():
         return shlex.join(["python", sys.argv[0], *options])
@@ -110,37 +110,37 @@ def command(*options: str, tracker: str | None = None) -> str:
 
 
 def is_under_pants() -> bool:
-    """Return whether this environment is one of Pants', which nobody else can call or add to."""
+    """Return whether Pants made this environment, so that users cannot install into it."""
     return "PEX_EXTRA_SYS_PATH" in os.environ
 
 
 def find_problem(report_to: Sequence[str]) -> str | None:
-    """Return what keeps `report_to` from being used here, and what mends it."""
+    """Return why `report_to` cannot be used here, and how to fix that; `None` if it can."""
     here = get_available_reporting_integrations()
     for name in report_to:
         if name in here or list(report_to) in (["all"], ["none"]):
             continue
         if name in ("all", "none"):
-            return f"{name} stands alone, without names of trackers"
+            return f"{name} cannot be combined with other names"
         if name not in TRACKERS:
-            return f"{name}: there is no such tracker; there are {', '.join(TRACKERS)}, all, none"
+            return f"{name}: unknown tracker; choose from {', '.join(TRACKERS)}, all, none"
         again = command(*sys.argv[1:], tracker=name)
         if not is_under_pants():
             again = f"pip install packages/{TRACKERS[name].package}\n    {again}"
         return (
-            f"{name}: its package is not in this environment, which has "
-            f"{', '.join(here) or 'none'}. Call:\n    {again}"
+            f"{name}: its package is not installed here. Installed: "
+            f"{', '.join(here) or 'none'}. Run:\n    {again}"
         )
     return None
 
 
 def where_to_look(callbacks: Iterable[Any], output_dir: Path, since: float) -> Iterator[str]:
-    """Say for each tracker that a training was logged to where it is to be seen.
+    """Yield lines that tell, for each tracker of a training, where to see the results.
 
     Args:
-        callbacks: Those of the training.
-        output_dir: That of the training.
-        since: When the training began, in seconds since the epoch.
+        callbacks: The callbacks of the training.
+        output_dir: The output directory of the training.
+        since: When the training began, in seconds since 1970.
     """
     kinds = {type(one) for one in callbacks}
     used = [
@@ -154,7 +154,7 @@ def where_to_look(callbacks: Iterable[Any], output_dir: Path, since: float) -> I
         tracker = TRACKERS[name]
         found = _newest(tracker, output_dir)
         if found is None or _changed(found) < since:
-            yield f"{name}: where its settings say; nothing is kept in {output_dir}"
+            yield f"{name}: see its settings; nothing was written to {output_dir}"
             continue
         yield f"{name}: {found}" + (f"; {tracker.then.format(found)}" if tracker.then else "")
         if tracker.show:
@@ -164,20 +164,20 @@ def where_to_look(callbacks: Iterable[Any], output_dir: Path, since: float) -> I
 
 
 def show(report_to: Sequence[str], output_dir: Path) -> str | None:
-    """Show what the first of the trackers that can do so has kept in `output_dir`, until Ctrl-C.
+    """Show, until Ctrl-C, the newest files in `output_dir` of the first tracker that can show them.
 
     Returns:
-        Why nothing is shown.
+        Why nothing can be shown.
     """
     names = get_available_reporting_integrations() if list(report_to) == ["all"] else report_to
     for name in names:
         tracker = TRACKERS.get(name)
         if tracker and tracker.show and (found := _newest(tracker, output_dir)):
             arguments = [part.format(found) for part in tracker.show.split()]
-            with suppress(KeyboardInterrupt):  # which has ended that program too
+            with suppress(KeyboardInterrupt):  # it has ended the other program too
                 sys.exit(subprocess.run([sys.executable, "-m", *arguments]).returncode)
             return None
-    return f"{', '.join(names) or 'none'}: nothing that can be shown is in {output_dir}"
+    return f"{', '.join(names) or 'none'}: {output_dir} has nothing to show"
 
 
 def _newest(tracker: Tracker, output_dir: Path) -> Path | None:
@@ -186,5 +186,5 @@ def _newest(tracker: Tracker, output_dir: Path) -> Path | None:
 
 
 def _changed(path: Path) -> float:
-    """Return when something in `path` was changed, in seconds since the epoch."""
+    """Return when `path`, or a file in it, changed last, in seconds since 1970."""
     return max(one.stat().st_mtime for one in (path, *path.rglob("*")))
