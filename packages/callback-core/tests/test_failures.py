@@ -147,7 +147,7 @@ def test_an_interrupt_is_never_isolated(interrupt: type[BaseException]) -> None:
 
 
 def test_an_unknown_policy_is_refused_when_the_callback_is_added() -> None:
-    with pytest.raises(ValueError, match="on_error.*'ignore'.*raise.*isolate"):
+    with pytest.raises(ValueError, match=r"on_error.*'ignore'.*raise.*isolate"):
         Run(Fails(on_error="ignore"))
 
 
@@ -221,7 +221,7 @@ def test_a_policy_that_became_wrong_masks_no_error_and_is_refused_at_the_next_tr
         run.fire("on_train_end")
     assert after.ended == 1
     for _ in range(2):  # it has not begun by the first of them
-        with pytest.raises(ValueError, match="on_error.*'ignore'"):
+        with pytest.raises(ValueError, match=r"on_error.*'ignore'"):
             run.fire("on_train_begin")
 
 

@@ -234,7 +234,7 @@ def test_half_of_a_pair_of_methods_is_refused_when_the_callback_is_added() -> No
         def state_dict(self) -> dict[str, Any]:
             return {}
 
-    with pytest.raises(TypeError, match="Half.* state_dict .*load_state_dict"):
+    with pytest.raises(TypeError, match=r"Half.* state_dict .*load_state_dict"):
         CallbackHandler([DefaultFlowCallback, Half], None, None, None, None)
 
 

@@ -374,5 +374,5 @@ def test_there_is_no_trial_s_name_without_a_trial_or_a_way_to_name_it(attributes
 
 
 def test_a_trial_of_no_known_kind_is_refused() -> None:
-    with pytest.raises(TypeError, match="params.*7"):
+    with pytest.raises(TypeError, match=r"params.*7"):
         TrainerState().init_training_references(trainer(), 1, 1, 7)

@@ -24,8 +24,6 @@ from callback_core.tracking import Session, history
 from callback_core.tracking.journal import read
 
 
-
-
 def begun(tmp_path: Path, *callbacks: Any) -> tuple[Training, Session]:
     """Return a training after its first step, and its session."""
     training = Training(tmp_path, [*callbacks])
@@ -87,9 +85,7 @@ def test_status_and_ids_are_known_as_soon_as_they_are(
     assert session.status == "failed"
 
 
-def test_closing_a_session_ends_it_for_all_trackers(
-    tmp_path: Path, out: Path, other: Path
-) -> None:
+def test_closing_a_session_ends_it_for_all_trackers(tmp_path: Path, out: Path, other: Path) -> None:
     training, session = begun(tmp_path, tracked(out), tracked(other))
     session.close("interrupted")
     assert statuses(out) == statuses(other) == ["interrupted"]
