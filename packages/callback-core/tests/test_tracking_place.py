@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +210,23 @@ def test_one_whose_progress_could_not_be_noted_goes_on_from_memory(run: Run) -> 
     consumer.deliver()
     assert consumer.done
     assert [point.step for point in points(run.out)] == [1, 2]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_costs_one_warning_and_no_point(
+    tmp_path: Path,
+    out: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+) -> None:
+    def lockf(file: int, flags: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.lockf", lockf)
+    Training(tmp_path, [tracked(out)]).train(2)
+    assert curve(out) == expected(1, 2)
+    assert statuses(out) == ["finished"]
+    assert len(RunFolder.all(tmp_path)) == 1
+    [warning] = warned(caplog)
+    assert os.strerror(code) in warning

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +14,8 @@ try:
     import fcntl
 except ImportError:  # on Windows, which has no such locks: two processes must not share a run
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 _HELD: Final[dict[str, object]] = {}
 """The owners in this process, by path."""
@@ -61,6 +66,19 @@ def _locked(path: Path) -> int:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(file)
-            raise Held(f"{path} is held by another process") from error
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                os.close(file)
+                raise Held(f"{path} is held by another process") from error
+            _warn_of_missing_locks(path.parent, str(error))
     return file
+
+
+@cache
+def _warn_of_missing_locks(folder: Path, error: str) -> None:
+    """Warn, once for each folder, of a file system without locks; some network drives are such."""
+    logger.warning(
+        "%s is on a file system without locks: %s. Do not let two trainings or replays use it at "
+        "the same time.",
+        folder,
+        error,
+    )
