@@ -14,8 +14,13 @@ logger = logging.getLogger(__name__)
 ENTRY_POINT_GROUP: Final = "callback_core.integrations"
 """The group in which a package offers its callback class, under the name for `report_to`."""
 
-# Where transformers' name for `report_to` is not that of the package.
-_DISTRIBUTIONS: Final = {"azure_ml": "callback-azureml", "comet_ml": "callback-comet"}
+_PACKAGES: Final = {
+    **{name: f"callback-{name}" for name in ("clearml", "codecarbon", "dagshub", "flyte")},
+    **{name: f"callback-{name}" for name in ("mlflow", "neptune", "tensorboard", "wandb")},
+    "azure_ml": "callback-azureml",
+    "comet_ml": "callback-comet",
+}
+"""The names that transformers' `report_to` takes, with the packages to install for them."""
 
 
 def get_available_reporting_integrations() -> list[str]:
@@ -83,10 +88,21 @@ def _named(names: list[str]) -> list[type[Any]]:
         if name not in found:
             raise ValueError(
                 f"report_to names {name!r}, which is not installed. Installed: "
-                f"{', '.join(sorted(found)) or 'none'}. In an environment that pip manages, "
-                f"install it with: pip install {_DISTRIBUTIONS.get(name, f'callback-{name}')}"
+                f"{', '.join(sorted(found)) or 'none'}. {_advice(name, found)}"
             )
     return [found[name].load() for name in dict.fromkeys(names)]
+
+
+def _advice(name: str, installed: Iterable[str]) -> str:
+    """Return what to do about a name that no installed package offers."""
+    if name in _PACKAGES:
+        return f"In an environment that pip manages, install it: pip install {_PACKAGES[name]}"
+    if "," in name:
+        return f"Pass several names as a list: {[part.strip() for part in name.split(',')]}"
+    from difflib import get_close_matches  # here, because only an error needs it
+
+    nearest = get_close_matches(name, {*_PACKAGES, *installed}, n=1)
+    return f"Did you mean {nearest[0]!r}?" if nearest else "Check the name."
 
 
 def _without_those_extended(classes: list[type[Any]]) -> list[type[Any]]:
