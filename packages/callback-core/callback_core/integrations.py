@@ -51,17 +51,32 @@ def get_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -
     return _without_those_extended(_named(_names(report_to)))
 
 
-def make_reporting_integration_callbacks(report_to: str | Iterable[str] | None) -> list[Any]:
+def make_reporting_integration_callbacks(
+    report_to: str | Iterable[str] | None, beside: Iterable[Any] = ()
+) -> list[Any]:
     """Return a callback of each class that `get_reporting_integration_callbacks` returns.
 
-    With `"all"`, an integration that is not configured is left out, and a warning names it.
+    With `"all"`, an integration that is not configured is left out, and a warning names it. One
+    that is among the callbacks `beside` these is left out too, because it would record twice.
+
+    Args:
+        report_to: The integrations, as for `get_reporting_integration_callbacks`.
+        beside: The callbacks, or classes of them, that the user adds.
 
     Raises:
-        ValueError: No installed package offers a name, or a setting is wrong.
+        ValueError: No installed package offers a name, a setting is wrong, or a name stands for one
+            of the callbacks `beside` these.
         NotConfigured: An integration that `report_to` names is not configured.
     """
     names, made = _names(report_to), {}
     classes = _named(names)
+    for one in [one for one in classes if _is_among(one, beside)]:
+        if names != ["all"]:
+            raise ValueError(
+                f"report_to names {one.__name__}, and the callbacks have one too, so everything "
+                "would be recorded twice. Keep one of the two."
+            )
+        classes.remove(one)
     while missing := [one for one in _without_those_extended(classes) if one not in made]:
         for one in missing:
             try:
@@ -72,6 +87,11 @@ def make_reporting_integration_callbacks(report_to: str | Iterable[str] | None) 
                 logger.warning("%s is not used: %s", one.__name__, error)
                 classes.remove(one)  # so that the class that it extends may be used
     return [made[one] for one in classes if one in made]
+
+
+def _is_among(one: type[Any], callbacks: Iterable[Any]) -> bool:
+    classes = (item if isinstance(item, type) else type(item) for item in callbacks)
+    return any(issubclass(found, one) for found in classes)
 
 
 def _names(report_to: str | Iterable[str] | None) -> list[str]:

@@ -129,3 +129,17 @@ def test_callbacks_are_made_in_the_order_of_their_names() -> None:
     callbacks = make_reporting_integration_callbacks(["two", "one"])
     assert [type(callback).__name__ for callback in callbacks] == ["TwoCallback", "OneCallback"]
     assert make_reporting_integration_callbacks("none") == []
+
+
+@pytest.mark.parametrize("as_class", [True, False])
+def test_what_the_user_adds_takes_the_place_of_the_one_from_all(as_class: bool) -> None:
+    [two] = make_reporting_integration_callbacks("two")
+    found = make_reporting_integration_callbacks("all", [type(two) if as_class else two])
+    assert "TwoCallback" not in {type(callback).__name__ for callback in found}
+    assert "OneCallback" in {type(callback).__name__ for callback in found}
+
+
+def test_what_the_user_adds_and_names_too_is_an_error() -> None:
+    [two] = make_reporting_integration_callbacks("two")
+    with pytest.raises(ValueError, match="TwoCallback"):
+        make_reporting_integration_callbacks(["one", "two"], [two])

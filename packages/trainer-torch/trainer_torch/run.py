@@ -127,10 +127,11 @@ def create_handler(
     optimizers: tuple[Optimizer | None, Any],
 ) -> CallbackHandler:
     """Return a handler of `callbacks`, after the trackers and before the progress bar."""
+    callbacks = list(callbacks)
     return CallbackHandler(
         [
             DefaultFlowCallback,
-            *make_reporting_integration_callbacks(args.report_to),
+            *make_reporting_integration_callbacks(args.report_to, callbacks),
             *callbacks,
             PrinterCallback if args.disable_tqdm else ProgressCallback,
         ],
