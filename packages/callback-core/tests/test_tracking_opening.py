@@ -117,6 +117,15 @@ def test_a_search_s_trial_is_told_when_its_run_opens(tmp_path: Path, out: Path) 
     assert opened["trial_parameters"] == {"lr": 0.1, "token": "[redacted]"}
 
 
+def test_a_hyperparameter_of_a_search_is_a_parameter_of_its_run(tmp_path: Path, out: Path) -> None:
+    state = TrainerState(
+        max_steps=9, is_hyper_param_search=True, trial_name="t1", trial_params={"layers": 3}
+    )
+    Training(tmp_path, [tracked(out)], state).train(1)
+    [call] = calls(out, "log_parameters")
+    assert call["parameters"]["layers"] == 3
+
+
 def test_a_second_training_is_a_second_run(tmp_path: Path, out: Path) -> None:
     tracker = tracked(out)
     for _ in range(2):

@@ -256,9 +256,10 @@ class Consumer:
         self._save_progress()
 
     def _log_parameters(self) -> None:
-        arguments, model_config = self._begin["arguments"], self._begin["model_config"]
+        # A hyperparameter of a search need not be an argument of the training.
+        arguments = {**self._begin["arguments"], **(self._begin.get("trial_parameters") or {})}
         parameters, cut = fitting_parameters(
-            self.tracker.parameters_of(arguments, model_config), self.tracker.limits
+            self.tracker.parameters_of(arguments, self._begin["model_config"]), self.tracker.limits
         )
         self.progress.left_out.update(cut)
         if parameters == self.progress.parameters:
