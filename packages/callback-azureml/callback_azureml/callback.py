@@ -9,22 +9,23 @@ from callback_mlflow import MLflowCallback
 
 
 class AzureMLCallback(MLflowCallback):
-    """Sends parameters, metrics and, if asked to, checkpoints to Azure ML, beside the training.
+    """Sends parameters, metrics and optional checkpoints to Azure ML, in the background.
 
-    Where `MLFLOW_TRACKING_URI` is that of a workspace, as in each job, they go there by MLflow:
-    in a job to the job's own run, which stays open, elsewhere to a run for each training. A run of
-    Azure's SDK v1, which is at its end of life, is sent metrics and checkpoints.
+    If `MLFLOW_TRACKING_URI` names a workspace, as it does in every Azure ML job, the callback logs
+    through MLflow. In a job it uses the job's own run and leaves it open; elsewhere it opens a run
+    for each training. A run of Azure's SDK v1 receives metrics and checkpoints only. SDK v1 has
+    reached its end of life.
 
     Args:
-        azureml_run: A run of SDK v1, which stays open. Where it is not given, that of the job is
-            looked for by `Run.get_context()`, if there is no tracking URI.
-        options: Those of `MLflowCallback`, with the same environment variables. `max_log_params` is
-            200 where nothing is said, which is what Azure ML takes.
+        azureml_run: A run of SDK v1, which stays open. By default, if there is no tracking URI, the
+            callback uses the job's run, from `Run.get_context()`.
+        options: Arguments of `MLflowCallback`, with the same environment variables. The default of
+            `max_log_params` is 200, the limit of Azure ML.
 
     Raises:
-        ValueError: A setting is wrong.
-        NotConfigured: There is no tracking URI and no run, this is no job of Azure ML, and
-            `DISABLE_MLFLOW_INTEGRATION` does not say that nothing is to be sent.
+        ValueError: A setting is invalid.
+        NotConfigured: There is no tracking URI, no run and no Azure ML job. A callback that
+            `DISABLE_MLFLOW_INTEGRATION` disables does not raise this.
     """
 
     tracker: AzureMLTracker
@@ -36,5 +37,5 @@ class AzureMLCallback(MLflowCallback):
             self.tracker.check_configured()
 
     def make_tracker(self, **settings: Any) -> AzureMLTracker:
-        """Return the tracker with these settings."""
+        """Return a tracker with these settings."""
         return AzureMLTracker(self._azureml_run, **settings)

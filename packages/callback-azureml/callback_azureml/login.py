@@ -1,4 +1,4 @@
-"""Who the user is to Azure, found without asking a person."""
+"""Checks for an Azure login without prompting the user."""
 
 from __future__ import annotations
 
@@ -7,54 +7,57 @@ from typing import Any, Final
 
 from callback_core import NotConfigured
 
-_NOBODY: Final = (
-    "Nobody is logged in to Azure, and AzureMLCallback does not let Azure's SDK ask, since a "
-    "training may have no one to answer. Call: az login, or set the variables of azure-identity, "
-    "AZURE_CLIENT_ID and so on."
+_NOT_LOGGED_IN: Final = (
+    "Azure needs a login. AzureMLCallback does not prompt for one, because a training may run "
+    "unattended. Run `az login`, or set the variables of azure-identity, such as AZURE_CLIENT_ID."
 )
 
 
 def check_logged_in(client: Any) -> None:
-    """Do nothing where Azure's plugin gets a token for this client without asking a person.
+    """Check that Azure's plugin can get a token for this client without prompting.
 
-    Otherwise it would open a browser, or print a code in the terminal, and wait.
+    Without a login, the plugin opens a browser, or prints a code in the terminal, and waits.
+
+    Args:
+        client: An `MlflowClient` that the plugin serves.
 
     Raises:
-        NotConfigured: Nobody is logged in.
-        azure.core.exceptions.ClientAuthenticationError: Azure refuses who is, or is away.
+        NotConfigured: There is no login.
+        azure.core.exceptions.ClientAuthenticationError: Azure rejects the login, or is unreachable.
     """
-    identity = sys.modules["azure.identity"]  # which the plugin has imported
-    try:  # where the plugin looks for them itself
+    identity = sys.modules["azure.identity"]  # the plugin has imported it
+    try:  # the plugin keeps its credentials here
         workspace = client._tracking_client.store.service_context  # noqa: SLF001
         login, scope = workspace.auth, workspace.cloud._get_default_scope()  # noqa: SLF001
     except AttributeError:
-        return  # another version, which is left to ask
+        return  # an unknown version of the plugin; let it prompt
     if not isinstance(login, identity.ChainedTokenCredential):
-        return  # the token of a job, or what the user has chosen
-    asking = (identity.InteractiveBrowserCredential, identity.DeviceCodeCredential)
-    if any(isinstance(way, asking) and way._auth_record for way in login.credentials):  # noqa: SLF001
-        return  # somebody has answered in this process already
-    silent = [way for way in login.credentials if not isinstance(way, asking)]
-    nobody = _Nobody()
+        return  # a job's token, or the user's own credential
+    interactive = (identity.InteractiveBrowserCredential, identity.DeviceCodeCredential)
+    credentials = login.credentials
+    if any(isinstance(one, interactive) and one._auth_record for one in credentials):  # noqa: SLF001
+        return  # the user has already logged in interactively in this process
+    silent = [one for one in credentials if not isinstance(one, interactive)]
+    end = _EndOfChain()
     try:
-        identity.ChainedTokenCredential(*silent, nobody).get_token(scope)
+        identity.ChainedTokenCredential(*silent, end).get_token(scope)
     except sys.modules["azure.core.exceptions"].ClientAuthenticationError as error:
-        if nobody.is_reached:
-            raise NotConfigured(_NOBODY) from error
+        if end.is_reached:
+            raise NotConfigured(_NOT_LOGGED_IN) from error
         raise
 
 
-class _Nobody:
-    """Stands in a chain of credentials after those that ask no one, and has no token either.
+class _EndOfChain:
+    """Ends a chain of credentials, in place of the interactive ones. It never has a token.
 
     Attributes:
-        is_reached: Whether none of those before it is set up.
+        is_reached: Whether the chain has tried it, so that no credential before it is set up.
     """
 
     def __init__(self) -> None:
         self.is_reached = False
 
     def get_token(self, *scopes: str, **options: Any) -> Any:
-        """Note that it is asked, and say that it cannot tell."""
+        """Note the call, and raise the error of a credential that is not set up."""
         self.is_reached = True
-        raise sys.modules["azure.identity"].CredentialUnavailableError("nobody is logged in")
+        raise sys.modules["azure.identity"].CredentialUnavailableError("there is no login")

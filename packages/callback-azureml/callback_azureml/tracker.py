@@ -17,26 +17,26 @@ from callback_mlflow import MLflowTracker
 logger = logging.getLogger(__name__)
 
 SCHEME: Final = "azureml:"
-"""What the tracking URI of a workspace begins with."""
+"""The start of a workspace's tracking URI."""
 
 PARAMETERS: Final = 200
-"""Parameters that Azure ML takes of a run, as its error says; its documentation does not."""
+"""The most parameters of a run. Azure ML's error names this limit; its documentation does not."""
 
 POINTS: Final = 250
-"""Points that it takes at once, as its documentation of service limits has it."""
+"""The most points of a request, from the documentation of Azure ML's service limits."""
 
-_NOWHERE: Final = (
-    "AzureMLCallback does not know where to log: there is no tracking URI, and this is no job of "
-    "Azure ML. Set MLFLOW_TRACKING_URI to what `az ml workspace show --query mlflow_tracking_uri` "
-    "prints, or pass tracking_uri or azureml_run."
+_NO_DESTINATION: Final = (
+    "AzureMLCallback has no destination: there is no tracking URI, and this process is not an "
+    "Azure ML job. Set MLFLOW_TRACKING_URI to the output of `az ml workspace show --query "
+    "mlflow_tracking_uri`, or pass tracking_uri or azureml_run."
 )
 
 
 class AzureMLTracker(MLflowTracker):
-    """A run in Azure ML. Its arguments are described with `AzureMLCallback`.
+    """A run in Azure ML. `AzureMLCallback` documents the arguments.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
     """
 
     name = "azure_ml"
@@ -52,35 +52,35 @@ class AzureMLTracker(MLflowTracker):
         if job is not None and settings.get("run_id") is None:
             if self.nested:
                 self.parent_run_id = self.parent_run_id or job
-            # MLFLOW_RUN_ID is that of the job, inside of which a run of its own may be asked for.
+            # MLFLOW_RUN_ID names the job's run. A nested run must not take that id.
             self.run_id = None if self.parent_run_id else self.run_id or job
 
     def check_configured(self) -> None:
-        """Do nothing where something says where to log.
+        """Check that there is a destination.
 
         Raises:
-            NotConfigured: There is no run, no tracking URI, and this is no job.
+            NotConfigured: There is no run, no tracking URI and no job.
         """
         if self.azureml_run is None and not self._has_uri() and _job() is None:
-            raise NotConfigured(_NOWHERE)
+            raise NotConfigured(_NO_DESTINATION)
 
     def settings(self) -> dict[str, Any] | None:
-        """Return what makes an equal tracker elsewhere, for the workspace that is in use here."""
+        """Return the arguments of an equal tracker for the workspace that is in use here."""
         settings = None if self.azureml_run is not None else super().settings()
         if settings is not None and not self._has_uri():
-            settings["tracking_uri"] = None  # and not MLflow's default
+            settings["tracking_uri"] = None  # not MLflow's default
         return settings
 
     def adopt(self) -> str | None:
-        """Return the id of the run that was given, or of the user's active run of MLflow."""
+        """Return the id of `azureml_run`, or of the user's active MLflow run."""
         return super().adopt() if self.azureml_run is None else str(self.azureml_run.id)
 
     def open(self, opening: Opening) -> str:
-        """Open the run that was given, that of the job, the one of before, or a new one.
+        """Open `azureml_run`, the job's run, the run to continue, or a new one.
 
         Raises:
-            NotConfigured: Nothing says where to log, as where a replay has another environment, or
-                nobody is logged in.
+            NotConfigured: There is no destination, for example because a replay has another
+                environment; or there is no login.
         """
         self.check_configured()
         if self.azureml_run is None and self._has_uri():
@@ -90,10 +90,10 @@ class AzureMLTracker(MLflowTracker):
         return self.run.id
 
     def make_client(self, mlflow: Any) -> Any:
-        """Return a client that Azure's plugin serves; or another, if that is where to log to.
+        """Return the client. For a workspace, Azure's plugin serves it.
 
         Raises:
-            NotConfigured: Nobody is logged in to Azure.
+            NotConfigured: There is no Azure login.
         """
         if (self.tracking_uri or mlflow.get_tracking_uri()).startswith(SCHEME):
             import_sdk("azureml.mlflow", install="azureml-mlflow", needed_by="AzureMLCallback")
@@ -101,32 +101,32 @@ class AzureMLTracker(MLflowTracker):
             check_logged_in(client)
             return client
         logger.warning(
-            "AzureMLCallback logs to another MLflow than Azure ML's, whose tracking URI begins "
-            "with azureml:. If that is not what you want, set MLFLOW_TRACKING_URI."
+            "AzureMLCallback logs to an MLflow server outside Azure ML: the tracking URI does not "
+            "begin with azureml:. To log to a workspace, set MLFLOW_TRACKING_URI."
         )
         return super().make_client(mlflow)
 
     def log_files(self, upload: Upload) -> None:
-        """Copy a checkpoint to the run's artifacts, under its name; `<name>.2` if that is taken."""
+        """Copy a checkpoint to the run's artifacts as `name`, or as `<name>.2` if that exists."""
         if not isinstance(self.run, RunOfV1) and self.run.client.tracking_uri.startswith(SCHEME):
             upload = upload._replace(name=self._free_name(upload.name))
         super().log_files(upload)
 
     def close(self, status: Status | None) -> None:
-        """Set how the run ended; not that of the job, which ends with the job."""
+        """Set how the run ended. The job's own run stays open: Azure ends it with the job."""
         super().close(None if self.run.id == _job() else status)
 
     def _free_name(self, name: str) -> str:
-        """Return a name for a folder of artifacts. Azure does not let a file be replaced.
+        """Return an unused name for a folder of artifacts. Azure does not overwrite files.
 
         Raises:
-            Rejected: The plugin would not find the workspace. It does not ask which client it works
-                for, but takes the tracking URI of the process.
+            Rejected: The plugin would upload to another workspace. It ignores the client's tracking
+                URI, and uses that of the process.
         """
         client = self.run.client
         if client.tracking_uri != sys.modules["mlflow"].get_tracking_uri():
             raise Rejected(
-                "Azure's plugin uploads files only to the workspace of the environment: set "
+                "Azure's plugin uploads files only to the workspace of the process: set "
                 f"MLFLOW_TRACKING_URI to {client.tracking_uri!r}"
             )
         taken = {entry.path for entry in client.list_artifacts(self.run.id)}
@@ -134,12 +134,12 @@ class AzureMLTracker(MLflowTracker):
         return next(free for free in names if free not in taken)
 
     def _has_uri(self) -> bool:
-        """Return whether it is said where MLflow is to log to, so that it is not its default."""
+        """Return whether the user set a tracking URI, so that MLflow does not use its default."""
         in_code = getattr(sys.modules.get("mlflow"), "is_tracking_uri_set", None)
         given = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         return bool(given or (in_code is not None and in_code()))
 
 
 def _job() -> str | None:
-    """Return the id of the run of the job that this process is in."""
+    """Return the id of the run of this process's job; `None` outside a job."""
     return os.environ.get("AZUREML_RUN_ID") or None

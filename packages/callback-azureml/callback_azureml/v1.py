@@ -1,4 +1,4 @@
-"""Logging to a run of Azure's SDK v1, `azureml.core.Run`."""
+"""Logs to a run of Azure's SDK v1, `azureml.core.Run`."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from callback_mlflow import OpenRun
 
 
 class RunOfV1(OpenRun):
-    """A run of SDK v1. Whose it is ends it: Azure that of a job, the user that of their own.
+    """A run of SDK v1. Its owner ends it: Azure or the user.
 
     Args:
-        run: An `azureml.core.Run`, or the one that only prints, which `Run.get_context()` returns
-            outside of a job.
+        run: An `azureml.core.Run`; or the offline run that `Run.get_context()` returns outside a
+            job, which only prints.
     """
 
     def __init__(self, run: Any) -> None:
         self.run = run
         self.id = str(run.id)
-        self._takes_steps = "step" in signature(run.log).parameters  # the one that prints does not
+        self._takes_steps = "step" in signature(run.log).parameters  # the offline run does not
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags, or give those that are there another value."""
+        """Set tags. Existing ones get the new value."""
         if tags:
             self.run.set_tags(dict(tags))
 
     def log_metrics(self, points: Sequence[Point]) -> None:
-        """Add points, and wait until they are sent, which `log` does not."""
+        """Add points, and wait until they are sent; `log` alone does not wait."""
         for point in points:
             step = {"step": point.step} if self._takes_steps else {}
             self.run.log(point.name, point.value, **step)
         self.run.flush()
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Keep none: SDK v1 has no place for them."""
+        """Do nothing: SDK v1 has no parameters."""
 
     def log_files(self, upload: Upload) -> None:
-        """Copy a directory to the run's files, under its name."""
+        """Copy a directory to the run's files, under the upload's name."""
         self.run.upload_folder(upload.name, str(upload.path))
 
     def end(self, status: Status) -> None:
@@ -47,7 +47,7 @@ class RunOfV1(OpenRun):
 
 
 def run_of_the_job() -> Any:
-    """Return the run of the job that this process is in.
+    """Return the run of this process's job.
 
     Raises:
         ModuleNotFoundError: SDK v1 is not installed.

@@ -1,4 +1,4 @@
-"""No test sees settings of Azure or MLflow from outside, or leaves any behind."""
+"""Isolates each test from the settings of Azure and MLflow."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import pytest
 
 from callback_contract.testing import use_absolute_paths
 
-# Read when MLflow or the plugin is imported, and by the processes that tests start.
+# MLflow, the plugin and the processes that tests start read these.
 _SET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
-    # A service that is away is tried once more, and not for minutes; we try again what fails.
+    # One retry instead of minutes of them; our own delivery retries.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
-    "AZUREML_CURRENT_CLOUD": "AzureCloud",  # otherwise it is looked for in the internet
+    "AZUREML_CURRENT_CLOUD": "AzureCloud",  # otherwise the plugin asks the internet
 }
 os.environ |= _SET
 _HOME = tempfile.TemporaryDirectory()
-os.environ["HOME"] = _HOME.name  # SDK v1 keeps the addresses of services there
+os.environ["HOME"] = _HOME.name  # SDK v1 caches service addresses there
 use_absolute_paths()
 
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    """Return a workspace, which takes seconds to make, whose certificate is trusted here."""
+    """Return a workspace whose certificate this process trusts. Making it takes seconds."""
     from workspace import Workspace
 
     made = Workspace(tmp_path_factory.mktemp("workspace"))
@@ -39,7 +39,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 
 @pytest.fixture(autouse=True)
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run in a directory of its own, without settings but those above."""
+    """Run in an empty directory, with no settings except those above."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if _is_foreign(name)]:
         monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""Azure ML's callback and the contract of callbacks, read back by MLflow's REST API."""
+"""`AzureMLCallback` keeps the callback contract. Runs are read through MLflow's REST API."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class TestAzureML(TrackerContract):
             "MLflow prints the address of a run that it ends, unless the environment has "
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true"
         ),
-        "RUN-002": Deviation("a process of its own has not got the login that the test gives here"),
+        "RUN-002": Deviation("a delivery process does not have the login of the test process"),
         "ROY-007": Deviation(
-            "azure-core draws from `random` where it asks for a token to upload a checkpoint with"
+            "azure-core draws from `random` when it requests a token to upload a checkpoint"
         ),
     }
     sdk = "mlflow"
@@ -44,7 +44,7 @@ class TestAzureML(TrackerContract):
         type(self).workspace = workspace
         monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.log_in())
         yield
-        workspace.start()  # which a rule may have stopped
+        workspace.start()  # a rule may have stopped it
 
     def make(self, output_dir: Path, **settings: Any) -> AzureMLCallback:
         usual = {"experiment_name": str(output_dir), "log_artifacts": True}
@@ -64,7 +64,7 @@ class TestAzureML(TrackerContract):
     def read(self, output_dir: Path) -> list[RecordedRun]:
         try:
             found = self.workspace.runs.runs(str(output_dir))
-        except HTTPError:  # there is no such experiment
+        except HTTPError:  # the experiment does not exist
             return []
         return [
             RecordedRun(

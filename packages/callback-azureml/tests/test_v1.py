@@ -1,4 +1,4 @@
-"""Trainings that are sent to runs of Azure's SDK v1, by that SDK."""
+"""Trainings that are logged to runs of Azure's SDK v1."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[V1Service]:
 
 @pytest.fixture
 def job(service: V1Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Be in a job of SDK v1, and return its run."""
+    """Simulate a job of SDK v1, and return its run."""
     run = f"run_{tmp_path.name}"
     for name, value in service.begin_job(run).items():
         monkeypatch.setenv(name, value)
@@ -41,7 +41,7 @@ def test_the_run_of_the_job_gets_metrics_at_their_steps_and_stays_open(
     assert service.changes == []
 
 
-def test_a_run_that_is_given_gets_metrics_at_their_steps_and_stays_open(
+def test_a_given_run_gets_metrics_at_their_steps_and_stays_open(
     job: str, service: V1Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run.get_context(allow_offline=False)
@@ -52,7 +52,7 @@ def test_a_run_that_is_given_gets_metrics_at_their_steps_and_stays_open(
     assert service.changes == []
 
 
-def test_what_a_service_that_is_away_has_not_got_is_delivered_later(
+def test_a_replay_delivers_what_an_unreachable_service_missed(
     job: str, service: V1Service, tmp_path: Path
 ) -> None:
     service.mode = "gone"
@@ -67,7 +67,7 @@ def test_what_a_service_that_is_away_has_not_got_is_delivered_later(
     assert service.values(job) == logged_points(made)
 
 
-def test_the_run_that_only_prints_is_given_no_steps(
+def test_the_offline_run_gets_no_steps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run.get_context()
@@ -87,11 +87,11 @@ def test_the_run_that_only_prints_is_given_no_steps(
 
 
 @pytest.mark.parametrize("given", ["run_1", 7, object()])
-def test_what_is_no_run_is_refused(given: Any) -> None:
+def test_an_object_that_is_not_a_run_is_refused(given: Any) -> None:
     with pytest.raises(ValueError, match="azureml_run"):
         AzureMLCallback(given)
 
 
-def test_a_run_of_this_process_cannot_be_delivered_to_by_another(tmp_path: Path) -> None:
+def test_a_delivery_process_cannot_use_a_given_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="process"):
         AzureMLCallback(Run.get_context(), delivery="process")

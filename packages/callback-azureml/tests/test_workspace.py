@@ -1,4 +1,4 @@
-"""Trainings that Azure's plugin for MLflow sends to a workspace, read back by MLflow's REST API."""
+"""Trainings that Azure's MLflow plugin logs to a workspace, read through MLflow's REST API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def experiment(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def outside(workspace: Workspace, experiment: str, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """Return the workspace, into which somebody is logged in who is in no job."""
+    """Return the workspace, logged in to from outside a job."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.log_in())
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
     return workspace
@@ -33,13 +33,13 @@ def outside(workspace: Workspace, experiment: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def job(workspace: Workspace, experiment: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Be in a job, and return the id of its run."""
+    """Simulate a job, and return the id of its run."""
     for name, value in workspace.begin_job(experiment).items():
         monkeypatch.setenv(name, value)
     return os.environ["AZUREML_RUN_ID"]
 
 
-def test_parameters_metrics_and_status_of_a_training_are_in_the_workspace(
+def test_the_workspace_has_parameters_metrics_and_status(
     outside: Workspace, experiment: str, tmp_path: Path
 ) -> None:
     callback = AzureMLCallback(tags={"stage": "Größe"})
@@ -60,7 +60,7 @@ def test_parameters_metrics_and_status_of_a_training_are_in_the_workspace(
     assert sent and all("azureml-mlflow" in one.headers["User-Agent"] for one in sent)
 
 
-def test_no_more_parameters_are_sent_than_azure_takes(
+def test_parameters_are_limited_to_what_azure_accepts(
     outside: Workspace, experiment: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = {f"p{number}": number for number in range(300)}
@@ -70,7 +70,7 @@ def test_no_more_parameters_are_sent_than_azure_takes(
     assert "azure_ml" in caplog.text
 
 
-def test_checkpoints_become_files_of_the_run_and_never_meet_one_that_is_there(
+def test_checkpoints_become_files_and_never_overwrite_one(
     outside: Workspace, experiment: str, tmp_path: Path
 ) -> None:
     callback = AzureMLCallback(log_artifacts=True, flush_limit=120)
@@ -93,7 +93,7 @@ def test_checkpoints_become_files_of_the_run_and_never_meet_one_that_is_there(
     )
 
 
-def test_checkpoints_that_the_plugin_would_send_elsewhere_are_left_out_and_that_is_said(
+def test_checkpoints_are_rejected_when_the_plugin_would_use_another_workspace(
     workspace: Workspace, experiment: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = AzureMLCallback(
@@ -104,7 +104,7 @@ def test_checkpoints_that_the_plugin_would_send_elsewhere_are_left_out_and_that_
     [run] = workspace.runs.runs(experiment)
     assert run.values() == logged_points(made)
     assert workspace.files[run.id] == {}
-    assert "set MLFLOW_TRACKING_URI" in caplog.text
+    assert "MLFLOW_TRACKING_URI" in caplog.text
 
 
 def test_the_run_of_the_job_is_used_and_stays_open(
@@ -117,7 +117,7 @@ def test_the_run_of_the_job_is_used_and_stays_open(
     assert run.values() == logged_points(made)
 
 
-def test_trials_in_a_job_are_runs_of_their_own_inside_it_where_that_is_asked_for(
+def test_nested_trials_are_runs_inside_the_jobs_run(
     job: str, workspace: Workspace, experiment: str, tmp_path: Path
 ) -> None:
     trial = Trial("trial-1", {"learning_rate": 0.05})
@@ -130,7 +130,7 @@ def test_trials_in_a_job_are_runs_of_their_own_inside_it_where_that_is_asked_for
     assert run.values() == logged_points(made)
 
 
-def test_a_run_that_the_user_has_opened_is_used_and_stays_open(
+def test_a_run_opened_by_the_user_is_used_and_stays_open(
     outside: Workspace, experiment: str, tmp_path: Path
 ) -> None:
     mlflow.set_experiment(experiment)
@@ -146,7 +146,7 @@ def test_a_run_that_the_user_has_opened_is_used_and_stays_open(
     ("raised", "status"),
     [(ArithmeticError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
 )
-def test_a_training_that_breaks_is_marked_so(
+def test_the_status_says_how_a_training_broke(
     raised: BaseException, status: str, outside: Workspace, experiment: str, tmp_path: Path
 ) -> None:
     def fail() -> None:
@@ -159,7 +159,7 @@ def test_a_training_that_breaks_is_marked_so(
     assert [step for step, _ in run.of("train/loss")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_resumed_training_goes_on_in_its_run(
+def test_a_resumed_training_continues_its_run(
     outside: Workspace, experiment: str, tmp_path: Path
 ) -> None:
     def fail() -> None:
@@ -176,7 +176,7 @@ def test_a_resumed_training_goes_on_in_its_run(
     assert [step for step, _ in run.of("train/loss")] == list(range(1, 13))
 
 
-def test_a_second_training_has_a_run_of_its_own(
+def test_a_second_training_gets_its_own_run(
     outside: Workspace, experiment: str, tmp_path: Path
 ) -> None:
     made = small_trainer(tmp_path / "out", AzureMLCallback())
@@ -188,7 +188,7 @@ def test_a_second_training_has_a_run_of_its_own(
 
 
 @pytest.mark.parametrize("mode", ["broken", "silent", "gone"])
-def test_a_service_that_is_away_delays_no_training_and_gets_all_of_it_later(
+def test_an_unreachable_service_delays_no_training_and_a_replay_delivers(
     mode: Any,
     job: str,
     workspace: Workspace,
@@ -215,7 +215,7 @@ def test_a_service_that_is_away_delays_no_training_and_gets_all_of_it_later(
 
 
 @pytest.mark.slow
-def test_a_process_of_its_own_delivers_the_rest_of_a_training_that_is_killed(
+def test_a_delivery_process_delivers_the_rest_of_a_killed_training(
     job: str, workspace: Workspace, experiment: str, tmp_path: Path
 ) -> None:
     code = """

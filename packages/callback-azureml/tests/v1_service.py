@@ -1,4 +1,4 @@
-"""Azure's service for SDK v1 on this machine: as much of it as a submitted run asks for."""
+"""A local stand-in for Azure's SDK v1 service, as far as a submitted run uses it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class V1Service(StandIn):
     """Stands in for Azure.
 
     Attributes:
-        points: Steps and values of each metric, by the run and its name, in the order of arrival.
-        changes: What else a client has sent of a run: its status, and the like.
+        points: The steps and values of each metric, in order of arrival, by run and metric name.
+        changes: All other requests that change a run, such as its status.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,7 +26,7 @@ class V1Service(StandIn):
         self.changes: list[str] = []
 
     def begin_job(self, run: str) -> dict[str, str]:
-        """Return the environment that Azure gives the job of a run, without MLflow's variables."""
+        """Return the environment of a run's job, without MLflow's variables."""
         return {
             "AZUREML_ARM_SUBSCRIPTION": "sub",
             "AZUREML_ARM_RESOURCEGROUP": "group",
@@ -42,11 +42,11 @@ class V1Service(StandIn):
         }
 
     def values(self, run: str) -> dict[tuple[str, int | None], float]:
-        """Return the values of a run by name and step, of which each is there once."""
+        """Return a run's values by name and step, and check that there are no duplicates."""
         found: dict[tuple[str, int | None], float] = {}
-        for (of, name), points in self.points.items():
-            for step, value in points if of == run else ():
-                assert (name, step) not in found, f"{name} is there twice at step {step}"
+        for (owner, name), points in self.points.items():
+            for step, value in points if owner == run else ():
+                assert (name, step) not in found, f"{name} has two values at step {step}"
                 found[name, step] = value
         return found
 

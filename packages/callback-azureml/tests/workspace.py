@@ -1,7 +1,7 @@
-"""A workspace of Azure ML on this machine: Azure's routes before MLflow's own server application.
+"""A local Azure ML workspace: Azure's routes in front of MLflow's own server application.
 
-What is modelled is what the plugin `azureml-mlflow` asks for, as its source has it; whether Azure
-answers the same is not shown by any test.
+It models the requests in the source of the plugin `azureml-mlflow`. No test shows that Azure
+answers in the same way.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def _token() -> str:
 
 
 TOKEN: Final = _token()
-"""What Azure gives a job to log with."""
+"""The token with which a job logs."""
 
 
 class Credential:
-    """Somebody who is logged in."""
+    """The credential of a logged-in user."""
 
     def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
         return AccessToken(TOKEN, EXPIRES)
@@ -58,9 +58,9 @@ class Workspace(StandIn):
     """Stands in for Azure.
 
     Attributes:
-        uri: The tracking URI that a job is given.
-        files: What was uploaded to each run, by its path.
-        runs: What MLflow's application has, read by its REST API.
+        uri: The tracking URI of a job.
+        files: The uploaded files of each run, by path.
+        runs: Reads MLflow's application through its REST API.
     """
 
     keep_alive = False
@@ -74,7 +74,7 @@ class Workspace(StandIn):
         self.client = make_application(f"sqlite:///{folder}/workspace.db", files)
 
     def log_in(self) -> str:
-        """Log in as somebody does who is in no job, and return the tracking URI."""
+        """Log in as a user outside a job, and return the tracking URI."""
         from azureml.mlflow import get_mlflow_tracking_uri_v2
 
         about = {**IDS, "auth": Credential(), "host_url": self.url}
@@ -83,7 +83,7 @@ class Workspace(StandIn):
         )
 
     def begin_job(self, experiment: str) -> dict[str, str]:
-        """Begin a job, and return the environment that Azure gives it."""
+        """Begin a job, and return its environment."""
         made = self._ask("experiments/create", {"name": experiment})
         run = self._ask("runs/create", {**made, "run_name": "the job", "start_time": 1})
         run_id = run["run"]["info"]["run_id"]
@@ -107,12 +107,12 @@ class Workspace(StandIn):
                 return Answer.of({"error_code": "UNAUTHENTICATED"}, 401)
             if of_files:
                 return self._answer_about_files(request, of_files["run"], bool(of_files["new"]))
-        asked = request.path.removeprefix(azures)
+        route = request.path.removeprefix(azures)
         kind = {"Content-Type": "application/json"}
-        made = self.client.open(asked, method=request.method, data=request.body, headers=kind)
-        # Where Azure keeps files, as the plugin wants it: …/experiments/1/runs/<run>/artifacts.
-        where = re.sub(rb"(/experiments/\d+)/(\w{32}/artifacts)", rb"\1/runs/\2", made.data)
-        return Answer(made.status_code, where)
+        made = self.client.open(route, method=request.method, data=request.body, headers=kind)
+        # The plugin expects artifact URIs of the form …/experiments/1/runs/<run>/artifacts.
+        body = re.sub(rb"(/experiments/\d+)/(\w{32}/artifacts)", rb"\1/runs/\2", made.data)
+        return Answer(made.status_code, body)
 
     def _answer_about_files(self, request: Request, run: str, new: bool) -> Answer:
         kept = self.files[run]
@@ -137,9 +137,10 @@ class Workspace(StandIn):
 
 
 def make_application(database: str, files: str) -> Any:
-    """Return a client of the application of `mlflow server`, in this process.
+    """Return a client of the `mlflow server` application, in this process.
 
-    It takes its arguments from the environment, and makes its database the process's tracking URI.
+    The application reads its arguments from the environment, and makes its database the tracking
+    URI of the process.
     """
     os.environ["_MLFLOW_SERVER_FILE_STORE"] = database
     os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = files
@@ -154,7 +155,7 @@ def make_application(database: str, files: str) -> Any:
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Return files of a certificate for 127.0.0.1, which is its own authority, and of its key."""
+    """Return the paths of a self-signed certificate for 127.0.0.1 and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
