@@ -134,9 +134,7 @@ def test_in_a_job_its_run_is_used_unless_a_nested_run_is_requested(
 
 
 @pytest.mark.parametrize(("given", "most"), [({}, 200), ({"max_log_params": 7}, 7)])
-def test_the_default_parameter_limit_is_that_of_azure(
-    given: dict[str, int], most: int
-) -> None:
+def test_the_default_parameter_limit_is_that_of_azure(given: dict[str, int], most: int) -> None:
     tracker = AzureMLTracker(**given)
     assert tracker.limits.parameter_count == most
 

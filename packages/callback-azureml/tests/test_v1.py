@@ -67,9 +67,7 @@ def test_a_replay_delivers_what_an_unreachable_service_missed(
     assert service.values(job) == logged_points(made)
 
 
-def test_the_offline_run_gets_no_steps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_offline_run_gets_no_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run.get_context()
     assert "AZUREML_RUN_ID" not in os.environ
     callback = AzureMLCallback(run, log_artifacts=True)

@@ -9,24 +9,25 @@ from callback_core.tracking import DeliveryKind, TrackerCallback
 
 
 class ClearMLCallback(TrackerCallback):
-    """Sends parameters, scalars and, if asked to, checkpoints to ClearML, beside the training.
+    """Sends parameters, scalars and optional checkpoints to ClearML, in the background.
 
-    The task that `Task.current_task()` returns when training begins is used, and stays open; so is
-    that of an agent. Otherwise a task is made for each training, and closed as `completed`,
-    `failed` or `stopped`. A setting that is not given comes from the environment variable that is
-    named with it. Where the server is, and by which keys it is entered, ClearML finds itself.
+    The callback uses the task that `Task.current_task()` returns when training begins, or the
+    agent's task, and leaves it open. Otherwise it creates a task for each training, and closes it
+    as `completed`, `failed` or `stopped`. Each setting defaults to the environment variable named
+    with it. ClearML itself finds the server and its credentials.
 
     Args:
         project_name: The project of a new task; `CLEARML_PROJECT`.
         task_name: The name of a new task; `CLEARML_TASK`.
         log_model: Keep each checkpoint as an output model; `CLEARML_LOG_MODEL`.
-        delivery: `thread`, `process` or `inline`, as `TrackerCallback` has it.
-        open_limit: Seconds that opening the task may take before this is said.
-        flush_limit: Seconds that the end of training waits for what is not delivered yet.
-        redact: Names of arguments and logs whose values are secrets, besides those that look so.
+        delivery: `thread`, `process` or `inline`; see `TrackerCallback`.
+        open_limit: Seconds that opening the task may take before a warning.
+        flush_limit: Seconds that the end of training waits for undelivered data.
+        redact: Names of arguments and logs whose values are secrets, in addition to those that are
+            recognized automatically.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`OfflineTask`: a task that ClearML keeps in a folder, to be imported to a server later."""
+"""`OfflineTask`: a task that ClearML keeps in a folder, for a later import to a server."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _CAPTURE_NOTHING: Final = {
 }
 
 _VARIABLES: Final = ("CLEARML_PROC_MASTER_ID", "TRAINS_PROC_MASTER_ID")
-"""By which ClearML tells the processes that a script starts which task is theirs."""
+"""ClearML sets these to tell child processes which task they belong to."""
 
 
 class OfflineTask:
-    """A task in a folder. Each time that one is opened makes a folder of its own.
+    """A task in a folder. Opening it creates a new folder each time.
 
     Args:
-        task_id: The user's task; `None` for one of ours.
-        project: The project of a new one.
-        name: The name of a new one.
+        task_id: The user's task; `None` for a new one.
+        project: The project of a new task.
+        name: The name of a new task.
 
     Raises:
-        RuntimeError: The user's task is open no longer.
+        RuntimeError: The user's task is closed.
     """
 
     def __init__(self, task_id: str | None, project: str, name: str) -> None:
         task_class = import_module("clearml").Task
-        self._left: tuple[dict[str, str | None], Any] | None = None
+        self._saved: tuple[dict[str, str | None], Any] | None = None
         if task_id is None:
-            self._left = {name: os.environ.get(name) for name in _VARIABLES}, sys.exit
-            with _unseeded(task_class):
-                _report_in_threads()
+            self._saved = {name: os.environ.get(name) for name in _VARIABLES}, sys.exit
+            with _without_seeding(task_class):
+                _disable_reporting_process()
                 self._task = task_class.init(
                     project_name=project,
                     task_name=name,
@@ -52,18 +52,18 @@ class OfflineTask:
             self._task = task_class.current_task()
             if self._task is None or self._task.id != task_id:
                 raise RuntimeError(
-                    f"ClearML task {task_id} is closed, and offline it cannot be opened again."
+                    f"ClearML task {task_id} is closed. An offline task cannot be reopened."
                 )
         self.id = str(self._task.id)
 
     def log_parameters(self, parameters: Mapping[str, Any], suffix: str) -> None:
-        """Set parameters, whose names begin with their section; others stay."""
+        """Set parameters named `section/name`. Other parameters stay."""
         sections = (name.partition("/") for name in parameters)
         names = [f"{section}{suffix}/{name}" for section, _, name in sections]
         self._task.update_parameters(dict(zip(names, parameters.values(), strict=True)))
 
     def log_metrics(self, points: Sequence[Point], suffix: str) -> None:
-        """Add points, and have them in the folder's file before returning."""
+        """Add points, and wait until they are in the folder's file."""
         logger = self._task.get_logger()
         for point in points:
             title, series = title_and_series(point, suffix)
@@ -80,21 +80,21 @@ class OfflineTask:
         logger.flush(wait=True)
 
     def log_files(self, upload: Upload, name: str) -> None:
-        """Copy a checkpoint to the folder, as an artifact: ClearML has no models offline."""
+        """Copy a checkpoint to the folder as an artifact. ClearML has no offline models."""
         if not self._task.upload_artifact(name, upload.path, wait_on_upload=True):
-            raise OSError(f"ClearML has not taken {name}")
+            raise OSError(f"ClearML did not accept the artifact {name}")
 
     def close(self, status: Status | None) -> None:
-        """Pack the folder; `None` leaves the task open. ClearML keeps no status there."""
+        """Pack the folder; `None` leaves the task open. An offline task has no status."""
         if status is not None:
             self._task.close()
-        if self._left is not None:
-            _put_back(*self._left)
+        if self._saved is not None:
+            _restore(*self._saved)
 
 
-def _put_back(variables: Mapping[str, str | None], leave: Any) -> None:
-    """Put back what closing a task leaves changed in this process."""
-    sys.exit = leave
+def _restore(variables: Mapping[str, str | None], exit_function: Any) -> None:
+    """Restore what a closed task leaves changed in this process."""
+    sys.exit = exit_function
     for name, value in variables.items():
         if value is None:
             os.environ.pop(name, None)
@@ -103,9 +103,9 @@ def _put_back(variables: Mapping[str, str | None], leave: Any) -> None:
 
 
 @contextmanager
-def _unseeded(task_class: Any) -> Iterator[None]:
-    """Keep ClearML from seeding the random generators of a training that has begun."""
-    seed = getattr(task_class, "_random_seed", True)  # only a task can be asked for it
+def _without_seeding(task_class: Any) -> Iterator[None]:
+    """Keep ClearML from seeding the random generators in the middle of a training."""
+    seed = getattr(task_class, "_random_seed", True)  # the class has no public getter
     task_class.set_random_seed(None)
     try:
         yield
@@ -113,10 +113,11 @@ def _unseeded(task_class: Any) -> Iterator[None]:
         task_class.set_random_seed(seed)
 
 
-def _report_in_threads() -> None:
-    """Have ClearML report without a process of its own, unless the user's settings ask for one.
+def _disable_reporting_process() -> None:
+    """Make ClearML report in threads, unless the user's settings choose.
 
-    That is a fork of the training's process, and costs seconds when the task is closed.
+    Its reporting process is a fork of the training process, and closing the task then takes
+    seconds.
     """
     config = import_module("clearml.config")
     key = "development.report_use_subprocess"

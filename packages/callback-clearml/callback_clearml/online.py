@@ -1,8 +1,8 @@
 """`OnlineTask`: a task on a ClearML server, through the API client of ClearML's SDK.
 
-`clearml.Task` is made for a script that it watches: it patches the process, seeds its random
-generators, reports in processes of its own, and waits for ever for a server that is away. The
-client of the same SDK does what it is told, says whether the server has taken it, and returns.
+`clearml.Task` monitors a whole script: it patches the process, seeds the random generators, reports
+in its own processes, and waits forever for an unreachable server. The API client of the same SDK
+only sends requests, and reports whether the server accepted them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _RETRIES: Final = {
     "backoff_factor": 0.5,
     "backoff_max": 2.0,
 }
-"""Of a call; the SDK's own 240 take hours. What fails is tried again by whoever delivers."""
+"""Retries of one call. The SDK's default of 240 takes hours, and the delivery retries anyway."""
 
 _SINGLE_VALUE: Final = ("Summary", -(2**31))
-"""The plot and the iteration by which ClearML knows what a task has one of."""
+"""The plot and the iteration that mark a single value in ClearML."""
 
 _END: Final[dict[Status, str]] = {
     "finished": "completed",
@@ -46,15 +46,15 @@ class OnlineTask:
     """A task on a server.
 
     Args:
-        task_id: The task to go on with; `None` for a new one.
-        adopted: Whether somebody else has opened it.
-        project: The project of a new one, which is made if it is not there.
-        name: The name of a new one.
-        training: What no other training is called. A task whose id was lost while it was made is
-            found again by it.
+        task_id: The task to continue; `None` for a new one.
+        adopted: Whether the user or an agent opened the task.
+        project: The project of a new task, created if it does not exist.
+        name: The name of a new task.
+        training: The unique id of the training. It identifies a task that was created by a process
+            that died before it noted the task's id.
 
     Raises:
-        NotConfigured: ClearML finds no keys for a server.
+        NotConfigured: ClearML finds no API credentials.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class OnlineTask:
             self._session: Any = client.StrictSession(http_retries_config=dict(_RETRIES))
         except missing as error:
             raise NotConfigured(
-                "ClearML has no keys for a server: call `clearml-init`, or set CLEARML_API_HOST, "
+                "ClearML has no API credentials: run `clearml-init`, or set CLEARML_API_HOST, "
                 "CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, or CLEARML_OFFLINE_MODE=1"
             ) from error
         self._client: Any = client.APIClient(session=self._session)
@@ -78,7 +78,7 @@ class OnlineTask:
             self._client.tasks.started(task=task_id, force=True)
 
     def log_parameters(self, parameters: Mapping[str, Any], suffix: str) -> None:
-        """Set parameters, whose names begin with their section; others stay."""
+        """Set parameters named `section/name`. Other parameters stay."""
         entries = []
         for path, value in parameters.items():
             section, _, name = path.partition("/")
@@ -98,7 +98,7 @@ class OnlineTask:
         self._send([(title, _single_name(p) + suffix, iteration, p) for p in points])
 
     def log_files(self, upload: Upload, name: str) -> None:
-        """Upload a checkpoint to where the task keeps its models, by default the file server."""
+        """Upload a checkpoint to the task's output destination, by default the file server."""
         clearml = import_module("clearml")
         task = clearml.Task.get_task(task_id=self.id)
         task.output_uri = task.output_uri or True
@@ -109,17 +109,17 @@ class OnlineTask:
                 target_filename=f"{name}.zip",
                 iteration=upload.step,
                 auto_delete_file=False,
-                update_comment=False,  # it would name the file, which is gone soon
+                update_comment=False,  # it would name the temporary file
                 is_package=True,
                 async_enable=False,
             )
 
     def close(self, status: Status | None) -> None:
-        """Set how the task ended; `None` leaves it as it is."""
+        """Set how the task ended; `None` leaves its status unchanged."""
         if status is not None:
             end = getattr(self._client.tasks, _END[status])
-            end(task=self.id, force=True, status_reason=f"the training has {_REASON[status]}")
-        self._client = self._session = None  # and with them their connection
+            end(task=self.id, force=True, status_reason=f"the training {_REASON[status]}")
+        self._client = self._session = None  # drops the connection
 
     def _send(self, points: Sequence[tuple[str, str, int, Point]]) -> None:
         requests = [
@@ -140,7 +140,7 @@ class OnlineTask:
             raise Rejected(str(answer.errors_info or f"{answer.errors} of {len(points)} points"))
 
     def _task_of(self, training: str, project: str, name: str) -> str:
-        """Return the id of the task of a training, which is made if it is not there."""
+        """Return the id of a training's task, and create the task if it does not exist."""
         comment = f"Training {training}"
         found = self._client.tasks.get_all(
             project=[project],
@@ -155,30 +155,30 @@ class OnlineTask:
         return str(made.id)
 
     def _project(self, name: str) -> str:
-        """Return the id of a project."""
-        found = self._client.projects.get_all(name=_exactly(name), only_fields=["id", "name"])
+        """Return the id of a project, and create the project if it does not exist."""
+        found = self._client.projects.get_all(name=_exact_match(name), only_fields=["id", "name"])
         for project in found:
             return str(project.id)
         return str(self._client.projects.create(name=name, description="").id)
 
 
 _REASON: Final[dict[Status, str]] = {
-    "finished": "come to its end",
+    "finished": "finished",
     "failed": "failed",
-    "interrupted": "been interrupted",
+    "interrupted": "was interrupted",
 }
 
 
 @contextmanager
 def _packed(directory: Path) -> Iterator[Path]:
-    """Pack a directory into a file that is gone afterwards.
+    """Pack a directory into a temporary file, and delete the file afterwards.
 
-    ClearML's own `update_weights_package` leaves its file in the directory for temporary files
-    where it does not upload in the background.
+    ClearML's own `update_weights_package` leaves its temporary file behind, unless it uploads in
+    the background.
     """
     with TemporaryDirectory(prefix="clearml-") as folder:
         package = Path(folder, "model.zip")
-        with ZipFile(package, "w", strict_timestamps=False) as packed:  # which is uncompressed
+        with ZipFile(package, "w", strict_timestamps=False) as packed:  # uncompressed
             for path in sorted(directory.rglob("*")):
                 packed.write(path, path.relative_to(directory))
         yield package
@@ -188,6 +188,6 @@ def _single_name(point: Point) -> str:
     return point.name.removeprefix("train/")
 
 
-def _exactly(name: str) -> str:
-    """Return a pattern of the server for just this name."""
+def _exact_match(name: str) -> str:
+    """Return a server pattern that matches only this name."""
     return str(import_module("clearml.backend_interface.util").exact_match_regex(name))

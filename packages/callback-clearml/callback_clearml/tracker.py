@@ -23,17 +23,17 @@ from callback_core.tracking import (
 
 
 class ClearMLTracker(Tracker):
-    """A task in ClearML. Its arguments are described with `ClearMLCallback`.
+    """A task in ClearML. `ClearMLCallback` documents the arguments.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
     """
 
     name = "clearml"
     limits = Limits(batch_size=500, non_finite=False)
 
     _numbers: ClassVar = TrainingNumbers()
-    """The trainings that went to each of the user's tasks, of which it may see several."""
+    """Numbers the trainings in each of the user's tasks."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class ClearMLTracker(Tracker):
         return self.log_model
 
     def settings(self) -> dict[str, Any] | None:
-        """Return what makes an equal tracker elsewhere."""
+        """Return the arguments of an equal tracker."""
         return {
             "project_name": self.project_name,
             "task_name": self.task_name,
@@ -64,13 +64,13 @@ class ClearMLTracker(Tracker):
         }
 
     def adopt(self) -> str | None:
-        """Return the id of the user's task, or of the one that an agent runs."""
+        """Return the id of the user's or the agent's task."""
         return sdk.current_task_id()
 
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return arguments and configuration, each in a section of its own."""
+        """Return arguments and model configuration in separate sections."""
         sections = {"Args": arguments, "Model Configuration": model_config}
         return {
             f"{section}/{name}": value
@@ -79,7 +79,7 @@ class ClearMLTracker(Tracker):
         }
 
     def open(self, opening: Opening) -> str:
-        """Open a new task, or the one of before, or the user's."""
+        """Open the user's task, the task to continue, or a new one."""
         clearml = import_sdk("clearml", install="clearml", needed_by="ClearMLCallback")
         task_id = opening.run_id
         if clearml.Task.is_offline():
@@ -87,7 +87,7 @@ class ClearMLTracker(Tracker):
             self._task = OfflineTask(user_task, self.project_name, self._name_of(opening))
         else:
             if task_id is not None and task_id.startswith(sdk.OFFLINE_ID):
-                task_id = None  # no server knows it
+                task_id = None  # the server does not know an offline task
             self._task = OnlineTask(
                 task_id,
                 opening.adopted,
@@ -117,7 +117,7 @@ class ClearMLTracker(Tracker):
         self._task.log_files(upload, upload.name + self._suffix)
 
     def close(self, status: Status | None) -> None:
-        """Close the task as completed, failed or stopped; the user's stays open."""
+        """Close the task as completed, failed or stopped. The user's task stays open."""
         self._task.close(status)
 
     def _name_of(self, opening: Opening) -> str:
@@ -125,7 +125,7 @@ class ClearMLTracker(Tracker):
 
 
 def _name(argument: str, given: str | None, variable: str) -> str | None:
-    """Return the name of a project or a task, as long as ClearML demands it."""
+    """Return the name of a project or a task. ClearML requires 3 characters."""
     demand = "a name of 3 characters or more"
     found = config.matching(argument, given, variable, r"(?s)\s*\S.+\S\s*", demand)
     return None if found is None else found.strip()

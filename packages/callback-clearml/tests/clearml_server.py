@@ -1,4 +1,4 @@
-"""A stand-in for ClearML's API and file server: it remembers what the real SDK sends to it."""
+"""A stand-in for ClearML's API and file servers. It records what the real SDK sends."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class ClearMLServer(StandIn):
     """Keeps tasks, events and files in memory.
 
     Attributes:
-        tasks: The tasks by their ids.
-        models: The models by their ids.
-        projects: The ids of the projects by their names.
-        events: What was reported, in the order in which it came.
-        files: What was uploaded, by its path.
-        takes_files: Whether it takes what is uploaded.
-        refused: The paths of files that it has not taken.
+        tasks: The tasks, by id.
+        models: The models, by id.
+        projects: The ids of the projects, by name.
+        events: The reported events, in order of arrival.
+        files: The uploaded files, by path.
+        takes_files: Whether the server accepts uploads.
+        refused: The paths of the files that it refused.
     """
 
-    keep_alive = False  # the SDK keeps one for its default session
+    keep_alive = False  # the SDK's default session would keep the connection
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class ClearMLServer(StandIn):
         self.forget()
 
     def forget(self) -> None:
-        """Have nothing, and answer."""
+        """Reset to an empty server that answers."""
         self.mode = "ok"
         self.requests.clear()
         self.tasks: dict[str, dict[str, Any]] = {}
@@ -52,12 +52,12 @@ class ClearMLServer(StandIn):
         return [_endpoint(request) for request in self.requests]
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which the SDK finds this server."""
+        """Return the environment variables that point the SDK to this server."""
         hosts = {f"CLEARML_{kind}_HOST": self.url for kind in ("API", "WEB", "FILES")}
         return {**hosts, "CLEARML_API_ACCESS_KEY": "access", "CLEARML_API_SECRET_KEY": "secret"}
 
     def new_task(self, **about: Any) -> str:
-        """Make a task, and return its id."""
+        """Create a task, and return its id."""
         made = f"{len(self.tasks):032x}"
         self.tasks[made] = {
             "id": made,
@@ -91,7 +91,7 @@ class ClearMLServer(StandIn):
         }
 
     def points(self, task: str) -> dict[tuple[str, str], list[tuple[int, float]]]:
-        """Return iterations and values of a task by metric and variant, as they came."""
+        """Return a task's iterations and values by metric and variant, in order of arrival."""
         found: dict[tuple[str, str], list[tuple[int, float]]] = {}
         for event in self.events:
             if event["type"] == "training_stats_scalar" and event["task"] == task:
@@ -100,7 +100,7 @@ class ClearMLServer(StandIn):
         return found
 
     def contents(self, model: str) -> list[str]:
-        """Return what was packed into the files of output models of that name."""
+        """Return the names of the files in the packages of the output models of that name."""
         packed = [data for name, data in self.files.items() if name.endswith(f"/{model}.zip")]
         return [file for data in packed for file in zipfile.ZipFile(io.BytesIO(data)).namelist()]
 
@@ -125,43 +125,43 @@ class ClearMLServer(StandIn):
             new = [json.loads(line) for line in request.content.splitlines() if line.strip()]
             self.events += new
             return {"added": len(new), "errors": 0}
-        asked = request.json()
+        payload = request.json()
         if endpoint == "projects.get_all":
-            name = asked.get("name", "").strip("^$").replace("\\", "")
+            name = payload.get("name", "").strip("^$").replace("\\", "")
             found = [{"id": i, "name": n} for n, i in self.projects.items() if n == name]
             return {"projects": found}
         if endpoint == "projects.create":
-            made = self.projects.setdefault(asked["name"], f"p{len(self.projects)}")
+            made = self.projects.setdefault(payload["name"], f"p{len(self.projects)}")
             return {"id": made}
         if endpoint.startswith("models."):
-            return self._with_model(endpoint, asked)
+            return self._with_model(endpoint, payload)
         if endpoint.startswith("tasks."):
-            return self._with_task(endpoint, asked)
+            return self._with_task(endpoint, payload)
         return {}
 
-    def _with_model(self, endpoint: str, asked: dict[str, Any]) -> dict[str, Any]:
+    def _with_model(self, endpoint: str, payload: dict[str, Any]) -> dict[str, Any]:
         if endpoint == "models.create":
             made = f"m{len(self.models)}"
-            self.models[made] = {"id": made, "uri": "", "labels": {}, "system_tags": [], **asked}
+            self.models[made] = {"id": made, "uri": "", "labels": {}, "system_tags": [], **payload}
             return {"id": made, "created": True}
         if endpoint == "models.get_by_id":
-            return {"model": self.models[asked["model"]]}
+            return {"model": self.models[payload["model"]]}
         if endpoint.startswith("models.get_all"):
             return {"models": list(self.models.values())}
-        model = asked.get("model")
+        model = payload.get("model")
         if model in self.models:
-            self.models[model].update({k: v for k, v in asked.items() if k != "model"})
-        return {"updated": 1, "fields": asked, "id": model}
+            self.models[model].update({k: v for k, v in payload.items() if k != "model"})
+        return {"updated": 1, "fields": payload, "id": model}
 
-    def _with_task(self, endpoint: str, asked: dict[str, Any]) -> dict[str, Any]:
+    def _with_task(self, endpoint: str, payload: dict[str, Any]) -> dict[str, Any]:
         if endpoint == "tasks.create":
-            return {"id": self.new_task(**asked)}
+            return {"id": self.new_task(**payload)}
         if endpoint.startswith("tasks.get_all"):
-            names = asked.get("id") or list(self.tasks)
-            pattern = asked.get("_all_", {}).get("pattern", "")
+            names = payload.get("id") or list(self.tasks)
+            pattern = payload.get("_all_", {}).get("pattern", "")
             found = [task for name, task in self.tasks.items() if name in names]
             return {"tasks": [task for task in found if re.search(pattern, task["comment"])]}
-        task = self.tasks[asked["task"]]
+        task = self.tasks[payload["task"]]
         if endpoint == "tasks.get_by_id":
             return {"task": task}
         states = {"started": "in_progress", "reset": "created", "completed": "completed"}
@@ -169,12 +169,12 @@ class ClearMLServer(StandIn):
         action = endpoint.partition(".")[2]
         if action in states:
             task["status"] = states[action]
-            task["status_reason"] = asked.get("status_reason")
+            task["status_reason"] = payload.get("status_reason")
         elif action == "edit_hyper_params":
-            for entry in asked["hyperparams"]:
+            for entry in payload["hyperparams"]:
                 task["hyperparams"].setdefault(entry["section"], {})[entry["name"]] = entry
         elif action in ("edit", "update"):
-            task.update({k: v for k, v in asked.items() if k not in ("task", "force")})
+            task.update({k: v for k, v in payload.items() if k not in ("task", "force")})
         return {"updated": 1, "fields": {"status": task["status"]}, "started": 1}
 
 
@@ -183,7 +183,7 @@ def _endpoint(request: Request) -> str:
 
 
 def _answer(endpoint: str, data: dict[str, Any], code: int = 200) -> Answer:
-    meta = {"id": "1", "trx": "1", "result_code": code, "result_subcode": 0, "result_msg": "said"}
+    meta = {"id": "1", "trx": "1", "result_code": code, "result_subcode": 0, "result_msg": "OK"}
     version = {"name": endpoint, "requested_version": "2.23", "actual_version": "2.23"}
     return Answer.of({"meta": {**meta, "endpoint": version}, "data": data}, code)
 

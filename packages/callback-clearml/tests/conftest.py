@@ -1,4 +1,4 @@
-"""A server that all tests share, since the SDK asks where it is once; each test finds it empty."""
+"""One server for all tests, because the SDK reads its address only once. Each test resets it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def shared() -> Iterator[ClearMLServer]:
 
 @pytest.fixture
 def server(shared: ClearMLServer) -> ClearMLServer:
-    """Return a server that has nothing, and answers."""
+    """Return an empty server that answers."""
     shared.forget()
-    shared.start()  # where a test has failed that had stopped it
+    shared.start()  # a failed test may have stopped it
     return shared
 
 
 @pytest.fixture(autouse=True)
 def clean(shared: ClearMLServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in a directory of its own, without settings from outside, where the server is known."""
+    """Run in an empty directory, with no settings except those of the server."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("CLEARML_", "TRAINS_"))]:
         monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""What ClearML is to have of a training."""
+"""The points that ClearML must have of a training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SINGLE = ("train_runtime", "train_samples_per_second", "train_steps_per_second",
 
 
 def curves(trained: Trainer) -> dict[tuple[str, str], list[tuple[int, float]]]:
-    """Return points by plot and curve, and in the plot `Summary` what there is one of."""
+    """Return the points by plot and curve, with single values in the plot `Summary`."""
     points: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for (name, step), value in logged_points(trained).items():
         plot, _, curve = name.partition("/")

@@ -78,7 +78,7 @@ class TestContract(TrackerContract):
 
 
 def recorded(server: ClearMLServer, task: Mapping[str, Any]) -> RecordedRun:
-    """Return what the server has of a task."""
+    """Return what the server recorded of a task."""
     points = server.points(task["id"])
     names = [model["name"] for model in server.models.values()]
     return RecordedRun(

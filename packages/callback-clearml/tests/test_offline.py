@@ -1,4 +1,4 @@
-"""Trainings without a server, which ClearML keeps in a folder; read as the files that they are."""
+"""Offline trainings. The tests read the files in ClearML's folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-import curves  # noqa: F401  used by the program below: Pants takes along what is imported
+import curves  # noqa: F401  for the program below: Pants provides only imported modules
 import pytest
 from clearml_server import ClearMLServer
 
@@ -58,7 +58,7 @@ def session(cache: Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any], li
 def trained(
     shared: ClearMLServer, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, CompletedProcess[str]]:
-    """Return where a training offline has run, and what it has printed."""
+    """Return the directory and the completed process of an offline training."""
     folder = tmp_path_factory.mktemp("offline")
     shared.forget()
     variables = {
@@ -75,7 +75,7 @@ def trained(
     return folder, done
 
 
-def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_nothing(
+def test_an_offline_training_is_a_complete_session_and_leaves_nothing_else(
     trained: tuple[Path, CompletedProcess[str]],
 ) -> None:
     folder, done = trained
@@ -93,10 +93,10 @@ def test_a_training_offline_is_a_session_with_all_that_belongs_to_it_and_leaves_
     kept = sorted(Path(name).name for name in names if name.endswith(".zip"))
     assert kept == ["checkpoint-12.zip", "checkpoint-4.zip", "checkpoint-8.zip"]
     assert "temporary []" in done.stdout.splitlines()
-    assert "script" not in task  # neither sources nor what git knows
+    assert "script" not in task  # neither sources nor git information
 
 
-def test_a_process_of_its_own_keeps_a_session_too(tmp_path: Path) -> None:
+def test_a_delivery_process_writes_a_session_too(tmp_path: Path) -> None:
     (tmp_path / "temporary").mkdir()
     variables = {"CLEARML_OFFLINE_MODE": "1", "TMPDIR": str(tmp_path / "temporary")}
     done = run_python("-c", TRAINING, "process", variables=variables)
@@ -120,7 +120,7 @@ task.close()
 """
 
 
-def test_a_task_that_the_user_has_opened_offline_is_used_and_not_closed(tmp_path: Path) -> None:
+def test_an_offline_task_opened_by_the_user_is_used_and_stays_open(tmp_path: Path) -> None:
     done = run_python("-c", USERS_TASK, variables={"CLEARML_OFFLINE_MODE": "1"})
     assert done.returncode == 0, done.stderr
     task, points, _ = session(tmp_path / "cache")

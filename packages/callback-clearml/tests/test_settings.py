@@ -1,4 +1,4 @@
-"""What the callback is told, and what happens where ClearML is missing."""
+"""Settings of the callback, and training without ClearML installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer_torch.testing import small_trainer
 
 
 @pytest.mark.parametrize(("argument", "value"), [("delivery", "later"), ("flush_limit", -1)])
-def test_a_wrong_argument_is_refused_with_its_name_and_value(argument: str, value: Any) -> None:
+def test_an_error_names_the_invalid_argument_and_its_value(argument: str, value: Any) -> None:
     with pytest.raises(ValueError, match=argument) as refused:
         ClearMLCallback(**{argument: value})
     assert repr(value) in str(refused.value)
@@ -26,11 +26,11 @@ def test_settings_make_an_equal_tracker() -> None:
     assert ClearMLTracker(**settings).settings() == settings
 
 
-def test_the_package_is_found_by_its_name() -> None:
+def test_the_entry_point_is_registered() -> None:
     assert "clearml" in get_available_reporting_integrations()
 
 
-def test_where_clearml_is_missing_training_goes_on_and_the_install_that_mends_it_is_named(
+def test_without_clearml_training_continues_and_the_log_names_the_install_command(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = small_trainer(tmp_path, ClearMLCallback(flush_limit=600))
