@@ -1,7 +1,7 @@
-"""Completing the archive of an offline experiment whose process was killed.
+"""Completes the archive of an offline experiment whose process was killed.
 
-Comet writes what an offline experiment is given to a temporary directory, and makes an archive of
-that when the experiment ends. What a process leaves there that is killed, Comet never looks at.
+Comet writes an offline experiment to a temporary directory, and packs that into an archive when the
+experiment ends. If the process is killed, Comet never packs the directory.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ _MESSAGES: Final = "messages.json"
 
 
 def note(folder: Path, experiment: Any) -> None:
-    """Write down where an offline experiment that is open keeps what it is given."""
-    written = {
+    """Note the directories of an open offline experiment.
+
+    Args:
+        folder: The tracker's directory; the note is a file in it.
+        experiment: The experiment.
+    """
+    content = {
         "directory": experiment.tmpdir,
         "archives": experiment.offline_directory,
         "key": experiment.get_key(),
@@ -28,16 +33,20 @@ def note(folder: Path, experiment: Any) -> None:
         "workspace": experiment.workspace,
         "start_time": int(time.time() * 1000),
     }
-    (folder / _NOTE).write_text(json.dumps(written), "utf-8")
+    (folder / _NOTE).write_text(json.dumps(content), "utf-8")
 
 
 def forget(folder: Path) -> None:
-    """Be told that the experiment has ended, and has its archive."""
+    """Delete the note, because the experiment has ended and has its archive."""
     (folder / _NOTE).unlink(missing_ok=True)
 
 
 def complete(folder: Path) -> Path | None:
-    """Make the archive of the experiment that was noted, if it has none, and return its path."""
+    """Make the archive of the noted experiment.
+
+    Returns:
+        The path of the new archive; `None` if there is no note, or nothing to archive.
+    """
     try:
         noted = json.loads((folder / _NOTE).read_text("utf-8"))
     except (OSError, ValueError):
@@ -45,15 +54,15 @@ def complete(folder: Path) -> Path | None:
     directory = Path(noted["directory"])
     archive = None
     if (directory / _MESSAGES).is_file():
-        archive = _archived(directory, noted)
+        archive = _make_archive(directory, noted)
         shutil.rmtree(directory, ignore_errors=True)
         _remove_empty(Path(noted["archives"]) / f"{noted['key']}.zip")
     forget(folder)
     return archive
 
 
-def _archived(directory: Path, noted: dict[str, Any]) -> Path:
-    """Return a new archive of what is in `directory`, in Comet's format."""
+def _make_archive(directory: Path, noted: dict[str, Any]) -> Path:
+    """Pack `directory` in Comet's format, and return the path of the archive."""
     messages = directory / _MESSAGES
     experiment = {
         "offline_id": noted["key"],
@@ -70,24 +79,24 @@ def _archived(directory: Path, noted: dict[str, Any]) -> Path:
     }
     archives = Path(noted["archives"])
     archive = archives / f"{noted['key']}-{noted['start_time']}.zip"
-    beside = archive.with_suffix(".part")
-    whole = messages.read_bytes().rpartition(b"\n")[0] + b"\n"  # the last line may be torn
-    with ZipFile(beside, "w", ZIP_DEFLATED, allowZip64=True) as writing:
-        writing.writestr("experiment.json", json.dumps(experiment))
-        writing.writestr(_MESSAGES, whole)
+    partial = archive.with_suffix(".part")
+    lines = messages.read_bytes().rpartition(b"\n")[0] + b"\n"  # the last line may be incomplete
+    with ZipFile(partial, "w", ZIP_DEFLATED, allowZip64=True) as zip_file:
+        zip_file.writestr("experiment.json", json.dumps(experiment))
+        zip_file.writestr(_MESSAGES, lines)
         for file in sorted(directory.iterdir()):
             if file.is_file() and file.name not in (_MESSAGES, "experiment.json"):
-                writing.write(file, file.name)
-    os.replace(beside, archive)
+                zip_file.write(file, file.name)
+    os.replace(partial, archive)
     return archive
 
 
 def _remove_empty(archive: Path) -> None:
-    """Remove the archive without any content that Comet makes when an experiment begins."""
+    """Remove the empty archive that Comet creates when an experiment begins."""
     try:
-        with ZipFile(archive) as reading:
-            empty = not reading.namelist()
-        if empty:
+        with ZipFile(archive) as zip_file:
+            is_empty = not zip_file.namelist()
+        if is_empty:
             archive.unlink()
-    except OSError:  # it has another name, or is not there
+    except OSError:  # it has another name, or does not exist
         return

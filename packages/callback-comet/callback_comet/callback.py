@@ -14,30 +14,32 @@ logger = logging.getLogger(__name__)
 
 
 class CometCallback(TrackerCallback):
-    """Sends parameters, metrics, texts and checkpoints to Comet, beside the training.
+    """Sends parameters, metrics, texts and checkpoints to Comet, in the background.
 
-    An experiment that is open in this process is used, and stays open. Otherwise one is opened for
-    each training, and ended with it. A setting that is not given comes from the environment
-    variable that is named with it; Comet's own settings, such as `COMET_API_KEY`, hold as ever.
+    The callback uses the experiment that is open in this process, and leaves it open. Otherwise it
+    opens an experiment for each training, and ends it with the training. Each setting defaults to
+    the environment variable named with it. Comet's own settings, such as `COMET_API_KEY`, apply
+    too.
 
     Args:
-        mode: `ONLINE`, `OFFLINE` or `DISABLED`; or which experiment: `create` a new one, `get` the
-            one of `experiment_key`, or `get_or_create` it; `COMET_MODE`.
+        mode: `ONLINE`, `OFFLINE` or `DISABLED`; or which experiment to use: `create` a new one,
+            `get` the one of `experiment_key`, or `get_or_create` it; `COMET_MODE`.
         project_name: The project; `COMET_PROJECT_NAME`, else Comet's default.
-        workspace: Whose it is; `COMET_WORKSPACE`, else Comet's default.
-        experiment_key: The experiment, for every training of this callback but the trials of a
+        workspace: The workspace; `COMET_WORKSPACE`, else Comet's default.
+        experiment_key: The experiment of every training of this callback, except the trials of a
             search; `COMET_EXPERIMENT_KEY`.
-        offline_directory: Where offline experiments are kept; `COMET_OFFLINE_DIRECTORY`, else
+        offline_directory: The directory of offline experiments; `COMET_OFFLINE_DIRECTORY`, else
             Comet's default.
-        log_assets: Keep each checkpoint, and TensorBoard's event files in `<output_dir>/runs`;
-            `COMET_LOG_ASSETS`, else yes.
-        delivery: `thread`, `process` or `inline`, as `TrackerCallback` has it.
-        open_limit: Seconds that opening the run may take before this is said.
-        flush_limit: Seconds that the end of training waits for what is not delivered yet.
-        redact: Names of arguments and logs whose values are secrets, besides those that look so.
+        log_assets: Upload each checkpoint, and TensorBoard's event files in `<output_dir>/runs`;
+            `COMET_LOG_ASSETS`, else `True`.
+        delivery: `thread`, `process` or `inline`; see `TrackerCallback`.
+        open_limit: Seconds that opening the experiment may take before a warning.
+        flush_limit: Seconds that the end of training waits for undelivered data.
+        redact: Names of arguments and logs whose values are secrets, in addition to those that are
+            recognized automatically.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
     """
 
     tracker: CometTracker
@@ -80,18 +82,20 @@ class CometCallback(TrackerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Begin to record, with the layers of the model, which are the graph definition."""
+        """Begin to record. The text form of the model becomes Comet's graph definition."""
         if state.is_world_process_zero and not self.tracker.disabled:
             self.tracker.model_graph = _graph_of(model)
         super().on_train_begin(args, state, control, model=model, **kwargs)
 
 
 def _graph_of(model: Any) -> str | None:
-    """Return the layers of a torch module as text; nothing of anything else."""
+    """Return the layers of a torch module as text; `None` for any other object."""
     if not hasattr(model, "named_modules"):
         return None
     try:
         return repr(model)
     except Exception:
-        logger.warning("Comet gets no graph of %s.", type(model).__name__, exc_info=True)
+        logger.warning(
+            "Comet gets no graph of %s: repr() failed.", type(model).__name__, exc_info=True
+        )
         return None

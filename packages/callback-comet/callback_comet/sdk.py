@@ -1,4 +1,4 @@
-"""Comet's SDK: importing it, and telling it to capture nothing by itself."""
+"""Imports Comet's SDK, and turns off its automatic capture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from weakref import WeakSet
 from callback_core.tracking import import_sdk
 
 OURS: Final[WeakSet[Any]] = WeakSet()
-"""The experiments of this process that we have opened; any other is the user's."""
+"""The experiments of this process that this package opened. All others are the user's."""
 
 _CAPTURED: Final = {
     "log_code": "code",
@@ -22,22 +22,22 @@ _CAPTURED: Final = {
     "auto_metric_logging": "metrics",
     "auto_log_co2": "co2",
 }
-"""What an experiment captures, and the settings of Comet's own, `comet.auto_log.*`, for that."""
+"""The options of an experiment for automatic capture, with Comet's `comet.auto_log.*` settings."""
 
 _BY_OTHER_MODULES: Final = ("log_graph", "auto_param_logging", "auto_metric_logging")
 
 _ENVIRONMENT: Final = ("gpu", "host", "cpu", "network", "disk")
 
 
-def imported_comet() -> Any:
-    """Return Comet's SDK, which takes seconds to import.
+def import_comet() -> Any:
+    """Return Comet's SDK. Importing it takes seconds.
 
-    Importing it changes how errors are reported and what other modules do when they are imported,
-    and warns of modules that were imported before. All this is undone, unless the user has imported
-    it already, or has it log what other modules do.
+    The import replaces `sys.excepthook`, patches modules that are imported later, and warns about
+    modules that were imported earlier. This function undoes all of that, unless the user imported
+    the SDK before, or enabled logging from other modules.
 
     Raises:
-        ModuleNotFoundError: It is not installed.
+        ModuleNotFoundError: The SDK is not installed.
     """
     known, hook = sys.modules.get("comet_ml"), sys.excepthook
     comet_ml = import_sdk("comet_ml", install="comet_ml", needed_by="CometCallback")
@@ -45,24 +45,24 @@ def imported_comet() -> Any:
         if sys.excepthook.__module__.startswith("comet_ml"):
             sys.excepthook = hook
         finder = getattr(comet_ml, "MODULE_FINDER", None)
-        wanted = captured(comet_ml)
+        wanted = capture_options(comet_ml)
         if finder in sys.meta_path and not any(wanted[name] for name in _BY_OTHER_MODULES):
             sys.meta_path.remove(finder)
             import_module("comet_ml.monkey_patching").ALREADY_IMPORTED_MODULES.clear()
     return comet_ml
 
 
-def captured(comet_ml: Any) -> dict[str, Any]:
-    """Return what an experiment is to capture by itself: what the user's Comet settings ask for."""
+def capture_options(comet_ml: Any) -> dict[str, Any]:
+    """Return the options that limit automatic capture to what the user's Comet settings enable."""
     config = comet_ml.get_config()
 
-    def asked(setting: str) -> bool:
+    def is_enabled(setting: str) -> bool:
         return bool(config.get_bool(None, f"comet.auto_log.{setting}", default=False))
 
-    wanted: dict[str, Any] = {name: asked(setting) for name, setting in _CAPTURED.items()}
-    parts = {f"log_env_{part}": asked(f"env_{part}") for part in _ENVIRONMENT}
-    wanted["log_env_details"] = asked("env_details") or any(parts.values())
-    if not asked("env_details"):  # with which Comet captures what is not refused
+    wanted: dict[str, Any] = {name: is_enabled(setting) for name, setting in _CAPTURED.items()}
+    parts = {f"log_env_{part}": is_enabled(f"env_{part}") for part in _ENVIRONMENT}
+    wanted["log_env_details"] = is_enabled("env_details") or any(parts.values())
+    if not is_enabled("env_details"):  # it captures all parts that are not disabled explicitly
         wanted.update(parts)
     output = config.get_string(None, "comet.auto_log.output_logger", default="")
     wanted["auto_output_logging"] = output or False
@@ -71,13 +71,13 @@ def captured(comet_ml: Any) -> dict[str, Any]:
 
 
 def setting(comet_ml: Any, name: str) -> Any:
-    """Return a setting of Comet's own; `None` where it is not set, or this version has it not."""
+    """Return one of Comet's settings; `None` if it is unset or unknown to this version."""
     config = comet_ml.get_config()
     return config[name] if name in config.config_map else None
 
 
 def running_experiment() -> Any:
-    """Return the experiment that the user has opened in this process, without importing Comet."""
+    """Return the user's open experiment in this process. This does not import Comet."""
     find = getattr(sys.modules.get("comet_ml"), "get_running_experiment", None)
     experiment = None if find is None else find()
     if experiment is None or experiment in OURS or experiment.ended or not experiment.alive:

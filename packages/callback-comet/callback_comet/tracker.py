@@ -10,8 +10,8 @@ from threading import Thread
 from typing import Any, Final
 
 from callback_comet import archive, sdk
-from callback_comet.handover import PARAMETERS, HandOver, given_up
-from callback_comet.starting import ExperimentSettings, describe, started
+from callback_comet.experiment import ExperimentSettings, describe, start_experiment
+from callback_comet.sender import PARAMETERS, Sender, discard
 from callback_core.tracking import (
     Limits,
     Opening,
@@ -26,20 +26,20 @@ from callback_core.tracking import (
 logger = logging.getLogger(__name__)
 
 LIMITS: Final = Limits(batch_size=1000, parameter_length=1000, key_length=100, text=True)
-"""What Comet takes; it would cut longer names and values itself, and say so for each."""
+"""Comet's limits. Comet would cut longer names and values itself, with a warning for each."""
 
 MODES: Final = ("ONLINE", "OFFLINE", "DISABLED", "get_or_create", "create", "get")
-"""Where to, as older versions of transformers' callback have it; which experiment, as newer do."""
+"""Old versions of transformers' callback use the first three modes, new versions the others."""
 
 
 class CometTracker(Tracker):
-    """An experiment in Comet. Its arguments are described with `CometCallback`.
+    """An experiment in Comet. `CometCallback` documents the other arguments.
 
     Args:
         model_graph: The model as text, for the graph definition of a new experiment.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
     """
 
     name = "comet_ml"
@@ -76,18 +76,18 @@ class CometTracker(Tracker):
         self.model_graph = model_graph
         if self.mode == "get" and self.experiment_key is None:
             raise ValueError(
-                "COMET_MODE is 'get', which goes on in an experiment: COMET_EXPERIMENT_KEY must "
-                "say in which."
+                "COMET_MODE is 'get', which continues an experiment: COMET_EXPERIMENT_KEY must "
+                "name it."
             )
         self._experiment: Any = None
         self._is_ours = self._is_offline = False
-        self._hand_over: HandOver
+        self._sender: Sender
         self._output_dir = self._folder = Path()
         self._event_files: dict[Path, int] = {}
 
     @property
     def disabled(self) -> bool:
-        """Whether the mode, or Comet's own `COMET_AUTO_LOG_DISABLE`, has switched it off."""
+        """Whether the mode or Comet's own `COMET_AUTO_LOG_DISABLE` disables the callback."""
         return self._disabled
 
     @property
@@ -96,7 +96,7 @@ class CometTracker(Tracker):
         return self.log_assets
 
     def settings(self) -> dict[str, Any] | None:
-        """Return what makes an equal tracker elsewhere; the API key is in Comet's own settings."""
+        """Return the arguments of an equal tracker. Comet's own settings hold the API key."""
         return {
             "mode": self.mode,
             "project_name": self.project_name,
@@ -108,9 +108,9 @@ class CometTracker(Tracker):
         }
 
     def adopt(self) -> str | None:
-        """Return the key of the experiment that the user has open in this process.
+        """Return the key of the user's open experiment in this process.
 
-        There can be no other: Comet ends the one that is open when a new one begins.
+        A second one is impossible: Comet ends the open experiment when a new one begins.
         """
         experiment = sdk.running_experiment()
         if experiment is None:
@@ -118,7 +118,7 @@ class CometTracker(Tracker):
         key: str = experiment.get_key()
         if self.experiment_key not in (None, key):
             logger.warning(
-                "Comet experiment %s is open in this process, and is used instead of %s.",
+                "Comet experiment %s is open in this process and is used instead of %s.",
                 key,
                 self.experiment_key,
             )
@@ -127,13 +127,13 @@ class CometTracker(Tracker):
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return arguments and configuration as transformers names them in Comet."""
+        """Return arguments and model configuration under the names that transformers uses."""
         groups = {"args": arguments, "config": model_config}
         return flattened({name: group for name, group in groups.items() if group}, "|")
 
     def open(self, opening: Opening) -> str:
-        """Use the user's experiment, go on in the one of before, or begin a new one."""
-        comet_ml = sdk.imported_comet()
+        """Use the user's experiment, continue an earlier one, or begin a new one."""
+        comet_ml = sdk.import_comet()
         running = sdk.running_experiment() if opening.adopted else None
         self._is_ours = running is None or running.get_key() != opening.run_id
         settings = ExperimentSettings(
@@ -143,9 +143,11 @@ class CometTracker(Tracker):
             self.experiment_key,
             self.offline_directory,
         )
-        self._experiment = started(comet_ml, settings, opening) if self._is_ours else running
+        self._experiment = (
+            start_experiment(comet_ml, settings, opening) if self._is_ours else running
+        )
         self._is_offline = isinstance(self._experiment, comet_ml.OfflineExperiment)
-        self._hand_over = HandOver(self._experiment, self._is_offline)
+        self._sender = Sender(self._experiment, self._is_offline)
         self._output_dir, self._folder = opening.output_dir, opening.folder
         if opening.run_id is None or not self._is_ours:
             describe(self._experiment, opening, self.model_graph)
@@ -153,27 +155,25 @@ class CometTracker(Tracker):
         return key
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Keep parameters; where there is one of that name, it gets the new value."""
-        self._hand_over.give(
-            {PARAMETERS: lambda: self._experiment.log_parameters(dict(parameters))}
-        )
+        """Set parameters. Existing ones get the new value."""
+        self._sender.send({PARAMETERS: lambda: self._experiment.log_parameters(dict(parameters))})
 
     def log_metrics(self, points: Sequence[Point]) -> None:
         """Add points."""
-        self._hand_over.give({point: partial(self._log_metric, point) for point in points})
+        self._sender.send({point: partial(self._log_metric, point) for point in points})
 
     def log_text(self, points: Sequence[Point]) -> None:
-        """Add texts, each with the name that it was logged under."""
-        self._hand_over.give({point: partial(self._log_text, point) for point in points})
+        """Add texts. The metadata of each holds its name."""
+        self._sender.send({point: partial(self._log_text, point) for point in points})
 
     def log_files(self, upload: Upload) -> None:
-        """Keep a checkpoint's files as assets; those of the same names are replaced."""
+        """Upload a checkpoint's files as assets. Assets of the same names are replaced."""
         files = {
             file: f"{upload.name}/{file.relative_to(upload.path).as_posix()}"
             for file in sorted(upload.path.rglob("*"))
             if file.is_file()
         }
-        self._hand_over.give(
+        self._sender.send(
             {
                 (upload.step, file): partial(self._log_asset, file, name, upload.step)
                 for file, name in files.items()
@@ -181,7 +181,7 @@ class CometTracker(Tracker):
         )
 
     def close(self, status: Status | None) -> None:
-        """Say how the training ended, and end the experiment, unless it is the user's."""
+        """Log how the training ended, and end the experiment. The user's stays open."""
         experiment = self._experiment
         if not experiment.ended:
             self._log_last(status)
@@ -196,15 +196,17 @@ class CometTracker(Tracker):
         if status is None:
             return
         experiment = self._experiment
-        self._hand_over.give({status: lambda: experiment.log_other("training_status", status)})
-        if status == "failed":  # as Comet does for an error that nobody catches
+        self._sender.send({status: lambda: experiment.log_other("training_status", status)})
+        if status == "failed":  # as Comet does for an uncaught error
             experiment._report_experiment_error("The training failed.", has_crashed=True)  # noqa: SLF001
 
     def release(self) -> None:
-        """Let the SDK forget what it has not sent, which is delivered from the journal later."""
+        """Discard what the SDK has not sent. A replay delivers it from the journal."""
         experiment, self._experiment = self._experiment, None
         if experiment is not None and self._is_ours and not self._is_offline:
-            Thread(target=given_up, args=(experiment,), name="give up Comet", daemon=True).start()
+            Thread(
+                target=discard, args=(experiment,), name="discard Comet experiment", daemon=True
+            ).start()
 
     def _log_metric(self, point: Point) -> None:
         self._experiment.log_metric(point.name, point.value, step=point.step, epoch=point.epoch)
@@ -216,11 +218,11 @@ class CometTracker(Tracker):
         self._experiment.log_asset(str(file), file_name=name, overwrite=True, step=step)
 
     def _log_event_files(self) -> None:
-        """Keep TensorBoard's event files that are new, or have grown since."""
+        """Upload TensorBoard's event files that are new or have grown."""
         runs = self._output_dir / "runs"
         for file in sorted(runs.rglob("*tfevents*")):
             size = file.stat().st_size
             if self._event_files.get(file) != size:
                 name = file.relative_to(self._output_dir).as_posix()
-                self._hand_over.give({(file, size): partial(self._log_asset, file, name)})
+                self._sender.send({(file, size): partial(self._log_asset, file, name)})
                 self._event_files[file] = size

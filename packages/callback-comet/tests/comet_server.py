@@ -1,4 +1,4 @@
-"""A server on this machine that takes what Comet's SDK sends, and keeps it."""
+"""A local stand-in for Comet. It records what the real SDK sends."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from recorded import Recorded
 from callback_contract.testing import Answer, Request, StandIn
 
 ALREADY_EXISTS = 90999
-"""The code by which the SDK is told that there is an experiment of that key."""
+"""The error code for an experiment key that exists."""
 
 
 class CometServer(StandIn):
     """Stands in for Comet.
 
     Attributes:
-        experiments: What it has got, by their keys.
-        refuses: Whether it answers 500 to all points.
+        experiments: The recorded experiments, by key.
+        refuses: Whether the server answers all points with status 500.
     """
 
     keep_alive = False  # the SDK leaves its connections to the garbage collector
@@ -53,7 +53,7 @@ class CometServer(StandIn):
     def _open(self, content: dict[str, Any]) -> Answer:
         key = content["experimentKey"]
         if key in self.experiments and not content["getOrCreateEnabled"]:
-            return Answer.of({"sdk_error_code": ALREADY_EXISTS, "msg": "it is there"}, 400)
+            return Answer.of({"sdk_error_code": ALREADY_EXISTS, "msg": "it exists"}, 400)
         self.experiments.setdefault(key, Recorded(key, content["projectName"]))
         return self._run_of(key)
 

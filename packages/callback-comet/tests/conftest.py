@@ -1,4 +1,4 @@
-"""No test sees settings of Comet from outside, or an experiment of another test."""
+"""Isolates each test from Comet's settings and from the experiments of other tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from comet_server import CometServer
 
 from callback_contract.testing import use_absolute_paths
 
-# For this process and those that tests start: a home without settings, a server that is away is
-# looked for often, and what fails is not tried again for long.
+# For this process and those that tests start: a home without settings, frequent connection checks,
+# and no retries.
 _HOME = tempfile.TemporaryDirectory()
 os.environ |= {
     "HOME": _HOME.name,
@@ -35,10 +35,10 @@ for _name in [name for name in os.environ if "COMET" in name and name not in _KE
 
 @pytest.fixture(autouse=True)
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run in a directory of its own, and leave no experiment open."""
+    """Run in an empty directory, and leave no experiment open."""
     monkeypatch.chdir(tmp_path)
     yield
-    # A thread may be importing it still, which an import waits for.
+    # A thread may still be importing the SDK; `import_module` waits for that.
     comet_ml: Any = import_module("comet_ml") if "comet_ml" in sys.modules else None
     experiment = comet_ml and comet_ml.get_running_experiment()
     if experiment is not None and not experiment.ended:
@@ -47,7 +47,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CometServer]:
-    """Return a server that is Comet's for the time of a test."""
+    """Return a server that the SDK uses as Comet during a test."""
     with CometServer() as one:
         monkeypatch.setenv("COMET_URL_OVERRIDE", f"{one.url}/clientlib/")
         monkeypatch.setenv("COMET_API_KEY", "k" * 25)

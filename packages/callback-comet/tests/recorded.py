@@ -1,4 +1,4 @@
-"""What Comet has of experiments: `Recorded`, and reading it out of offline archives."""
+"""`Recorded`: what Comet has of an experiment, and a reader for offline archives."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from zipfile import ZipFile
 
 NOISE = ("curr_step", "curr_epoch", "process duration")
-"""What Comet's SDK adds by itself: parameters whenever a step is logged, a metric at the end."""
+"""Names that Comet's SDK adds: parameters at each logged step, and a metric at the end."""
 
 
 @dataclass
 class Recorded:
-    """What is kept of an experiment, by the names that it was logged under."""
+    """The content of an experiment, by the names under which it was logged."""
 
     key: str
     project: str | None = None
@@ -44,18 +44,19 @@ class Recorded:
             self.files[about["fileName"]] = content
 
     def curves(self) -> dict[tuple[str, int], float]:
-        """Return values by name and step, of which each must be there once."""
+        """Return the values by name and step, and check that there are no duplicates."""
         found: dict[tuple[str, int], float] = {}
         for name, step, value in self.points:
-            assert (name, step) not in found, f"{name} is there twice at step {step}"
+            assert (name, step) not in found, f"{name} has two values at step {step}"
             found[name, step] = value
         return found
 
 
 def archives_in(directory: Path) -> list[Recorded]:
-    """Return what is in the offline archives of a directory, an experiment's in one, oldest first.
+    """Return the experiments in a directory's offline archives, oldest first.
 
-    An archive without content is one that Comet makes when it begins, and fills when it ends.
+    Archives of the same experiment are merged. Empty archives are skipped: Comet creates one when
+    an experiment begins, and fills it when the experiment ends.
     """
     found: dict[str, Recorded] = {}
     for path in sorted(directory.glob("*.zip"), key=lambda path: path.stat().st_mtime_ns):

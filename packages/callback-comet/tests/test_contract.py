@@ -71,7 +71,7 @@ class TestContract(TrackerContract):
         | {"unreachable", "settings", "redacts", "scalars"}
     )
     deviations = {  # noqa: RUF012
-        "AWY-004": Deviation("the last point is lost if the answer to the end of the run is lost")
+        "AWY-004": Deviation("the last point is lost if the server's answer at the end is lost")
     }
     settings = SETTINGS
     module = "callback_comet"
@@ -82,7 +82,7 @@ class TestContract(TrackerContract):
     @pytest.fixture(autouse=True)
     def served(self, server: CometServer, monkeypatch: pytest.MonkeyPatch) -> None:
         type(self).server = server
-        # Ending the files that the SDK keeps beside what it sends takes most of a second.
+        # Without this the SDK also writes offline files, and closing them takes most of a second.
         name = "COMET_FALLBACK_STREAMER_FALLBACK_TO_OFFLINE_MIN_BACKEND_VERSION"
         monkeypatch.setenv(name, "100.0.0")
 
@@ -106,7 +106,7 @@ class TestContract(TrackerContract):
 
 
 def recorded(experiment: Recorded) -> RecordedRun:
-    """Return what the server has of an experiment, as the contract asks for it."""
+    """Return an experiment of the server in the contract's form."""
     points: dict[str, list[tuple[int, float]]] = {}
     for name, step, value in experiment.points:
         points.setdefault(name, []).append((step, value))

@@ -1,4 +1,4 @@
-"""Offline experiments: what a training leaves in Comet's archives."""
+"""Offline experiments, read from Comet's archives."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_training_is_in_the_archive(tmp_path: Path) -> None:
     assert "Linear(in_features=2" in kept.graph
     assert (kept.ended, kept.crashed) == (True, False)
     assert kept.others["training_status"] == "finished"
-    # All checkpoints, though but one is left on disk, as they were when they were saved.
+    # All checkpoints in their saved state, although only one is left on disk.
     assert {name.partition("/")[0] for name in kept.files} == {
         "checkpoint-4",
         "checkpoint-8",
@@ -58,14 +58,14 @@ def test_a_training_is_in_the_archive(tmp_path: Path) -> None:
     assert kept.files["runs/one/events.out.tfevents.1"] == b"events"
 
 
-def test_nothing_is_captured_that_nobody_has_asked_for(tmp_path: Path) -> None:
+def test_nothing_is_captured_by_default(tmp_path: Path) -> None:
     print("not for Comet")
     small_trainer(tmp_path / "out", offline(tmp_path / "archives")).train()
     kinds = {"metric_msg", "parameter_msg", "log_other", "graph"}
     assert only(tmp_path / "archives").kinds == kinds
 
 
-def test_what_comets_own_settings_ask_for_is_captured(
+def test_comets_own_settings_enable_capture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMET_AUTO_LOG_ENV_HOST", "1")
@@ -73,23 +73,25 @@ def test_what_comets_own_settings_ask_for_is_captured(
     assert "system_details" in only(tmp_path / "archives").kinds
 
 
-def test_numbers_that_are_not_finite_texts_and_long_values_are_kept(tmp_path: Path) -> None:
+def test_non_finite_numbers_texts_and_long_values_are_kept(tmp_path: Path) -> None:
     made = small_trainer(tmp_path / "out", offline(tmp_path / "archives"), run_name="x" * 2000)
-    odd = {"worst": math.inf, "best": -math.inf, "none": math.nan, "said": "hello"}
+    odd = {"worst": math.inf, "best": -math.inf, "none": math.nan, "note": "hello"}
     made.add_callback(At(3, lambda: made.log(dict(odd))))
     made.train()
     kept = only(tmp_path / "archives")
     values = {name: value for name, step, value in kept.points if step == 3}
     assert (values["train/worst"], values["train/best"]) == (math.inf, -math.inf)
     assert math.isnan(values["train/none"])
-    assert kept.texts == [("train/said", 3, "hello")]
+    assert kept.texts == [("train/note", 3, "hello")]
     assert len(kept.parameters["args|run_name"]) == 1000
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(RuntimeError("x"), "failed"), (KeyboardInterrupt(), "interrupted")]
 )
-def test_how_a_training_ended_is_kept(tmp_path: Path, error: BaseException, status: str) -> None:
+def test_the_status_says_how_a_training_ended(
+    tmp_path: Path, error: BaseException, status: str
+) -> None:
     made = small_trainer(tmp_path / "out", offline(tmp_path / "archives"), At(3, raising(error)))
     with pytest.raises(type(error)):
         made.train()
@@ -98,7 +100,7 @@ def test_how_a_training_ended_is_kept(tmp_path: Path, error: BaseException, stat
     assert kept.crashed == (status == "failed")
 
 
-def test_checkpoints_stay_here_where_assets_are_off(
+def test_without_assets_no_checkpoint_is_uploaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMET_LOG_ASSETS", "false")
@@ -139,12 +141,12 @@ def test_an_evaluation_after_the_training_goes_to_its_experiment(tmp_path: Path)
     made = small_trainer(tmp_path / "out", offline(tmp_path / "archives"), eval_strategy="no")
     made.train()
     made.evaluate()
-    made.train(resume_from_checkpoint=None)  # ends what the evaluation has begun
+    made.train(resume_from_checkpoint=None)  # ends the delivery that the evaluation began
     first, _ = archives_in(tmp_path / "archives")
     assert ("eval/loss", 12) in first.curves()
 
 
-def test_a_resumed_training_goes_on_in_its_experiment(tmp_path: Path) -> None:
+def test_a_resumed_training_continues_its_experiment(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2}
     broken = At(5, raising(RuntimeError("power cut")))
     with pytest.raises(RuntimeError):
@@ -157,7 +159,7 @@ def test_a_resumed_training_goes_on_in_its_experiment(tmp_path: Path) -> None:
     assert {key: v for key, v in kept.curves().items() if key in wanted} == wanted
 
 
-def test_a_killed_training_leaves_an_archive_once_it_is_resumed(tmp_path: Path) -> None:
+def test_resuming_a_killed_training_completes_its_archive(tmp_path: Path) -> None:
     script = """
 import os, signal, sys, time
 from pathlib import Path
@@ -182,13 +184,13 @@ small_trainer(Path(sys.argv[1]), callback, At(5, killed), **saving).train()
     assert {step for name, step in kept.curves() if name == "train/loss"} == set(range(1, 13))
 
 
-def test_a_process_of_its_own_delivers(tmp_path: Path) -> None:
+def test_a_delivery_process_delivers(tmp_path: Path) -> None:
     made = small_trainer(tmp_path / "out", offline(tmp_path / "archives", delivery="process"))
     made.train()
     assert only(tmp_path / "archives").curves().items() >= logged_points(made).items()
 
 
-def test_a_trial_is_an_experiment_of_its_own_with_what_it_tries(tmp_path: Path) -> None:
+def test_a_trial_is_its_own_experiment_with_its_hyperparameters(tmp_path: Path) -> None:
     tracked = offline(tmp_path / "archives", experiment_key="k" * 32)
     trial = Trial("trial-7", {"learning_rate": 0.05})
     small_trainer(tmp_path / "out", trial, tracked, max_steps=2).train()

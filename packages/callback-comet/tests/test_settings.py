@@ -1,4 +1,4 @@
-"""What the callback is told, and what happens where Comet's SDK is missing."""
+"""Settings of the callback, and training without Comet's SDK installed."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from trainer_torch.testing import small_trainer
 KEY = "0123456789abcdef" * 2
 
 
-def test_a_relative_directory_is_found_by_another_process_too(tmp_path: Path) -> None:
+def test_a_relative_directory_becomes_absolute_for_other_processes(tmp_path: Path) -> None:
     assert CometTracker(offline_directory="there").offline_directory == str(tmp_path / "there")
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "says"),
+    ("variable", "value", "expected"),
     [
         ("COMET_MODE", "get", "COMET_EXPERIMENT_KEY"),
         ("COMET_AUTO_LOG_DISABLE", "please", "1, ON, YES, TRUE, 0, OFF, NO, FALSE"),
     ],
 )
-def test_a_wrong_variable_is_refused_with_its_name_its_value_and_the_choices(
-    variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+def test_an_error_names_the_invalid_variable_its_value_and_the_choices(
+    variable: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=variable) as refused:
         CometCallback()
-    assert says in str(refused.value)
+    assert expected in str(refused.value)
     assert repr(value) in str(refused.value)
 
 
 @pytest.mark.parametrize(("argument", "value"), [("delivery", "later"), ("flush_limit", -1)])
-def test_a_wrong_argument_is_refused_with_its_name_and_value(argument: str, value: Any) -> None:
+def test_an_error_names_the_invalid_argument_and_its_value(argument: str, value: Any) -> None:
     with pytest.raises(ValueError, match=argument) as refused:
         CometCallback(**{argument: value})
     assert repr(value) in str(refused.value)
@@ -64,11 +64,11 @@ def test_a_disabled_integration_does_nothing(
     assert not (tmp_path / "out" / "tracking").exists()
 
 
-def test_the_package_is_found_by_its_name() -> None:
+def test_the_entry_point_is_registered() -> None:
     assert "comet_ml" in get_available_reporting_integrations()
 
 
-def test_where_comet_is_missing_training_goes_on_and_the_install_that_mends_it_is_named(
+def test_without_comet_training_continues_and_the_log_names_the_install_command(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = small_trainer(tmp_path, CometCallback(flush_limit=600))

@@ -1,4 +1,4 @@
-"""Opening an experiment, a new one or one of before."""
+"""Opens a new or an existing experiment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from callback_core.tracking import Opening
 
 
 class ExperimentSettings(NamedTuple):
-    """Which experiment to open, and how; the arguments of `CometCallback` say what each means."""
+    """Which experiment to open, and how. `CometCallback` documents each setting."""
 
     mode: str | None
     project_name: str | None
@@ -20,17 +20,17 @@ class ExperimentSettings(NamedTuple):
     offline_directory: str | None
 
 
-def started(comet_ml: Any, settings: ExperimentSettings, opening: Opening) -> Any:
-    """Return an experiment in which the SDK captures nothing that it was not asked for.
+def start_experiment(comet_ml: Any, settings: ExperimentSettings, opening: Opening) -> Any:
+    """Return an open experiment in which the SDK captures only what the user enabled.
 
     Raises:
-        ConnectionError: Comet does not open it.
+        ConnectionError: Comet does not open the experiment.
         NotConfigured: There is no API key.
     """
     online = _is_online(comet_ml, settings.mode)
     if online and not sdk.setting(comet_ml, "comet.api_key"):
         raise NotConfigured(
-            "Comet has no API key: call `comet login`, or set COMET_API_KEY, or COMET_MODE=OFFLINE"
+            "Comet has no API key: run `comet login`, or set COMET_API_KEY, or COMET_MODE=OFFLINE"
         )
     key, mode = _key_and_mode(comet_ml, settings, opening, online)
     if not online:
@@ -44,11 +44,11 @@ def started(comet_ml: Any, settings: ExperimentSettings, opening: Opening) -> An
         experiment_config=comet_ml.ExperimentConfig(
             name=None if opening.run_id else opening.trial_name or opening.name,
             offline_directory=settings.offline_directory,
-            **sdk.captured(comet_ml),
+            **sdk.capture_options(comet_ml),
         ),
     )
-    if not experiment.alive:  # it raises nothing, and would drop all that it is given
-        raise ConnectionError("Comet has not opened the experiment; what it has logged says why")
+    if not experiment.alive:  # Comet raises no error, and would drop all data
+        raise ConnectionError("Comet did not open the experiment; see its log for the reason")
     sdk.OURS.add(experiment)
     if not online:
         archive.note(opening.folder, experiment)
@@ -56,7 +56,7 @@ def started(comet_ml: Any, settings: ExperimentSettings, opening: Opening) -> An
 
 
 def describe(experiment: Any, opening: Opening, model_graph: str | None) -> None:
-    """Tell a new experiment, or the user's, what comes here."""
+    """Add the description of a training to its experiment."""
     experiment.log_other("Created from", "callback-comet")
     if model_graph:
         experiment.set_model_graph(model_graph)
@@ -75,15 +75,15 @@ def _is_online(comet_ml: Any, mode: str | None) -> bool:
 def _key_and_mode(
     comet_ml: Any, settings: ExperimentSettings, opening: Opening, online: bool
 ) -> tuple[str, str]:
-    """Return which experiment to open, and whether it may be there already, or must."""
-    asked = None if opening.adopted or opening.trial_name else settings.experiment_key
+    """Return the key of the experiment to open, and Comet's start mode."""
+    requested = None if opening.adopted or opening.trial_name else settings.experiment_key
     if opening.run_id is not None:
-        return asked or opening.run_id, "get_or_create"
+        return requested or opening.run_id, "get_or_create"
     known = opening.recall("experiment_key")
     if known is not None:  # the process was killed while it opened the experiment
         return known, "get_or_create"
-    key = opening.note("experiment_key", asked or uuid4().hex)
-    if asked is None:
+    key = opening.note("experiment_key", requested or uuid4().hex)
+    if requested is None:
         return key, "get_or_create" if online else "create"
     chosen = settings.mode if settings.mode in ("get_or_create", "create", "get") else None
     return key, chosen or sdk.setting(comet_ml, "comet.start.mode") or "get_or_create"
