@@ -1,4 +1,4 @@
-"""`CodeCarbonCallback`: measures a training, and tells its trackers what it has measured."""
+"""`CodeCarbonCallback`: measures a training, and logs the measurements to its trackers."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ logger = logging.getLogger(__name__)
 
 
 class CodeCarbonCallback(TrainerCallback):
-    """Measures energy and emissions of a training with CodeCarbon, once on each machine.
+    """Measures the energy and emissions of a training with CodeCarbon, once on each machine.
 
-    A meter runs from the beginning of a training to its end, in a thread of its own. CodeCarbon
-    writes its file to `output_dir`. The training's trackers, those that are built on
-    `callback_core.tracking`, get `emissions_kg`, `energy_kwh` and `power_watts` whenever
-    CodeCarbon has measured, and `total_emissions_kg` and `total_energy_kwh` at the end: those of
-    the main process's machine. A resumed training goes on counting where its checkpoint was.
+    A meter runs in its own thread while the training runs. CodeCarbon writes its file to
+    `output_dir`. After each measurement, the training's trackers receive `emissions_kg`,
+    `energy_kwh` and `power_watts`; at the end, `total_emissions_kg` and `total_energy_kwh`. This
+    applies to trackers that are built on `callback_core.tracking`, and to the machine of the main
+    process. A resumed training adds to the totals of its checkpoint.
 
-    A setting that is not given comes from the environment variable that is named with it, or from
-    CodeCarbon's own files.
+    Each setting defaults to the environment variable named with it, or to CodeCarbon's own files.
 
     Args:
-        offline: Whether to look nothing up in the network; `CODECARBON_OFFLINE`. By default it is
-            offline where the country is given.
-        country_iso_code: Where the machine stands, such as `SWE`; `CODECARBON_COUNTRY_ISO_CODE`.
+        offline: Whether to avoid the network; `CODECARBON_OFFLINE`. The default is `True` if a
+            country is set.
+        country_iso_code: The machine's country, such as `SWE`; `CODECARBON_COUNTRY_ISO_CODE`.
         measure_power_secs: Seconds between two measurements; `CODECARBON_MEASURE_POWER_SECS`.
-        tracking_mode: `machine` or `process`: whose energy; `CODECARBON_TRACKING_MODE`.
+        tracking_mode: What to measure: `machine` or `process`; `CODECARBON_TRACKING_MODE`.
         settings: Further arguments of CodeCarbon's `EmissionsTracker`.
         stop_limit: Seconds that the end of training waits for the last measurement.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
     """
 
     on_error = "isolate"
@@ -64,21 +63,21 @@ class CodeCarbonCallback(TrainerCallback):
         self._before = self._resumed = Reading()
 
     def state_dict(self) -> dict[str, float]:
-        """Return what was measured so far: a resumed training goes on from there."""
+        """Return the totals so far. A resumed training adds to them."""
         emissions, energy = self._totals()
         return {"emissions_kg": emissions, "energy_kwh": energy}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take over what `state_dict` returned; the training that begins next adds to it."""
-        measured = (float(state.get(name, 0.0)) for name in ("emissions_kg", "energy_kwh"))
-        self._before = self._resumed = Reading(*measured)
+        """Restore the totals of `state_dict`. The next training adds to them."""
+        totals = (float(state.get(name, 0.0)) for name in ("emissions_kg", "energy_kwh"))
+        self._before = self._resumed = Reading(*totals)
         self._logged = None
 
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Begin to measure."""
-        if self._meter is not None:  # where the loop before raised and did not say so
+        if self._meter is not None:  # the previous loop raised without an event
             self._meter.stop(self.stop_limit)
             self._meter = None
         self._before, self._resumed, self._logged = self._resumed, Reading(), None
@@ -88,7 +87,7 @@ class CodeCarbonCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop measuring before the trackers close their runs, whichever callback comes first."""
+        """Arrange to stop before the trackers close their runs, in any order of the callbacks."""
         session = Session.of(state)
         if self._meter is not None and session is not None and self._session is not session:
             self._session = session
@@ -97,7 +96,7 @@ class CodeCarbonCallback(TrainerCallback):
     def on_step_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Tell the trackers what was measured since the last step, if anything was."""
+        """Log a new measurement, if there is one."""
         if self._meter is not None and self._meter.latest is not self._logged:
             self._logged = self._meter.latest
             emissions, energy = self._totals()
@@ -109,7 +108,7 @@ class CodeCarbonCallback(TrainerCallback):
     def on_exception(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop measuring, while the trackers' runs are open."""
+        """Stop measuring while the trackers' runs are still open."""
         self._stop(state)
 
     def on_train_end(
@@ -119,7 +118,7 @@ class CodeCarbonCallback(TrainerCallback):
         self._stop(state)
 
     def _stop(self, state: TrainerState) -> None:
-        """Stop the meter, and tell the trackers the totals."""
+        """Stop the meter, and log the totals."""
         if self._meter is None:
             return
         meter, self._meter = self._meter, None
@@ -132,7 +131,7 @@ class CodeCarbonCallback(TrainerCallback):
         _log(state, values, summary=True)
 
     def _totals(self) -> tuple[float, float]:
-        """Return emissions and energy of this training, and of what it was resumed from."""
+        """Return emissions and energy, including those before the training was resumed."""
         before, now = self._before, self._logged
         if self._meter is not None:
             now = self._meter.latest
@@ -141,7 +140,7 @@ class CodeCarbonCallback(TrainerCallback):
 
 
 def _log(state: TrainerState, values: dict[str, Any], summary: bool = False) -> None:
-    """Log `values` to all trackers of the training, if there are any."""
+    """Log `values` to all trackers of the training."""
     session = Session.of(state) if state.is_world_process_zero else None
     if session is not None:
         session.log(values, epoch=state.epoch, summary=summary)

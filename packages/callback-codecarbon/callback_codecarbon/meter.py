@@ -1,4 +1,4 @@
-"""`Meter`: CodeCarbon's tracker in a thread of its own, which the training does not wait for."""
+"""`Meter`: runs CodeCarbon's tracker in its own thread, so that the training does not wait."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from callback_core.tracking import import_sdk
 
 logger = logging.getLogger(__name__)
 
-_SENDS_LIVE: Final = frozenset(
+_LIVE_OUTPUT: Final = frozenset(
     {"api_call_interval", "emissions_endpoint", "output_methods"}
     | {f"save_to_{where}" for where in ("api", "logger", "prometheus", "logfire")}
 )
-"""Settings with which the interval of what is reported is the user's: others are told in it too."""
+"""Settings of live outputs. The reporting interval applies to them too, so it stays the user's."""
 
 
 class Reading(NamedTuple):
-    """What was measured since a meter began.
+    """A measurement, counted from the start of the meter.
 
     Attributes:
-        emissions_kg: Kilograms of CO2 equivalents.
-        energy_kwh: Kilowatt hours.
-        power_watts: The mean power of CPU, GPU and memory together.
+        emissions_kg: Emissions in kilograms of CO2 equivalents.
+        energy_kwh: Energy in kilowatt-hours.
+        power_watts: The mean power of CPU, GPU and memory together, in watts.
     """
 
     emissions_kg: float = 0.0
@@ -37,15 +37,18 @@ class Reading(NamedTuple):
 
 
 class Meter:
-    """Measures from when it is made until it is stopped.
+    """Measures from its construction until `stop`.
 
-    CodeCarbon takes seconds to look at the machine, and may wait for the network: it does so
-    beside the training. It writes its own results where the user's settings of it say so.
+    CodeCarbon takes seconds to inspect the machine, and may wait for the network. Both happen in
+    the meter's thread.
 
     Args:
         settings: How to measure.
-        output_dir: Where CodeCarbon writes its file, unless it is told otherwise.
-        run_name: The name of the project in that file, unless it is told otherwise.
+        output_dir: The directory of CodeCarbon's file, unless CodeCarbon's settings name another.
+        run_name: The project's name in that file, unless CodeCarbon's settings name another.
+
+    Attributes:
+        latest: The last measurement; `None` before the first.
     """
 
     def __init__(self, settings: MeterSettings, output_dir: Path, run_name: str | None) -> None:
@@ -53,14 +56,14 @@ class Meter:
         self._settings, self._output_dir, self._run_name = settings, output_dir, run_name
         self._end = Event()
         self._thread = Thread(target=self._run, name="CodeCarbon's meter", daemon=True)
-        atexit.register(self.stop)  # where the loop raises and does not say that training ended
+        atexit.register(self.stop)  # in case the loop raises without an event
         self._thread.start()
 
     def stop(self, limit: float = 10.0) -> Reading | None:
-        """Measure a last time and stop; return what was measured, `None` where nothing was.
+        """Measure a last time, stop, and return the last measurement, or `None`.
 
         Args:
-            limit: Seconds to wait for that. A meter that does not come back is left alone.
+            limit: Seconds to wait. After that, the meter's thread is abandoned.
         """
         atexit.unregister(self.stop)
         self._end.set()
@@ -68,52 +71,52 @@ class Meter:
         while self._thread.is_alive() and monotonic() < deadline:
             self._thread.join(min(0.5, max(0.0, deadline - monotonic())))
         if self._thread.is_alive():
-            logger.warning("CodeCarbon has not come back in %g s and is left alone.", limit)
+            logger.warning("CodeCarbon did not stop within %g s. Its thread is abandoned.", limit)
         return self.latest
 
     def _run(self) -> None:
         try:
-            tracker = self._made()
+            tracker = self._make_tracker()
             tracker.start()
             self._end.wait()
             tracker.stop()
-            if self.latest is None:  # it keeps its errors to itself, but for its own log
-                logger.warning("CodeCarbon has measured nothing; its log says why.")
+            if self.latest is None:  # CodeCarbon only logs its errors
+                logger.warning("CodeCarbon measured nothing; see its log for the reason.")
         except Exception as error:
-            logger.warning("CodeCarbon does not measure. Training goes on.", exc_info=error)
+            logger.warning("CodeCarbon failed. Training continues.", exc_info=error)
 
-    def _made(self) -> Any:
-        """Return CodeCarbon's tracker, which reports to this."""
+    def _make_tracker(self) -> Any:
+        """Return a tracker of CodeCarbon that reports to this meter."""
         codecarbon = import_sdk("codecarbon", install="codecarbon", needed_by="CodeCarbonCallback")
         config = import_module("codecarbon.core.config").get_hierarchical_config()
         arguments = dict(self._settings.arguments)
-        known = config.keys() | arguments.keys()
+        user_set = config.keys() | arguments.keys()
         defaults: dict[str, Any] = {"output_dir": str(self._output_dir)}
         if self._run_name:
             defaults["project_name"] = self._run_name
-        if known.isdisjoint(_SENDS_LIVE):
-            defaults["api_call_interval"] = 1  # each measurement is reported, here alone
-        if "log_level" not in known:
+        if user_set.isdisjoint(_LIVE_OUTPUT):
+            defaults["api_call_interval"] = 1  # report each measurement, to this meter only
+        if "log_level" not in user_set:
             defaults["log_level"] = "error"
-            logging.getLogger("codecarbon").setLevel(logging.ERROR)  # it talks before it is told
-        arguments |= {name: value for name, value in defaults.items() if name not in known}
-        if "output_dir" not in known:
+            logging.getLogger("codecarbon").setLevel(logging.ERROR)  # it logs before it is set up
+        arguments |= {name: value for name, value in defaults.items() if name not in user_set}
+        if "output_dir" not in user_set:
             self._output_dir.mkdir(parents=True, exist_ok=True)
-        arguments["output_handlers"] = [*arguments.get("output_handlers", ()), self._outlet()]
+        arguments["output_handlers"] = [*arguments.get("output_handlers", ()), self._handler()]
         offline = self._settings.offline
         kind = codecarbon.OfflineEmissionsTracker if offline else codecarbon.EmissionsTracker
         return kind(**arguments)
 
-    def _outlet(self) -> Any:
-        """Return what CodeCarbon reports to."""
+    def _handler(self) -> Any:
+        """Return an output handler that stores CodeCarbon's reports in `latest`."""
         meter = self
         base: Any = import_module("codecarbon.output").BaseOutput
 
-        class Outlet(base):
+        class MeterOutput(base):
             def out(self, total: Any, delta: Any) -> None:
                 power = total.cpu_power + total.gpu_power + total.ram_power
                 meter.latest = Reading(total.emissions, total.energy_consumed, power)
 
             live_out = out
 
-        return Outlet()
+        return MeterOutput()

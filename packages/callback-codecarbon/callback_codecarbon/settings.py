@@ -1,4 +1,4 @@
-"""`MeterSettings`: what CodeCarbon is told, checked before a training begins."""
+"""`MeterSettings`: CodeCarbon's settings, checked before a training begins."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class MeterSettings:
     """How to measure.
 
     Attributes:
-        offline: Whether the country is known, so that nothing is looked up in the network.
-        arguments: What CodeCarbon's tracker is made with.
+        offline: Whether to avoid the network, because the country is known.
+        arguments: The arguments of CodeCarbon's tracker.
     """
 
     offline: bool
@@ -35,24 +35,26 @@ class MeterSettings:
         tracking_mode: str | None,
         others: Mapping[str, Any],
     ) -> MeterSettings:
-        """Return the settings: what was given, or else what stands in environment variables.
+        """Return the settings from the arguments, or else from environment variables.
 
-        CodeCarbon reads its variables and its files itself; those of ours are checked here.
+        CodeCarbon reads its other variables and its files itself.
 
         Raises:
-            ValueError: One is wrong.
+            ValueError: A setting is invalid.
         """
         country = _country(country_iso_code)
         is_offline = config.flag("offline", offline, "CODECARBON_OFFLINE")
         if is_offline is None:
             is_offline = country is not None
-        elif is_offline and country is None and not _known_otherwise(others):
+        elif is_offline and country is None and not _may_know_location(others):
             raise ValueError(
-                "offline is asked for, and country_iso_code or CODECARBON_COUNTRY_ISO_CODE must "
-                "say where: three letters, such as SWE."
+                "offline is True, so country_iso_code or CODECARBON_COUNTRY_ISO_CODE must name the "
+                "country: three letters, such as SWE."
             )
-        if twice := sorted(set(_OURS) & others.keys()):
-            raise ValueError(f"settings has {', '.join(twice)}, which is an argument of its own.")
+        if duplicates := sorted(set(_OURS) & others.keys()):
+            raise ValueError(
+                f"settings has {', '.join(duplicates)}, it must be passed as an argument instead."
+            )
         given = {
             "country_iso_code": country if is_offline else None,
             "measure_power_secs": config.seconds(
@@ -67,15 +69,15 @@ class MeterSettings:
 
 
 def _country(given: str | None) -> str | None:
-    """Return the country in capital letters."""
+    """Return the country's code in capital letters."""
     demand = "the three letters of a country in ISO 3166, such as SWE"
     variable = "CODECARBON_COUNTRY_ISO_CODE"
     country = config.matching("country_iso_code", given, variable, "[A-Za-z]{3}", demand)
     return None if country is None else country.upper()
 
 
-def _known_otherwise(others: Mapping[str, Any]) -> bool:
-    """Return whether it may be said elsewhere where the machine stands."""
+def _may_know_location(others: Mapping[str, Any]) -> bool:
+    """Return whether another setting, or a file of CodeCarbon's, may name the location."""
     if "cloud_provider" in others or os.environ.get("CODECARBON_CLOUD_PROVIDER"):
         return True
     return any((place / _CONFIG_FILE).is_file() for place in (Path.home(), Path.cwd()))

@@ -1,4 +1,4 @@
-"""No test sees settings of CodeCarbon from outside, or leaves any behind."""
+"""Isolates each test from CodeCarbon's settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ use_absolute_paths()
 
 @pytest.fixture(autouse=True)
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in a directory of its own, and as somebody who has no settings."""
+    """Run in an empty directory, as a user without settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in [name for name in os.environ if name.lower().startswith("codecarbon_")]:

@@ -47,7 +47,7 @@ class TestContract(CallbackContract):
         ),
     )
     deviations = {  # noqa: RUF012
-        "RNK-001": Deviation("each machine is measured, and adds a line of its own"),
+        "RNK-001": Deviation("each machine is measured and adds its own row"),
     }
     module = "callback_codecarbon"
     sdk = "codecarbon"
@@ -56,7 +56,7 @@ class TestContract(CallbackContract):
         return CodeCarbonCallback(country_iso_code="SWE", stop_limit=60)
 
     def make_with(self, output_dir: Path, **arguments: Any) -> Any:
-        """Return what one is told, in a cloud, whose place is known without a country."""
-        told = CodeCarbonCallback(settings={"cloud_provider": "gcp"}, **arguments).settings
-        read = {one.argument: told.arguments.get(one.argument) for one in self.settings}
-        return SimpleNamespace(**{**read, "offline": told.offline})
+        """Return the settings of a callback in a cloud, which needs no country."""
+        made = CodeCarbonCallback(settings={"cloud_provider": "gcp"}, **arguments).settings
+        read = {one.argument: made.arguments.get(one.argument) for one in self.settings}
+        return SimpleNamespace(**{**read, "offline": made.offline})

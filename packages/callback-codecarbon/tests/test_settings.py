@@ -1,4 +1,4 @@
-"""What the callback is told, and what happens where CodeCarbon is missing."""
+"""Settings of the callback, and training without CodeCarbon installed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from callback_core import get_available_reporting_integrations
 from trainer_torch.testing import small_trainer
 
 
-def test_without_settings_it_is_codecarbons_own_online_tracker() -> None:
+def test_the_default_is_codecarbons_online_tracker() -> None:
     settings = CodeCarbonCallback().settings
     assert (settings.offline, dict(settings.arguments)) == (False, {})
 
 
-def test_a_country_makes_it_offline_unless_it_is_to_be_online(
+def test_a_country_makes_the_meter_offline_unless_online_is_requested(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = CodeCarbonCallback(country_iso_code="swe").settings
@@ -30,29 +30,28 @@ def test_a_country_makes_it_offline_unless_it_is_to_be_online(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         ({"offline": True}, "CODECARBON_COUNTRY_ISO_CODE"),
         ({"stop_limit": -1}, "stop_limit is -1"),
         ({"settings": {"tracking_mode": "process"}}, "tracking_mode"),
     ],
 )
-def test_a_wrong_argument_is_refused(arguments: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=r"must|argument of its own") as refused:
+def test_an_invalid_argument_is_refused(arguments: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         CodeCarbonCallback(**arguments)
-    assert says in str(refused.value)
 
 
-def test_the_place_may_be_said_in_codecarbons_file(tmp_path: Path) -> None:
+def test_codecarbons_file_may_name_the_country(tmp_path: Path) -> None:
     (tmp_path / ".codecarbon.config").write_text("[codecarbon]\ncountry_iso_code = SWE\n")
     assert CodeCarbonCallback(offline=True).settings.offline
 
 
-def test_the_package_is_found_by_its_name() -> None:
+def test_the_entry_point_is_registered() -> None:
     assert "codecarbon" in get_available_reporting_integrations()
 
 
-def test_where_codecarbon_is_missing_training_goes_on_and_the_install_that_mends_it_is_named(
+def test_without_codecarbon_training_continues_and_the_log_names_the_install_command(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = small_trainer(tmp_path, CodeCarbonCallback)
