@@ -1,4 +1,4 @@
-"""A training callback that sends a run to DagsHub: to its MLflow, and the model to its git."""
+"""A training callback that logs to a DagsHub repository: runs to its MLflow, the model to git."""
 
 from __future__ import annotations
 

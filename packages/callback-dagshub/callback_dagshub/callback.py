@@ -15,24 +15,25 @@ logger = logging.getLogger(__name__)
 
 
 class DagsHubCallback(MLflowCallback):
-    """Sends a training to the MLflow of a DagsHub repository, and its model to the repository.
+    """Logs a training to the MLflow of a DagsHub repository, and commits its model.
 
-    A setting that is not given comes from the environment variable that is named with it. The token
-    is `DAGSHUB_USER_TOKEN` or that of `dagshub login`; MLflow's variables are left as they are.
+    Each setting defaults to the environment variable named with it. The token comes from
+    `DAGSHUB_USER_TOKEN` or from `dagshub login`. The callback does not change MLflow's variables.
 
     Args:
-        repository: `owner/name`, or the repository's address; else that of `MLFLOW_TRACKING_URI`,
-            else the first git remote at DagsHub.
-        branch: The branch to which the model is committed; `BRANCH`, else the repository's default.
-        model_name: The model's directory in `artifacts/` there; `HF_DAGSHUB_MODEL_NAME`, else
-            `main`.
-        upload_model: Commit the model to the repository when training has finished: its best
-            checkpoint, or the last where none is known to be best; `HF_DAGSHUB_LOG_ARTIFACTS`.
-        options: The other arguments of `MLflowCallback`, but for `tracking_uri`. Of them,
-            `log_artifacts` copies each checkpoint to the run in MLflow.
+        repository: `owner/name`, or the repository's address. The default is the repository of
+            `MLFLOW_TRACKING_URI`, else that of the first git remote at DagsHub.
+        branch: The branch for the model; `BRANCH`, else the repository's default.
+        model_name: The model's directory in `artifacts/` of the repository;
+            `HF_DAGSHUB_MODEL_NAME`, else `main`.
+        upload_model: Commit the model when training has finished: the best checkpoint if it is
+            known, else the last; `HF_DAGSHUB_LOG_ARTIFACTS`.
+        options: Other arguments of `MLflowCallback`, except `tracking_uri`. `log_artifacts` copies
+            each checkpoint to the MLflow run.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
+        TypeError: `tracking_uri` was passed.
         NotConfigured: There is no repository.
     """
 
@@ -48,7 +49,7 @@ class DagsHubCallback(MLflowCallback):
         **options: Any,
     ) -> None:
         if "tracking_uri" in options:
-            raise TypeError("DagsHubCallback takes repository in place of tracking_uri.")
+            raise TypeError("DagsHubCallback takes repository instead of tracking_uri.")
         self._settings: dict[str, Any] = {
             "repository": repository,
             "branch": branch,
@@ -61,14 +62,14 @@ class DagsHubCallback(MLflowCallback):
         self._uploads_model = self.tracker.upload_model
 
     def make_tracker(self, **settings: Any) -> MLflowTracker:
-        """Return DagsHub's tracker, which knows where its MLflow is."""
+        """Return DagsHub's tracker, which finds its tracking URI itself."""
         del settings["tracking_uri"]
         return DagsHubTracker(**self._settings, **settings)
 
     def on_epoch_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Prepare to hand the model over, now that all trackers have joined the session."""
+        """Prepare to keep the model, now that all trackers have joined the session."""
         super().on_epoch_begin(args, state, control, **kwargs)
         session, member = self.session, self.member
         if session is None or member is None or session is self._prepared:
@@ -76,7 +77,7 @@ class DagsHubCallback(MLflowCallback):
         self._prepared, self._saved = session, None
         self._warn_of_duplicates(session)
         if self._uploads_model and not state.is_hyper_param_search:
-            session.before_end(lambda status: self._hand_over_model(session, member, state, status))
+            session.before_end(lambda status: self._keep_model(session, member, state, status))
 
     def on_save(
         self,
@@ -86,28 +87,28 @@ class DagsHubCallback(MLflowCallback):
         checkpoint_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Note the checkpoint, which may be the last."""
+        """Note the checkpoint; it may be the last."""
         super().on_save(args, state, control, checkpoint_dir=checkpoint_dir, **kwargs)
         self._saved = Path(checkpoint_dir or f"{args.output_dir}/checkpoint-{state.global_step}")
 
-    def _hand_over_model(
+    def _keep_model(
         self, session: Session, member: Member, state: TrainerState, status: Status
     ) -> None:
-        """Keep the best checkpoint, or the last, for the tracker to commit."""
+        """Keep the best or the last checkpoint, for the tracker to commit."""
         if status != "finished":
             return
         best = state.best_model_checkpoint
         directory = self._saved if best is None or not Path(best).is_dir() else Path(best)
         if directory is None:
             logger.warning(
-                "DagsHub gets no model: the training has saved no checkpoint. Choose another "
-                "save_strategy than 'no'."
+                "DagsHub gets no model: the training saved no checkpoint. Choose a save_strategy "
+                "other than 'no'."
             )
             return
         session.keep(member, directory, state.global_step, MODEL)
 
     def _warn_of_duplicates(self, session: Session) -> None:
-        """Warn of another tracker that logs the same training to the same MLflow."""
+        """Warn about another tracker that logs the same training to the same MLflow."""
         for member in session.members.values():
             tracker = member.tracker
             if tracker is self.tracker or not isinstance(tracker, MLflowTracker):
@@ -115,8 +116,8 @@ class DagsHubCallback(MLflowCallback):
             uri = tracker.tracking_uri or (tracker.settings() or {}).get("tracking_uri")
             if uri == self.tracker.tracking_uri:
                 logger.warning(
-                    "%s logs this training to %s too, so it is there twice. DagsHubCallback does "
-                    "all that MLflowCallback does: pass only that.",
+                    "%s logs this training to %s too, so it appears there twice. DagsHubCallback "
+                    "includes MLflowCallback: pass DagsHubCallback only.",
                     member.name,
                     self.tracker.repository.url,
                 )

@@ -1,4 +1,4 @@
-"""Which repository of DagsHub a training belongs to."""
+"""Finds the DagsHub repository of a training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Repository(NamedTuple):
     """A repository.
 
     Attributes:
-        host: The address of DagsHub, without a slash at the end.
+        host: The address of DagsHub, without a trailing slash.
         owner: The user or the organization.
         name: The repository's name.
     """
@@ -33,12 +33,12 @@ class Repository(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Its page."""
+        """The address of the repository's page."""
         return f"{self.host}/{self.owner}/{self.name}"
 
     @property
     def tracking_uri(self) -> str:
-        """Its MLflow server."""
+        """The address of the repository's MLflow server."""
         return f"{self.url}.mlflow"
 
 
@@ -47,18 +47,18 @@ def dagshub_host() -> str:
     return os.environ.get("DAGSHUB_CLIENT_HOST", "https://dagshub.com").rstrip("/")
 
 
-def chosen_repository(given: str | None) -> Repository:
-    """Return the repository that is `given`, or that of `MLFLOW_TRACKING_URI`, or of a git remote.
+def find_repository(given: str | None) -> Repository:
+    """Return the given repository, or that of `MLFLOW_TRACKING_URI`, or that of a git remote.
 
     Args:
-        given: `owner/name`, or the repository's address.
+        given: `owner/name`, or the repository's address; `None` to search.
 
     Raises:
-        ValueError: It is neither.
-        NotConfigured: There is no repository to be found.
+        ValueError: `given` is neither.
+        NotConfigured: No repository was found.
     """
     if given is not None:
-        found = _of_path(given) or at_address(given)
+        found = _from_name(given) or from_address(given)
         if found is None:
             raise ValueError(
                 f"repository is {Redaction().of(given)!r}, it must be a repository of DagsHub: "
@@ -66,29 +66,29 @@ def chosen_repository(given: str | None) -> Repository:
             )
         return found
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    found = at_address(uri, suffix=".mlflow") or _of_git_remotes()
+    found = from_address(uri, suffix=".mlflow") or _from_git_remotes()
     if found is None:
         host = dagshub_host()
-        which = f"is {Redaction().of(uri)!r}" if uri else "is not set"
+        now = f"now {Redaction().of(uri)!r}" if uri else "now unset"
         raise NotConfigured(
-            "DagsHubCallback does not know its repository. Pass repository='owner/name', or set "
-            f"MLFLOW_TRACKING_URI, which {which}, to {host}/owner/name.mlflow, or train in a clone "
-            f"with a git remote at {urlsplit(host).hostname}; or leave dagshub out of report_to."
+            "DagsHubCallback found no repository. Pass repository='owner/name', or set "
+            f"MLFLOW_TRACKING_URI ({now}) to {host}/owner/name.mlflow, or train in a clone with a "
+            f"git remote at {urlsplit(host).hostname}, or leave dagshub out of report_to."
         )
     return found
 
 
-def _of_path(path: str) -> Repository | None:
+def _from_name(path: str) -> Repository | None:
     match = re.fullmatch(rf"({_NAME})/({_NAME})", path)
     return None if match is None else Repository(dagshub_host(), *match.groups())
 
 
-def at_address(address: str, suffix: str | None = None) -> Repository | None:
-    """Return the repository at an address, without the user and password that may be in it.
+def from_address(address: str, suffix: str | None = None) -> Repository | None:
+    """Return the repository at an address, without user name and password.
 
     Args:
         address: The address.
-        suffix: What its name must end with: `.git`, or `.mlflow`.
+        suffix: The required suffix of the address, `.git` or `.mlflow`; `None` accepts any.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or suffix not in (None, match["suffix"]):
@@ -96,8 +96,8 @@ def at_address(address: str, suffix: str | None = None) -> Repository | None:
     return Repository(match["scheme"] + match["rest"], match["owner"], match["name"])
 
 
-def _of_git_remotes() -> Repository | None:
-    """Return the repository of the first git remote, here, that is at DagsHub."""
+def _from_git_remotes() -> Repository | None:
+    """Return the repository of the working directory's first git remote at DagsHub."""
     host = urlsplit(dagshub_host())
     path = re.escape(host.path.strip("/"))
     at_dagshub = re.compile(
@@ -105,11 +105,11 @@ def _of_git_remotes() -> Repository | None:
         rf"{f'{path}/' if path else ''}(?P<path>{_NAME}/{_NAME}?)(?:\.git)?/?"
     )
     matches = (at_dagshub.fullmatch(remote) for remote in _git_remotes())
-    return next((_of_path(match["path"]) for match in matches if match), None)
+    return next((_from_name(match["path"]) for match in matches if match), None)
 
 
 def _git_remotes() -> list[str]:
-    """Return the addresses of the git remotes here; none where there is no git."""
+    """Return the addresses of the working directory's git remotes; none without git."""
     command = ["git", "config", "--get-regexp", r"^remote\..*\.url$"]
     try:
         done = subprocess.run(

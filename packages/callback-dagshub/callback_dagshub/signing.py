@@ -1,8 +1,8 @@
-"""Signing what MLflow sends to DagsHub, and nothing else that it sends from this process.
+"""Signs MLflow's requests to DagsHub, and no other requests of this process.
 
-MLflow takes credentials from the environment, and sends them to any server. What it offers beside
-that are providers of headers for its requests, which it finds by an entry point. Ours provides
-headers only while a `SignedClient` is at work, in the thread in which it is.
+MLflow reads credentials from the environment, and sends them to any server. As an alternative, it
+accepts providers of request headers, registered as entry points. `RequestHeaders` provides headers
+only in a thread in which a `SignedClient` is making a request.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _HEADERS: Final[ContextVar[Mapping[str, str]]] = ContextVar(
 
 
 class RequestHeaders:
-    """Provides MLflow with the headers of the request that a `SignedClient` is making."""
+    """Provides MLflow with the headers of a `SignedClient` that is making a request."""
 
     def in_context(self) -> bool:
-        """Return whether there are any."""
+        """Return whether there are headers."""
         return bool(_HEADERS.get())
 
     def request_headers(self) -> dict[str, str]:
-        """Return them."""
+        """Return the headers."""
         return dict(_HEADERS.get())
 
 
 class SignedClient:
-    """An `MlflowClient` whose requests have headers of their own.
+    """An `MlflowClient` that adds headers to its requests.
 
     Args:
         client: The client.
@@ -43,17 +43,17 @@ class SignedClient:
         self._headers = headers
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the client has, where that is a method, so that it is signed."""
+        """Return the client's attribute. A method adds the headers to its requests."""
         found = getattr(self._client, name)
         if not callable(found):
             return found
 
         @wraps(found)
         def signed(*args: Any, **kwargs: Any) -> Any:
-            before = _HEADERS.set(self._headers)
+            token = _HEADERS.set(self._headers)
             try:
                 return found(*args, **kwargs)
             finally:
-                _HEADERS.reset(before)
+                _HEADERS.reset(token)
 
         return signed

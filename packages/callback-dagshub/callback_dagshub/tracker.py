@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import Any, Final
 
 from callback_core.tracking import Opening, Upload, config
-from callback_dagshub.credentials import check_mlflow_variables, headers_for_mlflow, uploader_of
-from callback_dagshub.repository import chosen_repository
+from callback_dagshub.credentials import check_mlflow_variables, headers_for_mlflow, make_uploader
+from callback_dagshub.repository import find_repository
 from callback_dagshub.signing import SignedClient
 from callback_dagshub.upload import commit_directory
 from callback_mlflow import MLflowTracker
 
 MODEL: Final = "model"
-"""The name of the model among the directories to keep; the others are checkpoints."""
+"""The name of the upload that holds the model. All other uploads are checkpoints."""
 
 _MODEL_NAME: Final = r"\w[\w.-]*(/\w[\w.-]*)*"
 
 
 class DagsHubTracker(MLflowTracker):
-    """A run in DagsHub. Its arguments are described with `DagsHubCallback`.
+    """A run in DagsHub. `DagsHubCallback` documents the arguments.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
         NotConfigured: There is no repository.
     """
 
@@ -34,9 +34,9 @@ class DagsHubTracker(MLflowTracker):
         branch: str | None = None,
         model_name: str | None = None,
         upload_model: bool | None = None,
-        **of_mlflow: Any,
+        **mlflow_settings: Any,
     ) -> None:
-        self.repository = chosen_repository(repository)
+        self.repository = find_repository(repository)
         check_mlflow_variables(self.repository)
         self.branch = config.text("branch", branch, "BRANCH")
         self.model_name = (
@@ -52,22 +52,22 @@ class DagsHubTracker(MLflowTracker):
         upload_model = config.flag("upload_model", upload_model, "HF_DAGSHUB_LOG_ARTIFACTS")
         self.upload_model = upload_model is True
         self._run_id = ""
-        super().__init__(tracking_uri=self.repository.tracking_uri, **of_mlflow)
+        super().__init__(tracking_uri=self.repository.tracking_uri, **mlflow_settings)
 
     def settings(self) -> dict[str, Any]:
-        """Return what makes an equal tracker elsewhere; the token is in DagsHub's own settings."""
-        of_mlflow = super().settings() or {}
-        del of_mlflow["tracking_uri"]
+        """Return the arguments of an equal tracker. DagsHub's own settings hold the token."""
+        mlflow_settings = super().settings() or {}
+        del mlflow_settings["tracking_uri"]
         return {
             "repository": self.repository.url,
             "branch": self.branch,
             "model_name": self.model_name,
             "upload_model": self.upload_model,
-            **of_mlflow,
+            **mlflow_settings,
         }
 
     def make_client(self, mlflow: Any) -> Any:
-        """Return a client that signs what it sends."""
+        """Return a client that signs its requests."""
         return SignedClient(super().make_client(mlflow), headers_for_mlflow(self.repository))
 
     def open(self, opening: Opening) -> str:
@@ -84,5 +84,5 @@ class DagsHubTracker(MLflowTracker):
         if upload.name != MODEL:
             return super().log_files(upload)
         message = f"Model of MLflow run {self._run_id}"
-        uploader = uploader_of(self.repository, self.branch)
+        uploader = make_uploader(self.repository, self.branch)
         commit_directory(uploader, upload.path, f"artifacts/{self.model_name}", message)

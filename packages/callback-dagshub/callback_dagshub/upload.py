@@ -1,4 +1,4 @@
-"""Committing a directory to a repository of DagsHub."""
+"""Commits a directory to a DagsHub repository."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from callback_core.tracking import Rejected
-from callback_dagshub.credentials import imported_dagshub
+from callback_dagshub.credentials import import_dagshub
 
 _MOST_FILES: Final = 100
 _MOST_BYTES: Final = 100 * 2**20
-"""What DagsHub's client commits at once of a directory."""
+"""The limits of a single commit, as in DagsHub's own upload of a directory."""
 
-_NEVER_TAKEN: Final = (
+_PERMANENT_ERRORS: Final = (
     "VersioningConflictError",
     "PathConflictError",
     "UnsupportedStageContainerFileError",
@@ -22,19 +22,21 @@ _NEVER_TAKEN: Final = (
 
 
 def commit_directory(uploader: Any, directory: Path, to: str, message: str) -> None:
-    """Commit all files of a directory, under DVC; what is there of the same names is replaced.
+    """Commit all files of a directory under DVC. Files of the same names are replaced.
+
+    DagsHub's own upload of a directory is not used, because it draws a progress bar.
 
     Args:
-        uploader: DagsHub's `Repo`, whose own upload of a directory draws a bar in the terminal.
+        uploader: DagsHub's `Repo`.
         directory: The directory.
-        to: Where to in the repository.
-        message: The message of the commits, of which DagsHub takes 100 characters.
+        to: The destination directory in the repository.
+        message: The commit message, at most 100 characters.
 
     Raises:
-        Rejected: The repository has something else in that place.
+        Rejected: The repository cannot have these files at the destination.
     """
-    errors = imported_dagshub("upload.errors")
-    never = tuple(getattr(errors, name) for name in _NEVER_TAKEN)
+    errors = import_dagshub("upload.errors")
+    permanent = tuple(getattr(errors, name) for name in _PERMANENT_ERRORS)
     for batch in _batches(directory):
         with ExitStack() as stack:
             files = [
@@ -45,7 +47,7 @@ def commit_directory(uploader: Any, directory: Path, to: str, message: str) -> N
                 uploader.upload_files(
                     files, to, commit_message=message, versioning="dvc", force=True, quiet=True
                 )
-            except never as error:
+            except permanent as error:
                 raise Rejected(f"{type(error).__name__}: {error.details}") from error
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for DagsHub for all tests, and no settings from outside of them."""
+"""Provides a stand-in for DagsHub, and isolates each test from the user's settings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dagshub_server import TOKEN, DagsHub
 from callback_contract.testing import use_absolute_paths
 from callback_mlflow.testing import MLflowServer, Runs
 
-# Read when the SDKs are imported, and by the processes that tests start.
+# The SDKs and the processes that tests start read these.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 os.environ["DAGSHUB_DISABLE_ANALYTICS"] = "1"
-# A server that is away is tried once more, and not for minutes; what fails is tried again by us.
+# One retry instead of minutes of them; our own delivery retries.
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
 os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "0"
 
@@ -37,13 +37,13 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def reader(mlflow_uri: str) -> Runs:
-    """Return what reads that server, past DagsHub."""
+    """Return a reader of that server that bypasses DagsHub."""
     return Runs(mlflow_uri)
 
 
 @pytest.fixture
 def dagshub(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsHub]:
-    """Return a stand-in for DagsHub before it, and be the user whose token that takes."""
+    """Return a stand-in for DagsHub in front of the server, and log in with its token."""
     with DagsHub(mlflow_uri) as made:
         monkeypatch.setenv("DAGSHUB_CLIENT_HOST", made.url)
         monkeypatch.setenv("DAGSHUB_USER_TOKEN", TOKEN)
@@ -52,7 +52,7 @@ def dagshub(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsHu
 
 @pytest.fixture(autouse=True)
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in a directory of its own, that of no repository, without settings from outside."""
+    """Run in an empty directory outside any git repository, without the user's settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setenv("DAGSHUB_CLIENT_TOKENS_CACHE", str(tmp_path / "tokens"))

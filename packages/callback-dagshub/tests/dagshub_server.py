@@ -1,4 +1,4 @@
-"""A stand-in for DagsHub, with MLflow's own server behind it."""
+"""A stand-in for DagsHub in front of MLflow's own server."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class DagsHub(StandIn):
     """DagsHub, with one user `o`, whose token is `TOKEN`, and a repository `o/r`.
 
     Args:
-        mlflow: The address of the MLflow server behind it.
+        mlflow: The address of the MLflow server.
 
     Attributes:
-        files: What was committed, by its path.
-        commits: Of each commit, branch, directory and the fields that were sent with it.
-        refusal: What each commit is answered with, if it is refused.
+        files: The committed files, by path.
+        commits: The branch, the directory and the form fields of each commit.
+        refusal: The answer to each commit, if it is to be refused.
     """
 
     def __init__(self, mlflow: str) -> None:
@@ -42,7 +42,7 @@ class DagsHub(StandIn):
         if signature not in (basic, f"Bearer {TOKEN}"):
             return Answer(401, b'{"message": "unauthorized"}')
         if path.startswith("/o/r.mlflow/"):
-            return self._of_mlflow(request, request.path.removeprefix("/o/r.mlflow"))
+            return self._forward_to_mlflow(request, request.path.removeprefix("/o/r.mlflow"))
         if path == "/api/v1/user":
             return Answer(body=json.dumps(USER).encode())
         if path == "/api/v1/repos/o/r":
@@ -55,14 +55,14 @@ class DagsHub(StandIn):
             return self._commit(put[1], urllib.parse.unquote(put[2]), request)
         return Answer(404)
 
-    def _of_mlflow(self, request: Request, path: str) -> Answer:
-        """Pass a request on, without who it is from."""
+    def _forward_to_mlflow(self, request: Request, path: str) -> Answer:
+        """Forward a request to MLflow, without its credentials."""
         kind = {"Content-Type": request.headers.get("Content-Type", "application/json")}
-        passed = urllib.request.Request(
+        forwarded = urllib.request.Request(
             self.mlflow + path, request.body or None, kind, method=request.method
         )
         try:
-            with urllib.request.urlopen(passed, timeout=300) as answer:
+            with urllib.request.urlopen(forwarded, timeout=300) as answer:
                 return Answer(answer.status, answer.read())
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.read())

@@ -1,4 +1,4 @@
-"""DagsHub's callback keeps the contract of callbacks, read back from MLflow's server behind it."""
+"""`DagsHubCallback` keeps the callback contract. Runs are read from the MLflow server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TestDagsHub(TrackerContract):
         {"state", "resume", "status", "parameters", "files", "non_finite", "sdk", "unreachable"}
         | {"settings", "redacts", "scalars"}
     )
-    # Not `repository`, for which there is no default.
+    # Not `repository`, because it has no default.
     settings = (
         Setting("branch", "BRANCH", None, [("a b", "a b")], [("c", "c")], wrong_given=("", 3)),
         Setting(
@@ -41,7 +41,7 @@ class TestDagsHub(TrackerContract):
     deviations = {  # noqa: RUF012
         "LEF-001": Deviation("the stand-in has a thread for each connection that MLflow keeps"),
         "LEF-007": Deviation("MLflow keeps its connections to a server open"),
-        "OUT-003": Deviation("MLflow prints the addresses of a run on a server when it ends"),
+        "OUT-003": Deviation("MLflow prints the address of a run that it ends on a server"),
     }
     sdk = "dagshub"
     flush_limit = 2.0
@@ -71,7 +71,7 @@ class TestDagsHub(TrackerContract):
         reader = Runs(self.dagshub.mlflow)
         try:
             found = reader.runs(str(output_dir))
-        except urllib.error.HTTPError:  # there is no such experiment
+        except urllib.error.HTTPError:  # the experiment does not exist
             return []
         return [recorded(run, reader) for run in found]
 
