@@ -1,4 +1,4 @@
-"""A training callback that keeps checkpoints and the log of a training in its Flyte task."""
+"""A training callback that stores a training's checkpoints and log in its Flyte task."""
 
 from __future__ import annotations
 

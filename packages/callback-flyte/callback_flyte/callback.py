@@ -1,4 +1,4 @@
-"""`FlyteCallback`: keeps a training's checkpoints and its log with the Flyte task it runs in."""
+"""`FlyteCallback`: stores a training's checkpoints and log in its Flyte task."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ logger = logging.getLogger(__name__)
 
 
 class FlyteCallback(TrainerCallback):
-    """Keeps the checkpoints and the log of a training with the Flyte task that it runs in.
+    """Stores the checkpoints and the log of a training in the Flyte task that runs it.
 
-    It works only within a task, in which it has to be made. The main process of all uses it. The
-    training does not wait for an upload, and one that fails is tried again.
+    Construct the callback inside the task. Only the main process stores anything. The training does
+    not wait for uploads, and a failed upload is retried.
 
     Args:
-        save_log_history: Whether the log becomes a deck of the task: the curve of its losses, and a
-            table. Flyte keeps decks of tasks that are declared with `enable_deck=True`.
-        sync_checkpoints: Whether checkpoints are kept in Flyte's checkpoint of the task, from which
-            a retry of an interrupted task goes on: the newest, and the best. See
-            `restored_checkpoint`.
+        save_log_history: Show the log in a deck of the task: loss curves and a table. Flyte keeps
+            the decks of tasks that are declared with `enable_deck=True`.
+        sync_checkpoints: Store the newest and the best checkpoint in Flyte's checkpoint of the
+            task. A retry of an interrupted task resumes from them; see `restored_checkpoint`.
         flush_limit: Seconds that the end of training waits for an upload.
 
     Raises:
         ModuleNotFoundError: flytekit is not installed.
-        NotConfigured: It is not made in a task, or in one that has no place for checkpoints.
-        ValueError: A setting is wrong.
+        NotConfigured: No task runs in this thread, or the task has no checkpoint location.
+        ValueError: A setting is invalid.
     """
 
     on_error = "isolate"
@@ -60,7 +59,7 @@ class FlyteCallback(TrainerCallback):
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Add the deck; carry over the checkpoint that the training goes on from."""
+        """Add the deck, and carry over the checkpoint that the training resumes from."""
         if not state.is_world_process_zero:
             return
         if self.save_log_history:
@@ -79,7 +78,7 @@ class FlyteCallback(TrainerCallback):
         checkpoint_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Bring the checkpoint to Flyte, and the best one too."""
+        """Upload the checkpoint, and the best one if it is another."""
         if self._checkpoint is None or not state.is_world_process_zero:
             return
         sync = self._sync or self._new_sync(args)
@@ -92,14 +91,14 @@ class FlyteCallback(TrainerCallback):
     def on_train_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Wait for what is being brought, and say what is not."""
+        """Wait for the uploads, and report what is missing."""
         if self._sync is not None:
             self._sync.finish()
 
     def _new_sync(self, args: CallbackArguments) -> CheckpointSync:
-        """Begin anew with the checkpoints of a training."""
-        if self._sync is not None:  # of one before, whose loop may have raised and not said so
-            self._sync.give_up()
+        """Return a new sync for this training."""
+        if self._sync is not None:  # the previous loop may have raised without an event
+            self._sync.abandon()
         folder = Path(args.output_dir or ".") / ".flyte"
         self._sync = CheckpointSync(self._checkpoint, self._context, folder, self.flush_limit)
         return self._sync

@@ -1,4 +1,4 @@
-"""The losses of a training as a curve: an SVG that needs neither scripts nor the network."""
+"""Draws the losses of a training as an SVG without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ HEIGHT: Final = 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 744, 34, 282
 
 COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Those of Okabe and Ito, which can be told apart by all; so many curves are drawn at most."""
+"""Okabe and Ito's palette for color-blind readers. There is at most one curve for each color."""
 
 MOST_POINTS: Final = 800
-"""Of a curve. Of more, the least and the greatest of each part are drawn, so that peaks stay."""
+"""The most points of a drawn curve. Longer curves keep the extremes of each section."""
 
 
 def curve_of(history: Sequence[Mapping[str, Any]]) -> str:
-    """Return the curves of all losses over the steps; nothing where no loss was logged."""
-    curves = dict(list(_losses(history).items())[: len(COLORS)])
+    """Return an SVG of all losses over the steps; an empty string if there are none."""
+    curves = dict(list(_loss_curves(history).items())[: len(COLORS)])
     finite = [point for points in curves.values() for point in points if math.isfinite(point[1])]
     if not finite:
         return ""
@@ -49,7 +49,7 @@ def curve_of(history: Sequence[Mapping[str, Any]]) -> str:
     parts.append(_text((_LEFT + _RIGHT) / 2, HEIGHT - 4, "step", "middle"))
     legend = float(_LEFT)
     for color, (name, points) in zip(COLORS, curves.items(), strict=False):
-        parts += _drawn(_thinned(points), color, place)
+        parts += _draw(_downsample(points), color, place)
         parts.append(f'<path d="M{legend:.0f} 14h18" stroke="{color}" stroke-width="3"/>')
         label = name if len(name) <= 24 else f"{name[:23]}…"
         parts.append(_text(legend + 24, 18, label, "start"))
@@ -57,8 +57,8 @@ def curve_of(history: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def _losses(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
-    """Return the points of each loss by its name; the mean of the whole training is no curve."""
+def _loss_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
+    """Return the points of each loss by its name, without the training's mean `train_loss`."""
     losses: dict[str, list[Point]] = {}
     for entry in history:
         for name, value in entry.items():
@@ -68,14 +68,14 @@ def _losses(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
 
 
 def _is_drawable(value: Any) -> bool:
-    """Return whether a value is a number, and no larger than a float can be."""
+    """Return whether a value is a number in the range of a float."""
     if isinstance(value, int):
         return abs(value) <= sys.float_info.max
     return isinstance(value, float)
 
 
-def _drawn(points: Sequence[Point], color: str, place: Any) -> Iterable[str]:
-    """Yield a line, which is broken where a value is not finite, and its points if they are few."""
+def _draw(points: Sequence[Point], color: str, place: Any) -> Iterable[str]:
+    """Yield a line, with gaps at values that are not finite, and dots if there are few points."""
     parts: list[list[str]] = [[]]
     for point in points:
         if math.isfinite(point[1]):
@@ -86,13 +86,13 @@ def _drawn(points: Sequence[Point], color: str, place: Any) -> Iterable[str]:
         yield (
             f'<polyline points="{" ".join(part)}" fill="none" stroke="{color}" stroke-width="1.5"/>'
         )
-        for at in part if len(points) <= 60 or len(part) == 1 else ():
-            x, y = at.split(",")
+        for position in part if len(points) <= 60 or len(part) == 1 else ():
+            x, y = position.split(",")
             yield f'<circle cx="{x}" cy="{y}" r="2.5" fill="{color}"/>'
 
 
-def _thinned(points: Sequence[Point]) -> Sequence[Point]:
-    """Return `MOST_POINTS` of the points at most, the least and greatest of each part."""
+def _downsample(points: Sequence[Point]) -> Sequence[Point]:
+    """Return at most `MOST_POINTS` points: the minimum and the maximum of each section."""
     if len(points) <= MOST_POINTS:
         return points
     size = math.ceil(2 * len(points) / MOST_POINTS)
@@ -108,7 +108,7 @@ def _thinned(points: Sequence[Point]) -> Sequence[Point]:
 
 
 def _with_margin(values: Iterable[float]) -> tuple[float, float]:
-    """Return the least and the greatest value, apart from each other where there is only one."""
+    """Return the minimum and the maximum, moved apart if they are equal."""
     found = list(values)
     low, high = min(found), max(found)
     margin = 0.0 if high > low else abs(low) / 10 or 0.5
@@ -116,7 +116,7 @@ def _with_margin(values: Iterable[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers, evenly spaced, from `low` or below to `high` or above."""
+    """Return evenly spaced round numbers that cover `low` to `high`."""
     rough = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)

@@ -1,4 +1,4 @@
-"""The deck of a task that shows the log of a training, as it is when Flyte asks for it."""
+"""A deck that shows the log of a training at the time when Flyte writes the decks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ NAME: Final = "Log History"
 
 
 def add_deck(task: Any, state: TrainerState) -> None:
-    """Add a deck with the log of a training to those of its task, behind those of others before.
+    """Add a deck with the log of a training to its task.
 
     Args:
-        task: What Flyte tells the task.
-        state: The state of the training. The deck is made of its history whenever Flyte writes the
-            decks: also of a task that has failed, and with what was logged after the training.
+        task: The task's parameters, from `running_task`.
+        state: The state of the training. The deck renders its history when Flyte writes the decks.
+            It therefore includes what was logged after the training, and a failed task has it too.
     """
     if not task.enable_deck:
         logger.warning(
-            "Flyte does not keep the log of this training: decks of the task are switched off. "
-            "Declare it with @task(enable_deck=True), or pass save_log_history=False."
+            "Flyte does not keep the log of this training, because the task's decks are disabled. "
+            "Declare the task with @task(enable_deck=True), or pass save_log_history=False."
         )
         return
     taken = {deck.name for deck in task.decks}
@@ -45,17 +45,17 @@ def _deck(name: str, state: TrainerState) -> Any:
         def html(self) -> str:
             try:
                 return html_of(state.log_history)
-            except Exception as error:  # which would cost all decks of the task
-                logger.warning("The log has no deck.", exc_info=error)
-                return "<p>The log cannot be shown; the task's own log says why.</p>"
+            except Exception as error:  # an error would cost the task all of its decks
+                logger.warning("The log of this training cannot be shown.", exc_info=error)
+                return "<p>The log cannot be shown. See the task's own log for the reason.</p>"
 
     return LogHistoryDeck(name, auto_add_to_deck=False)
 
 
 def html_of(history: list[dict[str, Any]]) -> str:
-    """Return the log of a training as HTML: the curve of its losses, and a table.
+    """Return the log of a training as HTML: loss curves and a table.
 
-    Names and values are escaped, and what looks like a secret is left out, as trackers do it.
+    Names and values are escaped. Recognized secrets are left out, as in trackers.
     """
     shown = Redaction().of(history)
     return f'<div class="callback-flyte">{_STYLE}{curve_of(shown)}{table_of(shown)}</div>'

@@ -1,9 +1,9 @@
-"""What is kept in the checkpoint of a Flyte task, and how it is found there again.
+"""Stores checkpoints in the checkpoint location of a Flyte task, and finds them again.
 
-A task has one place for checkpoints, and an attempt is told that of the attempt before it. There
-are directories in it as the trainer wrote them, `checkpoint-<step>`, and a file that names the
-newest one that was uploaded to its end. transformers uploads each over the one before; an attempt
-that dies meanwhile leaves a mixture of two.
+Each attempt of a task has its own checkpoint location, and knows that of the previous attempt. The
+location holds the trainer's directories, `checkpoint-<step>`, and a file that names the newest one
+that was uploaded completely. transformers uploads each checkpoint over the previous one; an attempt
+that dies during an upload then leaves a mixture of both.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _PREFIX: Final = "checkpoint-"
 
 
 def restored_checkpoint() -> Path | None:
-    """Return the newest checkpoint of the attempt of this task that was interrupted, downloaded.
+    """Download the newest checkpoint of the previous attempt of this task, and return its path.
 
-    It is `None` at the first attempt, and where the one before has left no whole checkpoint, so
-    that `trainer.train(resume_from_checkpoint=restored_checkpoint())` is right in any attempt.
+    Return `None` in the first attempt, or if the previous one left no complete checkpoint. Every
+    attempt can therefore call `trainer.train(resume_from_checkpoint=restored_checkpoint())`.
 
     Raises:
         ModuleNotFoundError: flytekit is not installed.
-        NotConfigured: No task runs in this thread, or it has no place for checkpoints.
-        Exception: What flytekit raises where there may be a checkpoint and it cannot be downloaded:
-            to begin anew would cost what was trained so far.
+        NotConfigured: No task runs in this thread, or the task has no checkpoint location.
+        Exception: flytekit cannot download the previous attempt's data. Training must not start
+            over, because a checkpoint may exist.
     """
     checkpoint = checkpoint_of(running_task("restored_checkpoint"), "restored_checkpoint")
     root = download(checkpoint)
@@ -43,22 +43,22 @@ def restored_checkpoint() -> Path | None:
         return None
     newest = _newest_in(root)
     if newest is None:
-        logger.warning("The attempt before has left no whole checkpoint: training begins anew.")
+        logger.warning("The previous attempt left no complete checkpoint. Training starts over.")
     return newest
 
 
 def download(checkpoint: Any) -> Path | None:
-    """Return where all that the attempt before has kept lies now; `None` if it has kept nothing."""
-    nothing_there = import_module("flytekit.exceptions.user").FlyteDataNotFoundException
+    """Download what the previous attempt stored, and return its path; `None` if it is nothing."""
+    not_found = import_module("flytekit.exceptions.user").FlyteDataNotFoundException
     try:
         root: Path | None = checkpoint.restore()
-    except nothing_there:
+    except not_found:
         return None
     return root
 
 
 def _newest_in(root: Path) -> Path | None:
-    """Return the checkpoint that was uploaded last, if all of it is there."""
+    """Return the newest checkpoint, if it is complete."""
     try:
         noted = json.loads((root / NEWEST).read_text("utf-8"))
         directory, sizes = root / noted["name"], dict(noted["sizes"])
@@ -68,13 +68,13 @@ def _newest_in(root: Path) -> Path | None:
 
 
 def sizes_in(directory: Path) -> dict[str, int]:
-    """Return the bytes of each file in a directory, by its path there."""
+    """Return the size of each file in a directory, in bytes, by relative path."""
     files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
     return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
 
 
 class Store:
-    """Writes what `restored_checkpoint` finds. Its methods may block and raise.
+    """Writes checkpoints for `restored_checkpoint`. The methods may block and raise.
 
     Args:
         checkpoint: Flyte's checkpoint of the task.
@@ -82,16 +82,16 @@ class Store:
 
     def __init__(self, checkpoint: Any) -> None:
         self._checkpoint = checkpoint
-        self._said = False
+        self._delete_failed = False
 
     def put(self, directory: Path) -> None:
-        """Upload a checkpoint, of which the parent holds nothing else."""
+        """Upload a checkpoint. Its parent directory must contain nothing else."""
         name = directory.name
-        self._delete(lambda other: other == name)  # a training before may have had one of that name
+        self._delete(lambda other: other == name)  # an earlier training may have used the name
         self._checkpoint.save(directory.parent)
 
     def note(self, directory: Path) -> None:
-        """Write that this checkpoint is there as a whole, and the newest."""
+        """Record that this checkpoint is complete and the newest."""
         noted = {"name": directory.name, "sizes": sizes_in(directory)}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, NEWEST)
@@ -99,21 +99,22 @@ class Store:
             self._checkpoint.save(file)
 
     def keep_only(self, names: Collection[str]) -> None:
-        """Delete all other checkpoints, so that restoring downloads no more than it needs."""
+        """Delete all other checkpoints, so that a retry does not download them."""
         self._delete(lambda other: other.startswith(_PREFIX) and other not in names)
 
     def _delete(self, is_unwanted: Callable[[str], bool]) -> None:
-        """Delete what is unwanted, if that is allowed: it costs space, and no more."""
+        """Delete unwanted entries. A failure only costs space, so it is logged once."""
         try:
-            place = str(self._checkpoint._checkpoint_dest).rstrip("/")  # flytekit says it here only  # noqa: SLF001
+            # flytekit has no public attribute for the location.
+            location = str(self._checkpoint._checkpoint_dest).rstrip("/")  # noqa: SLF001
             contexts = import_module("flytekit.core.context_manager")
             access = contexts.FlyteContextManager.current_context().file_access
-            files = access.get_filesystem_for_path(place)
+            files = access.get_filesystem_for_path(location)
             files.invalidate_cache()
-            for path in files.ls(place, detail=False) if files.exists(place) else ():
+            for path in files.ls(location, detail=False) if files.exists(location) else ():
                 if is_unwanted(str(path).rstrip("/").rpartition("/")[2]):
                     files.rm(path, recursive=True)
         except Exception as error:
-            if not self._said:
-                self._said = True
-                logger.warning("Flyte keeps earlier checkpoints too.", exc_info=error)
+            if not self._delete_failed:
+                self._delete_failed = True
+                logger.warning("Could not delete earlier checkpoints from Flyte.", exc_info=error)

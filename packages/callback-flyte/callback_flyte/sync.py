@@ -1,4 +1,4 @@
-"""`CheckpointSync`: brings checkpoints to Flyte beside the training, which does not wait for it."""
+"""`CheckpointSync`: uploads checkpoints to Flyte in the background."""
 
 from __future__ import annotations
 
@@ -19,108 +19,114 @@ from callback_flyte.store import Store, download
 logger = logging.getLogger(__name__)
 
 LONGEST_PAUSE: Final = 30.0
-"""Seconds between two attempts at a Flyte that keeps failing, at most."""
+"""The longest pause between two upload attempts, in seconds."""
 
 _NUMBERS: Final = count(1)
-"""Of hard links, which two trainings of a process may have in one directory."""
+"""Numbers the directories of hard links. Two trainings of a process may share the parent."""
 
 
 class CheckpointSync:
-    """Keeps the newest checkpoint of a training in Flyte, and the best, in a thread of its own.
+    """Keeps the newest and the best checkpoint of a training in Flyte, from its own thread.
 
-    The thread is there while there is something to bring. What a newer checkpoint has replaced
-    before it was brought is not brought at all, so that a slow Flyte does not fall behind. Until it
-    is brought it is kept as hard links, since the trainer may delete it.
+    The thread exists while there is something to upload. If a newer checkpoint replaces one that
+    waits, the older one is skipped, so that slow uploads do not fall behind. The trainer may delete
+    a checkpoint that waits, so hard links keep its files.
 
     Args:
         checkpoint: Flyte's checkpoint of the task.
-        context: The context of the task, by which flytekit knows it in the thread too.
-        folder: Where the hard links are; a directory of its own.
-        limit: Seconds that the end of training waits, and after which a slow upload is spoken of.
+        context: The context of the task. flytekit needs it to find the task in the thread.
+        folder: The directory of the hard links; it must not contain anything else.
+        limit: Seconds that the end of training waits, and after which a slow upload is reported.
     """
 
     def __init__(self, checkpoint: Any, context: Context, folder: Path, limit: float) -> None:
         self._checkpoint, self._context = checkpoint, context
         self._folder, self._limit = folder, limit
         self._store = Store(checkpoint)
-        self._lock = Lock()  # of all that follows
+        self._lock = Lock()  # guards the attributes below
         self._thread: Thread | None = None
         self._to_carry_over: list[str] = []
-        self._wanted: list[Path] = []  # as hard links, the newest last
-        self._brought: set[Path] = set()
-        self._newest: Path | None = None  # that a retry would find
+        self._targets: list[Path] = []  # as hard links, the newest last
+        self._uploaded: set[Path] = set()
+        self._newest: Path | None = None  # what a retry would find
         self._wake = Event()
-        self._ending = self._given_up = self._said_failure = self._said_slow = False
+        self._ending = self._abandoned = self._failure_reported = self._slow_reported = False
         self._failure: str | None = None
         self._busy_since: float | None = None
         self._links: set[Path] = set()
-        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed attempt
 
     def keep(self, newest: Path, best: Path | None = None) -> None:
-        """Have these two in Flyte, and no others.
+        """Make Flyte hold these two checkpoints, and no others.
 
         Args:
             newest: The checkpoint that was just saved.
-            best: The best so far, where there is one.
+            best: The best checkpoint so far, if it is known.
         """
-        self._say_if_slow()
+        self._warn_if_slow()
         try:
             with self._lock:
-                kept = {path.name: path for path in self._wanted}
-                links = [self._linked(newest)]
+                kept = {path.name: path for path in self._targets}
+                links = [self._hard_link(newest)]
                 if best is not None and best.name != newest.name:
-                    links[:0] = [kept.get(best.name) or self._linked(best)]
-                self._to_carry_over, self._wanted = [], links
+                    links[:0] = [kept.get(best.name) or self._hard_link(best)]
+                self._to_carry_over, self._targets = [], links
         except OSError as error:
-            logger.warning("%s cannot be kept for Flyte.", newest.name, exc_info=error)
+            logger.warning(
+                "Could not keep %s for the upload to Flyte.", newest.name, exc_info=error
+            )
         else:
-            self._begin()
+            self._start()
 
     def carry_over(self, newest: str, best: str | None = None) -> None:
-        """Have those two checkpoints of the attempt before in this one's place, by their names.
+        """Copy checkpoints of the previous attempt to this attempt's location.
 
-        A further attempt is told of this one's place only: where this one ends before its first
-        checkpoint, all that was trained before would be lost.
+        The next attempt knows this attempt's location only. If this attempt died before its first
+        checkpoint, all earlier progress would be lost.
+
+        Args:
+            newest: The name of the newest checkpoint.
+            best: The name of the best checkpoint, if it is known.
         """
         with self._lock:
             self._to_carry_over = [newest] if best is None or best == newest else [best, newest]
-        self._begin()
+        self._start()
 
     def finish(self) -> None:
-        """Wait until all is brought, to the limit, and say what is not."""
+        """Wait for all uploads, up to the limit, and report what is missing."""
         atexit.unregister(self.finish)
         self._ending = True
         self._wake.set()
         thread, deadline = self._thread, monotonic() + self._limit
         while thread is not None and thread.is_alive() and monotonic() < deadline:
             thread.join(min(0.5, max(0.0, deadline - monotonic())))
-        trouble = self._trouble()
-        self.give_up()
-        if trouble:
-            logger.warning("Training was not affected, but %s.", trouble)
+        shortfall = self._shortfall()
+        self.abandon()
+        if shortfall:
+            logger.warning("Training was not affected, but %s.", shortfall)
 
-    def give_up(self) -> None:
-        """Begin no further upload. One that is under way goes on while the process is there."""
-        self._given_up = True
+    def abandon(self) -> None:
+        """Start no further upload. The current one continues while the process lives."""
+        self._abandoned = True
         self._wake.set()
 
-    def _trouble(self) -> str | None:
-        """Return what a retry of the task would not find, in a line."""
+    def _shortfall(self) -> str | None:
+        """Return in one line what a retry of the task would not find; `None` if it finds all."""
         pending = self._pending()
         if pending is None:
             return None
-        why = self._failure or "nothing was left of the time for it"
+        why = self._failure or "there was no time to upload it"
         if self._failure is None and self._busy_since is not None:
-            why = f"an upload has not come back for {monotonic() - self._busy_since:.0f} s"
-        found = f"goes on from {self._newest.name}" if self._newest else "does not find it"
-        return f"Flyte has not got {pending} ({why}): a retry of this task {found}"
+            why = f"the upload has been running for {monotonic() - self._busy_since:.0f} s"
+        found = f"resumes from {self._newest.name}" if self._newest else "starts over"
+        return f"{pending} is not in Flyte ({why}): a retry of this task {found}"
 
-    def _begin(self) -> None:
-        """Have the thread bring what there is."""
-        self._ending = self._given_up = False
+    def _start(self) -> None:
+        """Start the thread, or wake it."""
+        self._ending = self._abandoned = False
         with self._lock:
             if self._thread is None:
-                # flytekit keeps a thread for each name of one that uploads: let it be one name.
+                # flytekit keeps one of its threads for each name of an uploading thread.
                 self._thread = Thread(
                     target=self._context.copy().run,
                     args=(self._run,),
@@ -128,7 +134,7 @@ class CheckpointSync:
                     daemon=True,
                 )
                 self._thread.start()
-                atexit.register(self.finish)  # where the loop raises and does not say so
+                atexit.register(self.finish)  # in case the loop raises without an event
         self._wake.set()
 
     def _run(self) -> None:
@@ -136,10 +142,10 @@ class CheckpointSync:
         while not self._is_done():
             self._wake.clear()
             try:
-                self._bring()
+                self._upload()
             except Exception as error:
                 failures += 1
-                self._say_failure(error)
+                self._report_failure(error)
                 pause = min(LONGEST_PAUSE, 0.5 * 2.0 ** min(failures, 16))
                 self._wake.wait(min(1.0, pause) if self._ending else pause)
             else:
@@ -150,10 +156,10 @@ class CheckpointSync:
                     self._remove_links()
 
     def _is_done(self) -> bool:
-        """Return whether the thread may end, and let another begin then."""
+        """Return whether the thread may end; if so, a new one may start."""
         with self._lock:
-            if self._given_up:
-                self._to_carry_over, self._wanted = [], []
+            if self._abandoned:
+                self._to_carry_over, self._targets = [], []
                 self._remove_links()
             if self._pending():
                 return False
@@ -161,69 +167,69 @@ class CheckpointSync:
             return True
 
     def _pending(self) -> str | None:
-        """Return the name of the checkpoint that is to be in Flyte, and is not."""
+        """Return the name of the newest checkpoint that Flyte does not have yet."""
         if self._to_carry_over:
             return self._to_carry_over[-1]
-        newest = self._wanted[-1] if self._wanted else self._newest
+        newest = self._targets[-1] if self._targets else self._newest
         return newest.name if newest is not None and newest != self._newest else None
 
-    def _bring(self) -> None:
-        """Bring what is wanted now, unless it is replaced meanwhile."""
+    def _upload(self) -> None:
+        """Upload the current targets, until newer ones replace them."""
         self._busy_since = monotonic()
         if self._to_carry_over:
-            self._link_what_to_carry_over()
-        wanted = self._wanted
-        for path in wanted:
-            if path not in self._brought:
+            self._link_previous()
+        targets = self._targets
+        for path in targets:
+            if path not in self._uploaded:
                 self._store.put(path)
-                self._brought.add(path)
-            if self._wanted is not wanted:
+                self._uploaded.add(path)
+            if self._targets is not targets:
                 return
-        if wanted:
-            self._store.note(wanted[-1])
-            self._newest = wanted[-1]
-            self._store.keep_only([path.name for path in wanted])
+        if targets:
+            self._store.note(targets[-1])
+            self._newest = targets[-1]
+            self._store.keep_only([path.name for path in targets])
 
-    def _link_what_to_carry_over(self) -> None:
+    def _link_previous(self) -> None:
         names = self._to_carry_over
         root = download(self._checkpoint)
         found = [] if root is None else [root / name for name in names if (root / name).is_dir()]
-        links = [self._linked(path) for path in found if names[-1] == found[-1].name]
+        links = [self._hard_link(path) for path in found if names[-1] == found[-1].name]
         with self._lock:
             if self._to_carry_over is names:
-                self._to_carry_over, self._wanted = [], links
+                self._to_carry_over, self._targets = [], links
 
-    def _linked(self, directory: Path) -> Path:
-        """Return hard links to a checkpoint, with no other beside it."""
+    def _hard_link(self, directory: Path) -> Path:
+        """Hard-link a checkpoint into a new directory, and return the path of the copy."""
         links = self._folder / str(next(_NUMBERS)) / directory.name
         self._links.add(links)
         linked_copy(directory, links)
         return links
 
     def _remove_links(self) -> None:
-        """Delete the links to what is brought, or replaced."""
-        self._brought &= set(self._wanted)
-        needed = set(self._wanted) if self._pending() else set()
+        """Delete the links to checkpoints that are uploaded or replaced."""
+        self._uploaded &= set(self._targets)
+        needed = set(self._targets) if self._pending() else set()
         for links in self._links - needed:
             shutil.rmtree(links.parent, ignore_errors=True)
         self._links &= needed
         with suppress(OSError):
-            self._folder.rmdir()  # if there is nothing in it
+            self._folder.rmdir()  # only if it is empty
 
-    def _say_failure(self, error: Exception) -> None:
+    def _report_failure(self, error: Exception) -> None:
         self._failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        if not self._said_failure:
-            self._said_failure = True
+        if not self._failure_reported:
+            self._failure_reported = True
             logger.warning(
-                "Flyte does not take a checkpoint. Training goes on; it is tried again.",
+                "An upload to Flyte failed. Training continues; the upload is retried.",
                 exc_info=error,
             )
 
-    def _say_if_slow(self) -> None:
+    def _warn_if_slow(self) -> None:
         since = self._busy_since
-        if since is not None and monotonic() - since > self._limit and not self._said_slow:
-            self._said_slow = True
+        if since is not None and monotonic() - since > self._limit and not self._slow_reported:
+            self._slow_reported = True
             logger.warning(
-                "An upload to Flyte has not come back for %.0f s. Training goes on.",
+                "An upload to Flyte has been running for %.0f s. Training continues.",
                 monotonic() - since,
             )

@@ -1,4 +1,4 @@
-"""The log of a training as an HTML table: a row for each step, a column for each name."""
+"""Renders the log of a training as an HTML table: a row for each step, a column for each name."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from html import escape
 from typing import Any, Final
 
 MOST_ROWS: Final = 1000
-"""The last rows are shown: a browser shows so many at once."""
+"""The table shows only this many rows, the last ones, so that a browser can render it."""
 
 _FIRST: Final = ("step", "epoch")
 _LONGEST: Final = 200
 
 
 def table_of(history: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table; before it, the totals of the training that the trainer logs at its end."""
+    """Return the table, preceded by the totals that the trainer logs at the end."""
     counts = Counter(name for entry in history for name in entry)
     totals = [n for n in counts if counts[n] == 1 and n.startswith(("train_", "total_"))]
     rows = list(_rows(history, totals))
@@ -39,7 +39,7 @@ def table_of(history: Sequence[Mapping[str, Any]]) -> str:
 def _rows(
     history: Sequence[Mapping[str, Any]], totals: Sequence[str]
 ) -> Iterable[Mapping[str, Any]]:
-    """Yield rows: what was logged at one step in several logs is one, as far as it has room."""
+    """Yield rows. Several logs of one step share a row, unless they have a name in common."""
     row: dict[str, Any] = {}
     for entry in history:
         more = {name: value for name, value in entry.items() if name not in totals}
@@ -59,6 +59,6 @@ def _line(tag: str, cells: Iterable[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a person reads it, escaped."""
+    """Return a value in readable form, escaped."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")

@@ -1,4 +1,4 @@
-"""The Flyte task that this thread runs in."""
+"""Finds the Flyte task that runs in this thread."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from callback_core.tracking import import_sdk
 
 
 def running_task(needed_by: str) -> Any:
-    """Return what Flyte tells the task that runs in this thread: its checkpoint, its decks.
+    """Return the parameters of the task that runs in this thread: its checkpoint and its decks.
 
     Args:
-        needed_by: Who asks.
+        needed_by: The name of the caller, for error messages.
 
     Raises:
         ModuleNotFoundError: flytekit is not installed.
@@ -25,23 +25,23 @@ def running_task(needed_by: str) -> Any:
     outside = (None, contexts.ExecutionState.Mode.LOCAL_WORKFLOW_EXECUTION)
     if execution is None or execution.mode in outside:
         raise NotConfigured(
-            f"{needed_by} works only within a Flyte task, and none runs in this thread. Use it in "
-            "a function that is decorated with @task, and leave it out (of `callbacks` and of "
-            "`report_to`) where the same training runs without Flyte."
+            f"{needed_by} works only in a Flyte task, and none runs in this thread. Use it in a "
+            "function decorated with @task. When the same training runs without Flyte, leave it "
+            "out of `callbacks` and `report_to`."
         )
     return flytekit.current_context()
 
 
 def checkpoint_of(task: Any, needed_by: str) -> Any:
-    """Return the checkpoint of a task.
+    """Return Flyte's checkpoint of a task.
 
     Raises:
-        NotConfigured: It has none.
+        NotConfigured: The task has no checkpoint location.
     """
     try:
         return task.checkpoint
     except NotImplementedError as error:
         raise NotConfigured(
-            f"{needed_by}: Flyte has given this task no place for checkpoints. Pass "
-            "sync_checkpoints=False to FlyteCallback where that is meant."
+            f"{needed_by}: this Flyte task has no checkpoint location. To train without "
+            "checkpoints in Flyte, pass sync_checkpoints=False to FlyteCallback."
         ) from error

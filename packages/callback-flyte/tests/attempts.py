@@ -1,4 +1,4 @@
-"""Attempts at a Flyte task without a Flyte: by the code that Flyte's containers run."""
+"""Runs attempts of a Flyte task without a Flyte cluster, with the code of Flyte's containers."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ TASK = {
         "TASK_VERSION": "v",
     }.items()
 }
-"""What a task is told by environment variables."""
+"""The environment variables of a task."""
 
 
 class Attempt(NamedTuple):
-    """An attempt at a task.
+    """An attempt of a task.
 
     Attributes:
-        folder: What Flyte's store has of the task.
-        number: Which it is.
+        folder: The task's directory in Flyte's store.
+        number: The number of the attempt, from 1.
     """
 
     folder: Path
@@ -44,25 +44,25 @@ class Attempt(NamedTuple):
 
     @property
     def kept(self) -> Path:
-        """The place for its checkpoints."""
+        """The location of this attempt's checkpoints."""
         return self.folder / f"checkpoints-{self.number}"
 
     @property
     def outputs(self) -> Path:
-        """Where its outputs, its error and its decks go."""
+        """The directory of its outputs, its error and its decks."""
         return self.folder / f"outputs-{self.number}"
 
     @property
     def before(self) -> Path | None:
-        """The place for checkpoints of the attempt before it."""
+        """The checkpoint location of the previous attempt."""
         return self._replace(number=self.number - 1).kept if self.number > 1 else None
 
     def checkpoints(self) -> list[str]:
-        """Return the names of the checkpoints that it has kept."""
+        """Return the names of the stored checkpoints."""
         return sorted(path.name for path in self.kept.glob("checkpoint-*"))
 
     def error(self) -> str | None:
-        """Return how it failed; `None` where it did not."""
+        """Return the error message of the attempt; `None` if it succeeded."""
         file = self.outputs / "error.pb"
         if not file.exists():
             assert (self.outputs / "outputs.pb").exists()
@@ -74,30 +74,30 @@ class Attempt(NamedTuple):
 def attempt(
     folder: Path, number: int, decks: bool = True, store: str | None = None
 ) -> Iterator[Attempt]:
-    """Be in the task, in this process, as the function of a task is.
+    """Enter the task in this process, like the function of a task.
 
     Args:
-        folder: What Flyte's store has of the task.
-        number: Which attempt it is.
-        decks: Whether the task has them.
-        store: The address of the store, where it is not `folder`.
+        folder: The task's directory in Flyte's store.
+        number: The number of the attempt.
+        decks: Whether the task's decks are enabled.
+        store: The address of the store, if it is not `folder`.
     """
     one = Attempt(folder, number)
-    places: dict[str, Any] = {
+    locations: dict[str, Any] = {
         "raw_output_data_prefix": folder / "raw",
         "output_metadata_prefix": one.outputs,
         "checkpoint_path": one.kept,
         "prev_checkpoint": one.before or "",
     }
-    at = {
-        name: str(place).replace(str(folder), store or str(folder))
-        for name, place in places.items()
+    addresses = {
+        name: str(location).replace(str(folder), store or str(folder))
+        for name, location in locations.items()
     }
-    with setup_execution(**at) as context:
+    with setup_execution(**addresses) as context:
         state = context.execution_state
-        # As a task does with the parameters before it calls its function.
-        told = state.user_space_params.with_enable_deck(enable_deck=decks).build()
-        inner = context.with_execution_state(state.with_params(user_space_params=told))
+        # A task sets these parameters before it calls its function.
+        parameters = state.user_space_params.with_enable_deck(enable_deck=decks).build()
+        inner = context.with_execution_state(state.with_params(user_space_params=parameters))
         with FlyteContextManager.with_context(inner):
             yield one
 
@@ -106,29 +106,29 @@ class Run(NamedTuple):
     """How a process ended.
 
     Attributes:
-        attempt: The attempt that it was.
-        status: Its exit status: 0 also where the task has failed.
-        said: What it printed.
+        attempt: The attempt.
+        status: The exit status; 0 even if the task failed.
+        output: Standard output and standard error.
     """
 
     attempt: Attempt
     status: int
-    said: str
+    output: str
 
 
 def execute(flyte: Path, number: int, task: Any, **inputs: Any) -> Run:
-    """Run a task in a process of its own, as a container does."""
+    """Run a task in a separate process, like a container."""
     one, function = Attempt(flyte, number), task.task_function
     one.outputs.mkdir(parents=True)
     inputs = {"outputs": str(one.outputs), "kept": str(one.kept), **inputs}
     types = {name: type(value) for name, value in inputs.items()}
     context = FlyteContextManager.current_context()
     literals = TypeEngine.dict_to_literal_map(context, inputs, types)
-    given = one.outputs / "inputs.pb"
-    given.write_bytes(literals.to_flyte_idl().SerializeToString())
+    inputs_file = one.outputs / "inputs.pb"
+    inputs_file.write_bytes(literals.to_flyte_idl().SerializeToString())
     done = run_python(
         *("-m", "flytekit.bin.entrypoint", "pyflyte-execute"),
-        *("--inputs", str(given), "--output-prefix", str(one.outputs)),
+        *("--inputs", str(inputs_file), "--output-prefix", str(one.outputs)),
         *("--raw-output-data-prefix", str(flyte / "raw"), "--checkpoint-path", str(one.kept)),
         *(("--prev-checkpoint", str(one.before)) if one.before else ()),
         *("--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"),
@@ -138,18 +138,18 @@ def execute(flyte: Path, number: int, task: Any, **inputs: Any) -> Run:
 
 
 def decks() -> dict[str, str]:
-    """Return the HTML of each deck of the task that this process is in."""
+    """Return the HTML of each deck of this process's task, by name."""
     return {deck.name: deck.html for deck in current_context().decks}
 
 
 class Deck(HTMLParser):
-    """Reads a deck: its table, the lines that it draws, its texts, and all its tags.
+    """Reads a deck: its table, its lines, its texts and its tags.
 
     Attributes:
-        rows: The cells of each row of the table, as text.
+        rows: The text of the cells of each row of the table.
         lines: The points of each line.
         texts: All text.
-        tags: The name of each element.
+        tags: The names of all elements.
     """
 
     def __init__(self, html: str) -> None:
@@ -180,6 +180,6 @@ class Deck(HTMLParser):
             self.rows[-1][-1] += data
 
     def table(self) -> list[dict[str, str]]:
-        """Return the rows below the first, by the names in that; cells that are empty are none."""
+        """Return the non-empty cells of each row by column name. The first row has the names."""
         names, *rows = self.rows
         return [{n: cell for n, cell in zip(names, row, strict=True) if cell} for row in rows]

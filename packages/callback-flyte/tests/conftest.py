@@ -1,4 +1,4 @@
-"""No test sees Flyte's settings from outside, or another test's files."""
+"""Isolates each test from Flyte's settings and from the files of other tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ use_absolute_paths()
 
 @pytest.fixture(autouse=True)
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run as a task does, in a directory of its own, as somebody who has no settings."""
+    """Run in an empty directory with the environment of a task, as a user without settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in [name for name in os.environ if name.startswith(("FLYTE", "_F_", "CALLBACKS_"))]:
@@ -27,6 +27,6 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Attempt]:
-    """Run a test within the first attempt of a task."""
+    """Run a test in the first attempt of a task."""
     with attempt(tmp_path / "flyte", 1) as one:
         yield one

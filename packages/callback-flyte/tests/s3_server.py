@@ -1,4 +1,4 @@
-"""As much of an S3 as flytekit uses, for its client to talk to over real connections."""
+"""The part of S3 that flytekit uses, for its real client over real connections."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class S3Server(StandIn):
     """A server with one bucket.
 
     Attributes:
-        objects: What is in it, by keys.
-        may_delete: Whether what is there may be deleted.
-        hangs_after: Whether it answers no more once an object with this key was written.
+        objects: The objects, by key.
+        may_delete: Whether objects may be deleted.
+        hangs_after: Returns whether the server stops answering once a key was written.
     """
 
     def __init__(self) -> None:
@@ -30,17 +30,17 @@ class S3Server(StandIn):
         self.hangs_after: Callable[[str], bool] = lambda key: False
 
     def variables(self) -> dict[str, str]:
-        """Return the environment variables by which flytekit finds it."""
+        """Return the environment variables that point flytekit to this server."""
         return {
             "FLYTE_AWS_ENDPOINT": self.url,
-            "FLYTE_AWS_ACCESS_KEY_ID": "nobody",
-            "FLYTE_AWS_SECRET_ACCESS_KEY": "nothing",
+            "FLYTE_AWS_ACCESS_KEY_ID": "user",
+            "FLYTE_AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_REGION": "us-east-1",
         }
 
     def answer(self, request: Request) -> Answer:
-        """Do what is asked for."""
+        """Answer a request."""
         url = urlsplit(request.path)
         bucket, _, key = unquote(url.path).lstrip("/").partition("/")
         query = {name: values[0] for name, values in parse_qs(url.query, True).items()}
@@ -107,7 +107,7 @@ def _xml(text: str) -> Answer:
 
 
 def _content(request: Request) -> bytes:
-    """Return what is sent, also where it is sent in signed chunks."""
+    """Return the content of a request, decoding signed chunks."""
     if "aws-chunked" not in request.headers.get("Content-Encoding", ""):
         return request.body
     rest, parts = request.body, []

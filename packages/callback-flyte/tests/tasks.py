@@ -1,4 +1,4 @@
-"""The tasks that tests run in processes of their own."""
+"""Tasks that the tests run in separate processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer_torch.testing import At, small_trainer
 
 
 def train(outputs: str, kept: str, step: int, how: str, resume_from: Path | None) -> None:
-    """Train until something happens at a step, or to the end; leave the weights in `outputs`."""
+    """Train to the end, or until an interruption at `step`; save the weights in `outputs`."""
 
     def end() -> None:
         if how == "raises":
@@ -32,7 +32,7 @@ def train(outputs: str, kept: str, step: int, how: str, resume_from: Path | None
 
 
 @task(enable_deck=True)
-def as_on_the_page(outputs: str, kept: str, step: int, how: str) -> None:
+def as_documented(outputs: str, kept: str, step: int, how: str) -> None:
     cp = current_context().checkpoint
     train(outputs, kept, step, how, resume_from=cp.restore())
 

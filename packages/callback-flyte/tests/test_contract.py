@@ -24,9 +24,9 @@ class TestContract(CallbackContract):
 
     @pytest.fixture(autouse=True)
     def in_a_task(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-        """Be in a task, with the thread that flytekit keeps for uploads from ours.
+        """Run in a task, in which flytekit's thread for our uploads already exists.
 
-        It has one for each name of a thread, as long as the process is there.
+        flytekit keeps a thread for each name of an uploading thread until the process exits.
         """
         with attempt(tmp_path_factory.mktemp("flyte"), 1):
             thread = Thread(

@@ -50,7 +50,7 @@ def test_the_curves_are_those_of_the_losses(tmp_path: Path, running: Attempt) ->
     )
 
 
-def test_what_is_logged_after_the_training_is_in_the_deck(tmp_path: Path, running: Attempt) -> None:
+def test_logs_after_the_training_are_in_the_deck(tmp_path: Path, running: Attempt) -> None:
     trainer = small_trainer(tmp_path / "run", FlyteCallback())
     trainer.train()
     loss = trainer.evaluate(metric_key_prefix="test")["test_loss"]
@@ -66,7 +66,7 @@ def test_a_training_that_fails_has_a_deck(tmp_path: Path, running: Attempt) -> N
     assert [row["step"] for row in Deck(decks()["Log History"]).table()] == ["1", "2"]
 
 
-def test_a_second_training_has_a_deck_of_its_own(tmp_path: Path, running: Attempt) -> None:
+def test_a_second_training_gets_its_own_deck(tmp_path: Path, running: Attempt) -> None:
     FlyteDeck("mine", "<p>mine</p>")
     callback = FlyteCallback()
     small_trainer(tmp_path / "1", callback).train()
@@ -76,7 +76,7 @@ def test_a_second_training_has_a_deck_of_its_own(tmp_path: Path, running: Attemp
     assert len(Deck(decks()["Log History 2"]).table()) == 5
 
 
-def test_a_task_without_decks_is_told_how_to_have_them(
+def test_without_decks_a_warning_names_the_argument_of_the_task(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with attempt(tmp_path / "flyte", 1, decks=False):
@@ -85,7 +85,7 @@ def test_a_task_without_decks_is_told_how_to_have_them(
     assert "@task(enable_deck=True)" in caplog.text
 
 
-def test_no_deck_is_made_where_none_is_wanted(
+def test_without_save_log_history_there_is_no_deck(
     tmp_path: Path, running: Attempt, caplog: pytest.LogCaptureFixture
 ) -> None:
     small_trainer(tmp_path / "run", FlyteCallback(save_log_history=False)).train()
@@ -93,7 +93,7 @@ def test_no_deck_is_made_where_none_is_wanted(
     assert not current_context().decks
 
 
-def test_names_and_values_are_shown_as_they_are_and_never_run() -> None:
+def test_names_and_values_are_escaped() -> None:
     bad = '</td><script>alert("1")</script>&amp;'
     deck = Deck(html_of([{"step": 1, f"{bad}loss": 0.5, "note": bad, "ß 損失": "größer <b>"}]))
     assert "script" not in deck.tags
@@ -102,7 +102,7 @@ def test_names_and_values_are_shown_as_they_are_and_never_run() -> None:
     assert any(bad[:20] in text for text in deck.texts)
 
 
-def test_values_that_are_not_finite_are_named_and_leave_a_gap_in_the_curve() -> None:
+def test_non_finite_values_are_shown_and_leave_a_gap_in_the_curve() -> None:
     losses = [3.0, math.nan, 2.0, 1.5, math.inf, 1.0]
     deck = Deck(html_of([{"step": i, "loss": loss} for i, loss in enumerate(losses)]))
     assert [row["loss"] for row in deck.table()] == ["3", "nan", "2", "1.5", "inf", "1"]
@@ -118,14 +118,14 @@ def test_any_losses_have_a_deck(losses: list[float]) -> None:
     assert len(Deck(html).rows) == (len(losses) + 1 if losses else 0)
 
 
-def test_what_looks_like_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recognized_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLBACKS_REDACT", "patient")
     html = html_of([{"step": 1, "hub_token": "hf_secret", "patient": 17, "url": "s3://a:b@c"}])
     for secret in ("hf_secret", "17", "a:b"):
         assert secret not in html
 
 
-def test_a_long_log_has_a_small_deck_with_its_peaks_and_its_end() -> None:
+def test_a_long_log_has_a_small_deck_with_its_peaks_and_last_rows() -> None:
     history = [{"step": step, "loss": 100.0 if step == 77_777 else 1.0} for step in range(100_000)]
     html = html_of(history)
     deck = Deck(html)

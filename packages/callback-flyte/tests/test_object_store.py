@@ -1,4 +1,4 @@
-"""Checkpoints in an S3, as Flyte's containers have it, which is slow, away, or only writable."""
+"""Checkpoints in an S3 store that is slow, hangs, or does not allow deletion."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
         for name, value in server.variables().items():
             monkeypatch.setenv(name, value)
         yield server
-        S3FileSystem.clear_instance_cache()  # which closes its connections
+        S3FileSystem.clear_instance_cache()  # closes the connections
         gc.collect()
 
 
 def kept(server: S3Server, number: int) -> dict[str, bytes]:
-    """Return the files that an attempt has kept, by their names in its place."""
+    """Return the stored files of an attempt, by relative path."""
     place = f"task/checkpoints-{number}/"
     return {k[len(place) :]: v for k, v in server.objects.items() if k.startswith(place)}
 
@@ -50,19 +50,22 @@ def test_a_retry_finds_the_newest_checkpoint_and_no_other(tmp_path: Path, server
         restored = restored_checkpoint()
         assert restored is not None
         assert files_in(restored.parent, "checkpoint-12") == found
-    with attempt(tmp_path, 4, store=STORE):  # the third has kept nothing
+    with attempt(tmp_path, 4, store=STORE):  # the third stored nothing
         assert restored_checkpoint() is None
 
 
-def test_a_store_that_may_only_be_written_to_is_said_once_and_the_newest_is_found(
+def test_a_store_without_deletion_is_reported_once_and_the_newest_is_restored(
     tmp_path: Path, server: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.may_delete = False
     with attempt(tmp_path, 1, store=STORE):
         small_trainer(
-            tmp_path / "run", FlyteCallback(), At(3, lambda: noted(server)), **SAVING
+            tmp_path / "run",
+            FlyteCallback(),
+            At(3, lambda: wait_for_first_checkpoint(server)),
+            **SAVING,
         ).train()
-    assert caplog.text.count("Flyte keeps earlier checkpoints too.") == 1
+    assert [record.name for record in caplog.records].count("callback_flyte.store") == 1
     assert {name.partition("/")[0] for name in kept(server, 1)} >= {
         *("checkpoint-2", "checkpoint-12", "newest.json")
     }
@@ -72,22 +75,24 @@ def test_a_store_that_may_only_be_written_to_is_said_once_and_the_newest_is_foun
         assert restored.name == "checkpoint-12"
 
 
-def noted(server: S3Server) -> None:
-    """Wait until the first checkpoint is there."""
+def wait_for_first_checkpoint(server: S3Server) -> None:
+    """Wait until the first checkpoint is stored."""
     wait_until(lambda: "newest.json" in kept(server, 1))
 
 
-def test_a_store_that_hangs_in_the_middle_is_waited_for_to_the_limit_and_has_the_one_before(
+def test_a_store_that_hangs_keeps_the_earlier_checkpoint(
     tmp_path: Path, server: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.hangs_after = lambda key: "checkpoint-2/" not in key and "newest" not in key
     with attempt(tmp_path, 1, store=STORE):
         callback = FlyteCallback(flush_limit=0.5)
-        trainer = small_trainer(tmp_path / "run", callback, At(3, lambda: noted(server)), **SAVING)
+        trainer = small_trainer(
+            tmp_path / "run", callback, At(3, lambda: wait_for_first_checkpoint(server)), **SAVING
+        )
         trainer.train()
     assert trainer.state.global_step == 12
-    assert "Flyte has not got checkpoint-12 (an upload has not come back for" in caplog.text
-    assert "a retry of this task goes on from checkpoint-2" in caplog.text
+    last = [r.getMessage() for r in caplog.records if r.name == "callback_flyte.sync"][-1]
+    assert "checkpoint-12 " in last and last.endswith("checkpoint-2.")
     server.mode = "ok"
     with attempt(tmp_path, 2, store=STORE):
         restored = restored_checkpoint()
@@ -95,9 +100,7 @@ def test_a_store_that_hangs_in_the_middle_is_waited_for_to_the_limit_and_has_the
         assert restored.name == "checkpoint-2"
 
 
-def test_what_came_while_a_store_was_slow_is_left_out_but_for_the_newest(
-    tmp_path: Path, server: S3Server
-) -> None:
+def test_a_slow_store_receives_only_the_newest_checkpoint(tmp_path: Path, server: S3Server) -> None:
     with attempt(tmp_path, 1, store=STORE):
         server.lock.acquire()
         small_trainer(

@@ -1,4 +1,4 @@
-"""Arguments, and where the callback can be made."""
+"""Arguments of the callback, and where it can be constructed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from callback_flyte import FlyteCallback, restored_checkpoint
 from trainer_torch.testing import small_trainer
 
 
-def test_the_arguments_are_those_of_the_page() -> None:
+def test_the_arguments_are_those_of_transformers() -> None:
     parameters = list(inspect.signature(FlyteCallback).parameters.values())[:2]
     assert [(p.name, p.default) for p in parameters] == [
         ("save_log_history", True),
@@ -32,45 +32,45 @@ def test_the_arguments_are_those_of_the_page() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"save_log_history": "yes"}, "save_log_history is 'yes', it must be one of: True, False"),
-        ({"sync_checkpoints": 1}, "sync_checkpoints is 1, it must be one of: True, False"),
-        ({"flush_limit": -1}, "flush_limit is -1, it must be seconds, 0 or more"),
+        ({"save_log_history": "yes"}, "save_log_history .*'yes'.*True, False"),
+        ({"sync_checkpoints": 1}, "sync_checkpoints .*1.*True, False"),
+        ({"flush_limit": -1}, "flush_limit .*-1.*seconds"),
     ],
 )
-def test_a_wrong_argument_is_refused_with_what_it_must_be(
+def test_an_error_names_the_invalid_argument_its_value_and_the_choices(
     running: Attempt, wrong: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         FlyteCallback(**wrong)
 
 
-def test_outside_of_a_task_it_says_where_it_works() -> None:
+def test_outside_a_task_the_error_names_the_decorator() -> None:
     for make in (FlyteCallback, restored_checkpoint):
-        with pytest.raises(NotConfigured, match=r"works only within a Flyte task.*@task"):
+        with pytest.raises(NotConfigured, match=f"{make.__name__} .*@task"):
             make()
 
 
-def test_report_to_all_does_without_it_where_it_has_nothing_to_keep_a_training_in(
+def test_all_skips_the_callback_outside_a_task_with_checkpoints(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not made_for_all()
-    assert "FlyteCallback is not used: FlyteCallback works only within a Flyte task" in caplog.text
+    assert any("FlyteCallback" in m and "@task" in m for m in caplog.messages)
     with setup_execution(raw_output_data_prefix=str(tmp_path)):
         assert not made_for_all()
-        assert "FlyteCallback is not used: FlyteCallback: Flyte has given this task" in caplog.text
+        assert any("sync_checkpoints=False" in message for message in caplog.messages)
     with attempt(tmp_path / "flyte", 1):
         assert [type(callback) for callback in made_for_all()] == [FlyteCallback]
-    with pytest.raises(NotConfigured, match="works only within a Flyte task"):
+    with pytest.raises(NotConfigured, match="@task"):
         make_reporting_integration_callbacks("flyte")
 
 
 def made_for_all() -> list[Any]:
-    """Return the callbacks of Flyte's that `report_to="all"` makes."""
+    """Return the Flyte callbacks that `report_to="all"` selects."""
     made = make_reporting_integration_callbacks("all")
     return [callback for callback in made if isinstance(callback, FlyteCallback)]
 
 
-def test_in_the_body_of_a_workflow_it_says_where_it_works() -> None:
+def test_in_the_body_of_a_workflow_the_error_names_the_decorator() -> None:
     @flytekit.dynamic
     def inside() -> str:
         return type(FlyteCallback()).__name__
@@ -81,11 +81,11 @@ def test_in_the_body_of_a_workflow_it_says_where_it_works() -> None:
     def body() -> None:
         FlyteCallback()
 
-    with pytest.raises(NotConfigured, match="works only within a Flyte task"):
+    with pytest.raises(NotConfigured, match="@task"):
         body()
 
 
-def test_in_a_task_that_is_called_as_a_function_a_training_has_deck_and_checkpoints(
+def test_a_task_called_as_a_function_has_a_deck_and_checkpoints(
     tmp_path: Path,
 ) -> None:
     names: list[str] = []
@@ -101,20 +101,20 @@ def test_in_a_task_that_is_called_as_a_function_a_training_has_deck_and_checkpoi
     assert "Log History" in names
 
 
-def test_nothing_is_kept_where_that_is_not_wanted(tmp_path: Path, running: Attempt) -> None:
+def test_without_sync_checkpoints_nothing_is_stored(tmp_path: Path, running: Attempt) -> None:
     callback = FlyteCallback(sync_checkpoints=False)
     small_trainer(tmp_path / "run", callback, save_strategy="epoch").train()
     assert not running.kept.exists()
 
 
-def test_a_task_without_a_place_for_checkpoints_is_told_what_to_do(tmp_path: Path) -> None:
+def test_without_a_checkpoint_location_the_error_names_the_argument(tmp_path: Path) -> None:
     with setup_execution(raw_output_data_prefix=str(tmp_path)):
         with pytest.raises(NotConfigured, match="sync_checkpoints=False"):
             FlyteCallback()
         FlyteCallback(sync_checkpoints=False)
 
 
-def test_report_to_finds_it() -> None:
+def test_the_entry_point_is_registered() -> None:
     [point] = entry_points(group="callback_core.integrations", name="flyte")
     assert point.load() is FlyteCallback
     assert get_reporting_integration_callbacks("flyte") == [FlyteCallback]
