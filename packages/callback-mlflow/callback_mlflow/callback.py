@@ -10,32 +10,34 @@ from callback_mlflow.tracker import MLflowTracker
 
 
 class MLflowCallback(TrackerCallback):
-    """Sends parameters, metrics and, if asked to, checkpoints to MLflow, beside the training.
+    """Sends parameters, metrics and optional checkpoints to MLflow, in the background.
 
-    A run that is active in the training's thread is used, and stays open. Otherwise one is opened
-    for each training, and closed as `FINISHED`, `FAILED` or `KILLED`. A setting that is not given
-    comes from the environment variable that is named with it.
+    The callback uses the run that is active in the training's thread, and leaves it open. Otherwise
+    it opens a run for each training, and closes it as `FINISHED`, `FAILED` or `KILLED`. Each
+    setting defaults to the environment variable named with it.
 
     Args:
-        tracking_uri: Where to, such as `http://host:5000` or `sqlite:///mlflow.db`; else what
-            `mlflow.set_tracking_uri` was given, `MLFLOW_TRACKING_URI`, or MLflow's default.
-        experiment_name: The experiment, which is made if it is not there;
-            `MLFLOW_EXPERIMENT_NAME`, else what `mlflow.set_experiment` was given.
-        run_id: Go on in this run, with every training of this callback; `MLFLOW_RUN_ID`.
+        tracking_uri: The server or database, such as `http://host:5000` or `sqlite:///mlflow.db`;
+            else the argument of `mlflow.set_tracking_uri`, `MLFLOW_TRACKING_URI`, or MLflow's
+            default.
+        experiment_name: The experiment, created if it does not exist; `MLFLOW_EXPERIMENT_NAME`,
+            else the argument of `mlflow.set_experiment`.
+        run_id: Continue this run in every training of this callback; `MLFLOW_RUN_ID`.
         tags: Tags of the run; `MLFLOW_TAGS`, a JSON object.
-        nested: Open a run of its own inside the active one; `MLFLOW_NESTED_RUN`.
-        parent_run_id: Open a run inside this one.
+        nested: Open a new run inside the active one; `MLFLOW_NESTED_RUN`.
+        parent_run_id: Open a new run inside this one.
         log_artifacts: Copy each checkpoint to the run's artifacts; `HF_MLFLOW_LOG_ARTIFACTS`.
-        flatten_params: Log the entries of parameters that are mappings as parameters of their own,
-            `outer.inner`; `MLFLOW_FLATTEN_PARAMS`.
-        max_log_params: Parameters that are logged, at most; `MLFLOW_MAX_LOG_PARAMS`.
-        delivery: `thread`, `process` or `inline`, as `TrackerCallback` has it.
-        open_limit: Seconds that opening the run may take before this is said.
-        flush_limit: Seconds that the end of training waits for what is not delivered yet.
-        redact: Names of arguments and logs whose values are secrets, besides those that look so.
+        flatten_params: Log each entry of a nested parameter as its own parameter, `outer.inner`;
+            `MLFLOW_FLATTEN_PARAMS`.
+        max_log_params: The most parameters to log; `MLFLOW_MAX_LOG_PARAMS`.
+        delivery: `thread`, `process` or `inline`; see `TrackerCallback`.
+        open_limit: Seconds that opening the run may take before a warning.
+        flush_limit: Seconds that the end of training waits for undelivered data.
+        redact: Names of arguments and logs whose values are secrets, in addition to those that are
+            recognized automatically.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
     """
 
     tracker: MLflowTracker
@@ -77,5 +79,5 @@ class MLflowCallback(TrackerCallback):
         )
 
     def make_tracker(self, **settings: Any) -> MLflowTracker:
-        """Return the tracker with these settings; packages that build on this make theirs."""
+        """Return a tracker with these settings. Subclasses return their own kind of tracker."""
         return MLflowTracker(**settings)

@@ -1,4 +1,4 @@
-"""`OpenRun`: logs to a run through MLflow's client, within what a request takes."""
+"""`OpenRun`: logs to a run through MLflow's client, within the limits of a request."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ _STATUS: Final[dict[Status, str]] = {
 
 
 class OpenRun:
-    """A run that is open.
+    """An open run.
 
-    What MLflow will never take raises `Rejected`; all else that it raises means "not now".
+    The methods raise `Rejected` for data that MLflow never accepts. Any other error means that a
+    later call may succeed.
 
     Args:
         client: An `MlflowClient`.
-        run_id: The run.
+        run_id: The id of the run.
     """
 
     def __init__(self, client: Any, run_id: str) -> None:
@@ -39,13 +40,13 @@ class OpenRun:
         self.id = run_id
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags, or give those that are there another value."""
+        """Set tags. Existing ones get the new value."""
         RunTag = import_module("mlflow.entities").RunTag
         for batch in _batches(list(tags.items())):
             self._log(tags=[RunTag(name[:250], value[:_TAG_LENGTH]) for name, value in batch])
 
     def log_metrics(self, points: Sequence[Point]) -> None:
-        """Add points. MLflow's databases ignore one that they have, with the same milliseconds."""
+        """Add points. MLflow's databases ignore a duplicate with the same time in milliseconds."""
         Metric = import_module("mlflow.entities").Metric
         MlflowException = import_module("mlflow.exceptions").MlflowException
         metrics = [
@@ -58,20 +59,20 @@ class OpenRun:
             finite = [metric for metric in metrics if metric.value == metric.value]
             if error.error_code != "BAD_REQUEST" or len(finite) == len(metrics):
                 raise
-            # Databases of older versions fail over a NaN that they have already.
+            # Older MLflow databases raise an error for a NaN that exists.
             self._log(metrics=finite)
             for metric in metrics:
                 if metric.value != metric.value and not self._has_nan(metric):
                     self._log(metrics=[metric])
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Log parameters that are new. Of others, which MLflow keeps, new values become tags."""
+        """Log new parameters. A changed value becomes a tag, since MLflow keeps the first value."""
         given = {name: str(value) for name, value in parameters.items()}
         known = self.client.get_run(self.id).data.params
         changed = {name: value for name, value in given.items() if known.get(name, value) != value}
         if changed:
             logger.warning(
-                "MLflow keeps parameters as they were logged first. The new values are tags: %s.",
+                "MLflow does not change logged parameters. The new values are logged as tags: %s.",
                 ", ".join(f"changed.{name} (was {known[name]:.40})" for name in changed),
             )
             self.set_tags({f"changed.{name}": value for name, value in changed.items()})
@@ -86,15 +87,15 @@ class OpenRun:
             raise Rejected("; ".join(refused))
 
     def log_files(self, upload: Upload) -> None:
-        """Copy a directory to the artifacts, under its name."""
+        """Copy a directory to the run's artifacts, under the upload's name."""
         self.client.log_artifacts(self.id, str(upload.path), upload.name)
 
     def end(self, status: Status) -> None:
-        """Set how the run ended. MLflow prints its address before that, with an emoji."""
+        """Set how the run ended. MLflow first prints the run's address, with an emoji."""
         try:
             self.client.set_terminated(self.id, _STATUS[status])
-        except UnicodeEncodeError:  # which not every output can write
-            with _no_address_is_printed():
+        except UnicodeEncodeError:  # the encoding of standard output has no emoji
+            with _without_printed_address():
                 self.client.set_terminated(self.id, _STATUS[status])
 
     def _has_nan(self, metric: Any) -> bool:
@@ -106,7 +107,7 @@ class OpenRun:
         )
 
     def _log_one_by_one(self, parameters: Sequence[Any]) -> list[str]:
-        """Log each parameter, and return which of them MLflow refuses, and why."""
+        """Log each parameter, and return the names of refused ones with the reasons."""
         refused = []
         for parameter in parameters:
             try:
@@ -122,7 +123,7 @@ class OpenRun:
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
-            existing_run(self.client, self.id)  # a deleted one may be restored
+            existing_run(self.client, self.id)  # a deleted run is not permanent: raise RuntimeError
             raise Rejected(error.message) from error
 
 
@@ -131,7 +132,7 @@ def _batches(entities: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 @contextmanager
-def _no_address_is_printed() -> Iterator[None]:
+def _without_printed_address() -> Iterator[None]:
     name = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
     before = os.environ.get(name)
     os.environ[name] = "true"

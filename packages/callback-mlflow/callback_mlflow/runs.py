@@ -1,4 +1,4 @@
-"""Finding and making runs and experiments with MLflow's client."""
+"""Finds and creates runs and experiments with MLflow's client."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from callback_core import NotConfigured
 from callback_core.tracking import Opening
 
 TRAINING_TAG: Final = "callback_core.training"
-"""The tag by which a run is found again whose id was lost while it was being opened."""
+"""This tag identifies a run that a process created before it could note the run's id."""
 
 PARENT_TAG: Final = "mlflow.parentRunId"
-"""The tag by which MLflow shows a run inside another."""
+"""The tag that makes MLflow show a run inside another."""
 
-_NOBODY: Final = "Reading Databricks credential configuration"
-"""What MLflow's error says of somebody without a login at Databricks; it has no code of its own."""
+_NO_LOGIN: Final = "Reading Databricks credential configuration"
+"""The text of MLflow's error without a Databricks login. The error has no code of its own."""
 
 
 @contextmanager
-def telling_who_is_not_logged_in() -> Iterator[None]:
-    """Raise `NotConfigured` in place of MLflow's error that there is no login for Databricks."""
+def login_errors_as_not_configured() -> Iterator[None]:
+    """Raise `NotConfigured` instead of MLflow's error about a missing Databricks login."""
     MlflowException = import_module("mlflow.exceptions").MlflowException
     try:
         yield
     except MlflowException as error:
-        if _NOBODY in str(error):
+        if _NO_LOGIN in str(error):
             raise NotConfigured(error.message) from error
         raise
 
@@ -38,7 +38,7 @@ def existing_run(client: Any, run_id: str) -> Any:
     """Return a run.
 
     Raises:
-        RuntimeError: It is deleted.
+        RuntimeError: The run is deleted.
     """
     run = client.get_run(run_id)
     if run.info.lifecycle_stage != "active":
@@ -49,33 +49,37 @@ def existing_run(client: Any, run_id: str) -> Any:
     return run
 
 
-def new_run(
+def find_or_create_run(
     client: Any, opening: Opening, experiment: str, tags: Mapping[str, str], parent: str | None
 ) -> Any:
-    """Return the run of a training, which is there already where its id got lost on the way."""
+    """Return the run of a training, and create it unless an earlier process did."""
     training = opening.training
     known = client.search_runs([experiment], f"tags.{TRAINING_TAG} = '{training}'", max_results=1)
     if known:
         return known[0]
     given = {TRAINING_TAG: training, **({} if parent is None else {PARENT_TAG: parent}), **tags}
-    context = import_module("mlflow.tracking.context.registry")  # who, from what, at which commit
-    # MLflow draws a missing name from Python's generator, which is the training's.
+    context = import_module("mlflow.tracking.context.registry")  # user, source, commit
+    # Without a name MLflow draws one from Python's random generator, which the training may use.
     name = opening.trial_name or opening.name or f"run-{uuid.uuid4().hex[:8]}"
     return client.create_run(experiment, tags=context.resolve_tags(given), run_name=name)
 
 
-def experiment_id(client: Any, name: str | None, parent: str | None) -> str:
-    """Return the experiment of that name, which is made if it is not there.
+def find_or_create_experiment(client: Any, name: str | None, parent: str | None) -> str:
+    """Return the id of an experiment, and create the experiment if it does not exist.
 
-    Without a name it is that of the parent, or the one that MLflow's fluent API writes to.
+    Args:
+        client: The client.
+        name: The name of the experiment; `None` for that of the parent run, or else that of
+            MLflow's fluent API.
+        parent: The id of the parent run.
 
     Raises:
-        RuntimeError: It is deleted.
+        RuntimeError: The experiment is deleted.
     """
     if name is None:
         if parent is not None:
             return str(client.get_run(parent).info.experiment_id)
-        chosen = os.environ.get("MLFLOW_EXPERIMENT_ID")  # which mlflow.set_experiment sets too
+        chosen = os.environ.get("MLFLOW_EXPERIMENT_ID")  # mlflow.set_experiment sets it too
         registry = import_module("mlflow.tracking.default_experiment.registry")
         return chosen or str(registry.get_experiment_id())
     found = client.get_experiment_by_name(name)

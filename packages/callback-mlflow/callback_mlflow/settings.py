@@ -1,4 +1,4 @@
-"""What MLflow demands of settings, beside what the settings of all trackers have in common."""
+"""Settings with rules of MLflow's own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_run_id(argument: str, given: str | None, variable: str | None) -> str |
     """Return the id of a run.
 
     Raises:
-        ValueError: MLflow has no ids like that.
+        ValueError: It is not a valid id in MLflow.
     """
     demand = "the id of a run: letters, digits, _ and -, at most 256 of them"
     return config.matching(argument, given, variable, r"[a-zA-Z0-9][\w-]{0,255}", demand)
@@ -26,10 +26,10 @@ def read_run_id(argument: str, given: str | None, variable: str | None) -> str |
 def read_tags(
     argument: str, given: Mapping[str, Any] | None, variable: str | None
 ) -> dict[str, str]:
-    """Return names and values of tags.
+    """Return the values of tags, by name.
 
     Raises:
-        ValueError: It is no mapping, or no JSON of one, or MLflow has no tags like that.
+        ValueError: It is neither a mapping nor a JSON object, or a name is invalid in MLflow.
     """
     found = config.mapping(argument, given, variable)
     for name in found:

@@ -1,6 +1,6 @@
-"""What tests need that send to a real MLflow server: `MLflowServer`, and `Runs` to read it.
+"""Helpers for tests with a real MLflow server: `MLflowServer` runs it, `Runs` reads it.
 
-And `SETTINGS` and `FLAGS`, for the rules of callback-contract that ask for them.
+`SETTINGS` and `FLAGS` describe the callback's settings for the rules of callback-contract.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ SETTINGS: Final[tuple[dict[str, Any], ...]] = (
 )
 """The settings of `MLflowCallback`, each as the arguments of `callback_contract.Setting`.
 
-Those of packages that build on it are the same, but for what they say. Where to is not among them,
-since `MLFLOW_TRACKING_URI` is read by MLflow when a run opens. Those in `FLAGS` are not either.
+Packages that extend the callback have the same settings, with documented exceptions. The tracking
+URI is not included, because MLflow reads `MLFLOW_TRACKING_URI` when a run opens. `FLAGS` has the
+settings that are on or off.
 """
 
 FLAGS: Final[tuple[dict[str, Any], ...]] = (
@@ -71,7 +72,7 @@ FLAGS: Final[tuple[dict[str, Any], ...]] = (
     {"argument": "flatten_params", "variable": "MLFLOW_FLATTEN_PARAMS"},
     {"argument": "disabled", "variable": "DISABLE_MLFLOW_INTEGRATION", "only_variable": True},
 )
-"""Those of its settings that are on or off, each as the arguments of `Setting.flag`."""
+"""The settings that are on or off, each as the arguments of `callback_contract.Setting.flag`."""
 
 
 STATUS: Final = {
@@ -80,14 +81,14 @@ STATUS: Final = {
     "KILLED": "interrupted",
     "RUNNING": "running",
 }
-"""How MLflow calls what `RecordedRun.status` of callback-contract says."""
+"""The values of `RecordedRun.status` in callback-contract, by MLflow's status."""
 
 
 class MLflowServer:
-    """An MLflow server on a port of this machine, which is the same whenever it is started again.
+    """A local MLflow server. It keeps its port when it is restarted.
 
     Args:
-        folder: Where its database and artifacts are kept.
+        folder: The directory of its database and artifacts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -99,7 +100,7 @@ class MLflowServer:
         self._process: subprocess.Popen[Any] | None = None
 
     def start(self) -> None:
-        """Begin to start it; `wait` waits until it answers."""
+        """Start the server without waiting; `wait` waits until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
@@ -112,11 +113,15 @@ class MLflowServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # it has processes of its own
+                start_new_session=True,  # it starts child processes
             )
 
     def wait(self, seconds: float = 180.0) -> None:
-        """Wait until it answers."""
+        """Wait until the server answers.
+
+        Raises:
+            TimeoutError: It did not answer in time. The message is the end of its log.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
@@ -127,7 +132,7 @@ class MLflowServer:
         raise TimeoutError((self.folder / "server.log").read_text()[-2000:])
 
     def stop(self) -> None:
-        """Kill it, if it runs, and all that it has started."""
+        """Kill the server and its child processes, if it runs."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -135,7 +140,7 @@ class MLflowServer:
 
 
 class Read(NamedTuple):
-    """What is kept of a run; its points are key, step, value and milliseconds."""
+    """The content of a run. Each point is a key, a step, a value and a time in milliseconds."""
 
     id: str
     name: str
@@ -145,13 +150,13 @@ class Read(NamedTuple):
     points: list[tuple[str, int, float, int]]
 
     def of(self, key: str) -> list[tuple[int, float]]:
-        """Return steps and values of a metric, in the order of the steps."""
+        """Return steps and values of a metric, sorted by step."""
         return sorted((step, value) for name, step, value, _ in self.points if name == key)
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """Return steps and values by metric, as they were logged.
+        """Return the steps and values of each metric, in logged order.
 
-        MLflow's databases keep infinities as the largest number there is.
+        MLflow's databases store infinities as the largest float; this restores them.
         """
         found: dict[str, list[tuple[int, float]]] = {}
         for name, step, value, _ in self.points:
@@ -161,17 +166,18 @@ class Read(NamedTuple):
         return found
 
     def values(self) -> dict[tuple[str, int], float]:
-        """Return the values by metric and step, of which each is there once."""
-        twice = [one for one, n in Counter((k, s) for k, s, _, _ in self.points).items() if n > 1]
-        assert twice == [], "is there more than once"
+        """Return the values by metric and step, and check that there are no duplicates."""
+        counts = Counter((key, step) for key, step, _, _ in self.points)
+        duplicates = [one for one, number in counts.items() if number > 1]
+        assert duplicates == []
         return {(key, step): value for key, step, value, _ in self.points}
 
 
 class Runs:
-    """What an MLflow server has, read through its REST API.
+    """Reads the runs of an MLflow server through its REST API.
 
     Args:
-        uri: Its address.
+        uri: The address of the server.
     """
 
     def __init__(self, uri: str) -> None:
@@ -180,22 +186,22 @@ class Runs:
     def runs(self, experiment: str) -> list[Read]:
         """Return the runs of an experiment, oldest first."""
         found = self._get("experiments/get-by-name", experiment_name=experiment)
-        asked = {
+        parameters = {
             "experiment_ids": [found["experiment"]["experiment_id"]],
             "order_by": ["attributes.start_time"],
         }
-        answer = self._ask("runs/search", json.dumps(asked).encode())
+        answer = self._ask("runs/search", json.dumps(parameters).encode())
         return [self._run(run) for run in answer.get("runs", [])]
 
     def artifacts(self, run: str, path: str) -> dict[str, int]:
-        """Return names and sizes of what is in a folder of a run's artifacts; folders have 0."""
+        """Return the sizes of the entries of a run's artifact folder, by path; folders have 0."""
         found = self._get("artifacts/list", run_id=run, path=path).get("files", [])
         return {entry["path"]: int(entry.get("file_size", 0)) for entry in found}
 
     def artifact(self, run: str, path: str) -> bytes:
-        """Return what is in a file of a run's artifacts."""
-        where = urllib.parse.urlencode({"run_id": run, "path": path})
-        with urllib.request.urlopen(f"{self.uri}/get-artifact?{where}", timeout=30) as answer:
+        """Return the content of an artifact file of a run."""
+        query = urllib.parse.urlencode({"run_id": run, "path": path})
+        with urllib.request.urlopen(f"{self.uri}/get-artifact?{query}", timeout=30) as answer:
             return bytes(answer.read())
 
     def _run(self, run: dict[str, Any]) -> Read:
@@ -211,15 +217,19 @@ class Runs:
         )
 
     def _history(self, run: str, key: str) -> list[tuple[str, int, float, int]]:
-        asked = {"run_id": run, "metric_key": key, "max_results": "25000"}  # else: none
-        answer = self._get("metrics/get-history", **asked)
+        parameters = {
+            "run_id": run,
+            "metric_key": key,
+            "max_results": "25000",
+        }  # the default returns none
+        answer = self._get("metrics/get-history", **parameters)
         return [
             (key, int(m.get("step", 0)), float(m["value"]), int(m["timestamp"]))
             for m in answer["metrics"]
         ]
 
-    def _get(self, route: str, **asked: str) -> Any:
-        return self._ask(f"{route}?{urllib.parse.urlencode(asked)}")
+    def _get(self, route: str, **parameters: str) -> Any:
+        return self._ask(f"{route}?{urllib.parse.urlencode(parameters)}")
 
     def _ask(self, route: str, body: bytes | None = None) -> Any:
         request = urllib.request.Request(

@@ -23,9 +23,9 @@ from callback_mlflow import fluent
 from callback_mlflow.open_run import OpenRun
 from callback_mlflow.runs import (
     existing_run,
-    experiment_id,
-    new_run,
-    telling_who_is_not_logged_in,
+    find_or_create_experiment,
+    find_or_create_run,
+    login_errors_as_not_configured,
 )
 from callback_mlflow.settings import read_run_id, read_tags
 
@@ -35,18 +35,17 @@ LIMITS: Final = Limits(
     key_characters=r"\w.\- /" if sys.platform == "win32" else r"\w.\- /:",
     key_length=250,
 )
-"""What MLflow takes since 2.10, as its module `mlflow.utils.validation` has it."""
+"""The limits of MLflow since 2.10, from `mlflow.utils.validation`."""
 
 
 class MLflowTracker(Tracker):
-    """A run in MLflow. Its arguments are described with `MLflowCallback`.
+    """A run in MLflow. `MLflowCallback` documents the arguments.
 
     Attributes:
-        run: The run that `open` has opened, to which everything is handed. Packages that build on
-            this may open another kind of it.
+        run: The open run, to which all methods delegate. A subclass may open its own kind of run.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
     """
 
     name = "mlflow"
@@ -80,13 +79,13 @@ class MLflowTracker(Tracker):
         self.max_log_params = most
         self._disabled = config.flag("disabled", None, "DISABLE_MLFLOW_INTEGRATION") is True
         self.limits = Limits(**{**vars(LIMITS), "parameter_count": most})
-        self.thread = fluent.ThreadOfTraining()
+        self.thread = fluent.TrainingThread()
         self._parent = parent_run_id
         self.run: OpenRun
 
     @property
     def disabled(self) -> bool:
-        """Whether `DISABLE_MLFLOW_INTEGRATION` was set when this was made."""
+        """Whether `DISABLE_MLFLOW_INTEGRATION` was set when the tracker was constructed."""
         return self._disabled
 
     @property
@@ -95,12 +94,12 @@ class MLflowTracker(Tracker):
         return self.log_artifacts
 
     def settings(self) -> dict[str, Any] | None:
-        """Return what makes an equal tracker elsewhere, for the server that is in use here."""
+        """Return the arguments of an equal tracker for the server that is in use here."""
         uri = self.tracking_uri or fluent.tracking_uri() or os.environ.get("MLFLOW_TRACKING_URI")
-        if uri is not None and Redaction().of(uri) != uri:  # there are credentials in it
+        if uri is not None and Redaction().of(uri) != uri:  # it contains credentials
             if self.tracking_uri is not None:
                 return None
-            uri = None  # a process that inherits the environment finds it there
+            uri = None  # a child process finds it in its environment
         return {
             "tracking_uri": uri,
             "experiment_name": self.experiment_name,
@@ -114,7 +113,7 @@ class MLflowTracker(Tracker):
         }
 
     def adopt(self) -> str | None:
-        """Return the id of the user's active run, or nest the new one in that."""
+        """Return the id of the user's active run. With `nested`, make it the parent instead."""
         self._parent = self.parent_run_id
         run = fluent.active_run()
         if run is None or self.tracking_uri not in (None, fluent.tracking_uri()):
@@ -126,36 +125,36 @@ class MLflowTracker(Tracker):
         return active if self.run_id in (None, active) else None
 
     def begin(self) -> None:
-        """Let the fluent API in the training's thread find the run once it is open."""
+        """Prepare to make the run, once it is open, the active one in the training's thread."""
         self.thread.enter()
 
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return arguments and configuration, flattened if that is asked for."""
+        """Return arguments and model configuration, flattened with `flatten_params`."""
         parameters = {**model_config, **arguments}
         return flattened(parameters) if self.flatten_params else parameters
 
     def make_client(self, mlflow: Any) -> Any:
-        """Return the `MlflowClient` through which everything is sent; a new one for each opening.
+        """Return a new `MlflowClient` for all requests; called each time a run is opened.
 
-        Packages that build on this make theirs, which may sign what it sends.
+        A subclass may return another client, for example one that signs its requests.
         """
         return mlflow.MlflowClient(tracking_uri=self.tracking_uri)
 
     def open(self, opening: Opening) -> str:
-        """Open the run that was asked for, the one of before, or a new one.
+        """Open the requested run, the run to continue, or a new one.
 
         Raises:
-            NotConfigured: It is to go to Databricks, and nobody is logged in there.
+            NotConfigured: The server is Databricks, and there is no login.
         """
         mlflow = import_sdk("mlflow", install="mlflow", needed_by="MLflowCallback")
         client = self.make_client(mlflow)
         run_id = opening.run_id if opening.adopted else self.run_id or opening.run_id
-        with telling_who_is_not_logged_in():
+        with login_errors_as_not_configured():
             if run_id is None:
-                experiment = experiment_id(client, self.experiment_name, self._parent)
-                run = new_run(client, opening, experiment, self.tags, self._parent)
+                experiment = find_or_create_experiment(client, self.experiment_name, self._parent)
+                run = find_or_create_run(client, opening, experiment, self.tags, self._parent)
             else:
                 run = existing_run(client, run_id)
         self.run = OpenRun(client, run.info.run_id)
@@ -167,7 +166,7 @@ class MLflowTracker(Tracker):
         return self.run.id
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Log what is new; what has changed, which MLflow does not allow, becomes tags."""
+        """Log new parameters. A changed value becomes a tag, since MLflow keeps the first value."""
         self.run.log_parameters(parameters)
 
     def log_metrics(self, points: Sequence[Point]) -> None:
@@ -175,7 +174,7 @@ class MLflowTracker(Tracker):
         self.run.log_metrics(points)
 
     def log_files(self, upload: Upload) -> None:
-        """Copy a checkpoint to the run's artifacts, under its name."""
+        """Copy a checkpoint to the run's artifacts, under the upload's name."""
         self.run.log_files(upload)
 
     def close(self, status: Status | None) -> None:

@@ -1,9 +1,8 @@
-"""Trainings that are killed again and again, and go on: kills.py URI FOLDER KILLS SEED.
+"""Repeatedly kills and resumes trainings: kills.py URI FOLDER KILLS SEED.
 
-Each life of a training is a fork of this process, which has imported everything, so that it does
-not begin with seconds of imports, in which a kill would prove nothing. Prints a line of JSON for
-each training: its experiment, how often it was killed, and the values that it logged. The first is
-not killed.
+Each attempt is a fork of this process, which has imported everything. Otherwise most kills would
+hit seconds of imports, and prove nothing. The program prints a line of JSON for each training: its
+experiment, the number of kills, and the values that it logged. The first training is not killed.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import mlflow  # noqa: F401  (imported here once, and not in each life)
+import mlflow  # noqa: F401  (imported once here, not in each attempt)
 import torch
 
 from callback_core import TrainerCallback
@@ -26,7 +25,7 @@ from trainer_torch.testing import SmallNet, logged_points, small_trainer
 
 
 class Slow(TrainerCallback):
-    """Lets each step take a while."""
+    """Slows down each step."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -35,15 +34,15 @@ class Slow(TrainerCallback):
         time.sleep(self.seconds)
 
 
-def live(uri: str, experiment: str, output_dir: Path) -> None:
-    """Train to the end, from the newest checkpoint if there is one, and write what was logged."""
+def run_attempt(uri: str, experiment: str, output_dir: Path) -> None:
+    """Train to the end, from the newest checkpoint if there is one, and write the logs."""
     callback = MLflowCallback(tracking_uri=uri, experiment_name=experiment, flush_limit=60)
     made = small_trainer(
         output_dir,
         callback,
         Slow(0.02),
         num_train_epochs=10,
-        eval_strategy="steps",  # an epoch's last evaluation follows the checkpoint of its last step
+        eval_strategy="steps",  # "epoch" evaluates after the last checkpoint
         eval_steps=4,
         save_strategy="steps",
         save_steps=5,
@@ -55,11 +54,11 @@ def live(uri: str, experiment: str, output_dir: Path) -> None:
 
 
 def main(uri: str, folder: Path, kills: int, seed: int) -> None:
-    """Train until there were so many kills, each at a random moment."""
+    """Train until there were `kills` kills, each at a random moment."""
     torch.set_num_threads(1)
-    torch.optim.AdamW(SmallNet().parameters()).step()  # which imports hundreds of modules of torch
+    torch.optim.AdamW(SmallNet().parameters()).step()  # imports hundreds of torch modules
     dice = random.Random(seed)
-    whole = 0.0  # how long a training takes that is not killed
+    whole = 0.0  # seconds of a training that is not killed
     number = 0
     while number == 0 or kills > 0:
         experiment, killed = f"killed-{number}", 0
@@ -74,7 +73,7 @@ def main(uri: str, folder: Path, kills: int, seed: int) -> None:
                     with (output_dir / "output.txt").open("a") as output:
                         os.dup2(output.fileno(), 1)
                         os.dup2(output.fileno(), 2)
-                        live(uri, experiment, output_dir)
+                        run_attempt(uri, experiment, output_dir)
                     status = 0
                 finally:
                     os._exit(status)

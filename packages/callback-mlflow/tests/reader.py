@@ -1,4 +1,4 @@
-"""Reading runs out of the tables of a database, without MLflow."""
+"""Reads runs from the tables of a database, without MLflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from callback_mlflow.testing import Read
 
 
 class Database:
-    """The SQLite database of a store."""
+    """The SQLite database of an MLflow store."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

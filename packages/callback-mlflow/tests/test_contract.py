@@ -1,4 +1,4 @@
-"""MLflow's callback keeps the contract of callbacks, read back without MLflow from its database."""
+"""`MLflowCallback` keeps the callback contract. Runs are read from the database without MLflow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TestMLflow(TrackerContract):
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _folder(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
-        """Make an empty database once, which takes MLflow seconds, and a folder of artifacts."""
+        """Create an empty database, once because it takes seconds, and a folder of artifacts."""
         cls.made = tmp_path_factory.mktemp("made")
         client = mlflow.MlflowClient(f"sqlite:///{cls.made}/mlflow.db")
         client.create_experiment("contract", str(cls.made))
@@ -51,7 +51,7 @@ class TestMLflow(TrackerContract):
         return MLflowCallback(**arguments)
 
     def make_unreachable(self, output_dir: Path) -> MLflowCallback:
-        (output_dir / "away").touch()  # a file where the directory of the database is to be
+        (output_dir / "away").touch()  # a file in place of the database's directory
         uri = f"sqlite:///{output_dir}/away/mlflow.db"
         return self.make(output_dir, tracking_uri=uri, flush_limit=self.flush_limit)
 

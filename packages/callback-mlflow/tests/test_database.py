@@ -1,4 +1,4 @@
-"""What is in MLflow's own database after a training, read without MLflow."""
+"""The content of MLflow's database after a training, read without MLflow."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from trainer_torch.testing import At, logged_points, small_trainer
 
 @pytest.fixture(scope="session")
 def made_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an empty database, which takes MLflow seconds to make."""
+    """Return an empty database. Creating it takes seconds."""
     path = tmp_path_factory.mktemp("made") / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path.parent)  # where the artifacts of its runs are to be
+        patch.chdir(path.parent)  # the runs' artifacts go here
         mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
@@ -38,7 +38,7 @@ def made_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def database(
     made_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Database]:
-    """Return a database of the test's own, which the environment names."""
+    """Return a new database, and set the tracking URI to it."""
     path = tmp_path / "mlflow.db"
     shutil.copy(made_database, path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
@@ -59,7 +59,7 @@ def opening(tmp_path: Path, **changed: Any) -> Opening:
     return Opening(**{"name": None, "output_dir": tmp_path, "folder": folder, **changed})
 
 
-def test_parameters_metrics_tags_and_status_of_a_training_are_there(
+def test_the_database_has_parameters_metrics_tags_and_status(
     database: Database, tmp_path: Path
 ) -> None:
     callback = MLflowCallback(tags={"stage": "test"})
@@ -72,13 +72,17 @@ def test_parameters_metrics_tags_and_status_of_a_training_are_there(
     assert run.values() == logged_points(made)
     assert run.parameters["learning_rate"] == "0.05"
     assert run.parameters["hidden_size"] == "8"
-    assert run.parameters["seed"] == "42"  # the arguments' win over the model's
+    assert (
+        run.parameters["seed"] == "42"
+    )  # the arguments take precedence over the model's configuration
     assert run.tags["stage"] == "test"
     assert run.tags["mlflow.source.name"] == sys.argv[0]
     assert run.tags["mlflow.user"]
 
 
-def test_a_time_is_that_of_the_log_in_milliseconds(database: Database, tmp_path: Path) -> None:
+def test_a_point_has_the_time_of_its_log_in_milliseconds(
+    database: Database, tmp_path: Path
+) -> None:
     small_trainer(tmp_path / "out", MLflowCallback).train()
     [run] = database.runs("Default")
     [journal] = (tmp_path / "out").glob("tracking/*/journal.jsonl")
@@ -105,7 +109,7 @@ def test_settings_come_from_the_environment(
     assert len(database.runs("Größe")) == 2
 
 
-def test_long_and_many_parameters_and_odd_names_are_taken(
+def test_long_values_many_parameters_and_unusual_names_are_logged(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config: dict[str, Any] = {f"p{number}": "ü" * 250 for number in range(500)}
@@ -120,10 +124,10 @@ def test_long_and_many_parameters_and_odd_names_are_taken(
     assert run.parameters["n" * 250] == "3"
     assert run.parameters["empty"] == ""
     assert run.values() == logged_points(made)
-    assert "id2label: cut to 6000 characters" in caplog.text
+    assert "id2label: " in caplog.text and "6000" in caplog.text
 
 
-def test_a_name_that_mlflow_refuses_is_said_and_costs_no_other(
+def test_a_refused_name_is_reported_and_costs_no_other(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = small_trainer(tmp_path / "out", MLflowCallback, config={"a//b": 1, "fine": 2})
@@ -134,7 +138,7 @@ def test_a_name_that_mlflow_refuses_is_said_and_costs_no_other(
     assert run.parameters["learning_rate"] == "0.05"
     assert {("train/x/../y", 5): 1.0, **run.values()} == logged_points(made)
     assert "a//b" in caplog.text
-    assert "train/x/../y: rejected" in caplog.text
+    assert "train/x/../y" in caplog.text
 
 
 def test_nan_and_infinities_are_points(database: Database, tmp_path: Path) -> None:
@@ -145,12 +149,12 @@ def test_nan_and_infinities_are_points(database: Database, tmp_path: Path) -> No
     [run] = database.runs("Default")
     [(step, value)] = run.of("train/nan")
     assert (step, math.isnan(value)) == (5, True)
-    # MLflow's databases have no infinities, it keeps the largest numbers instead.
+    # MLflow's databases store the largest float instead of infinity.
     assert run.of("train/high") == [(5, sys.float_info.max)]
     assert run.of("train/low") == [(5, -sys.float_info.max)]
 
 
-def test_a_point_that_is_there_already_is_not_added_again(
+def test_an_existing_point_is_not_added_again(
     tracker: MLflowTracker, database: Database, tmp_path: Path
 ) -> None:
     now = 1_790_000_000.1239999
@@ -169,7 +173,7 @@ def test_a_point_that_is_there_already_is_not_added_again(
     assert {time for key, _, _, time in run.points if key != "new"} == {1_790_000_000_123}
 
 
-def test_a_run_whose_id_got_lost_while_it_was_opened_is_found_again(
+def test_a_run_whose_id_was_lost_during_opening_is_found_again(
     tracker: MLflowTracker, database: Database, tmp_path: Path
 ) -> None:
     first = tracker.open(opening(tmp_path))
@@ -179,7 +183,7 @@ def test_a_run_whose_id_got_lost_while_it_was_opened_is_found_again(
     assert len(database.runs("Default")) == 2
 
 
-def test_a_run_that_the_user_has_opened_is_used_and_stays_open(
+def test_a_run_opened_by_the_user_is_used_and_stays_open(
     database: Database, tmp_path: Path
 ) -> None:
     with mlflow.start_run(run_name="mine") as mine:
@@ -195,7 +199,7 @@ def test_a_run_that_the_user_has_opened_is_used_and_stays_open(
     assert run.of("after") == [(0, 1.0)]
 
 
-def test_an_experiment_that_the_user_has_set_is_used(database: Database, tmp_path: Path) -> None:
+def test_an_experiment_set_by_the_user_is_used(database: Database, tmp_path: Path) -> None:
     mlflow.set_experiment("chosen")
     small_trainer(tmp_path / "out", MLflowCallback).train()
     assert len(database.runs("chosen")) == 1
@@ -215,7 +219,7 @@ def test_nested_runs_are_opened_inside_the_active_one(database: Database, tmp_pa
     assert len(first.of("train/loss")) == len(second.of("train/loss")) == 12
 
 
-def test_a_parent_can_be_named(database: Database, tmp_path: Path) -> None:
+def test_parent_run_id_names_the_parent(database: Database, tmp_path: Path) -> None:
     with mlflow.start_run() as outer:
         pass
     small_trainer(tmp_path / "out", MLflowCallback(parent_run_id=outer.info.run_id)).train()
@@ -223,7 +227,7 @@ def test_a_parent_can_be_named(database: Database, tmp_path: Path) -> None:
     assert run.tags["mlflow.parentRunId"] == outer.info.run_id
 
 
-def test_a_run_that_is_named_is_gone_on_with_and_runs_meanwhile(
+def test_run_id_continues_a_run_and_marks_it_running(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with mlflow.start_run(run_name="before") as before:
@@ -242,7 +246,7 @@ def test_a_run_that_is_named_is_gone_on_with_and_runs_meanwhile(
     ]
 
 
-def test_parameters_that_have_changed_become_tags_of_a_run_that_is_gone_on_with(
+def test_changed_parameters_of_a_continued_run_become_tags(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = small_trainer(tmp_path / "out", MLflowCallback)
@@ -255,12 +259,12 @@ def test_parameters_that_have_changed_become_tags_of_a_run_that_is_gone_on_with(
     assert run.parameters["learning_rate"] == "0.05"
     assert run.tags["changed.learning_rate"] == "0.5"
     assert run.parameters["size"] == "3"
-    assert "changed.learning_rate (was 0.05)" in caplog.text
+    assert "changed.learning_rate" in caplog.text and "0.05" in caplog.text
     assert len(run.of("train/loss")) == 24
 
 
 @pytest.mark.parametrize("what", ["run", "experiment"])
-def test_what_is_deleted_is_said_and_kept_for_when_it_is_restored(
+def test_a_deleted_run_or_experiment_is_reported_and_delivered_once_restored(
     what: str, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = mlflow.MlflowClient()
@@ -272,8 +276,8 @@ def test_what_is_deleted_is_said_and_kept_for_when_it_is_restored(
     else:
         client.delete_experiment(experiment)
         callback = MLflowCallback(experiment_name="gone", flush_limit=2)
-    said = At(12, lambda: wait_until(lambda: f"{what}s restore --{what}-id" in caplog.text))
-    made = small_trainer(tmp_path / "out", callback, said)
+    reported = At(12, lambda: wait_until(lambda: f"{what}s restore --{what}-id" in caplog.text))
+    made = small_trainer(tmp_path / "out", callback, reported)
     made.train()
     assert made.state.global_step == 12
     client.restore_experiment(experiment) if what == "experiment" else client.restore_run(run_id)
@@ -281,7 +285,7 @@ def test_what_is_deleted_is_said_and_kept_for_when_it_is_restored(
     assert database.runs("gone")[-1].values() == logged_points(made)
 
 
-def test_a_run_that_is_deleted_meanwhile_rejects_nothing_for_good(
+def test_a_run_deleted_during_a_training_rejects_nothing_permanently(
     tracker: MLflowTracker, database: Database, tmp_path: Path
 ) -> None:
     run_id = tracker.open(opening(tmp_path))
@@ -295,7 +299,7 @@ def test_a_run_that_is_deleted_meanwhile_rejects_nothing_for_good(
     ("raised", "status"),
     [(ArithmeticError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
 )
-def test_a_training_that_breaks_is_marked_so(
+def test_the_status_says_how_a_training_broke(
     raised: BaseException, status: str, database: Database, tmp_path: Path
 ) -> None:
     def fail() -> None:
@@ -310,7 +314,7 @@ def test_a_training_that_breaks_is_marked_so(
     assert mlflow.active_run() is None
 
 
-def test_a_second_training_has_a_run_of_its_own_and_an_evaluation_goes_to_the_last(
+def test_a_second_training_gets_its_own_run_and_an_evaluation_goes_to_the_last(
     database: Database, tmp_path: Path
 ) -> None:
     made = small_trainer(tmp_path / "out", MLflowCallback(delivery="inline"))
@@ -324,7 +328,7 @@ def test_a_second_training_has_a_run_of_its_own_and_an_evaluation_goes_to_the_la
     assert (len(first.of("test/loss")), len(second.of("test/loss"))) == (0, 1)
 
 
-def test_the_fluent_api_in_the_training_thread_reaches_the_run_until_it_ends(
+def test_the_fluent_api_in_the_training_thread_reaches_the_open_run(
     database: Database, tmp_path: Path
 ) -> None:
     def log() -> None:
@@ -345,13 +349,11 @@ def test_the_fluent_api_in_the_training_thread_reaches_the_run_until_it_ends(
         made
     )
     assert inner.tags["mlflow.parentRunId"] == run.id
-    with mlflow.start_run():  # nothing is in its way
+    with mlflow.start_run():  # the training's run does not block it
         pass
 
 
-def test_ending_the_run_by_hand_in_the_middle_loses_nothing(
-    database: Database, tmp_path: Path
-) -> None:
+def test_ending_the_run_manually_loses_no_data(database: Database, tmp_path: Path) -> None:
     def end() -> None:
         wait_until(lambda: mlflow.active_run() is not None)
         mlflow.end_run("KILLED")
@@ -380,9 +382,7 @@ def test_a_run_in_another_store_is_not_the_active_one(
     assert run.points == []
 
 
-def test_nothing_of_the_process_is_changed_by_a_training(
-    database: Database, tmp_path: Path
-) -> None:
+def test_a_training_leaves_the_process_unchanged(database: Database, tmp_path: Path) -> None:
     def state() -> tuple[Any, ...]:
         variables = {name: value for name, value in os.environ.items() if "MLFLOW" in name}
         signals = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -394,7 +394,7 @@ def test_nothing_of_the_process_is_changed_by_a_training(
     assert len(database.runs("new")) == 1
 
 
-def test_a_run_that_is_not_delivered_is_not_left_active(database: Database, tmp_path: Path) -> None:
+def test_an_undelivered_run_does_not_stay_active(database: Database, tmp_path: Path) -> None:
     def delete() -> None:
         wait_until(lambda: mlflow.active_run() is not None)
         mlflow.delete_run(mlflow.active_run().info.run_id)
@@ -410,7 +410,7 @@ def test_a_run_that_is_not_delivered_is_not_left_active(database: Database, tmp_
     assert (run.status, run.values()) == ("FINISHED", logged_points(made))
 
 
-def test_checkpoints_become_artifacts_where_that_is_asked_for(
+def test_checkpoints_become_artifacts_with_log_artifacts(
     database: Database, tmp_path: Path
 ) -> None:
     callback = MLflowCallback(log_artifacts=True)
@@ -430,7 +430,7 @@ def test_checkpoints_become_artifacts_where_that_is_asked_for(
     }
 
 
-def test_a_process_of_its_own_delivers_the_same(
+def test_a_delivery_process_delivers_the_same(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
