@@ -1,4 +1,4 @@
-"""What `NeptuneCallback` is given: reading it, and what of it may leave this process."""
+"""Reads the arguments of `NeptuneCallback`, and keeps private ones out of files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CAPTURES: Final = (
     "capture_hardware_metrics",
     "capture_traceback",
 )
-"""By which Neptune watches the process that it runs in."""
+"""Neptune's arguments that monitor the current process."""
 
 QUIET: Final[dict[str, Any]] = {
     **dict.fromkeys(CAPTURES, False),
     "git_ref": False,
     "source_files": [],
 }
-"""What Neptune collects by itself, and is not asked to."""
+"""Turns off what Neptune collects automatically."""
 
 _RUN_ARGUMENTS: Final = (
     *QUIET,
@@ -46,20 +46,24 @@ _RUN_ARGUMENTS: Final = (
     "tags",
     "with_id",
 )
-"""What `neptune.init_run` knows beside `api_token`, `project` and `name`."""
+"""The arguments of `neptune.init_run`, except `api_token`, `project` and `name`."""
 
 _CUSTOM_RUN_ID_LENGTH: Final = 36
 
-_KEPT: Final[dict[str, dict[str, Any]]] = {}
+_PRIVATE: Final[dict[str, dict[str, Any]]] = {}
 
 
 def mode(given: str | None) -> str | None:
-    """Return how Neptune is talked to; `None` where nothing is said."""
+    """Return Neptune's connection mode; `None` if it is not set."""
     return config.choice("mode", given, "NEPTUNE_MODE", MODES)
 
 
 def api_token(given: str | None) -> str | None:
-    """Return the token, without a word about what it is where it is wrong."""
+    """Return the token. The error about an invalid one does not show it.
+
+    Raises:
+        ValueError: The token is invalid.
+    """
     token = config.text("api_token", given, "NEPTUNE_API_TOKEN")
     if token is None or token == "ANONYMOUS":
         return token
@@ -70,8 +74,8 @@ def api_token(given: str | None) -> str | None:
     if not isinstance(content, Mapping) or "api_address" not in content:
         source = "NEPTUNE_API_TOKEN" if given is None else "api_token"
         raise ValueError(
-            f"{source} is no API token of Neptune, it must be the one that its web app shows, "
-            "or 'ANONYMOUS'."
+            f"{source} is not an API token of Neptune, it must be the token that the web app "
+            "shows, or 'ANONYMOUS'."
         )
     return token
 
@@ -83,15 +87,15 @@ def project(given: str | None) -> str | None:
 
 
 def namespace(given: str) -> str:
-    """Return where in a run everything goes, without slashes around it."""
+    """Return the base namespace, without leading and trailing slashes."""
     demand = "a name, such as 'finetuning' or 'models/first'"
     found = config.matching("base_namespace", given, None, r"/*[^/](.*[^/])?/*", demand)
     return (found or "finetuning").strip("/")
 
 
 def custom_run_id(given: str | None) -> str | None:
-    """Return what the user calls the run, in which all who call it so take part."""
-    demand = f"at most {_CUSTOM_RUN_ID_LENGTH} characters"  # Neptune would ignore a longer one
+    """Return the user's own id of the run. All trainings with the same id share the run."""
+    demand = f"at most {_CUSTOM_RUN_ID_LENGTH} characters"  # Neptune would ignore a longer id
     pattern = f"(?s:.{{1,{_CUSTOM_RUN_ID_LENGTH}}})"
     return config.matching("custom_run_id", given, "NEPTUNE_CUSTOM_RUN_ID", pattern, demand)
 
@@ -100,24 +104,22 @@ def run_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `neptune.init_run`.
 
     Raises:
-        TypeError: It has no such argument.
-        ValueError: Two contradict each other.
+        TypeError: `neptune.init_run` has no such argument.
+        ValueError: Two arguments contradict each other.
     """
     for name in given:
         if name not in _RUN_ARGUMENTS:
             raise TypeError(
-                f"NeptuneCallback has no argument {name!r}, and neither has neptune.init_run. It "
-                f"has: {', '.join(sorted(_RUN_ARGUMENTS))}."
+                f"Neither NeptuneCallback nor neptune.init_run has an argument {name!r}. "
+                f"neptune.init_run has: {', '.join(sorted(_RUN_ARGUMENTS))}."
             )
     if given.get("with_id") is not None and given.get("custom_run_id") is not None:
-        raise ValueError(
-            "with_id and custom_run_id both name a run; only one of them can be given."
-        )
+        raise ValueError("with_id and custom_run_id both name a run. Pass only one of them.")
     return dict(given)
 
 
-def elsewhere(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of `arguments` that may be written to a file: plain ones without secrets."""
+def storable(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that may be written to a file: JSON values without secrets."""
     redaction = Redaction()
     return {
         name: value
@@ -126,16 +128,21 @@ def elsewhere(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def keep(private: dict[str, Any], key: str | None) -> str:
-    """Keep what does not leave this process under `key`, or a new one, which may; return it."""
+def store_private(private: dict[str, Any], key: str | None) -> str:
+    """Keep arguments that must not leave this process, and return their key.
+
+    Args:
+        private: The arguments.
+        key: The key to use again; `None` for a new one. The key may be written to a file.
+    """
     key = key or uuid4().hex
-    _KEPT[key] = private
+    _PRIVATE[key] = private
     return key
 
 
-def kept(key: str | None) -> dict[str, Any]:
-    """Return what was kept; nothing in another process."""
-    return {} if key is None else _KEPT.get(key, {})
+def load_private(key: str | None) -> dict[str, Any]:
+    """Return the private arguments; an empty mapping in another process."""
+    return {} if key is None else _PRIVATE.get(key, {})
 
 
 def _is_plain(value: Any) -> bool:

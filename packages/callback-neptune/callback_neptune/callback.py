@@ -16,35 +16,35 @@ logger = logging.getLogger(__name__)
 
 
 class NeptuneCallback(TrackerCallback):
-    """Sends parameters, metrics, texts and checkpoints to Neptune, beside the training.
+    """Sends parameters, metrics, texts and checkpoints to Neptune, in the background.
 
-    A run that is given is used and not stopped. Otherwise a run is opened for each training, and
-    stopped with it.
+    The callback uses the run that you pass, and does not stop it. Otherwise it opens a run for each
+    training, and stops it with the training.
 
     Args:
-        api_token: The API token; `NEPTUNE_API_TOKEN`, which is the better place for it.
+        api_token: The API token. Prefer the environment variable `NEPTUNE_API_TOKEN`.
         project: The project, `workspace-name/project-name`; `NEPTUNE_PROJECT`.
         name: The run's name, else that of the training, `args.run_name`.
-        base_namespace: Where in the run everything goes.
-        run: A run of your own, from `neptune.init_run`.
-        log_parameters: Keep the arguments of the training and the configuration of the model.
-        log_checkpoints: Upload checkpoints: `same` all that are saved, `last` keeps the newest one,
-            `best` the best one of those that are saved. `None` uploads none.
-        delivery: `thread`, `process` or `inline`, as `TrackerCallback` has it.
-        open_limit: Seconds that opening the run may take before this is said.
-        flush_limit: Seconds that the end of training waits for what is not delivered yet.
-        redact: Names of arguments and logs whose values are secrets, besides those that look so.
+        base_namespace: The namespace in the run for everything that the callback logs.
+        run: Your own run, from `neptune.init_run`.
+        log_parameters: Log the arguments of the training and the configuration of the model.
+        log_checkpoints: Which checkpoints to upload: `same` uploads all of them, `last` keeps the
+            newest, `best` keeps the best. `None` uploads none.
+        delivery: `thread`, `process` or `inline`; see `TrackerCallback`.
+        open_limit: Seconds that opening the run may take before a warning.
+        flush_limit: Seconds that the end of training waits for undelivered data.
+        redact: Names of arguments and logs whose values are secrets, in addition to those that are
+            recognized automatically.
         neptune_run_kwargs: Arguments of `neptune.init_run` for new runs, such as `tags`, `mode`
             (`NEPTUNE_MODE`), `custom_run_id` (`NEPTUNE_CUSTOM_RUN_ID`), `with_id`, or
             `capture_hardware_metrics`.
 
     Attributes:
-        integration_version_key: Where in a run the version of this package is.
+        integration_version_key: The path in a run that holds the version of this package.
 
     Raises:
         TypeError: `neptune.init_run` has no such argument.
-        ValueError: A setting is wrong, or cannot be told to another process by which `delivery` is
-            to be done.
+        ValueError: A setting is invalid, or cannot be passed to a delivery process.
     """
 
     integration_version_key = INTEGRATION_VERSION_KEY
@@ -77,7 +77,7 @@ class NeptuneCallback(TrackerCallback):
             **neptune_run_kwargs,
         )
         if delivery == "process":
-            _check_made_elsewhere(tracker)
+            _check_process_delivery(tracker)
         super().__init__(
             tracker,
             delivery=delivery,
@@ -90,15 +90,15 @@ class NeptuneCallback(TrackerCallback):
 
     @property
     def run(self) -> Any:
-        """The `neptune.Run` of the training, for what you want to add to it.
+        """The `neptune.Run` of the training, for adding your own values.
 
-        During a training it is the one to which the callback delivers: what you add is sent with
-        the next points. Before the first training it is a new one, which that training uses and
-        leaves open. After a training it is opened again, and yours to stop.
+        During a training this is the run to which the callback delivers. Your values are sent with
+        the next points. Before the first training this opens a new run; that training uses it and
+        leaves it open. After a training this reopens the run, and you must stop it.
 
         Raises:
-            RuntimeError: The training has not begun its first epoch, or the run is offline and
-                closed, or another process has it.
+            RuntimeError: The training has not begun its first epoch; or the run is offline and
+                stopped; or a delivery process has not opened it yet.
             TimeoutError: The run does not open within `open_limit`.
         """
         given = self.tracker.given
@@ -106,12 +106,12 @@ class NeptuneCallback(TrackerCallback):
             return given
         is_training = self.session is not None and self.session.status is None
         if is_training and not (self.member is not None and self.member.has_started):
-            raise RuntimeError("The Neptune run is opened when the first epoch begins.")
+            raise RuntimeError("The Neptune run is not open before the first epoch.")
         if is_training and self.options.delivery != "process":
             return self.tracker.wait_for_run(self.options.open_limit)
         run_id = self.state_dict()["run_id"]
         if is_training and run_id is None:
-            raise RuntimeError("The Neptune run is not open yet, in the process that delivers.")
+            raise RuntimeError("The delivery process has not opened the Neptune run yet.")
         ours = self._connection
         if ours is None or not sdk.is_open(ours) or run_id not in (None, sdk.id_of(ours)):
             self._connection = self.tracker.connection(run_id)
@@ -124,7 +124,7 @@ class NeptuneCallback(TrackerCallback):
         """Return the `run` of a trainer's callback.
 
         Raises:
-            ValueError: It has none.
+            ValueError: The trainer has no such callback.
         """
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, cls):
@@ -139,11 +139,11 @@ class NeptuneCallback(TrackerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Begin to record."""
+        """Begin to record, and warn if `best` can never apply."""
         if self._keeps_best and state.is_world_process_zero and not _has_a_best(args):
             logger.warning(
-                "log_checkpoints is 'best', but no metric_for_best_model says which checkpoint "
-                "that is: none is uploaded."
+                "log_checkpoints is 'best', but metric_for_best_model is not set. No checkpoint is "
+                "uploaded."
             )
         super().on_train_begin(args, state, control, model=model, **kwargs)
 
@@ -155,7 +155,7 @@ class NeptuneCallback(TrackerCallback):
         checkpoint_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Upload the checkpoint, if it is one of those that are asked for."""
+        """Upload the checkpoint, if `log_checkpoints` selects it."""
         if self._keeps_best:
             saved = Path(checkpoint_dir or f"checkpoint-{state.global_step}").name
             best = state.best_model_checkpoint
@@ -167,28 +167,29 @@ def _has_a_best(args: CallbackArguments) -> bool:
     return getattr(args, "metric_for_best_model", None) is not None
 
 
-def _check_made_elsewhere(tracker: NeptuneTracker) -> None:
-    """Refuse what a process of its own could not be told, or would do wrong.
+def _check_process_delivery(tracker: NeptuneTracker) -> None:
+    """Refuse settings that do not work in a delivery process.
 
     Raises:
-        ValueError: It says what.
+        ValueError: The message names the setting.
     """
     if tracker.api_token is not None:
         raise ValueError(
-            "api_token is an argument, which goes to no file. For delivery='process', set "
-            "NEPTUNE_API_TOKEN."
+            "api_token is never written to a file, so delivery='process' cannot use it. Set "
+            "NEPTUNE_API_TOKEN instead."
         )
     if tracker.bound_arguments:
         raise ValueError(
-            f"{', '.join(tracker.bound_arguments)} cannot be written to a file: it is not plain, "
-            "or holds a secret. Choose another delivery than 'process'."
+            f"{', '.join(tracker.bound_arguments)} cannot be written to a file, because the value "
+            "is not JSON or holds a secret. Choose another delivery than 'process'."
         )
-    if watching := [name for name in arguments.CAPTURES if tracker.run_arguments.get(name)]:
+    if captures := [name for name in arguments.CAPTURES if tracker.run_arguments.get(name)]:
         raise ValueError(
-            f"{', '.join(watching)} would watch the process that delivers. Choose another delivery "
+            f"{', '.join(captures)} would monitor the delivery process. Choose another delivery "
             "than 'process'."
         )
     if tracker.given is not None and sdk.is_offline(tracker.given):
         raise ValueError(
-            "run is offline, and so bound to this process. Choose another delivery than 'process'."
+            "run is offline, so no other process can use it. Choose another delivery than "
+            "'process'."
         )

@@ -1,4 +1,4 @@
-"""`OpenRun`: what is done with a Neptune run that is open."""
+"""`OpenRun`: logs to an open Neptune run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LARGEST_INT: Final = 2**63 - 1
 
 
 def as_parameters(groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values by their paths, each as something that Neptune has a type for."""
+    """Return nested values by path, each as a value that Neptune has a type for."""
     return {name: _as_field(value) for name, value in flattened(groups, "/").items()}
 
 
@@ -35,14 +35,14 @@ def _as_field(value: Any) -> Any:
 
 
 class OpenRun:
-    """A run that is open.
+    """An open run.
 
     Args:
         run: A `neptune.Run`.
-        is_ours: Whether it is closed here.
-        namespace: Where in it everything goes.
-        checkpoints: Where in there checkpoints go.
-        folder: A directory for what has to be there later.
+        is_ours: Whether `close` stops the run.
+        namespace: The namespace for everything that is logged.
+        checkpoints: The namespace of checkpoints, below `namespace`.
+        folder: A directory for files that must outlast the process.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class OpenRun:
         self._outbox: Outbox | None = queue if isinstance(queue, Outbox) else None
 
     def assign(self, fields: Mapping[str, Any]) -> None:
-        """Set fields, by their whole paths."""
-        _say(self._send(lambda: self._assign(fields)), "fields")
+        """Set fields, by full path."""
+        _report_refused(self._send(lambda: self._assign(fields)), "fields")
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Set fields in the namespace."""
         self.assign({f"{self._namespace}/{name}": value for name, value in parameters.items()})
 
     def log_series(self, points: Sequence[Point]) -> None:
-        """Add points to series of numbers or of strings."""
+        """Add points to series of numbers or strings."""
         series: dict[str, list[Point]] = {}
         for point in points:
             series.setdefault(f"{self._namespace}/{point.name}", []).append(point)
@@ -78,17 +78,17 @@ class OpenRun:
                     timestamps=[point.time for point in its_points],
                 )
 
-        _say(self._send(extend), "points")
+        _report_refused(self._send(extend), "points")
 
     def log_files(self, upload: Upload, keeps_one: bool) -> None:
-        """Upload a directory; with `keeps_one`, delete the one before as soon as it is there."""
+        """Upload a directory. With `keeps_one`, delete the previous one afterwards."""
         note = self._folder / "checkpoint"
         before = note.read_text("utf-8") if keeps_one and note.is_file() else None
         path = f"{self._checkpoints}/{upload.name}"
         if self._outbox is None and sdk.is_offline(self.run):
-            self._upload(path, self._kept(upload))
+            self._upload(path, self._lasting_copy(upload))
         else:
-            with _named_apart(upload.path) as directory:
+            with _outside_working_directory(upload.path) as directory:
                 self._upload(path, directory)
         self._folder.mkdir(parents=True, exist_ok=True)
         note.write_text(upload.name, "utf-8")
@@ -100,7 +100,7 @@ class OpenRun:
         if status is not None:
             ended = {f"{self._namespace}/training_status": status, "sys/failed": status == "failed"}
             self.assign(ended)
-        _say(self._send(lambda: None), "values")  # that the user has added
+        _report_refused(self._send(lambda: None), "values")  # values that the user added
         if self._is_ours:
             sdk.stop(self.run)
 
@@ -108,28 +108,29 @@ class OpenRun:
         for path, value in fields.items():
             try:
                 self.run[path] = value
-            except (TypeError, ValueError):  # it has a value of another type
+            except (TypeError, ValueError):  # the existing value has another type
                 self.run.pop(path)
                 self.run[path] = value
 
-    def _send(self, give: Callable[[], Any]) -> list[str]:
-        """Give the run something, see that it is sent, and return what the server says against it.
+    def _send(self, change: Callable[[], Any]) -> list[str]:
+        """Make a change to the run, send it, and return the server's errors about it.
 
-        To a run of the user's it is given when it is on the disk, from where Neptune sends it.
+        A user's run has Neptune's own queue. There this only waits until the change is on disk;
+        Neptune sends it from there.
         """
         try:
-            give()
+            change()
             if self._outbox is not None:
                 return self._outbox.flush()
         except Exception:
             if self._outbox is not None:
-                self._outbox.forget_own()  # it is given again
+                self._outbox.forget_own()  # a retry makes the change again
             raise
         self.run.wait(disk_only=True)
         return []
 
     def _upload(self, path: str, directory: Path) -> None:
-        """Upload files, and return when they have been read."""
+        """Upload files, and wait until they have been read."""
         if refused := self._send(lambda: self.run[path].upload_files(str(directory))):
             raise Rejected("; ".join(refused))
         self._wait_for_thread()
@@ -137,13 +138,13 @@ class OpenRun:
     def _delete(self, checkpoint: str) -> None:
         path = f"{self._checkpoints}/{checkpoint}"
         if self.run.exists(path):
-            _say(self._send(lambda: self.run.pop(path)), "deletions")
+            _report_refused(self._send(lambda: self.run.pop(path)), "deletions")
         shutil.rmtree(self._folder / "checkpoints" / checkpoint, ignore_errors=True)
 
     def _wait_for_thread(self) -> None:
-        """Wait until Neptune's thread, which a run of the user's has, has sent everything.
+        """Wait until the thread of a user's run has sent everything.
 
-        `Run.wait` would hold all that the user's own threads give the run meanwhile.
+        `Run.wait` is not used: it would block the user's own threads when they log to the run.
         """
         queue = self.run._op_processor  # noqa: SLF001
         consumer = getattr(queue, "_consumer", None)
@@ -153,32 +154,33 @@ class OpenRun:
         consumer.wake_up()
         while queue._consumed_version < last:  # noqa: SLF001
             if not consumer.is_running():
-                raise ConnectionError("Neptune has stopped to send what this run was given")
+                raise ConnectionError("Neptune's thread stopped before it sent everything")
             time.sleep(0.05)
 
-    def _kept(self, upload: Upload) -> Path:
-        """Return a lasting copy of a directory: offline, Neptune notes only where files are."""
+    def _lasting_copy(self, upload: Upload) -> Path:
+        """Return a lasting copy of a directory. Offline, Neptune only stores the paths of files."""
         kept = self._folder / "checkpoints" / upload.name
         shutil.rmtree(kept, ignore_errors=True)
         linked_copy(upload.path, kept)
         return kept
 
 
-def _say(refused: list[str], what: str) -> None:
+def _report_refused(refused: list[str], what: str) -> None:
     if refused:
-        logger.warning("Neptune has refused some %s: %s", what, "; ".join(refused))
+        logger.warning("Neptune refused some %s: %s", what, "; ".join(refused))
 
 
 @contextmanager
-def _named_apart(directory: Path) -> Iterator[Path]:
-    """Yield a path to a directory that is not below the working directory.
+def _outside_working_directory(directory: Path) -> Iterator[Path]:
+    """Yield a path to a directory that is outside the working directory.
 
-    Files below that Neptune names by their paths from there, and others by those in the directory.
+    Neptune names files below the working directory by their path from there, and all other files by
+    their path in the uploaded directory.
     """
-    with tempfile.TemporaryDirectory(prefix="neptune-") as apart:
-        link = Path(apart) / "files"
+    with tempfile.TemporaryDirectory(prefix="neptune-") as outside:
+        link = Path(outside) / "files"
         try:
             link.symlink_to(directory.absolute(), target_is_directory=True)
-        except OSError:  # not every system lets everybody make one
+        except OSError:  # some systems restrict symbolic links
             link = directory
         yield link

@@ -1,60 +1,60 @@
-"""`Outbox`: what a run is given, sent in few requests and only when it is asked to."""
+"""`Outbox`: queues the operations of a run, and sends them in batches on `flush`."""
 
 from __future__ import annotations
 
 from threading import Lock, get_ident
 from typing import Any, Final
 
-_BATCH: Final = 1000  # operations in a request, as Neptune's own queue has it
+_BATCH: Final = 1000  # operations in a request, as in Neptune's own queue
 
 
 class Outbox:
-    """Takes the place of the queue of a Neptune run that is online.
+    """Replaces the queue of an online Neptune run.
 
-    Neptune's own ones wait: `sync` at each value, for the server; `async` for a thread of its own,
-    which holds every fork of the process, and its exit, while the server is away. Here a value is
-    only noted, in any thread, and sent by whoever calls `flush`.
+    Neptune's own queues block. In the mode `sync`, each value waits for the server. In the mode
+    `async`, a thread of Neptune's blocks every fork of the process, and its exit, while the server
+    is unreachable. This queue only stores values, in any thread, until `flush` sends them.
 
     Args:
         run: The run.
-        queue: Its queue in the mode `sync`.
+        queue: The run's queue in the mode `sync`.
     """
 
     def __init__(self, run: Any, queue: Any) -> None:
         self._run, self._queue = run, queue
-        self._waiting: list[tuple[int, Any]] = []
+        self._pending: list[tuple[int, Any]] = []
         self._lock = Lock()
         self._sending = Lock()
 
     @property
     def operation_storage(self) -> Any:
-        """Where the run keeps files until they are sent."""
+        """The storage of the run's files until they are sent."""
         return self._queue.operation_storage
 
     @property
     def data_path(self) -> Any:
-        """The folder of the run."""
+        """The directory of the run."""
         return self._queue.data_path
 
     def enqueue_operation(self, operation: Any, *, wait: bool) -> None:
-        """Note an operation; `wait` sends all that is noted."""
+        """Queue an operation; `wait` also sends the queue."""
         with self._lock:
-            self._waiting.append((get_ident(), operation))
+            self._pending.append((get_ident(), operation))
         if wait:
             self.flush()
 
     def flush(self) -> list[str]:
-        """Send all that is noted, and return what the server says against it.
+        """Send all queued operations, and return the server's errors about them.
 
-        What an error leaves is still noted.
+        If this raises, the unsent operations stay in the queue.
         """
-        said: list[str] = []
+        refused: list[str] = []
         with self._sending:
             while True:
                 with self._lock:
-                    batch = [operation for _, operation in self._waiting[:_BATCH]]
+                    batch = [operation for _, operation in self._pending[:_BATCH]]
                 if not batch:
-                    return said
+                    return refused
                 done, errors = self._run._backend.execute_operations(  # noqa: SLF001
                     container_id=self._run._id,  # noqa: SLF001
                     container_type=self._run.container_type,
@@ -62,21 +62,21 @@ class Outbox:
                     operation_storage=self.operation_storage,
                 )
                 with self._lock:
-                    del self._waiting[:done]
-                said.extend(map(str, errors))
+                    del self._pending[:done]
+                refused.extend(map(str, errors))
 
     wait = flush
 
     def forget_own(self) -> None:
-        """Forget what this thread has noted, which will give it again."""
+        """Drop the current thread's queued operations, because its caller will repeat them."""
         with self._sending, self._lock:
-            self._waiting = [entry for entry in self._waiting if entry[0] != get_ident()]
+            self._pending = [entry for entry in self._pending if entry[0] != get_ident()]
 
     def stop(self, seconds: float | None = None) -> None:
-        """Close the folder of the run. What has to be sent is sent before."""
+        """Close the run's directory. This sends nothing: call `flush` before."""
         self._queue.stop(seconds)
 
     def start(self) -> None:
-        """Nothing: there is no thread."""
+        """Do nothing: there is no thread."""
 
     pause = resume = close = start

@@ -28,32 +28,32 @@ logger = logging.getLogger(__name__)
 CheckpointKind = Literal["same", "last", "best"]
 
 LIMITS: Final = Limits(batch_size=1000, parameter_length=16384, non_finite=False, text=True)
-"""What Neptune takes. It would leave out NaN and infinities itself."""
+"""Neptune's limits. Neptune does not support NaN and infinities."""
 
 INTEGRATION_VERSION_KEY: Final = "source_code/integrations/callback-neptune"
-"""Where Neptune shows by which integration, and which version of it, a run was made."""
+"""The path that holds the version of this package. Neptune's own integrations use such paths."""
 
 
 class NeptuneTracker(Tracker):
-    """A run in Neptune. Its arguments are described with `NeptuneCallback`.
+    """A run in Neptune. `NeptuneCallback` documents the other arguments.
 
     Args:
-        kept: Under which key this process keeps what goes to no file.
+        kept: The key of private arguments that this process keeps; see `store_private`.
 
     Attributes:
-        given: The run that the user has opened.
-        wants_checkpoint: Whether the checkpoint that is saved next is to be uploaded.
+        given: The user's run, or `None`.
+        wants_checkpoint: Whether to upload the next checkpoint.
 
     Raises:
         TypeError: `neptune.init_run` has no such argument.
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
     """
 
     name = "neptune"
     limits = LIMITS
 
     _numbers: ClassVar = TrainingNumbers()
-    """The trainings that went to each of the user's runs, of which it may see several."""
+    """Numbers the trainings in each of the user's runs."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class NeptuneTracker(Tracker):
         **neptune_run_kwargs: Any,
     ) -> None:
         self._kept = kept
-        private = arguments.kept(kept)
+        private = arguments.load_private(kept)
         neptune_run_kwargs = {**neptune_run_kwargs, **private.get("run_arguments", {})}
         self.run_arguments = arguments.run_arguments(neptune_run_kwargs)
         self.mode = arguments.mode(self.run_arguments.pop("mode", None))
@@ -96,7 +96,7 @@ class NeptuneTracker(Tracker):
 
     @property
     def disabled(self) -> bool:
-        """Whether it is only tried out, and nothing is kept."""
+        """Whether the mode is `debug`, in which Neptune stores nothing."""
         return self.mode == "debug" and self.given is None
 
     @property
@@ -106,15 +106,15 @@ class NeptuneTracker(Tracker):
 
     @property
     def bound_arguments(self) -> list[str]:
-        """Those of the arguments of a new run that another process cannot be told."""
-        told = arguments.elsewhere(self.run_arguments)
-        return [name for name in self.run_arguments if name not in told]
+        """The names of run arguments that cannot be passed to another process."""
+        storable = arguments.storable(self.run_arguments)
+        return [name for name in self.run_arguments if name not in storable]
 
     def settings(self) -> dict[str, Any] | None:
-        """Return what makes an equal tracker elsewhere; the token is in the environment there."""
+        """Return the arguments of an equal tracker. The environment must hold the token."""
         bound = {name: self.run_arguments[name] for name in self.bound_arguments}
         private = {"api_token": self.api_token, "given": self.given, "run_arguments": bound}
-        self._kept = arguments.keep(private, self._kept)
+        self._kept = arguments.store_private(private, self._kept)
         project = self.project
         if self.given is not None and not sdk.is_offline(self.given):
             project = sdk.project_of(self.given)
@@ -128,24 +128,23 @@ class NeptuneTracker(Tracker):
             "mode": self.mode,
             "with_id": self.with_id,
             "custom_run_id": self.custom_run_id,
-            **arguments.elsewhere(self.run_arguments),
+            **arguments.storable(self.run_arguments),
         }
 
     def adopt(self) -> str | None:
-        """Return the id of the run that the user has given."""
+        """Return the id of the user's run."""
         run = self.given
         if run is None:
             return None
         if not sdk.is_open(run):
             if sdk.is_offline(run):
                 logger.warning(
-                    "The Neptune run that was given is stopped, and offline it cannot be opened "
-                    "again: the training gets a run of its own."
+                    "The Neptune run that you passed is stopped, and an offline run cannot be "
+                    "reopened. The training gets its own run."
                 )
                 return None
             logger.warning(
-                "The Neptune run %s that was given is stopped. The training goes on in it, by a "
-                "connection of its own.",
+                "The Neptune run %s that you passed is stopped. The training reopens it.",
                 sdk.id_of(run),
             )
         return sdk.id_of(run)
@@ -153,17 +152,17 @@ class NeptuneTracker(Tracker):
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return arguments and configuration, each in a namespace of its own."""
+        """Return arguments and model configuration in separate namespaces."""
         if not self.keeps_parameters:
             return {}
         return as_parameters({"trainer_parameters": arguments, "model_parameters": model_config})
 
     def open(self, opening: Opening) -> str:
-        """Use the user's run, go on in the one of before, or begin a new one."""
+        """Use the user's run, continue an earlier one, or begin a new one."""
         given = self.given if opening.adopted else None
         if given is not None and not (sdk.is_open(given) and sdk.id_of(given) == opening.run_id):
             given = None
-        run = given or self._opened(opening)
+        run = given or self._init_run(opening)
         namespace = self._namespace_of(opening) if opening.adopted else self.base_namespace
         checkpoints = {None: "", "same": "checkpoints"}.get(
             self.log_checkpoints, f"checkpoints/{self.log_checkpoints}"
@@ -172,7 +171,7 @@ class NeptuneTracker(Tracker):
         if opening.run_id is None or opening.adopted or sdk.is_offline(run):
             try:
                 self._describe(opening)
-            except Exception:  # it is opened again
+            except Exception:  # a retry opens it again
                 if given is None:
                     sdk.stop(run)
                 raise
@@ -180,24 +179,24 @@ class NeptuneTracker(Tracker):
         return sdk.id_of(run)
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Keep parameters; where there is one of that name, it gets the new value."""
-        self._opened_run.log_parameters(parameters)
+        """Set parameters. Existing ones get the new value."""
+        self._current_run.log_parameters(parameters)
 
     def log_metrics(self, points: Sequence[Point]) -> None:
         """Add points."""
-        self._opened_run.log_series(points)
+        self._current_run.log_series(points)
 
     def log_text(self, points: Sequence[Point]) -> None:
         """Add texts."""
-        self._opened_run.log_series(points)
+        self._current_run.log_series(points)
 
     def log_files(self, upload: Upload) -> None:
-        """Upload a checkpoint, and for `last` and `best` delete the one before."""
-        self._opened_run.log_files(upload, keeps_one=self.log_checkpoints != "same")
+        """Upload a checkpoint. With `last` and `best`, delete the previous one."""
+        self._current_run.log_files(upload, keeps_one=self.log_checkpoints != "same")
 
     def close(self, status: Status | None) -> None:
-        """Say how the training ended, and stop the run; the user's stays open."""
-        self._opened_run.close(status)
+        """Log how the training ended, and stop the run. The user's run stays open."""
+        self._current_run.close(status)
         self._is_open.clear()
         self._run = None
 
@@ -205,21 +204,21 @@ class NeptuneTracker(Tracker):
         """Return the run that another thread opens.
 
         Raises:
-            TimeoutError: It is not open by then.
+            TimeoutError: The run is not open after that many seconds.
         """
         if not self._is_open.wait(seconds):
             raise TimeoutError(f"The Neptune run is not open after {seconds:g} s.")
-        return self._opened_run.run
+        return self._current_run.run
 
     def connection(self, run_id: str | None) -> Any:
         """Return a run for the user: the one with `run_id`, or a new one.
 
         Raises:
-            RuntimeError: It is offline, where a run cannot be opened again.
+            RuntimeError: The run is offline, so it cannot be reopened.
         """
         if run_id is not None and (run_id.startswith(sdk.OFFLINE_ID) or self.mode == "offline"):
-            raise RuntimeError("Offline, a Neptune run that is stopped cannot be opened again.")
-        neptune = sdk.imported_neptune()
+            raise RuntimeError("A stopped offline run of Neptune cannot be reopened.")
+        neptune = sdk.import_neptune()
         return neptune.init_run(
             **{**arguments.QUIET, **({} if run_id else self.run_arguments)},
             mode=self.mode,
@@ -229,22 +228,22 @@ class NeptuneTracker(Tracker):
         )
 
     @property
-    def _opened_run(self) -> OpenRun:
+    def _current_run(self) -> OpenRun:
         assert self._run is not None
         return self._run
 
     def _describe(self, opening: Opening) -> None:
-        """Tell a new run, or the user's, what comes here."""
-        self._opened_run.assign({INTEGRATION_VERSION_KEY: version("callback-neptune")})
+        """Add this package's version and the trial to the run."""
+        self._current_run.assign({INTEGRATION_VERSION_KEY: version("callback-neptune")})
         if opening.trial_name is not None:
             trial = {"trial": opening.trial_name, "trial_params": opening.trial_parameters}
-            self._opened_run.log_parameters(as_parameters(trial))
+            self._current_run.log_parameters(as_parameters(trial))
 
-    def _opened(self, opening: Opening) -> Any:
-        """Return the run of before, the one that was asked for, or a new one.
+    def _init_run(self, opening: Opening) -> Any:
+        """Open the run to continue, the requested one, or a new one.
 
         Raises:
-            NotConfigured: There is no API token, or no project.
+            NotConfigured: There is no API token or no project.
         """
         if self.mode != "offline":
             self._check_configured()
@@ -253,7 +252,7 @@ class NeptuneTracker(Tracker):
         before = opening.run_id
         if self.mode == "offline":
             if before is not None:
-                logger.info("Offline, a run cannot be opened again: what follows is another one.")
+                logger.info("An offline run cannot be reopened. The training gets a new run.")
         elif before is not None and not before.startswith(sdk.OFFLINE_ID):
             which["with_id"] = before
         elif self.with_id is not None and opening.trial_name is None:
@@ -261,13 +260,14 @@ class NeptuneTracker(Tracker):
         elif self.custom_run_id is not None and opening.trial_name is None:
             which["custom_run_id"] = self.custom_run_id
         else:
-            # By an id of our own a run is found again that was made, and nobody has heard of it.
+            # Note an id of our own first. If the process dies while it creates the run, the next
+            # one finds the run by this id.
             which["custom_run_id"] = opening.recall("custom_run_id") or opening.note(
                 "custom_run_id", str(uuid4())
             )
         if opening.trial_name is not None and (self.with_id or self.custom_run_id):
-            logger.warning("The trial %s gets a Neptune run of its own.", opening.trial_name)
-        return sdk.opened(
+            logger.warning("The trial %s gets its own Neptune run.", opening.trial_name)
+        return sdk.init_run(
             **self.run_arguments,
             **which,
             mode="offline" if self.mode == "offline" else "sync",
@@ -276,7 +276,11 @@ class NeptuneTracker(Tracker):
         )
 
     def _check_configured(self) -> None:
-        """Raise where Neptune would, in other words and after it has looked for projects."""
+        """Check for a token and a project. Neptune's own check first searches for projects.
+
+        Raises:
+            NotConfigured: One of them is missing.
+        """
         for what, variable, value in (
             ("API token", "NEPTUNE_API_TOKEN", arguments.api_token(self.api_token)),
             ("project", "NEPTUNE_PROJECT", self.project),
@@ -287,7 +291,7 @@ class NeptuneTracker(Tracker):
                 )
 
     def _namespace_of(self, opening: Opening) -> str:
-        """Return the namespace of a training: in a run of the user's, the second's ends in `_2`."""
+        """Return the namespace of a training. The second one in the user's run ends in `_2`."""
         suffix = ""
         if self.given is not None:
             suffix = self._numbers.suffix(sdk.id_of(self.given), opening.training)

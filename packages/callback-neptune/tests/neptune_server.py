@@ -1,4 +1,4 @@
-"""A server on this machine that takes what Neptune's SDK sends, and keeps it."""
+"""A local stand-in for Neptune. It records what the real SDK sends."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ ONE_OF_MANY = {"attributes": "Attribute"}
 
 
 def swagger(operations: dict[str, Any]) -> dict[str, Any]:
-    """Return the description of an interface, from which the SDK makes its client."""
+    """Return a Swagger description, from which the SDK generates its client."""
     paths: dict[str, Any] = {}
     for name, (path, answer, method, parameters) in operations.items():
         schema: Any = {"$ref": f"#/definitions/{answer}"}
@@ -102,12 +102,12 @@ def swagger(operations: dict[str, Any]) -> dict[str, Any]:
 
 
 class NeptuneServer(StandIn):
-    """Stands in for a Neptune of one's own. A run's points must come with growing steps.
+    """Stands in for a self-hosted Neptune. The steps of a series must increase.
 
     Attributes:
-        runs: What it has got, in order.
-        token: The token by which it is entered.
-        failing_uploads: So many uploads fail that come next.
+        runs: The recorded runs, in order.
+        token: The API token of the server.
+        failing_uploads: The number of next uploads that fail.
     """
 
     def __init__(self) -> None:
@@ -151,12 +151,12 @@ class NeptuneServer(StandIn):
         )
 
     def answer_create(self, query: dict[str, str], body: bytes) -> Answer:
-        asked = json.loads(body)
-        run = next((r for r in self.runs if r.custom_id == asked["customId"] is not None), None)
+        payload = json.loads(body)
+        run = next((r for r in self.runs if r.custom_id == payload["customId"] is not None), None)
         if run is None:
             number = len(self.runs) + 1
-            run = Recorded(f"RUN-{number}", asked["projectIdentifier"], asked["customId"])
-            run.git = asked["gitInfo"]
+            run = Recorded(f"RUN-{number}", payload["projectIdentifier"], payload["customId"])
+            run.git = payload["gitInfo"]
             self.runs.append(run)
         return self._run(run)
 
@@ -218,12 +218,12 @@ class NeptuneServer(StandIn):
 
 
 def token_for(url: str) -> str:
-    """Return an API token for the server at an address."""
+    """Return an API token for the server at `url`."""
     content = {"api_address": url, "api_url": url, "api_key": "the-key"}
     return base64.b64encode(json.dumps(content).encode()).decode()
 
 
 def _token(url: str) -> str:
-    """Return what the SDK shows with each request, once it is let in."""
+    """Return the access token that the SDK sends with each request."""
     claims = {"exp": int(time.time()) + 10**6, "azp": "neptune", "iss": url}
     return jwt.encode(claims, "k" * 40, algorithm="HS256")

@@ -1,4 +1,4 @@
-"""What Neptune has of runs: `Recorded`, and reading it out of its offline folders."""
+"""`Recorded`: what Neptune has of a run, and a reader for offline directories."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from callback_contract import RecordedRun
 
 @dataclass
 class Recorded:
-    """What is kept of a run, by paths as the web app shows them.
+    """The content of a run, by the paths that the web app shows.
 
     Attributes:
-        fields: Single values.
-        series: For each series of numbers, its values with their steps and times.
-        texts: The same of strings.
-        file_sets: For each set of files, what they are called in there, and hold.
-        deleted: What was deleted, in order.
+        fields: The single values.
+        series: The steps, values and times of each series of numbers.
+        texts: The steps, values and times of each series of strings.
+        file_sets: The content of each file of each file set, by file name.
+        deleted: The deleted paths, in order.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Recorded:
     git: Any = None
 
     def take(self, operation: dict[str, Any]) -> str | None:
-        """Take an operation as it is sent, and return what is wrong with it."""
+        """Apply an operation of the SDK, and return an error message, or `None`."""
         operation = dict(operation)
         path = operation.pop("path")
         ((kind, content),) = operation.items()
@@ -57,7 +57,7 @@ class Recorded:
         elif kind.startswith("assign"):
             self.fields[path] = content["value"]
         else:
-            raise AssertionError(f"no test has sent {kind} so far")
+            raise AssertionError(f"the stand-in does not support {kind}")
         return None
 
     def delete(self, path: str) -> None:
@@ -66,7 +66,7 @@ class Recorded:
             kept.pop(path, None)  # type: ignore[attr-defined]
 
     def types(self) -> dict[str, str]:
-        """Return the type of each path, as Neptune calls it."""
+        """Return Neptune's type name of each path."""
         names = {bool: "bool", int: "int", float: "float", str: "string"}
         return {
             "sys/id": "string",
@@ -77,12 +77,12 @@ class Recorded:
         }
 
     def below(self, namespace: str) -> dict[str, Any]:
-        """Return the single values in a namespace, without it."""
+        """Return the single values in a namespace, by relative path."""
         start = f"{namespace}/"
         return {p.removeprefix(start): v for p, v in self.fields.items() if p.startswith(start)}
 
     def curves(self, namespace: str = "finetuning") -> dict[tuple[str, int], float]:
-        """Return values by name and step, of which each must be there once."""
+        """Return the values by name and step, and check that there are no duplicates."""
         found: dict[tuple[str, int], float] = {}
         for path, points in self.series.items():
             assert path.startswith(f"{namespace}/")
@@ -93,14 +93,14 @@ class Recorded:
         return found
 
     def files(self) -> dict[str, bytes]:
-        """Return all files by path and name."""
+        """Return all files, by path and name."""
         return {f"{p}/{n}": f for p, files in self.file_sets.items() for n, f in files.items()}
 
 
 def offline_runs(folder: Path) -> list[Recorded]:
-    """Return the runs in Neptune's folder, oldest first, as its offline mode has written them.
+    """Return the offline runs in Neptune's data directory, oldest first.
 
-    A folder holds JSON objects, one after the other. One that is being made is not there yet.
+    A run's directory holds concatenated JSON objects. Directories without them are skipped.
     """
     found = []
     made = [p for p in folder.glob("offline/run__*") if _size(p / "metadata.json")]
@@ -113,8 +113,8 @@ def offline_runs(folder: Path) -> list[Recorded]:
     return found
 
 
-def as_the_contract_has_it(run: Recorded) -> RecordedRun:
-    """Return what is kept of a run as the contract asks for it."""
+def as_recorded_run(run: Recorded) -> RecordedRun:
+    """Return a run in the contract's form."""
     start = "finetuning/"
     parameters = run.below("finetuning/trainer_parameters")
     parameters |= run.below("finetuning/model_parameters")

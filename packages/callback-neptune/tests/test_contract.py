@@ -1,4 +1,4 @@
-"""The callback keeps the contract of callbacks online."""
+"""The callback keeps the callback contract online."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import pytest
 from neptune_server import NeptuneServer
-from recorded import as_the_contract_has_it
+from recorded import as_recorded_run
 
 from callback_contract import Deviation, RecordedRun, Setting, TrackerContract
 from callback_neptune import NeptuneCallback
 
-# Not the API token: what is said of a wrong one does not show it. test_settings.py has it.
+# Not the API token, because the error about it does not show it; see test_settings.py.
 SETTINGS = (
     Setting(
         "project",
@@ -56,9 +56,9 @@ class TestOnline(TrackerContract):
     settings = SETTINGS
     deviations = {  # noqa: RUF012
         "LEF-001": Deviation("the stand-in's threads wait at the connections of LEF-007"),
-        "RES-003": Deviation("Neptune takes no second value of a step"),
-        "RES-006": Deviation("Neptune takes no second value of a step"),
-        "RES-010": Deviation("Neptune takes no second value of a step"),
+        "RES-003": Deviation("Neptune does not accept a second value at a step"),
+        "RES-006": Deviation("Neptune does not accept a second value at a step"),
+        "RES-010": Deviation("Neptune does not accept a second value at a step"),
         "LEF-007": Deviation("Neptune keeps five connections to a server, for the next run"),
     }
     sdk = "neptune"
@@ -86,4 +86,4 @@ class TestOnline(TrackerContract):
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
         project = f"team/{output_dir.parent.name}-{output_dir.name}"
-        return [as_the_contract_has_it(run) for run in self.server.runs if run.project == project]
+        return [as_recorded_run(run) for run in self.server.runs if run.project == project]

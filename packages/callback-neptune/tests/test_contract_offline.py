@@ -1,11 +1,11 @@
-"""The callback keeps the contract of callbacks offline."""
+"""The callback keeps the callback contract offline."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from recorded import as_the_contract_has_it, offline_runs
+from recorded import as_recorded_run, offline_runs
 
 from callback_contract import Deviation, RecordedRun, TrackerContract
 from callback_neptune import NeptuneCallback
@@ -13,13 +13,13 @@ from callback_neptune import NeptuneCallback
 
 class TestOffline(TrackerContract):
     contract = (2, 0)
-    # Settings and the status are the same online, where they are checked.
+    # The online tests check settings and the status, which are the same.
     capabilities = frozenset({"sdk", "state", "parameters", "text", "files", "redacts", "scalars"})
     deviations = {  # noqa: RUF012
-        "DEL-005": Deviation("offline, Neptune cannot open a run again; what follows is another"),
+        "DEL-005": Deviation("Neptune cannot reopen an offline run, so a new run follows"),
     }
     sdk = "neptune"
-    stored_within = 30.0  # a deviation that is late would look as if it were mended
+    stored_within = 30.0  # if a deviation came too late, it would look fixed
 
     def make(self, output_dir: Path) -> NeptuneCallback:
         return NeptuneCallback(mode="offline", log_checkpoints="same", name=str(output_dir))
@@ -27,4 +27,4 @@ class TestOffline(TrackerContract):
     def read(self, output_dir: Path) -> list[RecordedRun]:
         runs = offline_runs(Path(os.environ["NEPTUNE_DATA_DIRECTORY"]))
         ours = [r for r in runs if str(output_dir) in map(str, r.fields.values())]
-        return [as_the_contract_has_it(run) for run in ours]
+        return [as_recorded_run(run) for run in ours]

@@ -1,4 +1,4 @@
-"""Arguments and environment variables: what they mean, and what is refused."""
+"""Arguments and environment variables, and the errors about invalid ones."""
 
 from __future__ import annotations
 
@@ -16,45 +16,44 @@ from callback_neptune.arguments import run_arguments
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "expected"),
     [
-        (
-            {"log_checkpoints": "all"},
-            "log_checkpoints is 'all', it must be one of: same, last, bes",
-        ),
-        ({"base_namespace": "/"}, "base_namespace is '/', it must be a name"),
-        ({"base_namespace": 3}, "base_namespace is 3, it must be a name"),
-        ({"name": " "}, "name is ' ', it must be a string that is not empty"),
-        ({"log_parameters": "no"}, "log_parameters is 'no', it must be one of: True, False"),
-        ({"run": "RUN-1"}, "run is 'RUN-1', it must be what neptune.init_run returns"),
-        ({"with_id": "RUN-1", "custom_run_id": "x"}, "only one of them"),
+        ({"log_checkpoints": "all"}, ["log_checkpoints", "'all'", "same, last, best"]),
+        ({"base_namespace": "/"}, ["base_namespace", "'/'"]),
+        ({"base_namespace": 3}, ["base_namespace", "3"]),
+        ({"name": " "}, ["name", "' '"]),
+        ({"log_parameters": "no"}, ["log_parameters", "'no'", "True, False"]),
+        ({"run": "RUN-1"}, ["run", "'RUN-1'", "neptune.init_run"]),
+        ({"with_id": "RUN-1", "custom_run_id": "x"}, ["with_id", "custom_run_id"]),
     ],
 )
-def test_a_wrong_argument_is_refused(arguments: dict[str, Any], message: str) -> None:
+def test_an_error_names_the_invalid_argument_and_its_value(
+    arguments: dict[str, Any], expected: list[str]
+) -> None:
     with pytest.raises(ValueError) as raised:
         NeptuneCallback(**arguments)
-    assert message in str(raised.value)
+    assert all(part in str(raised.value) for part in expected)
 
 
 @pytest.mark.parametrize("token", ["my-secret", base64.b64encode(b'{"secret": 1}').decode()])
-def test_a_wrong_token_is_refused_without_showing_it(
+def test_an_invalid_token_is_refused_without_showing_it(
     monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
-    with pytest.raises(ValueError, match="api_token is no API token") as raised:
+    with pytest.raises(ValueError, match="api_token") as raised:
         NeptuneCallback(api_token=token)
     monkeypatch.setenv("NEPTUNE_API_TOKEN", token)
-    with pytest.raises(ValueError, match="NEPTUNE_API_TOKEN is no API token") as from_environment:
+    with pytest.raises(ValueError, match="NEPTUNE_API_TOKEN") as from_environment:
         NeptuneCallback()
     assert token not in f"{raised.value} {from_environment.value}"
-    NeptuneCallback(mode="offline")  # which needs none
+    NeptuneCallback(mode="offline")  # needs no token
 
 
-def test_an_argument_that_neptune_does_not_know_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"no argument 'tag', .* tags, with_id"):
+def test_an_unknown_argument_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"'tag'.* tags, with_id"):
         NeptuneCallback(tag=["a"])
 
 
-def test_all_arguments_of_neptune_are_known() -> None:
+def test_all_arguments_of_neptune_are_accepted() -> None:
     known = inspect.signature(neptune.Run.__init__).parameters
     own = {"self", "project", "api_token", "name", "kwargs"}
     exclusive = {"with_id", "custom_run_id"}
@@ -80,30 +79,30 @@ def test_the_defaults_are_those_of_transformers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "name"),
     [
-        ({"api_token": token_for("http://127.0.0.1")}, "set NEPTUNE_API_TOKEN"),
-        ({"async_lag_callback": print}, "async_lag_callback cannot be written to a file"),
-        ({"proxies": {"http": "http://me:word@proxy"}}, "proxies cannot be written to a file"),
-        ({"capture_hardware_metrics": True}, "would watch the process that delivers"),
+        ({"api_token": token_for("http://127.0.0.1")}, "NEPTUNE_API_TOKEN"),
+        ({"async_lag_callback": print}, "async_lag_callback"),
+        ({"proxies": {"http": "http://me:word@proxy"}}, "proxies"),
+        ({"capture_hardware_metrics": True}, "capture_hardware_metrics"),
     ],
 )
-def test_a_process_of_its_own_refuses_what_it_cannot_be_told(
-    arguments: dict[str, Any], message: str
+def test_a_delivery_process_refuses_arguments_that_it_cannot_receive(
+    arguments: dict[str, Any], name: str
 ) -> None:
     NeptuneCallback(**arguments)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=name):
         NeptuneCallback(**arguments, delivery="process")
 
 
-def test_a_process_of_its_own_refuses_an_offline_run_of_this_one(tmp_path: Path) -> None:
+def test_a_delivery_process_refuses_an_offline_run_of_this_process(tmp_path: Path) -> None:
     mine = neptune.init_run(mode="offline", git_ref=False, source_files=[])
-    with pytest.raises(ValueError, match="run is offline, and so bound to this process"):
+    with pytest.raises(ValueError, match=r"run .*offline.*'process'"):
         NeptuneCallback(run=mine, delivery="process")
     mine.stop()
 
 
-def test_a_tracker_that_is_made_again_has_the_project_of_the_environment_of_the_first(
+def test_a_tracker_from_settings_keeps_the_project_of_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NEPTUNE_PROJECT", "team/first")
@@ -113,7 +112,7 @@ def test_a_tracker_that_is_made_again_has_the_project_of_the_environment_of_the_
     assert NeptuneTracker(**settings).project == "team/first"
 
 
-def test_a_tracker_that_is_made_again_has_what_goes_to_no_file() -> None:
+def test_a_tracker_from_settings_has_the_private_arguments() -> None:
     token = token_for("http://127.0.0.1")
     first = NeptuneTracker(api_token=token, async_lag_callback=print, tags=["a"])
     settings = first.settings()
