@@ -1,4 +1,4 @@
-"""A training callback that writes the logs of a run for TensorBoard."""
+"""A training callback that logs to TensorBoard."""
 
 from __future__ import annotations
 

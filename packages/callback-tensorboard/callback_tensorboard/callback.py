@@ -1,4 +1,4 @@
-"""`TensorBoardCallback`: writes the logs of a run for TensorBoard."""
+"""`TensorBoardCallback`: logs a training to TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ _DIRECTORY: Final = "TENSORBOARD_LOGGING_DIR"
 class TensorBoardCallback(TrackerCallback):
     """Writes a training's arguments, model configuration and logs, in the main process.
 
-    Numbers become curves over the update steps, `eval_loss` as `eval/loss` and `loss` as
-    `train/loss`; strings become text. Each training gets a directory of its own, in which an
-    evaluation after it and a training that resumes it go on.
+    Numbers become curves over the update steps: `eval_loss` as `eval/loss`, `loss` as `train/loss`.
+    Strings become text. Each training gets its own directory. Later evaluations, and trainings that
+    resume it, write to the same directory.
 
         Trainer(model, args, ..., callbacks=[TensorBoardCallback()])
 
     Args:
-        tb_writer: The `SummaryWriter` to use; it stays open. Where it is not given, each run is
-            written to `TENSORBOARD_LOGGING_DIR`, or else to `<output_dir>/runs/<date>_<host>`.
-        delivery: `thread` writes beside the training; `process` too, in a process of its own, which
-            outlives a training that is killed; `inline` writes in the training's own thread.
-        open_limit: Seconds after which a run that does not open is no longer waited for.
-        flush_limit: Seconds that the end of training waits for what is not written yet.
-        redact: Names of arguments and logs whose values are secrets, besides those that look so.
+        tb_writer: A `SummaryWriter` to use; it stays open. By default, each run is written to
+            `TENSORBOARD_LOGGING_DIR`, else to `<output_dir>/runs/<date>_<host>`.
+        delivery: `thread` writes in the background; `process` writes in a separate process, which
+            outlives a killed training; `inline` writes in the training's own thread.
+        open_limit: Seconds that the end of training waits for the run to open.
+        flush_limit: Seconds that the end of training waits for unwritten data.
+        redact: Names of arguments and logs whose values are secrets, in addition to those that are
+            recognized automatically.
 
     Raises:
-        RuntimeError: `tensorboard` is not installed, and no `tb_writer` is given.
-        TypeError: `tb_writer` is no writer.
-        ValueError: There can be no such `TENSORBOARD_LOGGING_DIR`, delivery or limit, or a process
-            of its own is to use `tb_writer`.
+        RuntimeError: `tensorboard` is not installed, and there is no `tb_writer`.
+        TypeError: `tb_writer` is not a writer.
+        ValueError: `TENSORBOARD_LOGGING_DIR`, `delivery` or a limit is invalid, or `delivery` is
+            `process` and there is a `tb_writer`.
     """
 
     def __init__(

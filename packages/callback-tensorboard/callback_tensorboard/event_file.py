@@ -1,4 +1,4 @@
-"""Files that TensorBoard reads, to which events are added all at once or not at all."""
+"""Event files for TensorBoard, to which a batch of events is added completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _STAMP: Final = re.compile(r"\.tfevents\.(\d+)\.")
 
 
 class EventFile:
-    """A new event file. It is made when the first events are added.
+    """A new event file, created with its first events.
 
-    TensorBoard's own writer works in a thread that ends at the first error, after which it takes
-    nothing any more and its file may end within a record. Here, what the disk does not take leaves
-    the file as it was, so that the same can be added again later.
+    TensorBoard's own writer uses a thread that ends at the first error. After that it writes
+    nothing more, and its file may end in the middle of a record. This class instead truncates the
+    file after an error, so that the same events can be added again later.
 
     Args:
-        directory: Where to make it. TensorBoard shows each directory as a run.
-        rewind_to: The step from which on TensorBoard forgets what earlier files of the run hold.
-        suffix: The end of its name.
+        directory: The directory of the file. TensorBoard shows each directory as a run.
+        rewind_to: TensorBoard forgets the points of the run's earlier files from this step on.
+        suffix: The end of the file's name.
     """
 
     def __init__(self, directory: Path, rewind_to: int | None = None, suffix: str = "") -> None:
@@ -42,7 +42,7 @@ class EventFile:
         if rewind_to is not None:
             start = SessionLog(status=SessionLog.START)
             again = Event(wall_time=time.time(), step=rewind_to, session_log=start)
-            self._first += [again, again]  # the first of a run counts as no restart
+            self._first += [again, again]  # TensorBoard ignores the first restart of a run
         self._file: FileIO | None = None
         self._size = 0
 
@@ -50,7 +50,7 @@ class EventFile:
         """Add `events`.
 
         Raises:
-            OSError: The disk does not take them. None of them is there.
+            OSError: Writing failed. The file contains none of the events.
         """
         framed = BytesIO()
         records = RecordWriter(framed)
@@ -58,10 +58,10 @@ class EventFile:
             records.write(event.SerializeToString())
         data = framed.getvalue()
         if self._file is None:
-            self._file = _made(self._directory, self._suffix)
+            self._file = _new_file(self._directory, self._suffix)
         try:
             written = 0
-            while written < len(data):  # what the disk still took: the next call says why
+            while written < len(data):  # after a partial write, the next call raises the error
                 written += self._file.write(data[written:])
         except OSError:
             with suppress(OSError):
@@ -79,22 +79,23 @@ class EventFile:
 
 
 def scalar_events(points: Iterable[Point]) -> Iterator[Event]:
-    """Return the events that hold `points`: one for those that were logged together."""
+    """Yield events with `points`, one event for points that were logged together."""
     for (step, when), together in groupby(points, lambda point: (point.step, point.time)):
         values = [Summary.Value(tag=p.name, simple_value=float(p.value)) for p in together]
         yield Event(wall_time=when, step=step, summary=Summary(value=values))
 
 
 def text_event(name: str, text: str, step: int, when: float) -> Event:
-    """Return the event that holds a text, under the tag that a `SummaryWriter` gives it."""
+    """Return an event with a text, under the tag that a `SummaryWriter` uses."""
     return Event(wall_time=when, step=step, summary=text_pb(f"{name}/text_summary", text))
 
 
-def _made(directory: Path, suffix: str) -> FileIO:
-    """Return a new file in `directory`, whose name sorts after all that are there.
+def _new_file(directory: Path, suffix: str) -> FileIO:
+    """Create a file in `directory` whose name sorts after all existing event files.
 
-    TensorBoard reads the files of a run in the order of their names, which begin with the second
-    they were made in: two of the same second, or a clock that was set back, must not mix them up.
+    TensorBoard reads the files of a run in the order of their names, which contain their creation
+    time in seconds. The order must hold for two files of the same second, and after the clock was
+    set back.
     """
     stamps = [int(found[1]) for name in os.listdir(directory) if (found := _STAMP.search(name))]
     for stamp in count(max([int(time.time()) - 1, *stamps]) + 1):

@@ -1,4 +1,4 @@
-"""`GivenWriterTracker`: writes a run with a writer that the user has opened."""
+"""`GivenWriterTracker`: writes a run with the user's own writer."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ logger = logging.getLogger(__name__)
 
 
 class GivenWriterTracker(TensorBoardTracker):
-    """Writes with a `SummaryWriter`, of torch, of tensorboardX, or one that is used like them.
+    """Writes with a `SummaryWriter` of torch or tensorboardX, or with a compatible object.
 
-    It stays open. A training that resumes makes it forget what is repeated, as does a writer that
-    is opened with a `purge_step`.
+    The writer stays open. When a training resumes, TensorBoard forgets the points that will be
+    repeated, as with the `purge_step` of a new writer.
 
     Args:
         writer: The writer.
 
     Raises:
-        TypeError: It is none.
+        TypeError: `writer` is not a writer.
     """
 
     def __init__(self, writer: Any) -> None:
         needed = ("add_scalar", "add_text", "flush")
         if isinstance(writer, type) or not all(hasattr(writer, name) for name in needed):
             raise TypeError(
-                f"TensorBoardCallback: tb_writer is {writer!r}, it must be a SummaryWriter. To say "
-                "where the callback's own writes, set TENSORBOARD_LOGGING_DIR."
+                f"TensorBoardCallback: tb_writer is {writer!r}, it must be a SummaryWriter. To "
+                "choose the callback's own directory, set TENSORBOARD_LOGGING_DIR."
             )
         self._writer = writer
 
     def settings(self) -> None:
-        """Return that no other process can write with it."""
+        """Return `None`, because no other process can use the writer."""
 
     def adopt(self) -> str:
-        """Return the directory that it writes to."""
+        """Return the writer's directory."""
         kept = getattr(self._writer, "log_dir", None) or getattr(self._writer, "logdir", None)
         directory = str(kept or "tb_writer")
         return directory if "://" in directory else str(Path(directory).absolute())
 
     def open(self, opening: Opening) -> str:
-        """Forget what is to be forgotten, and return the directory that it writes to."""
+        """Rewind the run if required, and return the writer's directory."""
         if opening.rewind_to is not None:
             self._forget(opening.rewind_to)
         return self.adopt()
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Write them as text. The HParams tab would show them as a run of their own."""
+        """Write the parameters as text. The HParams tab would show them as a separate run."""
         for name, part in parameters.items():
             if part:
                 self._writer.add_text(name, as_code(part))
@@ -71,20 +71,20 @@ class GivenWriterTracker(TensorBoardTracker):
         self._writer.flush()
 
     def close(self, status: Status | None) -> None:
-        """Leave it open."""
+        """Flush the writer, and leave it open."""
         self._writer.flush()
 
     def _forget(self, step: int) -> None:
-        """Have TensorBoard forget what has been written from `step` on."""
+        """Make TensorBoard forget all points from `step` on."""
         file = getattr(self._writer, "file_writer", None)
         if file is None:
             logger.warning(
-                "%r cannot forget: points from step %d on may be double.", self._writer, step
+                "%r cannot rewind: points from step %d on may be duplicated.", self._writer, step
             )
             return
-        own = type(self._writer).__module__.startswith("tensorboardX.")
-        name = "tensorboardX.proto.event_pb2" if own else "tensorboard.compat.proto.event_pb2"
+        is_x = type(self._writer).__module__.startswith("tensorboardX.")
+        name = "tensorboardX.proto.event_pb2" if is_x else "tensorboard.compat.proto.event_pb2"
         proto = import_module(name)
-        for _ in range(2):  # the first of a run counts as no restart
+        for _ in range(2):  # TensorBoard ignores the first restart of a run
             start = proto.SessionLog(status=proto.SessionLog.START)
             file.add_event(proto.Event(step=step, session_log=start))

@@ -1,8 +1,8 @@
-"""What TensorBoard's HParams tab shows of a run: its parameters and how it ended.
+"""Writes a run's parameters and its end for TensorBoard's HParams tab.
 
-Both are files of their own, which can be replaced: of two declarations TensorBoard keeps the first.
-The tab takes the names of all parameters and metrics from the runs that there are. A declaration of
-them in advance, which other writers add, would hide what only other runs have.
+Each goes to its own file, so that it can be replaced: TensorBoard uses only the first declaration.
+The tab collects the names of parameters and metrics from the existing runs. Other writers declare
+these names in advance; such a declaration would hide names that only other runs have.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from callback_tensorboard.event_file import EventFile
 _PARAMETERS: Final = ".hparams"
 _END: Final = ".ended"
 _STEP: Final = -1
-"""Before all points, so that it is never forgotten with them."""
+"""A step before all points, so that rewinding never forgets this event."""
 
 
 def write_parameters(directory: Path, parameters: Mapping[str, Any]) -> None:
-    """Write the parameters of the run in `directory` in place of those it had.
+    """Write the parameters of the run in `directory`, and replace earlier ones.
 
-    Those that are no number, string or boolean are left out.
+    Only numbers, strings and booleans are written.
     """
     info = SessionStartInfo(start_time_secs=time())
     for name, value in parameters.items():
@@ -57,7 +57,7 @@ def write_end(directory: Path, status: Status) -> None:
 
 
 def forget_end(directory: Path) -> None:
-    """Forget how the run in `directory` ended, since it goes on."""
+    """Delete the end of the run in `directory`, because the run continues."""
     _remove(directory, _END)
 
 

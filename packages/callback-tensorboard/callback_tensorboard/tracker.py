@@ -1,4 +1,4 @@
-"""`TensorBoardTracker`: writes a run as event files, which TensorBoard shows."""
+"""`TensorBoardTracker`: writes a run as event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 
 class TensorBoardTracker(Tracker):
-    """Writes a run into a directory of its own.
+    """Writes a run to its own directory.
 
-    The id of a run is its directory: relative to the training's output directory, if it is in it,
-    so that the run is found again when all of that has been moved.
+    The id of a run is its directory. If that is below the training's output directory, the id is
+    the relative path, so that the run is found again after the output directory was moved.
 
     Args:
-        logging_dir: Where to write; otherwise `<output_dir>/runs/<date>_<host>`, which is new for
-            each run. A trial of a hyperparameter search has a directory under its name in it.
+        logging_dir: The directory to write to. The default, `<output_dir>/runs/<date>_<host>`, is
+            new for each run. A trial of a hyperparameter search adds its name as a subdirectory.
 
     Raises:
         RuntimeError: `tensorboard` is not installed.
-        ValueError: There can be no such directory.
+        ValueError: `logging_dir` cannot be a directory.
     """
 
     name = "tensorboard"
@@ -48,27 +48,27 @@ class TensorBoardTracker(Tracker):
     def __init__(self, logging_dir: str | None = None) -> None:
         if find_spec("tensorboard") is None:
             raise RuntimeError(
-                "TensorBoardCallback writes its files by means of the package tensorboard, which "
-                "is not installed: pip install tensorboard"
+                "TensorBoardCallback requires the package tensorboard, which is not installed: "
+                "pip install tensorboard"
             )
-        self.logging_dir = None if logging_dir is None else _checked(logging_dir)
+        self.logging_dir = None if logging_dir is None else _check_directory(logging_dir)
         self._directory = Path()
         self._trial: Mapping[str, Any] = {}
         self._file: EventFile | None = None
         self._rewind_to: int | None = None
 
     def settings(self) -> dict[str, Any] | None:
-        """Return where to write."""
+        """Return the arguments of an equal tracker."""
         return {"logging_dir": None if self.logging_dir is None else str(self.logging_dir)}
 
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return both apart, as they are shown as text."""
+        """Return arguments and model configuration separately, as two texts show them."""
         return {"args": dict(arguments), "model_config": dict(model_config)}
 
     def open(self, opening: Opening) -> str:
-        """Make the directory of the run, or go on in the one that it has."""
+        """Create the directory of a new run, or continue in that of an earlier one."""
         self._close_file()
         if opening.run_id is None:
             self._directory = self._new_directory(opening)
@@ -76,22 +76,22 @@ class TensorBoardTracker(Tracker):
             self._directory = opening.output_dir / opening.run_id
             self._directory.mkdir(parents=True, exist_ok=True)
         self._trial = opening.trial_parameters or {}
-        # A run that the user has opened may hold more than what would be written again.
+        # The user's run may have other points, which would not be written again.
         self._rewind_to = None if opening.adopted else opening.rewind_to
         if hparams := _hparams():
             hparams.forget_end(self._directory)
         return _run_id(self._directory, opening.output_dir)
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Write them as text, and for the HParams tab."""
+        """Write the parameters as text, and for the HParams tab."""
         from callback_tensorboard.event_file import text_event
 
         flat = flattened({**parameters["model_config"], **parameters["args"], **self._trial})
         if hparams := _hparams():
-            with _rejecting():
+            with _rejects_invalid():
                 hparams.write_parameters(self._directory, flat)
         texts = {name: as_code(part) for name, part in parameters.items() if part}
-        self._close_file()  # what is written next is read next, and nothing before it any more
+        self._close_file()  # TensorBoard moves on to newer files, and never returns to this one
         self._add(text_event(name, text, 0, time.time()) for name, text in texts.items())
 
     def log_metrics(self, points: Sequence[Point]) -> None:
@@ -107,7 +107,7 @@ class TensorBoardTracker(Tracker):
         self._add(text_event(point.name, point.value, point.step, point.time) for point in points)
 
     def close(self, status: Status | None) -> None:
-        """Close the file and, where the run is ours, write how it ended."""
+        """Close the file, and write how the run ended. A user's run gets no end."""
         self._close_file()
         if status is not None and (hparams := _hparams()):
             hparams.write_end(self._directory, status)
@@ -117,10 +117,10 @@ class TensorBoardTracker(Tracker):
 
         if self._file is None:
             self._file = EventFile(self._directory, self._rewind_to)
-        with _rejecting():
+        with _rejects_invalid():
             made = list(events)
         self._file.add(made)
-        self._rewind_to = None  # the file has it
+        self._rewind_to = None  # the file contains it now
 
     def _close_file(self) -> None:
         if self._file is not None:
@@ -128,10 +128,10 @@ class TensorBoardTracker(Tracker):
             self._file = None
 
     def _new_directory(self, opening: Opening) -> Path:
-        """Return the directory, now made, of a run that begins."""
+        """Create the directory of a new run, and return its path."""
         directory = self.logging_dir
         if directory is None:
-            directory = _unused(opening.output_dir / "runs")
+            directory = _new_run_directory(opening.output_dir / "runs")
         if opening.trial_name:
             directory /= opening.trial_name
         directory.mkdir(parents=True, exist_ok=True)
@@ -139,31 +139,31 @@ class TensorBoardTracker(Tracker):
 
 
 def _hparams() -> ModuleType | None:
-    """Return what writes for the HParams tab, unless TensorBoard goes without that plugin."""
+    """Return the module for the HParams tab; `None` if TensorBoard lacks the plugin."""
     try:
         return import_module("callback_tensorboard.hparams")
     except ImportError:
         return None
 
 
-def _checked(logging_dir: str) -> Path:
+def _check_directory(logging_dir: str) -> Path:
     directory = Path(logging_dir).expanduser().absolute()
     if "://" in logging_dir:
         raise ValueError(
-            f"TENSORBOARD_LOGGING_DIR is {logging_dir!r}, which is no directory of this machine. "
-            "Name one, or give the callback a writer: tb_writer=SummaryWriter(...)."
+            f"TENSORBOARD_LOGGING_DIR is {logging_dir!r}, it must be a local directory. To write "
+            "elsewhere, pass a writer: tb_writer=SummaryWriter(...)."
         )
-    there = next(path for path in (directory, *directory.parents) if path.exists())
-    if not there.is_dir():
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    if not existing.is_dir():
         raise ValueError(
-            f"TENSORBOARD_LOGGING_DIR is {logging_dir!r}, but {there} is a file. Name a directory, "
-            "which need not exist."
+            f"TENSORBOARD_LOGGING_DIR is {logging_dir!r}, but {existing} is a file. It must be a "
+            "directory, which need not exist."
         )
     return directory
 
 
-def _unused(runs: Path) -> Path:
-    """Return a directory in `runs`, now made, that nobody else has."""
+def _new_run_directory(runs: Path) -> Path:
+    """Create a new directory in `runs`, and return its path."""
     name = f"{datetime.now():%b%d_%H-%M-%S}_{gethostname()}"
     for number in count(1):
         directory = runs / (name if number == 1 else f"{name}_{number}")
@@ -184,14 +184,14 @@ def _run_id(directory: Path, output_dir: Path) -> str:
 
 
 def as_code(values: Mapping[str, Any]) -> str:
-    """Return the Markdown that shows `values` as JSON."""
+    """Return `values` as JSON in a Markdown code block."""
     text = json.dumps(values, indent=2, default=str, ensure_ascii=False)
     return "".join(f"    {line}\n" for line in text.splitlines())
 
 
 @contextmanager
-def _rejecting() -> Iterator[None]:
-    """Tell what no event can hold, such as half a surrogate pair, from what fails for now."""
+def _rejects_invalid() -> Iterator[None]:
+    """Raise `Rejected` for values that no event can hold, such as half a surrogate pair."""
     try:
         yield
     except (ValueError, OverflowError) as error:

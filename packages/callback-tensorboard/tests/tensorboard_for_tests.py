@@ -1,4 +1,4 @@
-"""A training by hand, and what TensorBoard's own reader finds of it."""
+"""A simulated training, and readers for what TensorBoard finds of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from callback_core.tracking import TrackerCallback
 
 @dataclass
 class Arguments:
-    """The few arguments that the callback reads."""
+    """The training arguments that the callback reads."""
 
     output_dir: str
     run_name: str | None = None
@@ -35,7 +35,7 @@ class Arguments:
 
 
 class Run:
-    """A training of a callback by hand: begin, log at steps, end."""
+    """A simulated training with a callback: begin, log at steps, end."""
 
     def __init__(self, callback: TrackerCallback, output_dir: Path, **state: Any) -> None:
         self.args, self.state, self.control = (
@@ -61,7 +61,7 @@ class Run:
 
 
 def in_a_process(code: str, *arguments: object) -> str:
-    """Return what `code` prints, errors too, run by a Python of its own."""
+    """Run `code` in a new Python process, and return its output and errors."""
     answer = run_python("-c", code, *map(str, arguments))
     assert answer.returncode == 0, answer.stderr
     return answer.stdout + answer.stderr
@@ -73,7 +73,7 @@ class Server(NamedTuple):
     url: str
 
     def ask(self, path: str, data: dict[str, Any] | None = None, **query: str) -> Any:
-        """Return what it answers to its page."""
+        """Return the server's answer to a request of its web page."""
         request = urllib.request.Request(
             f"{self.url}/data/{path}?{urllib.parse.urlencode(query)}",
             None if data is None else json.dumps(data).encode(),
@@ -107,7 +107,7 @@ def read(directory: Path) -> EventAccumulator:
 
 
 def shown(directory: Path) -> list[tuple[str, int]]:
-    """Return tag and step of all that the server shows, which reads by other rules."""
+    """Return tag and step of all points that the server shows; it has its own rules for reading."""
     accumulator = plugin_event_accumulator.EventAccumulator(
         str(directory), size_guidance={"tensors": 0}
     ).Reload()
@@ -130,7 +130,7 @@ def texts(directory: Path, tag: str) -> list[str]:
 
 
 def hparams(directory: Path, what: str) -> HParamsPluginData:
-    """Return what the HParams tab is told: `session_start_info` or `session_end_info`."""
+    """Return the data for the HParams tab: `session_start_info` or `session_end_info`."""
     metadata = read(directory).summary_metadata[f"_hparams_/{what}"]
     return HParamsPluginData.FromString(metadata.plugin_data.content)
 

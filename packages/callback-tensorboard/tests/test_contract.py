@@ -1,4 +1,4 @@
-"""TensorBoard's callback keeps the contract of callbacks, read back by TensorBoard's own reader."""
+"""`TensorBoardCallback` keeps the callback contract. TensorBoard's own reader reads the runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TestTensorBoard(TrackerContract):
         | {"unreachable", "sdk", "settings", "redacts", "scalars"}
     )
     settings = (
-        Setting(  # which is no argument of the callback
+        Setting(  # the callback has no such argument
             "logging_dir",
             "TENSORBOARD_LOGGING_DIR",
             None,
@@ -42,7 +42,7 @@ class TestTensorBoard(TrackerContract):
         return TensorBoardCallback(**arguments)
 
     def make_unreachable(self, output_dir: Path) -> TensorBoardCallback:
-        (output_dir / "runs").touch()  # a file where the directory is to be
+        (output_dir / "runs").touch()  # a file in place of the directory
         return TensorBoardCallback(flush_limit=self.flush_limit)
 
     def deliver_later(self, output_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a person sees who opens TensorBoard's page: the real one, in a real browser."""
+"""TensorBoard's real web page in a real browser."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def browser() -> str:
 
 
 def page(url: str, profile: Path) -> str:
-    """Return the page as it is once its scripts have run."""
+    """Return the page after its scripts have run."""
     command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
     command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
     command += ["--disable-sync", f"--user-data-dir={profile}", "--window-size=1200,900"]
-    command += ["--disable-3d-apis"]  # without which curves are drawn in SVG, and not by WebGL
+    command += ["--disable-3d-apis"]  # draws curves in SVG instead of WebGL
     command += ["--virtual-time-budget=20000", "--dump-dom", url]
     opened = subprocess.run(
         command,
@@ -50,7 +50,7 @@ def page(url: str, profile: Path) -> str:
 
 
 def curves(page: str) -> list[np.ndarray]:
-    """Return the points of the curves that are drawn, in pixels from the upper left."""
+    """Return the points of the drawn curves, in pixels from the upper left."""
     drawn = re.findall(r'<path d="M([-\d.,L]+)"[^>]*stroke', page)
     return [np.array([point.split(",") for point in path.split("L")], float) for path in drawn]
 
@@ -63,7 +63,7 @@ def test_the_page_draws_the_curve_of_a_training_through_all_its_points(tmp_path:
     steps, values = np.array(losses).T
     with server(tmp_path / "out" / "runs") as board:
         wait_until(lambda: len(board.curve(board.ask("runs")[0], "train/loss")) == len(losses))
-        # Only this curve, and nothing smoothed, which is a second one.
+        # Only this curve, without smoothing, which would draw a second one.
         url = f"{board.url}/?tagFilter=train%2Floss&smoothing=0&darkMode=false#timeseries"
         drawn: list[np.ndarray] = []
 
@@ -74,7 +74,7 @@ def test_the_page_draws_the_curve_of_a_training_through_all_its_points(tmp_path:
         wait_until(is_drawn, 240)
     [pixels] = drawn
     assert len(pixels) == len(losses)
-    # To the right with the steps, and with the values up, which on a screen is to less.
+    # x grows with the steps; y falls as the values grow.
     for shown, meant in ((pixels[:, 0], steps), (pixels[:, 1], -values)):
         factor, offset = np.polyfit(meant, shown, 1)
         assert factor > 0

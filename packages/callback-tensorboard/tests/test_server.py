@@ -1,4 +1,4 @@
-"""What a running TensorBoard answers to its page."""
+"""The answers of a running TensorBoard server to its web page."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from trainer_torch.testing import Trial, logged_points, small_trainer
 def session_groups(board: Server) -> list[dict[str, Any]]:
     """Return the rows of the HParams tab."""
     statuses = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
-    asked = {"allowedStatuses": statuses, "startIndex": 0, "sliceSize": 10}
-    groups: list[dict[str, Any]] = board.ask("plugin/hparams/session_groups", asked)[
+    query = {"allowedStatuses": statuses, "startIndex": 0, "sliceSize": 10}
+    groups: list[dict[str, Any]] = board.ask("plugin/hparams/session_groups", query)[
         "sessionGroups"
     ]
     return groups
@@ -26,7 +26,7 @@ def session_groups(board: Server) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", ["true", "false"], ids=["data server", "Python"])
-def test_a_server_shows_curves_text_and_hyperparameters_while_a_run_goes_on(
+def test_a_server_shows_curves_text_and_hyperparameters_of_a_running_training(
     tmp_path: Path, reader: str
 ) -> None:
     for name, rate in (("first", 0.5), ("second", 0.25)):
@@ -70,7 +70,7 @@ def test_a_server_shows_curves_text_and_hyperparameters_while_a_run_goes_on(
 
 
 @pytest.mark.slow
-def test_a_server_shows_the_trials_of_a_search_with_what_each_has_tried(tmp_path: Path) -> None:
+def test_a_server_shows_the_trials_of_a_search_with_their_hyperparameters(tmp_path: Path) -> None:
     rates = {"trial-7": 0.05, "trial-8": 0.01}
     trained = {}
     for trial, rate in rates.items():
@@ -92,10 +92,13 @@ def test_a_server_shows_the_trials_of_a_search_with_what_each_has_tried(tmp_path
                     for (name, step), value in logged.items()
                     if name == tag
                 ]
-            for tag, said in (("args", '"learning_rate"'), ("model_config", '"hidden_size": 8')):
+            for tag, expected in (
+                ("args", '"learning_rate"'),
+                ("model_config", '"hidden_size": 8'),
+            ):
                 [text] = board.ask("plugin/text/text", run=run, tag=f"{tag}/text_summary")
                 assert text["step"] == 0
-                assert said in html.unescape(text["text"])
+                assert expected in html.unescape(text["text"])
         groups = session_groups(board)
         assert {group["name"]: group["hparams"]["width"] for group in groups} == {
             run: pytest.approx(rates[trial] * 100) for trial, run in shown.items()

@@ -1,6 +1,6 @@
 """A training that kills itself, and resumes from its newest checkpoint.
 
-Its arguments are OUTPUT_DIR DELIVERY KILL_AT. Where it is not killed, it prints what it logged.
+The arguments are OUTPUT_DIR DELIVERY KILL_AT. If it is not killed, it prints its logs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainer_torch.testing import At, small_trainer
 
 def main(output_dir: Path, delivery: Any, kill_at: int) -> None:
     def kill() -> None:
-        """Kill this process, once TensorBoard has the point of the step before."""
+        """Kill this process once TensorBoard has the point of the previous step."""
         while True:
             for directory in output_dir.glob("runs/*"):
                 found = read(directory)
