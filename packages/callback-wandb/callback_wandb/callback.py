@@ -14,36 +14,37 @@ from callback_core.tracking import DeliveryKind, Status, TrackerCallback
 from callback_wandb import model as models
 from callback_wandb.tracker import WandbTracker
 from callback_wandb.versions import FINAL_MODEL
-from callback_wandb.watching import Watch
+from callback_wandb.watching import ModelWatch
 
 logger = logging.getLogger(__name__)
 
 
 class WandbCallback(TrackerCallback):
-    """Sends configuration, metrics and, if asked to, models to W&B, beside the training.
+    """Sends configuration, metrics and optional models to W&B, in the background.
 
-    A run that the user has opened is used, and stays open. Otherwise one is opened for each
-    training, which `wandb.run` is as long as it is open, and closed with how the training ended.
-    A setting that is not given comes from the environment variable that is named with it. All else
-    is the SDK's to know: `WANDB_MODE`, `WANDB_ENTITY`, `WANDB_TAGS`, `WANDB_DIR` and so on.
+    The callback uses a run that the user opened, and leaves it open. Otherwise it opens a run for
+    each training, which is `wandb.run` while it is open, and finishes it with the training's
+    status. Each setting defaults to the environment variable named with it. The SDK reads all
+    other settings itself: `WANDB_MODE`, `WANDB_ENTITY`, `WANDB_TAGS`, `WANDB_DIR` and so on.
 
         Trainer(model, args, ..., callbacks=[WandbCallback()])
 
     Args:
-        project: The project of runs that are opened here; `WANDB_PROJECT`, else `huggingface`.
-        log_model: `end` keeps the model that a training ends with, `checkpoint` each checkpoint
-            too, as versions of one artifact; `WANDB_LOG_MODEL`, else `false`.
-        watch: Histograms of what to log: `gradients`, `parameters` or `all`; `WANDB_WATCH`, else
-            `false`. The SDK makes them in the training's thread, by hooks in the model, from the
-            step on at which the run is open, and at every `max(100, logging_steps)`th.
-        delivery: `thread`, `process` or `inline`, as `TrackerCallback` has it. In a process there
-            is no `wandb.run` in the training's, and nothing to watch.
-        open_limit: Seconds that opening the run may take before this is said.
-        flush_limit: Seconds that the end of training waits for what is not delivered yet.
-        redact: Names of arguments and logs whose values are secrets, besides those that look so.
+        project: The project of new runs; `WANDB_PROJECT`, else `huggingface`.
+        log_model: `end` keeps the final model, `checkpoint` also keeps each checkpoint, as versions
+            of one artifact; `WANDB_LOG_MODEL`, else `false`.
+        watch: Log histograms of `gradients`, `parameters` or `all`; `WANDB_WATCH`, else `false`.
+            The SDK computes them in the training's thread, with hooks in the model, every
+            `max(100, logging_steps)` steps, once the run is open.
+        delivery: `thread`, `process` or `inline`; see `TrackerCallback`. With `process`, the
+            training process has no `wandb.run`, and cannot watch the model.
+        open_limit: Seconds that opening the run may take before a warning.
+        flush_limit: Seconds that the end of training waits for undelivered data.
+        redact: Names of arguments and logs whose values are secrets, in addition to those that are
+            recognized automatically.
 
     Raises:
-        ValueError: A setting is wrong, or a process of its own is to watch the model.
+        ValueError: A setting is invalid, or `watch` is combined with `delivery="process"`.
     """
 
     tracker: WandbTracker
@@ -69,20 +70,21 @@ class WandbCallback(TrackerCallback):
         )
         if delivery == "process" and tracker.watch != "false":
             raise ValueError(
-                f"WANDB_WATCH, or watch, is {tracker.watch!r}, which needs the training's own "
+                f"WANDB_WATCH, or watch, is {tracker.watch!r}, which only works in the training "
                 "process: it must be 'false', or delivery one of: thread, inline."
             )
         self._keeps_model = tracker.log_model != "false"
         self._watches = tracker.watch != "false"
-        self._watched: Watch | None = None
+        self._watched: ModelWatch | None = None
         self._last_checkpoint: str | None = None
 
     def setup(
         self, args: CallbackArguments, state: TrainerState, model: Any, **kwargs: Any
     ) -> None:
-        """Prepare a training, in its thread on the main process, before its run is opened.
+        """Prepare a training before its run is opened.
 
-        Override it to open a run as you like it, with `wandb.init(...)`: that one is used then.
+        This is called in the training's thread, on the main process. Override it to open your own
+        run with `wandb.init(...)`, which the training then uses.
         """
         self.tracker.facts = models.facts_of(model)
 
@@ -95,7 +97,7 @@ class WandbCallback(TrackerCallback):
         processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Set up, and begin to record."""
+        """Call `setup`, and begin to record."""
         self._last_checkpoint = None
         self.tracker.in_search = state.is_hyper_param_search
         if state.is_world_process_zero and not self.tracker.disabled:
@@ -115,17 +117,17 @@ class WandbCallback(TrackerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Watch the model as soon as the run is open."""
+        """Watch the model once the run is open."""
         if not self._watches or self._watched is not None or model is None:
             return
         if self.tracker.run is None or not state.is_world_process_zero:
             return
         try:
             frequency = max(100, int(getattr(args, "logging_steps", 0)))
-            self._watched = Watch(model, self.tracker.watch, frequency)
+            self._watched = ModelWatch(model, self.tracker.watch, frequency)
         except Exception:
             self._watches = False
-            logger.warning("W&B cannot watch the model. Training goes on.", exc_info=True)
+            logger.warning("W&B cannot watch the model. Training continues.", exc_info=True)
 
     def on_predict(
         self,
@@ -135,7 +137,7 @@ class WandbCallback(TrackerCallback):
         metrics: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Record what a prediction measured, which nothing else logs."""
+        """Record the metrics of a prediction, which trainers do not log."""
         self.on_log(args, state, control, logs=metrics, **kwargs)
 
     def on_save(
@@ -146,7 +148,7 @@ class WandbCallback(TrackerCallback):
         checkpoint_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Note a checkpoint, and keep it where that is asked for."""
+        """Note a checkpoint, and keep it with `log_model`."""
         directory = checkpoint_dir or f"{args.output_dir}/checkpoint-{state.global_step}"
         self._last_checkpoint = directory
         super().on_save(args, state, control, checkpoint_dir=directory, **kwargs)
@@ -159,7 +161,7 @@ class WandbCallback(TrackerCallback):
         processing_class: Any,
         status: Status,
     ) -> None:
-        """Take the SDK's hooks off the model, and keep the model where that is asked for."""
+        """Remove the SDK's hooks from the model, and keep the model with `log_model`."""
         if self._watched is not None:
             self._watched.end()
             self._watched = None
@@ -167,12 +169,12 @@ class WandbCallback(TrackerCallback):
             try:
                 self._keep_final_model(args, state, model, processing_class)
             except Exception:
-                logger.warning("W&B does not get the final model.", exc_info=True)
+                logger.warning("W&B gets no final model: it could not be kept.", exc_info=True)
 
     def _keep_final_model(
         self, args: CallbackArguments, state: TrainerState, model: Any, processing_class: Any
     ) -> None:
-        """Keep the model as it is now, or a checkpoint of a model that several processes share."""
+        """Keep the current model. If it is spread over processes, keep a checkpoint instead."""
         session, member = self.session, self.member
         assert session is not None and member is not None
         with tempfile.TemporaryDirectory(dir=session.folder.path) as folder:
@@ -188,8 +190,8 @@ class WandbCallback(TrackerCallback):
                 checkpoint = best or self._last_checkpoint
                 if checkpoint is None:
                     logger.warning(
-                        "W&B does not get the final model: it is spread over processes, and no "
-                        "checkpoint was saved."
+                        "W&B gets no final model: the model is spread over several processes, and "
+                        "no checkpoint was saved."
                     )
                     return
                 directory.symlink_to(Path(checkpoint).absolute())

@@ -1,4 +1,4 @@
-"""What the callback reads of a model, in the training's thread: facts about it, and its weights."""
+"""Reads facts about a model, and saves its weights, in the training's thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from callback_core.tracking import Redaction
 
 
 def facts_of(model: Any) -> dict[str, Any]:
-    """Return the number of a model's parameters and, of an adapter, its configuration."""
+    """Return the number of a model's parameters, and the configuration of its adapters."""
     facts: dict[str, Any] = {}
     count = _count(model)
     if count is not None:
@@ -32,12 +32,12 @@ def _count(model: Any) -> int | None:
         if hasattr(model, "num_parameters"):
             return int(model.num_parameters())
         return sum(part.numel() for part in model.parameters())
-    except Exception:  # no model at all, or one whose parameters have no size yet
+    except Exception:  # not a model, or its parameters have no size yet
         return None
 
 
 def is_in_one_piece(model: Any) -> bool:
-    """Return whether one process has all weights, so that it can save them alone."""
+    """Return whether this process has all weights, and can save them on its own."""
     if not hasattr(model, "parameters"):
         return False
     classes = {cls.__name__ for part in model.modules() for cls in type(part).__mro__}
@@ -47,7 +47,7 @@ def is_in_one_piece(model: Any) -> bool:
 
 
 def save(model: Any, processing_class: Any, directory: Path) -> None:
-    """Write the weights of `model` and, where it has those, its configuration and tokenizer."""
+    """Write the weights of `model`, and its configuration and tokenizer if there are any."""
     directory.mkdir()
     model = getattr(model, "module", model) if _is_wrapper(model) else model
     if hasattr(model, "save_pretrained"):

@@ -1,4 +1,4 @@
-"""`Rows`: what was logged to a run and its server may not have, so that a crash loses none."""
+"""`Rows`: keeps logged rows until the server has them, so that a crash loses none."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 _MOST_KEYS: Final = 20_000
-"""Rows that can be told from new ones when they are delivered again."""
+"""The number of recent rows that are recognized if they are delivered again."""
 
 
 class Rows:
-    """The rows of a run's history that were logged since it was opened, in a file.
+    """A file with the rows of a run's history that were logged since the run was opened.
 
-    The SDK takes rows at once and sends them seconds later; when its process dies, or the server is
-    away when the run is closed, they are lost. A run that is opened again says how many rows the
-    server has. Those that it lacks are logged again.
+    The SDK accepts rows at once, but sends them seconds later. If its process dies, or the server
+    is unreachable when the run is closed, these rows are lost. A reopened run knows how many rows
+    the server has, and the missing ones are logged again.
 
     Args:
         path: The file.
@@ -26,25 +26,27 @@ class Rows:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._keys: dict[str, None] = {}
-        self._go_on_at: int | None = None
+        self._next_number: int | None = None
 
     def log(self, run: Any, row: dict[str, Any]) -> None:
-        """Log a row, unless that is done."""
+        """Log a row, unless it has been logged before."""
         key = _key(row)
         if key in self._keys:
             return
-        if run.settings.mode == "shared":  # several processes log to it, and rows have no numbers
+        if (
+            run.settings.mode == "shared"
+        ):  # several processes log to the run, so rows have no numbers
             run.log(row)
             self._remember(key)
             return
-        self._keep([self._logged(run, row)])
+        self._append([self._logged(run, row)])
         self._remember(key)
 
     def log_again(self, run: Any) -> None:
-        """Log what the server lacks of what was logged when `run` was open before."""
-        kept = [] if run.settings.mode == "shared" else list(self._kept())
+        """Log the rows again that the server lacks from when `run` was open before."""
+        kept = [] if run.settings.mode == "shared" else list(self._read())
         if run.offline and kept:
-            self._go_on_at = kept[0][0]
+            self._next_number = kept[0][0]
         rows = [(number, row) for number, row in kept if row is not None]
         self._keys = {}
         for _, row in rows:
@@ -52,24 +54,24 @@ class Rows:
         again = [self._logged(run, row) for number, row in rows if number >= run.starting_step]
         if again:
             self._path.unlink()
-            self._keep(again)
+            self._append(again)
 
-    def forget(self, going_on_at: int | None) -> None:
-        """Be told that the server, or the SDK's file, has all rows.
+    def forget(self, next_number: int | None) -> None:
+        """Delete the rows, because the server or the SDK's own file has all of them.
 
         Args:
-            going_on_at: The number of the next row, where no server will say it.
+            next_number: The number of the next row, if no server will know it.
         """
         self._path.unlink(missing_ok=True)
-        if going_on_at is not None:
-            self._keep([(going_on_at, None)])
+        if next_number is not None:
+            self._append([(next_number, None)])
 
     def _logged(self, run: Any, row: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        if self._go_on_at is None:
+        if self._next_number is None:
             run.log(row)
         else:
-            run.log(row, step=self._go_on_at, commit=True)
-            self._go_on_at = None
+            run.log(row, step=self._next_number, commit=True)
+            self._next_number = None
         return run.step - 1, row
 
     def _remember(self, key: str) -> None:
@@ -77,15 +79,15 @@ class Rows:
         if len(self._keys) > _MOST_KEYS:
             del self._keys[next(iter(self._keys))]
 
-    def _keep(self, rows: Iterable[tuple[int, dict[str, Any] | None]]) -> None:
+    def _append(self, rows: Iterable[tuple[int, dict[str, Any] | None]]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(f"{json.dumps(row)}\n" for row in rows)
 
-    def _kept(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    def _read(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
         with suppress(FileNotFoundError), self._path.open(encoding="utf-8") as file:
             for line in file:
-                if line.endswith("\n"):  # otherwise it was not written to its end
+                if line.endswith("\n"):  # otherwise the line is incomplete
                     number, row = json.loads(line)
                     yield number, row
 

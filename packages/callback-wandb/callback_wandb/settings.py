@@ -1,4 +1,4 @@
-"""The settings that W&B has of its own: which project, which models, what to watch, and whether."""
+"""Settings with W&B's own rules: the project, the models to keep, and what to watch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Literal, cast
 from callback_core.tracking import config
 
 LogModel = Literal["end", "checkpoint", "false"]
-Watch = Literal["gradients", "parameters", "all", "false"]
+WatchedTensors = Literal["gradients", "parameters", "all", "false"]
 
 DEFAULT_PROJECT: Final = "huggingface"
 
@@ -20,7 +20,7 @@ def project(given: str | None) -> str:
     """Return the name of the project.
 
     Raises:
-        ValueError: W&B has no projects of that name.
+        ValueError: The name is invalid in W&B.
     """
     demand = "a name of 1 to 128 characters without / \\ # ? % :"
     found = config.matching("project", given, "WANDB_PROJECT", _PROJECT, demand)
@@ -28,32 +28,32 @@ def project(given: str | None) -> str:
 
 
 def log_model(given: str | bool | None) -> LogModel:
-    """Return when to keep the model: at the `end`, at each `checkpoint` too, or never: `false`.
+    """Return when to keep the model: at the `end`, also at each `checkpoint`, or never: `false`.
 
-    A plain yes is `end`, as it was when this was a flag.
+    An affirmative value means `end`, because this setting was once a flag.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The value is none of the choices.
     """
     choices = ("end", "checkpoint", "false")
     return cast(LogModel, _choice("log_model", given, "WANDB_LOG_MODEL", choices, yes="end"))
 
 
-def watch(given: str | bool | None) -> Watch:
-    """Return what of the model's tensors to log histograms of.
+def watch(given: str | bool | None) -> WatchedTensors:
+    """Return which of the model's tensors to log as histograms.
 
     Raises:
-        ValueError: It is none of the choices.
+        ValueError: The value is none of the choices.
     """
     choices = ("gradients", "parameters", "all", "false")
-    return cast(Watch, _choice("watch", given, "WANDB_WATCH", choices))
+    return cast(WatchedTensors, _choice("watch", given, "WANDB_WATCH", choices))
 
 
 def disabled() -> bool:
-    """Return whether `WANDB_DISABLED`, or `WANDB_MODE`, says that nothing is to be done.
+    """Return whether `WANDB_DISABLED` or `WANDB_MODE` disables the callback.
 
     Raises:
-        ValueError: One of them says nothing that is known.
+        ValueError: One of them has an unknown value.
     """
     mode = config.choice("WANDB_MODE", None, "WANDB_MODE", _MODES)
     return config.flag("WANDB_DISABLED", None, "WANDB_DISABLED") or mode == "disabled"
@@ -66,7 +66,7 @@ def _choice(
     choices: tuple[str, ...],
     yes: str | None = None,
 ) -> str:
-    """Return one of `choices`; `yes` where it is merely affirmed, and `false` where denied."""
+    """Return one of `choices`; `yes` for an affirmative value, `false` for a negative one."""
     word = str(config.setting(argument, given, variable).value).upper()
     if word in config.FALSE:
         return "false"

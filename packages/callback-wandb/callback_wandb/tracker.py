@@ -14,25 +14,22 @@ from callback_wandb.rows import Rows
 from callback_wandb.versions import fitting, log_version
 
 AXIS: Final = "train/global_step"
-"""The metric that all curves are drawn over."""
+"""The metric on the x axis of all curves."""
 
 _EXIT_CODE: Final[dict[Status, int]] = {"finished": 0, "failed": 1, "interrupted": 255}
 
 
 class WandbTracker(Tracker):
-    """A run in Weights & Biases. Its arguments are described with `WandbCallback`.
+    """A run in Weights & Biases. `WandbCallback` documents the other arguments.
 
     Args:
-        project: See there.
-        log_model: See there.
-        watch: See there.
-        facts: What is known of the model, for the run's configuration.
+        facts: Facts about the model, for the run's configuration.
 
     Attributes:
-        in_search: Whether the training is a trial of a search, which has a run of its own.
+        in_search: Whether the training is a trial of a search, which gets its own run.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting is invalid.
     """
 
     name = "wandb"
@@ -59,12 +56,12 @@ class WandbTracker(Tracker):
 
     @property
     def disabled(self) -> bool:
-        """Whether W&B is switched off."""
+        """Whether the environment disables W&B."""
         return self._disabled
 
     @property
     def run(self) -> Any:
-        """The run, if it is open in this process."""
+        """The run if it is open in this process, else `None`."""
         run = self._run
         return None if run is None or sdk.is_finished(run) else run
 
@@ -74,7 +71,7 @@ class WandbTracker(Tracker):
         return self.log_model == "checkpoint"
 
     def settings(self) -> dict[str, Any] | None:
-        """Return what makes an equal tracker elsewhere."""
+        """Return the arguments of an equal tracker."""
         return {
             "project": self.project,
             "log_model": self.log_model,
@@ -83,41 +80,41 @@ class WandbTracker(Tracker):
         }
 
     def adopt(self) -> str | None:
-        """Return the path of the run that the user has opened, if there is one."""
-        run = None if self.in_search else sdk.run_of_user()
+        """Return the path of the user's open run, if there is one."""
+        run = None if self.in_search else sdk.user_run()
         return None if run is None else sdk.path_of(run)
 
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return all of them, those of the arguments where both have one of a name."""
+        """Return facts, model configuration and arguments. On a name conflict the latter wins."""
         return {**self.facts, **model_config, **arguments}
 
     def open(self, opening: Opening) -> str:
-        """Open the run of before or a new one, or go on in that of the user."""
+        """Use the user's run, continue an earlier one, or open a new one."""
         self._opening = opening
         self._rows = Rows(opening.folder / "rows.jsonl")
         with self._open_run() as run:
             return sdk.path_of(run)
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Set the run's configuration; what it has besides stays."""
+        """Update the run's configuration. Other entries stay."""
         of_trial = self._opening.trial_parameters or {}
         with self._open_run() as run:
             run.config.update({**of_trial, **parameters}, allow_val_change=True)
 
     def log_metrics(self, points: Sequence[Point]) -> None:
-        """Add the points of one moment as one row of the run's history."""
+        """Add points. Those that were logged together become one row of the run's history."""
         with self._open_run() as run:
             for (step, time), same in groupby(points, key=lambda point: (point.step, point.time)):
                 row = {point.name: point.value for point in same}
-                with _rejecting():
+                with _rejects_invalid():
                     self._rows.log(run, {**row, AXIS: step, "_timestamp": time})
 
     log_text = log_metrics
 
     def log_summary(self, points: Sequence[Point]) -> None:
-        """Put values that a training has one of into the run's summary, under their own names."""
+        """Set values in the run's summary, without the prefix `train/`."""
         values = {point.name.removeprefix("train/"): point.value for point in points}
         with self._open_run() as run:
             run.summary.update(values)
@@ -125,56 +122,56 @@ class WandbTracker(Tracker):
     def log_files(self, upload: Upload) -> None:
         """Add a version of the model, and wait until the server has it."""
         with self._open_run() as run:
-            log_version(run, f"model-{(_name(self._opening) and run.name) or run.id}", upload)
+            log_version(run, f"model-{(_run_name(self._opening) and run.name) or run.id}", upload)
 
     def close(self, status: Status | None) -> None:
-        """Have the server take what is left, and end the run; leave one of the user's open."""
+        """Send the remaining data, and finish the run. The user's run stays open."""
         with self._open_run() as run:
             if self._connection is not None:
-                going_on_at = run.step if run.offline else None  # not to be had once it is finished
+                next_number = run.step if run.offline else None  # not available after `finish`
                 try:
                     run.finish(exit_code=_EXIT_CODE[status or "finished"])
                 finally:
-                    self._let_go()
-                self._rows.forget(going_on_at)
+                    self._disconnect()
+                self._rows.forget(next_number)
         self._run = None
 
     def release(self) -> None:
-        """Leave nothing of the run in the process, even where it hangs."""
+        """Remove the run from `wandb.run`, even if it hangs."""
         if self._connection is not None:
             sdk.hide(self._run)
 
     @contextmanager
     def _open_run(self) -> Iterator[Any]:
-        """Yield the run, opened again where it is finished, or where its process has gone."""
+        """Yield the open run. Reopen it if it is finished or its process is gone."""
         try:
             if self.run is None:
                 before = self._connection
                 self._attach()
                 if before is not None:
-                    before.leave()  # not earlier: somebody may still be finishing the run
+                    before.leave()  # not earlier: other code may still be finishing the run
             yield self._run
         except Exception as error:
             if sdk.is_lost(error):
-                self._let_go(lost=True)
+                self._disconnect(lost=True)
             raise
 
-    def _let_go(self, *, lost: bool = False) -> None:
+    def _disconnect(self, *, lost: bool = False) -> None:
         if lost:
-            self.release()  # so that the run that follows is `wandb.run` in its place
+            self.release()  # so that the next run becomes `wandb.run`
         connection, self._connection, self._run = self._connection, None, None
         if connection is not None:
             connection.leave(lost=lost)
 
     def _attach(self) -> None:
-        opening, run = self._opening, sdk.run_of_user()
+        opening, run = self._opening, sdk.user_run()
         if opening.adopted and run is not None and sdk.path_of(run) == opening.run_id:
             self._run, self._connection = run, None
         else:
             self._connection = sdk.Connection(
                 opening.output_dir,
                 new=opening.run_id is None,
-                others=opening.adopted,
+                adopted=opening.adopted,
                 **self._arguments(opening),
             )
             self._run = self._connection.run
@@ -183,14 +180,14 @@ class WandbTracker(Tracker):
         self._run.define_metric("*", step_metric=AXIS, step_sync=True)
 
     def _arguments(self, opening: Opening) -> dict[str, Any]:
-        """Return the arguments of `wandb.init` that say which run, new or not, it is."""
+        """Return the arguments of `wandb.init` that identify the run."""
         if opening.run_id is not None:
             *owner, project, run_id = opening.run_id.split("/")
             return {"entity": owner[0] if owner else None, "project": project, "id": run_id}
-        # By this it is found again if the training is killed while it is opened.
-        made = opening.folder.parent.name + opening.folder.name.removeprefix(self.name)
-        arguments: dict[str, Any] = {"project": self.project, "id": fitting(made)}
-        name = _name(opening)
+        # A fixed id, so that the run is found again if the process dies while it opens the run.
+        run_id = opening.folder.parent.name + opening.folder.name.removeprefix(self.name)
+        arguments: dict[str, Any] = {"project": self.project, "id": fitting(run_id)}
+        name = _run_name(opening)
         if opening.trial_name is not None:
             arguments |= {"name": opening.trial_name, "group": name or str(opening.output_dir)}
         elif name:
@@ -198,16 +195,16 @@ class WandbTracker(Tracker):
         return arguments
 
 
-def _name(opening: Opening) -> str | None:
-    """Return the run's name; `None` where it is but the directory, as transformers had it."""
+def _run_name(opening: Opening) -> str | None:
+    """Return the run's name; `None` if it is only the output directory, transformers' default."""
     if not opening.name or Path(opening.name).absolute() == opening.output_dir:
         return None
     return opening.name
 
 
 @contextmanager
-def _rejecting() -> Iterator[None]:
-    """Tell what no row can hold, such as half a surrogate pair, from what fails for now."""
+def _rejects_invalid() -> Iterator[None]:
+    """Raise `Rejected` for values that no row can hold, such as half a surrogate pair."""
     try:
         yield
     except (ValueError, TypeError) as error:

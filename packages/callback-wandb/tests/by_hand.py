@@ -1,7 +1,8 @@
-"""A training by hand, without torch: by_hand.py OUTPUT_DIR [kill | missing | fails | begun | open].
+"""A simulated training without torch: by_hand.py OUTPUT_DIR [kill|missing|fails|begun|open].
 
-It logs eight losses of an eighth of the step. Then it ends; or is killed once the SDK has taken
-all; or ends once it was said that the SDK is missing or fails, or its process or the run is there.
+It logs eight losses, each an eighth of its step. Then it ends. With `kill`, it is killed once the
+SDK has accepted all. With `missing` and `fails`, it first waits for a warning; with `begun`, for
+the SDK's process; with `open`, for the run.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, 
 from callback_wandb import WandbCallback
 
 BY_HAND = os.path.abspath(__file__)
-"""This program, which tests import so that it is there in a sandbox too."""
+"""The path of this program. Tests import it so that their sandbox contains the program."""
 
 STEPS = 8
 
 
 @dataclass
 class Arguments:
-    """The few arguments that the callbacks read."""
+    """The training arguments that the callbacks read."""
 
     output_dir: str
     run_name: str | None = None
@@ -37,26 +38,26 @@ class Arguments:
 
 
 class Missing(MetaPathFinder):
-    """Finds that the SDK is not installed."""
+    """Makes the SDK look as if it were not installed."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         if name.partition(".")[0] == "wandb":
             raise ModuleNotFoundError(f"No module named {name!r}", name="wandb")
 
 
-class Said(logging.Handler):
+class WarningFlag(logging.Handler):
     """Notes whether a warning was logged."""
 
-    anything = False
+    is_set = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.anything = self.anything or record.levelno >= logging.WARNING
+        self.is_set = self.is_set or record.levelno >= logging.WARNING
 
 
 def main(output_dir: str, what: str = "") -> None:
-    said = Said()
+    warning = WarningFlag()
     logging.basicConfig()
-    logging.getLogger().addHandler(said)
+    logging.getLogger().addHandler(warning)
     if what == "missing":
         sys.meta_path.insert(0, Missing())
     callback = WandbCallback(flush_limit=2 if what in ("begun", "open") else 300)
@@ -69,14 +70,14 @@ def main(output_dir: str, what: str = "") -> None:
         state.global_step = step
         handler.on_log(args, state, control, logs={"loss": step / 8})
     tracker = callback.tracker
-    holds = {
+    conditions = {
         "kill": lambda: tracker.run is not None and tracker.run.step >= STEPS,
-        "missing": lambda: said.anything,
-        "fails": lambda: said.anything,
+        "missing": lambda: warning.is_set,
+        "fails": lambda: warning.is_set,
         "begun": children,
         "open": lambda: tracker.run is not None,
     }
-    while what in holds and not holds[what]():
+    while what in conditions and not conditions[what]():
         time.sleep(0.02)
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

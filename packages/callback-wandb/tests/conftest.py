@@ -1,4 +1,4 @@
-"""No test sees settings of the SDK from outside, or leaves any behind."""
+"""Isolates each test from the SDK's settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wandb_server import WandbServer
 
 from callback_contract.testing import use_absolute_paths
 
-# Read when the SDK is imported, and by the processes that tests start.
+# The SDK and the processes that tests start read these.
 _HOME = tempfile.TemporaryDirectory()
 _KEPT = {
     "HOME": _HOME.name,
@@ -22,18 +22,18 @@ _KEPT = {
     "WANDB_SILENT": "true",
     "WANDB_ERROR_REPORTING": "false",
     "WANDB_X_DISABLE_STATS": "true",
-    "WANDB_X_SAVE_REQUIREMENTS": "false",  # most of what it takes to open a run
+    "WANDB_X_SAVE_REQUIREMENTS": "false",  # most of the time to open a run
 }
 for _name in [name for name in os.environ if name.startswith("WANDB_")]:
     del os.environ[_name]
 os.environ |= _KEPT
-# Tests run in directories of their own, where relative paths to packages lead nowhere.
+# Tests change the directory, so relative paths to packages would not work.
 use_absolute_paths()
 
 
 @pytest.fixture(autouse=True)
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in a directory of its own, offline."""
+    """Run in an empty directory, offline."""
     own = tmp_path / "cwd"
     own.mkdir()
     monkeypatch.chdir(own)
@@ -42,7 +42,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """Return a server that is W&B's for the time of a test."""
+    """Return a server that the SDK uses as W&B during a test."""
     with WandbServer() as one:
         monkeypatch.setenv("WANDB_MODE", "online")
         monkeypatch.setenv("WANDB_BASE_URL", one.url)
@@ -52,9 +52,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Have the SDK give up after seconds, as the user can ask it to, until what this is is called.
+    """Give the SDK timeouts of 2 seconds, and return a function that raises them to 60.
 
-    A server that is there may take as long on a machine that is busy.
+    On a busy machine, a running server may need more than 2 seconds.
     """
 
     def give_up_after(seconds: int) -> None:

@@ -1,4 +1,4 @@
-"""Reads what the SDK has written offline: a log of records, in the framing of LevelDB."""
+"""Reads the SDK's offline files: logs of records in LevelDB's framing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Artifact:
 
 @dataclass
 class Run:
-    """A run: all files that the SDK has written of it, in their order."""
+    """The content of a run, from all of its files in order."""
 
     id: str
     project: str = ""
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def exit_code(self) -> int | None:
-        """The last one; `None` while it is open."""
+        """The last exit code; `None` while the run is open."""
         return self.exit_codes[-1] if self.ended else None
 
     def points(self, name: str) -> list[tuple[int, Any]]:
@@ -52,7 +52,7 @@ class Run:
 
 
 def curves(rows: list[dict[str, Any]]) -> dict[tuple[str, int], Any]:
-    """Return all that is drawn over the steps; a point that is there twice is an error."""
+    """Return the values by name and step, and check that there are no duplicates."""
     found: dict[tuple[str, int], Any] = {}
     for row in rows:
         for name, value in row.items():
@@ -65,7 +65,7 @@ def curves(rows: list[dict[str, Any]]) -> dict[tuple[str, int], Any]:
 
 
 def runs(folder: Path) -> list[Run]:
-    """Return the runs in the SDK's folder, oldest first."""
+    """Return the runs in the SDK's directory, oldest first."""
     found: dict[str, Run] = {}
     files = [*folder.glob("wandb/*run-*/run-*.wandb"), *folder.glob(".wandb/*run-*/run-*.wandb")]
     for path in sorted(files, key=lambda path: path.stat().st_ctime_ns):
@@ -118,7 +118,7 @@ def _update(values: dict[str, Any], items: Any) -> None:
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """Return the records of a file up to where it is whole."""
+    """Yield the complete records of a file."""
     content = path.read_bytes()
     assert content[:6] == b":W&B" + struct.pack("<H", 0xBEE1) or not content
     at, parts = _HEADER, b""

@@ -76,18 +76,18 @@ class TestContract(TrackerContract):
     def away(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, impatient: Any
     ) -> Any:
-        """Have a server that is not there, for the rules that ask for one; all else is offline."""
-        monkeypatch.setenv("WANDB_MODE", "offline")  # to which it is set back
+        """Provide a stopped server for the rules that need one. All other rules run offline."""
+        monkeypatch.setenv("WANDB_MODE", "offline")  # makes monkeypatch restore it
         type(self).server = WandbServer()
         type(self).be_patient = staticmethod(impatient)
         yield
         late = [t for t in threading.enumerate() if t.name.startswith("deliver to ")]
-        for thread in late:  # it would begin a session of the next
+        for thread in late:  # it would start a session in the next test
             thread.join(300.0)
         self.server.stop()
-        if "DEL-008" in request.node.name:  # after 1,200 names, W&B closes no log file for a while
+        if "DEL-008" in request.node.name:  # after 1,200 names, W&B keeps its log file open
             wandb.teardown()
-        assert not any(thread.is_alive() for thread in late), "a delivery does not come to an end"
+        assert not any(thread.is_alive() for thread in late), "a delivery does not end"
 
     def make(self, output_dir: Path) -> Any:
         return WandbCallback(log_model="checkpoint")
@@ -106,7 +106,7 @@ class TestContract(TrackerContract):
         super().deliver_later(output_dir)
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
-        if served := self.server.runs.values():  # of which W&B keeps its files too
+        if served := self.server.runs.values():  # the SDK also writes files for these runs
             return [recorded(r.id, r.rows(), r.config(), r.summary(), r.exit_code) for r in served]
         return [
             recorded(r.id, r.rows, r.config, r.summary, r.exit_code, r.artifacts)
@@ -122,7 +122,7 @@ def recorded(
     exit_code: int | None,
     artifacts: Iterable[Artifact] = (),
 ) -> RecordedRun:
-    """Return what was read of a run as the contract asks for it."""
+    """Return a run in the contract's form."""
     points: dict[str, list[tuple[int, float]]] = {}
     text: dict[str, list[tuple[int, str]]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""What the callback is told, and what happens where the SDK is missing."""
+"""Settings of the callback, and training without the SDK installed."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from trainer_torch.testing import small_trainer
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "says"),
+    ("variable", "value", "expected"),
     [
         ("WANDB_DISABLED", "please", "1, ON, YES, TRUE, 0, OFF, NO, FALSE"),
         ("WANDB_MODE", "of-line", "online, offline"),
     ],
 )
-def test_a_wrong_variable_is_refused_with_its_name_its_value_and_the_choices(
-    variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+def test_an_error_names_the_invalid_variable_its_value_and_the_choices(
+    variable: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=variable) as refused:
         WandbCallback()
-    assert says in str(refused.value)
+    assert expected in str(refused.value)
     assert repr(value) in str(refused.value)
 
 
 @pytest.mark.parametrize(("argument", "value"), [("delivery", "later"), ("open_limit", -1)])
-def test_a_wrong_argument_is_refused_with_its_name_and_value(argument: str, value: Any) -> None:
+def test_an_error_names_the_invalid_argument_and_its_value(argument: str, value: Any) -> None:
     with pytest.raises(ValueError, match=argument) as refused:
         WandbCallback(**{argument: value})
     assert repr(value) in str(refused.value)
 
 
-def test_another_process_cannot_watch_the_model() -> None:
+def test_a_delivery_process_cannot_watch_the_model() -> None:
     with pytest.raises(ValueError, match=r"WANDB_WATCH.*'all'.*thread, inline"):
         WandbCallback(watch="all", delivery="process")
 
@@ -67,19 +67,17 @@ def test_a_disabled_integration_does_nothing(
     assert runs(tmp_path / "out") == []
 
 
-def test_the_project_of_the_environment_is_that_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_names_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_PROJECT", "größer")
     small_trainer(tmp_path / "out", WandbCallback).train()
     assert the_run(tmp_path / "out").project == "größer"
 
 
-def test_it_is_found_by_its_name() -> None:
+def test_the_entry_point_is_registered() -> None:
     assert "wandb" in get_available_reporting_integrations()
 
 
-def test_importing_it_does_not_import_the_sdk() -> None:
+def test_importing_and_constructing_the_callback_imports_no_sdk() -> None:
     code = "import sys, callback_wandb; callback_wandb.WandbCallback(); print(*sys.modules)"
     done = run_python("-c", code)
     modules = done.stdout.split()
@@ -87,7 +85,9 @@ def test_importing_it_does_not_import_the_sdk() -> None:
     assert not {"wandb", "torch", "numpy"} & {*modules}
 
 
-def test_a_missing_sdk_is_said_with_what_to_install_and_training_goes_on(tmp_path: Path) -> None:
+def test_without_the_sdk_training_continues_and_the_log_names_the_install_command(
+    tmp_path: Path,
+) -> None:
     done = run_python(BY_HAND, str(tmp_path / "out"), "missing")
     assert "trained 8 steps" in done.stdout, done.stderr
     assert "pip install wandb" in done.stderr

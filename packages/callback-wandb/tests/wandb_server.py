@@ -1,4 +1,4 @@
-"""A server on this machine that answers the SDK as W&B does, and keeps what it gets."""
+"""A local stand-in for W&B. It records what the real SDK sends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENTITY = "team"
 
 @dataclass
 class StoredRun:
-    """A run as the server has it."""
+    """A run on the server."""
 
     id: str
     project: str
@@ -54,12 +54,12 @@ class StoredArtifact:
 
 
 class WandbServer(StandIn):
-    """Stands in for W&B: GraphQL, the stream of a run's rows, and files that are put.
+    """Stands in for W&B: GraphQL, the stream of a run's rows, and file uploads.
 
     Attributes:
-        runs: What it has, by their ids.
-        artifacts: Those that were added, in their order.
-        then: The mode that it goes into when a run was opened.
+        runs: The runs, by id.
+        artifacts: The artifacts, in order of creation.
+        then: The mode of the server after a run was opened; `None` keeps the mode.
     """
 
     then: Literal["broken", "silent"] | None = None
@@ -75,11 +75,11 @@ class WandbServer(StandIn):
     def _answer(self, request: Request) -> dict[str, Any]:
         path = request.path.partition("?")[0]
         if path == "/graphql":
-            asked = request.json()
-            operation = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])
-            name = asked.get("operationName") or (operation.group(1) if operation else "")
+            payload = request.json()
+            operation = re.search(r"(?:query|mutation)\s+(\w+)", payload["query"])
+            name = payload.get("operationName") or (operation.group(1) if operation else "")
             method: Callable[..., Any] = getattr(self, f"_{name}", lambda given: {})
-            return {"data": method(asked.get("variables") or {})}
+            return {"data": method(payload.get("variables") or {})}
         if stream := re.fullmatch(r"/files/[^/]*/([^/]+)/([^/]+)/file_stream", path):
             return self._stream(self.runs[unquote(stream[2])], request.json())
         if put := re.fullmatch(r"/put/run/([^/]+)/(.+)", path):
@@ -144,13 +144,13 @@ class WandbServer(StandIn):
         return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}
 
     def _CreateArtifact(self, given: dict[str, Any]) -> dict[str, Any]:
-        asked = given["input"]
+        payload = given["input"]
         made = StoredArtifact(
             id=str(len(self.artifacts)),
-            name=asked["artifactCollectionName"],
-            aliases=[entry["alias"] for entry in asked.get("aliases") or []],
-            metadata=json.loads(asked.get("metadata") or "{}"),
-            run=asked.get("runName"),
+            name=payload["artifactCollectionName"],
+            aliases=[entry["alias"] for entry in payload.get("aliases") or []],
+            metadata=json.loads(payload.get("metadata") or "{}"),
+            run=payload.get("runName"),
         )
         self.artifacts.append(made)
         sequence = {"id": "1", "latestArtifact": None}
@@ -165,11 +165,11 @@ class WandbServer(StandIn):
 
     def _CreateArtifactFiles(self, given: dict[str, Any]) -> dict[str, Any]:
         nodes = []
-        for asked in given["input"]["artifactFiles"]:
-            at = f"{self.url}/put/artifact/{asked['artifactID']}/{asked['name']}"
-            node = {"id": "1", "name": asked["name"], "displayName": "", "uploadUrl": at}
-            node |= {"uploadHeaders": [], "storagePath": asked["name"]}
-            node |= {"uploadMultipartUrls": None, "artifact": {"id": asked["artifactID"]}}
+        for payload in given["input"]["artifactFiles"]:
+            at = f"{self.url}/put/artifact/{payload['artifactID']}/{payload['name']}"
+            node = {"id": "1", "name": payload["name"], "displayName": "", "uploadUrl": at}
+            node |= {"uploadHeaders": [], "storagePath": payload["name"]}
+            node |= {"uploadMultipartUrls": None, "artifact": {"id": payload["artifactID"]}}
             nodes.append({"node": node})
         return {"createArtifactFiles": {"files": {"edges": nodes}}}
 
