@@ -1,4 +1,4 @@
-"""A training callback that sends a run to Azure Machine Learning."""
+"""A training callback that logs to Azure Machine Learning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`AzureMLCallback`: sends a training to Azure Machine Learning."""
+"""`AzureMLCallback`: logs a training to Azure Machine Learning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training callback that sends a run to ClearML."""
+"""A training callback that logs to ClearML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ClearMLCallback`: sends a training to ClearML."""
+"""`ClearMLCallback`: logs a training to ClearML."""
 
 from __future__ import annotations
 

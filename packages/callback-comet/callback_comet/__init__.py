@@ -1,4 +1,4 @@
-"""A training callback that sends a run to Comet."""
+"""A training callback that logs to Comet."""
 
 from __future__ import annotations
 

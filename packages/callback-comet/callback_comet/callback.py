@@ -1,4 +1,4 @@
-"""`CometCallback`: sends a training to Comet."""
+"""`CometCallback`: logs a training to Comet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`DagsHubCallback`: sends a training to DagsHub."""
+"""`DagsHubCallback`: logs a training to DagsHub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training callback that sends a run to MLflow."""
+"""A training callback that logs to MLflow."""
 
 from __future__ import annotations
 

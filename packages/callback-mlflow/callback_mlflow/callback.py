@@ -1,4 +1,4 @@
-"""`MLflowCallback`: sends a training to MLflow."""
+"""`MLflowCallback`: logs a training to MLflow."""
 
 from __future__ import annotations
 

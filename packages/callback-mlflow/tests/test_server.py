@@ -85,7 +85,7 @@ def test_an_unreachable_server_does_not_delay_the_training_and_a_replay_delivers
     kept: tuple[Path, Any, float], server: Runs
 ) -> None:
     output_dir, logged, took = kept
-    assert took < 200  # it waits a second, and imports MLflow meanwhile
+    assert took < 200  # it waits a second, and imports MLflow in that time
     done = replay(output_dir)
     assert done.returncode == 0, done.stdout + done.stderr
     [run] = server.runs("kept")

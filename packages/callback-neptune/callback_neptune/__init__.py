@@ -1,4 +1,4 @@
-"""A training callback that sends a run to Neptune."""
+"""A training callback that logs to Neptune."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`NeptuneCallback`: sends a training to Neptune."""
+"""`NeptuneCallback`: logs a training to Neptune."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training callback that sends a run to Weights & Biases."""
+"""A training callback that logs to Weights & Biases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`WandbCallback`: sends a training to Weights & Biases."""
+"""`WandbCallback`: logs a training to Weights & Biases."""
 
 from __future__ import annotations
 
