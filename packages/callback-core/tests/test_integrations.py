@@ -75,9 +75,7 @@ def test_none_gives_no_integration(nobody: str | list[str] | None) -> None:
 
 
 def test_an_unknown_name_is_an_error_that_says_what_there_is_and_how_to_install_it() -> None:
-    with pytest.raises(
-        ValueError, match=r"'neptune'.*one, .*two.*pip install callback-neptune$"
-    ):
+    with pytest.raises(ValueError, match=r"'neptune'.*one, .*two.*pip install callback-neptune$"):
         names(["one", "neptune"])
 
 

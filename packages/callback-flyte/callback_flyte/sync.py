@@ -13,7 +13,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, Final
 
-from callback_core.tracking import linked_copy
+from callback_core.tracking import backoff, linked_copy
 from callback_flyte.store import Store, download
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class CheckpointSync:
             except Exception as error:
                 failures += 1
                 self._report_failure(error)
-                pause = min(LONGEST_PAUSE, 0.5 * 2.0 ** min(failures, 16))
+                pause = backoff(failures, 1.0, LONGEST_PAUSE)
                 self._wake.wait(min(1.0, pause) if self._ending else pause)
             else:
                 failures, self._failure = 0, None

@@ -195,7 +195,9 @@ def test_a_resumed_training_continues_its_run(server: NeptuneServer, tmp_path: P
     resumed.train(resume_from_checkpoint=True)
     run = server.only()
     assert comparable(run.curves()) == comparable(logged_points(resumed))
-    assert run.fields["finetuning/trainer_parameters/data_seed"] == 7  # the first part logged the string 'None'
+    assert (
+        run.fields["finetuning/trainer_parameters/data_seed"] == 7
+    )  # the first part logged the string 'None'
     assert run.fields["sys/failed"] is False
 
 

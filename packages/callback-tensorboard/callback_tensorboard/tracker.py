@@ -53,7 +53,6 @@ class TensorBoardTracker(Tracker):
             )
         self.logging_dir = None if logging_dir is None else _check_directory(logging_dir)
         self._directory = Path()
-        self._trial: Mapping[str, Any] = {}
         self._file: EventFile | None = None
         self._rewind_to: int | None = None
 
@@ -75,7 +74,6 @@ class TensorBoardTracker(Tracker):
         else:
             self._directory = opening.output_dir / opening.run_id
             self._directory.mkdir(parents=True, exist_ok=True)
-        self._trial = opening.trial_parameters or {}
         # The user's run may have other points, which would not be written again.
         self._rewind_to = None if opening.adopted else opening.rewind_to
         if hparams := _hparams():
@@ -86,7 +84,7 @@ class TensorBoardTracker(Tracker):
         """Write the parameters as text, and for the HParams tab."""
         from callback_tensorboard.event_file import text_event
 
-        flat = flattened({**parameters["model_config"], **parameters["args"], **self._trial})
+        flat = flattened({**parameters["model_config"], **parameters["args"]})
         if hparams := _hparams():
             with _rejects_invalid():
                 hparams.write_parameters(self._directory, flat)

@@ -99,9 +99,8 @@ class WandbTracker(Tracker):
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Update the run's configuration. Other entries stay."""
-        of_trial = self._opening.trial_parameters or {}
         with self._open_run() as run:
-            run.config.update({**of_trial, **parameters}, allow_val_change=True)
+            run.config.update(dict(parameters), allow_val_change=True)
 
     def log_metrics(self, points: Sequence[Point]) -> None:
         """Add points. Those that were logged together become one row of the run's history."""

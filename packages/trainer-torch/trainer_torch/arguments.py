@@ -70,8 +70,8 @@ class TrainingArguments:
             in each backward pass. A model needs this if it does not always use all parameters.
         ddp_timeout: The seconds that a process waits for the others.
         report_to: The names of the trackers to report to; or `all` installed tracker packages that
-            know where to report to; or `none`. With `all`, a tracker among the Trainer's `callbacks`
-            takes the place of the installed one.
+            know where to report to; or `none`. With `all`, a tracker among the `callbacks` of the
+            Trainer takes the place of the installed one.
         run_name: The name of the run in trackers.
 
     Raises:
