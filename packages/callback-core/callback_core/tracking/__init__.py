@@ -1,12 +1,12 @@
 """What all experiment trackers share: `TrackerCallback`, and `Tracker`, which a package extends."""
 
 from callback_core.tracking import config
-from callback_core.tracking.backoff import backoff
 from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.limits import flattened
 from callback_core.tracking.naming import TrainingNumbers, tracked_name
 from callback_core.tracking.redaction import Redaction
+from callback_core.tracking.retry import backoff
 from callback_core.tracking.sdk import import_sdk
 from callback_core.tracking.session import Member, Session
 from callback_core.tracking.tracker import (

@@ -8,10 +8,10 @@ from enum import Enum, auto
 from typing import Final, Literal, get_args
 
 from callback_core.integrations import NotConfigured
-from callback_core.tracking.backoff import backoff
 from callback_core.tracking.calls import Abandoned
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.lock import Held
+from callback_core.tracking.retry import backoff
 
 logger = logging.getLogger(__name__)
 
