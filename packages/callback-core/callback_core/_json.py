@@ -1,4 +1,4 @@
-"""Standard JSON for numbers that it does not have, and files that are whole at any time.
+"""Writes NaN and infinities as standard JSON, and replaces files atomically.
 
 Standard JSON has neither NaN nor infinities. They are written as `{"__float__": "NaN"}`,
 `{"__float__": "Infinity"}` and `{"__float__": "-Infinity"}`.
@@ -12,13 +12,13 @@ from contextlib import suppress
 from typing import Any, Final
 
 FLOAT: Final = "__float__"
-"""The key that marks a number which JSON does not have."""
+"""The key that marks a number that JSON does not have."""
 
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def marked_float(value: float) -> dict[str, str]:
-    """Return what stands for a `value` that is not finite."""
+    """Return the mark that stands for a `value` that is not finite."""
     return {FLOAT: "NaN" if value != value else f"{'-' * (value < 0)}Infinity"}
 
 
@@ -52,12 +52,12 @@ def scalar(value: Any) -> Any:
 
 
 def write_atomically(path: str | os.PathLike[str], text: str, *, sync: bool = True) -> None:
-    """Replace the content of a file, which holds the old or the new text at any time.
+    """Replace the content of a file. At any time, it holds either the old or the new text.
 
     Args:
-        path: The file. A link stays one, and the file to which it points is replaced.
+        path: The file. A symbolic link stays a link, and the file to which it points is replaced.
         text: The new content.
-        sync: Whether that holds for a loss of power too, which takes a flush to the disk.
+        sync: Whether to flush to the disk, so that this holds even after a loss of power.
     """
     target = os.path.realpath(path)
     beside = f"{target}.{os.urandom(6).hex()}.tmp"

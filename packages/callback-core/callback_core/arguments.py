@@ -9,7 +9,7 @@ from typing import Any, Protocol
 class IntervalStrategy(StrEnum):
     """How often the loop logs, evaluates or saves.
 
-    Equal to its plain string and to transformers' member.
+    A member equals its plain string, and the member of transformers' enum with the same value.
     """
 
     NO = "no"
@@ -58,7 +58,7 @@ class CallbackArguments(Protocol):
 
     @property
     def greater_is_better(self) -> bool | None:
-        """Whether a greater value of that metric is the better one."""
+        """Whether a greater value of that metric is better."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all arguments as plain values."""

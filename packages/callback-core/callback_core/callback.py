@@ -20,7 +20,7 @@ class TrainerCallback:
     `train_dataloader` and `eval_dataloader`. Some events pass more: see their docstrings below, or
     `callback_core.EVENTS`.
 
-    Change nothing but `control`. Return it, or nothing.
+    Change nothing but `control`. Return `control`, or nothing.
 
     To keep something in a checkpoint, define `state_dict()`, which returns JSON values, and
     `load_state_dict(state)`.

@@ -9,9 +9,9 @@ from callback_core.validation import check_callback
 
 
 class CallbackList(list[Any]):
-    """A list, because code for transformers expects `handler.callbacks` to be one.
+    """The callbacks of a handler: a list, because code for transformers expects one.
 
-    A copy, pickled or not, is a plain list. A change that is refused is not made.
+    A copy, pickled or not, is a plain list. A refused change leaves the list as it was.
 
     Args:
         callbacks: The callbacks.
@@ -19,7 +19,7 @@ class CallbackList(list[Any]):
 
     Raises:
         TypeError: A callback that is added cannot be called.
-        ValueError: A callback that is added has an `on_error` that does not exist.
+        ValueError: A callback that is added has an invalid `on_error`.
     """
 
     def __init__(self, callbacks: Iterable[Any], changed: Callable[[], None]) -> None:

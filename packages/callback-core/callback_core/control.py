@@ -64,7 +64,7 @@ def _flag() -> Any:
 
 
 class _Attribution(ExportableState):
-    """Who sets a flag. These are no fields: they exist before any constructor runs.
+    """Who sets a flag. These are not fields: they exist before any constructor runs.
 
     They are slots, because the handler sets them at every call of a callback.
     """

@@ -11,10 +11,10 @@ from callback_core.state import TrainerState
 
 
 class DefaultFlowCallback(TrainerCallback):
-    """Asks for logs, evaluations and checkpoints by the arguments' strategies, and for the end.
+    """Asks for logs, evaluations, checkpoints and the end of training, as the arguments say.
 
-    With the strategy `steps`, the last step is evaluated and saved too, due or not. All of this is
-    as in the `DefaultFlowCallback` of transformers 5.23.
+    With the strategy `steps`, the last step is evaluated and saved even if it is not due. All of
+    this is as in the `DefaultFlowCallback` of transformers 5.23.
     """
 
     def on_step_end(

@@ -21,20 +21,21 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
     An evaluation improves the metric if it beats the best so far by more than the threshold. NaN
     is never an improvement, and any number improves on NaN.
 
-    The callback raises an error if the loop's first evaluation shows that the metric will never
-    come. An evaluation that reports `eval_loss` or `eval_runtime` has a single dataset, so the
-    error comes at once. With several datasets, any of them may report the metric, so the callback
-    waits until the next step or epoch ends. Evaluations that a callback adds, under other names,
-    need not report the metric.
+    The callback raises an error if the loop's first evaluation shows that no evaluation will report
+    the metric. An evaluation that reports `eval_loss` or `eval_runtime` has a single dataset, so
+    the error comes at once. With several datasets, any of them may report the metric, so the
+    callback waits until the next step or epoch ends. Evaluations that a callback adds, under other
+    names, need not report the metric.
 
     Args:
         early_stopping_patience: Stop after this many evaluations in a row without an improvement.
-        early_stopping_threshold: The smallest improvement that counts, in the metric's unit.
+        early_stopping_threshold: An improvement counts only if it is greater than this, in the
+            metric's unit.
 
     Raises:
         ValueError: At construction: the patience is below 1, or the threshold negative. When
             training begins: there is no `metric_for_best_model`, or no evaluation. At an
-            evaluation: the metric will never come.
+            evaluation, or at the end of the next step or epoch: the metric will never be reported.
     """
 
     def __init__(

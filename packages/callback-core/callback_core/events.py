@@ -1,7 +1,7 @@
-"""The table of events: every event of a training loop, in the order in which a run meets them.
+"""The table of events: every event of a training loop, in the order in which a run fires them.
 
-`CallbackHandler` makes each of its methods from a row. The names stand in `TrainerCallback`, in
-`CallbackHandler` and in the guide too, where a person looks for them. Tests compare all of these
+`CallbackHandler` makes each of its methods from a row. The names also appear in `TrainerCallback`,
+in `CallbackHandler` and in `docs/events.md`, where people look for them. Tests compare all of these
 with the table.
 """
 
@@ -96,4 +96,4 @@ _TABLE: Final = (
 )
 
 EVENTS: Final = {event.name: event for event in _TABLE}
-"""All events by name, in the order in which a run first meets them."""
+"""All events by name, in the order in which a run first fires them."""

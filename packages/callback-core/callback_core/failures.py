@@ -83,7 +83,7 @@ class Failures:
             record.in_a_row.clear()
 
     def watched(self, callback: Any, event: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `method`; for a callback that failed before, one that notes each success."""
+        """Return `method`, wrapped to note each success if `callback` has failed before."""
         record = self._records.get(id(callback))
         if record is None:
             return method
@@ -116,7 +116,7 @@ class Failures:
 
 
 def check_policy(callback: Any) -> None:
-    """Refuse an `on_error` that does not exist.
+    """Refuse an invalid `on_error`.
 
     A method of that name belongs to some other library and is ignored.
 
@@ -141,7 +141,7 @@ def is_isolated(callback: Any) -> bool:
 
 @contextmanager
 def isolating(callback: Any, consequence: str) -> Iterator[None]:
-    """Raise an error of `callback`; if it is isolated, log the error with its `consequence`."""
+    """Log an error of an isolated `callback` and its `consequence`; raise that of any other."""
     try:
         yield
     except Exception:

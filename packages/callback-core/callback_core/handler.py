@@ -73,9 +73,9 @@ class CallbackHandler(TrainerCallback):
         lr_scheduler: The learning rate scheduler, once it exists.
 
     Raises:
-        TypeError: A callback has no event method, one that refuses unknown keywords, or only half
-            of the methods that keep a state.
-        ValueError: A callback has an `on_error` that does not exist.
+        TypeError: A callback has no event method, has one that refuses unknown keywords, or has
+            only one of `state_dict` and `load_state_dict`.
+        ValueError: A callback has an invalid `on_error`.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class CallbackHandler(TrainerCallback):
         Raises:
             RuntimeError: The last training has not ended.
             TypeError: A callback was changed so that it can no longer be called.
-            ValueError: A callback was given an `on_error` that does not exist.
+            ValueError: A callback was given an invalid `on_error`.
         """
         if self._training:
             raise RuntimeError(
@@ -196,7 +196,7 @@ class CallbackHandler(TrainerCallback):
         return "\n".join(type(callback).__name__ for callback in self.callbacks)
 
     def add_callback(self, callback: Any) -> None:
-        """Add `callback`, or an instance if it is a class, behind the others."""
+        """Add `callback`, or an instance of it if it is a class, after the others."""
         added = callback() if isinstance(callback, type) else callback
         if type(added) in map(type, self.callbacks):
             logger.warning(
@@ -207,7 +207,7 @@ class CallbackHandler(TrainerCallback):
         self.callbacks.append(added)
 
     def pop_callback(self, callback: Any) -> Any:
-        """Remove and return the first callback that is `callback` or of that class; or `None`."""
+        """Remove and return the first callback that is `callback` or of that class, if any."""
         for index, found in enumerate(self.callbacks):
             if isinstance(found, callback) if isinstance(callback, type) else found == callback:
                 return self.callbacks.pop(index)
@@ -217,8 +217,8 @@ class CallbackHandler(TrainerCallback):
         """Remove the first callback that is `callback` or of that class.
 
         Raises:
-            ValueError: `callback` is an instance that was never added. A class without an instance
-                is no error.
+            ValueError: `callback` is an instance that is not in the list. A class of which there is
+                no instance is not an error.
         """
         if self.pop_callback(callback) is None and not isinstance(callback, type):
             raise ValueError(
@@ -239,8 +239,9 @@ class CallbackHandler(TrainerCallback):
         """Call `event` of every callback that overrides it, and return the control to use next.
 
         Each callback gets its own copies of `logs` and `metrics`. An error of a callback is raised
-        at once; at an event that closes, it is raised after all callbacks were called. Errors of
-        isolated callbacks are not raised. `event` may be a method that is not in `EVENTS`.
+        at once. At `on_exception` and `on_train_end`, all callbacks are called first; errors at
+        `on_exception` are only logged. Errors of isolated callbacks are not raised. `event` may be
+        a method that is not in `EVENTS`.
         """
         # Every step of the loop comes here. Keywords that are written out in a call take two thirds
         # of the time of a dictionary. So they are written out for events that pass nothing more,

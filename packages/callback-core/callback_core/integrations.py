@@ -1,4 +1,7 @@
-"""Finds the installed tracker packages through the entry points that they declare."""
+"""Finds the installed tracker packages through the entry points that they declare.
+
+An *integration* is a callback class that such an entry point names.
+"""
 
 from __future__ import annotations
 

@@ -61,12 +61,13 @@ def export_states(owners: Iterable[Any], kept: dict[str, Any]) -> dict[str, Any]
 
     Args:
         owners: The callbacks and the control. Those without a state are skipped.
-        kept: The states of the last checkpoint. Those that belong to no owner are kept, and also
-            that of an isolated callback whose state cannot be saved now.
+        kept: The states of the last checkpoint. Those that belong to no owner are kept. If the
+            state of an isolated callback cannot be saved now, its previous one is kept too.
 
     Raises:
         TypeError: A state holds a value of a type that JSON does not have; the message says where.
-        ValueError: A state contains itself, or is nested too deeply or too long to be written.
+        ValueError: A state contains itself, is nested too deeply, or has an integer with too many
+            digits.
     """
     before = {name: _as_list(found) for name, found in kept.items()}
     states: dict[str, list[Any]] = {}
@@ -93,8 +94,8 @@ def export_states(owners: Iterable[Any], kept: dict[str, Any]) -> dict[str, Any]
 def restore_states(owners: Iterable[Any], states: dict[str, Any]) -> None:
     """Give each of `owners` its state from `states`, in place and in order.
 
-    A warning names each state without an owner and each owner without a state. Two classes of one
-    name are distinguished only by their order.
+    A warning names each state without an owner and each owner without a state. Objects of two
+    classes with the same name are told apart only by their order.
 
     Raises:
         ValueError: A state has another format, or its owner refuses it; the message names the

@@ -81,10 +81,10 @@ def why_stopped(state: TrainerState, control: Any) -> str | None:
 
 
 def readable_logs(logs: Mapping[str, Any], max_str_len: int | None = None) -> dict[str, Any]:
-    """Return `logs` as a person reads them: numbers by `readable_number`, and no `total_flos`.
+    """Return `logs` as a person reads them: with rounded numbers, and without `total_flos`.
 
     Args:
-        logs: The logged values by name. Arrays and tensors become numbers, also in nested values.
+        logs: The logged values by name. Arrays and tensors become numbers, even in nested values.
         max_str_len: Strings with more characters than this are replaced by a note of their length.
     """
     return {
@@ -93,7 +93,7 @@ def readable_logs(logs: Mapping[str, Any], max_str_len: int | None = None) -> di
 
 
 def readable_number(value: float) -> float:
-    """Return `value` rounded to four digits, but to no fewer than it has before the point."""
+    """Return `value` rounded to four significant digits, or to one decimal from 1000 on."""
     value = float(value)  # numpy's float64 is a float that shows its type
     if value.is_integer():
         return value
@@ -101,7 +101,7 @@ def readable_number(value: float) -> float:
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with characters that standard output cannot write as escapes like `\u4e2d`."""
+    r"""Return `text`, with escapes like `\u4e2d` for what standard output cannot write."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

@@ -112,7 +112,7 @@ class ProgressCallback(TrainerCallback):
     def on_train_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Close the bars, also that of an evaluation that failed."""
+        """Close the bars, including that of an evaluation that failed."""
         bar, line = self.training_bar, why_stopped(state, control)
         self._close_bars()
         if bar is not None and line is not None:

@@ -59,7 +59,7 @@ class TrainerState:
         trial_name: The name of that trial.
         trial_params: The hyperparameters of that trial.
         stateful_callbacks: The states of callbacks by class name: one, or a list for several of a
-            class. A list of callbacks is also accepted, whose `state()` is called.
+            class. A list of callbacks is also accepted; their `state()` is called.
         unknown_fields: Further fields of the file from which the state was read, to write again.
 
     Raises:
@@ -133,7 +133,8 @@ class TrainerState:
 
         Raises:
             TypeError: A value is of a type that JSON does not have; the message names the value.
-            ValueError: A value contains itself, or is nested too deeply or too long to be written.
+            ValueError: A value contains itself, is nested too deeply, or is an integer with too
+                many digits.
         """
         values = {name: getattr(self, name) for name in _names(type(self))}
         write_fields(json_path, {**self.unknown_fields, **values})

@@ -21,11 +21,12 @@ _TOKENS: Final = r'(?P<float>NaN|-?Infinity)|(?P<key>"__float___*)":|"[^"\\]*(?:
 
 
 def write_fields(json_path: str | os.PathLike[str], values: dict[str, Any]) -> None:
-    """Write `values`, by the names of their fields, to `json_path`, which is whole at any time.
+    """Write `values`, by the names of their fields, to `json_path` in one atomic step.
 
     Raises:
         TypeError: A value is of a type that JSON does not have; the message names the value.
-        ValueError: A value contains itself, or is nested too deeply or too long to be written.
+        ValueError: A value contains itself, is nested too deeply, or is an integer with too many
+            digits.
     """
     lines = (
         f"{_standard(json.dumps(name) + ':')} {_encoded(value, name)}"
@@ -57,7 +58,8 @@ def snapshot(value: Any, name: str) -> Any:
 
     Raises:
         TypeError: It holds a value of a type that JSON does not have; the message says where.
-        ValueError: It contains itself, or is nested too deeply or too long to be written.
+        ValueError: It contains itself, is nested too deeply, or has an integer with too many
+            digits.
     """
     return json.loads(_json(value, name))
 

@@ -31,9 +31,9 @@ def check_callback(callback: Any) -> None:
     """Refuse an object that the loop cannot call.
 
     Raises:
-        TypeError: `callback` has no event method, or one that refuses unknown keywords; it is a
-            class; or it has only half of the methods that keep a state.
-        ValueError: Its `on_error` does not exist.
+        TypeError: `callback` is a class, has no event method, has one that refuses unknown
+            keywords, or has only one of `state_dict` and `load_state_dict`.
+        ValueError: Its `on_error` is invalid.
     """
     methods = {name: getattr(callback, name, None) for name in EVENTS}
     if not any(callable(method) for method in methods.values()):

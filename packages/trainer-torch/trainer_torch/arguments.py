@@ -21,7 +21,8 @@ class TrainingArguments:
 
     Only the default of `report_to` differs: it is `all`, meaning all installed tracker packages.
 
-    A number of steps below 1 is a fraction of all update steps.
+    In `warmup_steps`, `logging_steps`, `eval_steps` and `save_steps`, a number below 1 is a
+    fraction of all update steps.
 
     Args:
         output_dir: The directory for checkpoints and for files of trackers.
@@ -59,7 +60,7 @@ class TrainingArguments:
             prefix `eval_`. Defaults to `loss` with `load_best_model_at_end`.
         greater_is_better: Whether a greater metric is better. Defaults to false for names that end
             in `loss`, and to true for others.
-        seed: The seed of the random generators and of the order of the data.
+        seed: The seed of the random number generators and of the order of the data.
         data_seed: The seed of the order of the data, instead of `seed`.
         use_cpu: Train on the CPU even if there is a GPU.
         dataloader_drop_last: Drop the last training batch if it is incomplete.

@@ -67,7 +67,7 @@ def update_best_checkpoint(run: TrainingRun) -> None:
 def load_best_model(run: TrainingRun) -> None:
     """Load the best weights at the end of training, if the arguments ask for it.
 
-    From then on, the newest checkpoint counts as any other for `save_total_limit`.
+    From then on, `save_total_limit` treats the newest checkpoint like any other.
     """
     if not run.args.load_best_model_at_end:
         return

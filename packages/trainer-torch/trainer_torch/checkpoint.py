@@ -65,7 +65,7 @@ def load_model(model: nn.Module, checkpoint: Path) -> None:
 def save_checkpoint(run: TrainingRun) -> Path:
     """Write everything that resuming needs. The checkpoint appears complete or not at all.
 
-    The main process writes, including the random generators of each rank. The others wait.
+    The main process writes, including the random number generators of each rank. The others wait.
     """
     position, rng_states = run.position.state_dict(), run.world.gather(rng_state())
     saved = run.world.on_main(lambda: _write_checkpoint(run, position, rng_states))

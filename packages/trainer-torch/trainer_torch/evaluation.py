@@ -80,7 +80,7 @@ def run_evaluation(
         on_batch: Called after each batch.
         prefix: Put before the name of each metric, with an underscore.
         compute_metrics: Computes further metrics, if the data has labels.
-        keep_predictions: Return predictions and labels also without a `compute_metrics`.
+        keep_predictions: Return predictions and labels even without `compute_metrics`.
         world: The processes that share the batches.
 
     Returns:

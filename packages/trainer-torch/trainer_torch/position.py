@@ -43,11 +43,11 @@ class LoopPosition:
             self.epoch, self.batches, self.epoch_ended = epoch, 0, False
 
     def add_loss(self, loss: Tensor) -> None:
-        """Add the mean loss of an update step, without synchronising the device."""
+        """Add the mean loss of an update step, without waiting for the device."""
         self._loss_since_log += loss
 
     def take_loss(self, step: int) -> float:
-        """Return the mean loss of the steps since the last log, and log at `step`. Synchronises."""
+        """Return the mean loss since the last log, and begin a new mean. Waits for the device."""
         total = self._sum_since_log()
         mean = total / (step - self.logged_step)
         self._loss_before_log += total
@@ -56,11 +56,11 @@ class LoopPosition:
         return mean
 
     def mean_loss(self, step: int) -> float:
-        """Return the mean loss of all `step` steps. Synchronises."""
+        """Return the mean loss of all `step` steps. Waits for the device."""
         return (self._loss_before_log + self._sum_since_log()) / max(1, step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a state for `load_state_dict`. Synchronises."""
+        """Return a state for `load_state_dict`. Waits for the device."""
         # A resumed rank starts from the mean over all ranks. This training continues from the same
         # mean, so that both round alike.
         self._loss_since_log.fill_(self._sum_since_log())

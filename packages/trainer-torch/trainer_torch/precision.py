@@ -1,4 +1,4 @@
-"""The arithmetic of an update step around the model: backward pass and clipping, in float32."""
+"""The backward pass and the gradient clipping of an update step, without mixed precision."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def backward(loss: Tensor, batches_in_step: int) -> None:
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
-    """Clip the gradients of `model` to `max_norm`, and return their norm before.
+    """Clip the gradients of `model` to `max_norm`, and return the norm that they had before.
 
-    A `max_norm` of 0 does not clip. The device is not synchronised.
+    A `max_norm` of 0 does not clip. This does not wait for the device.
     """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = get_total_norm(gradients)

@@ -1,4 +1,4 @@
-"""Checks before training starts, for errors that would otherwise occur in the middle of it."""
+"""Checks before training starts that find errors which would otherwise occur in the middle."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class TrainingRun:
         callback_handler: The callbacks.
         position: The position in the data, and the running loss.
         optimizer: The optimizer; `None` before training, unless the user gave one.
-        lr_scheduler: The learning rate scheduler; `None` before training likewise.
+        lr_scheduler: The learning rate scheduler; likewise `None` before training.
         train_dataloader: The loader of training batches; `None` before training.
         state: What callbacks see of the training.
         control: What callbacks ask for.
@@ -126,7 +126,7 @@ def create_handler(
     processing_class: Any,
     optimizers: tuple[Optimizer | None, Any],
 ) -> CallbackHandler:
-    """Return a handler of `callbacks`, after the trackers and before the progress bar."""
+    """Return a handler that calls the trackers, then `callbacks`, then the progress bar."""
     callbacks = list(callbacks)
     return CallbackHandler(
         [

@@ -1,4 +1,4 @@
-"""`Trainer`: the public face of a training."""
+"""`Trainer`: trains, evaluates and predicts; the class that users work with."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Trainer:
         model: A model that returns its loss from `forward`: as the first item of a tuple, as
             `["loss"]` or as `.loss`. With a `compute_loss`, any model. It is moved to the device.
         args: The settings. Without them, the defaults are used.
-        data_collator: Makes a batch of a list of samples; by default torch's `default_collate`.
+        data_collator: Makes a batch from a list of samples; by default torch's `default_collate`.
         train_dataset: The data that `train` uses.
         eval_dataset: The data that `evaluate` uses. Each dataset in a mapping is evaluated under
             its name.

@@ -14,7 +14,7 @@ from callback_core.tracking.tracker import Point, Rejected, Tracker
 from callback_core.tracking.values import restored
 
 MOST_TRIES: Final = 5
-"""After this many failures in a row, the points behind are tried, to find the one at fault."""
+"""After this many failures in a row, points are tried one by one, to find the one at fault."""
 
 
 class Batches:
@@ -51,7 +51,7 @@ class Batches:
 
     @property
     def full(self) -> bool:
-        """Whether there is enough for a call."""
+        """Whether there are enough points for a full batch."""
         most = max(len(self._metrics), len(self._text), len(self._summary))
         return most >= self._limits.batch_size
 
@@ -122,7 +122,7 @@ class Batches:
             self._failures = 0
 
     def _takes(self, method: Callable[..., Any], points: Sequence[Point]) -> bool:
-        """Return whether the tracker takes `points`: then not everything fails."""
+        """Return whether the tracker takes `points`, which shows that not everything fails."""
         if not points:
             return False
         try:

@@ -1,4 +1,4 @@
-"""`TrackerCalls`: calls a tracker so that a hang is visible, until it is abandoned."""
+"""`TrackerCalls`: calls a tracker, shows how long a call takes, and stops when abandoned."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ class TrackerCalls:
             raise Abandoned
 
     def seconds(self) -> float:
-        """Return how long the current call has been running; 0 where none is."""
+        """Return how long the current call has been running; 0 if there is none."""
         current = self.current
         return 0.0 if current is None else monotonic() - current[1]

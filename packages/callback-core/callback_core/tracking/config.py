@@ -1,8 +1,8 @@
 """Reads a setting: the constructor's argument, else an environment variable, else nothing.
 
-Each function takes the name of the argument, its value, and the name of the variable or `None`. An
-empty variable counts as not set. A wrong value raises a `ValueError` that names its source, the
-value, and what it must be.
+Each function takes the name of the argument, its value, and the name of the variable or `None`. If
+neither is set, it returns `None` (`mapping` returns an empty dict). An empty variable counts as not
+set. A wrong value raises a `ValueError` that names its source, the value, and what it must be.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 
 
 def setting(argument: str, given: Any, variable: str | None) -> Setting:
-    """Return the value that counts, of any type."""
+    """Return the value, of any type, and its source."""
     if given is None and variable is not None:
         value = os.environ.get(variable, "").strip() or None
         return Setting(variable, value, from_environment=True)
@@ -66,7 +66,7 @@ def matching(
 def choice(
     argument: str, given: str | None, variable: str | None, choices: Sequence[str]
 ) -> str | None:
-    """Return one of `choices`, in any case."""
+    """Return one of `choices`. Upper and lower case do not matter."""
     found = setting(argument, given, variable)
     if found.value is None:
         return None
@@ -79,7 +79,7 @@ def choice(
 def flag(argument: str, given: bool | None, variable: str | None) -> bool | None:
     """Return whether something is on; `None` if neither is set.
 
-    A variable is one of 1, ON, YES, TRUE, 0, OFF, NO, FALSE, in any case.
+    A variable is one of 1, ON, YES, TRUE, 0, OFF, NO, FALSE, in upper or lower case.
     """
     found = setting(argument, given, variable)
     if found.value is None or isinstance(found.value, bool):
@@ -117,7 +117,7 @@ def seconds(argument: str, given: float | None, variable: str | None) -> float |
 def directory(
     argument: str, given: str | os.PathLike[str] | None, variable: str | None
 ) -> str | None:
-    """Return the absolute path of a directory, which another process finds too."""
+    """Return the absolute path of a directory, so that another process finds it too."""
     path = os.fspath(given) if isinstance(given, os.PathLike) else given
     value = text(argument, path, variable)
     return None if value is None else os.path.abspath(os.path.expanduser(value))

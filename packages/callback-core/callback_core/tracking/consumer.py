@@ -40,13 +40,13 @@ class Consumer:
         tracker: The tracker.
         folder: The folder of the run.
         name: The tracker's name among those of the run.
-        run_id: The tracker's run, where a checkpoint knows it or the user opened it. `None` takes
-            the one from the run's files.
+        run_id: The tracker's run, if a checkpoint names it or the user opened it. `None` takes the
+            one from the run's files.
         adopted: Whether the user opened that run.
 
     Attributes:
         progress: How much of the journal the tracker has.
-        calls: The calls of the tracker. Abandon them by `abandon`.
+        calls: Calls the tracker. `abandon` ends these calls.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Consumer:
             self.release()
 
     def training_ended(self, status: Status = "failed") -> None:
-        """Close the run behind the last record, even if no record says that the training ended."""
+        """Close the run after the last record, even if no record says that the training ended."""
         self._ended_as = status
 
     def continue_after_end(self) -> None:
@@ -139,7 +139,7 @@ class Consumer:
         self._state = RunState.DONE
 
     def pending(self) -> int:
-        """Return how many points of the journal the tracker has not got."""
+        """Return how many points of the journal the tracker lacks."""
         history = self._history
         if history is None:
             history = History(self.folder.journal, self.progress, rewinds=False)
@@ -154,7 +154,7 @@ class Consumer:
         self.folder.write_tracker(self.name, {**identity_of(self.tracker), **run})
 
     def reload(self) -> None:
-        """Read the progress that somebody else may have made."""
+        """Read the progress that another process may have made."""
         known = {entry.name for entry in fields(DeliveryProgress)} - {"left_out"}
         kept = self.folder.read_progress(self.name)
         self.progress.left_out.update(kept.get("left_out", {}))

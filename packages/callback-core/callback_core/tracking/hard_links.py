@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def linked_copy(directory: Path, target: Path) -> None:
-    """Make `target` a copy of `directory` that takes neither time nor space.
+    """Make `target` a copy of `directory` that takes hardly any time or space.
 
     Its files are hard links. They stay when the originals are deleted, but change if the originals
     are overwritten in place. On a file system without hard links they are real copies.

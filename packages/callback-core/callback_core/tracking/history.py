@@ -18,8 +18,8 @@ class Sent(NamedTuple):
     Attributes:
         value: The value.
         time: When it was logged, in seconds since 1970.
-        certain: Whether the tracker is known to have it. It may have it or not where a process was
-            killed while it delivered.
+        certain: Whether the tracker is known to have it. If a process was killed while it delivered
+            the value, the tracker may or may not have it.
     """
 
     value: Any
@@ -35,7 +35,7 @@ class Timeline:
     checkpoint. Without such a record, it repeats what follows the last record up to the step.
 
     Attributes:
-        superseded: The stretches, as offsets of their first byte and of the byte behind them.
+        superseded: The stretches, as offsets of their first byte and of the byte after them.
     """
 
     def __init__(self) -> None:

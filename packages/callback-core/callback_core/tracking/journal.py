@@ -3,7 +3,7 @@
 A record is a line of JSON with its `kind`, the update `step` and the `time` in seconds since 1970:
 
 - `begin`: a training begins at `step`, with its arguments; `resumed` from a checkpoint or not.
-- `logs`: values that were logged; `summary` if a training has only one of each.
+- `logs`: values that were logged; `summary` if a training logs each of them only once.
 - `saved`: a checkpoint was written.
 - `upload`: a directory to upload, `for` one tracker.
 - `end`: the training ended, with a `status`.
@@ -28,7 +28,7 @@ from callback_core.tracking.lock import FileLock
 logger = logging.getLogger(__name__)
 
 MOST_WAITING: Final = 100_000
-"""Records that wait in memory while the disk takes none, at most."""
+"""The most records that wait in memory while the disk takes none."""
 
 DAMAGED: Final = "damaged"
 """The kind of a line that is not a record."""
@@ -49,7 +49,7 @@ _line: Final = json.JSONEncoder(separators=(",", ":"), default=str, check_circul
 
 
 class Journal:
-    """Appends records to a journal, after it removed an incomplete last record.
+    """Appends records to a journal. It first removes an incomplete last record.
 
     Args:
         path: The file. It is created if it does not exist.
@@ -88,7 +88,7 @@ class Journal:
             self._waiting.popleft()
 
     def sync(self) -> None:
-        """Flush the file to the disk, against a loss of power, without waiting for that."""
+        """Flush the file to the disk in the background, so that it survives a loss of power."""
         file = os.dup(self._file)
         Thread(target=_synced, args=(file,), name="sync the journal", daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""The names under which trackers show the values and the trainings."""
+"""The names under which trackers show values and trainings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SUMMARY: Final = (
     "train_loss",
     "total_flos",
 )
-"""What the Trainer logs once, at the end: for a summary rather than a curve."""
+"""What the Trainer logs once, at the end. It belongs in a summary, not in a curve."""
 
 _MEASURED: Final = ("_runtime", "_per_second")
 
 
 def tracked_name(name: str) -> str:
-    """Return `name` with its group before a slash, as transformers rewrites it.
+    """Return `name` as transformers rewrites it: a group, a slash and the rest.
 
     `eval_loss` becomes `eval/loss`, `test_loss` `test/loss`, and every other name `train/…`.
     """
@@ -34,7 +34,7 @@ def is_measured(name: str) -> bool:
 
 
 class TrainingNumbers:
-    """Numbers the trainings that share a run of the user, so that their names differ."""
+    """Numbers the trainings that share a run that the user opened, so that their names differ."""
 
     def __init__(self) -> None:
         self._trainings: dict[Hashable, list[str]] = {}

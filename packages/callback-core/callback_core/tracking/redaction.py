@@ -44,8 +44,8 @@ class Redaction:
     known form. A value that is neither string, number nor container is converted to a string.
 
     Args:
-        names: Further names, in any case, whose values are secrets of whatever form. The names in
-            the environment variable `CALLBACKS_REDACT` are added.
+        names: Further names, in upper or lower case, whose values are secrets whatever their form.
+            The names in the environment variable `CALLBACKS_REDACT` are added.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -57,7 +57,7 @@ class Redaction:
         self._names.update(name.strip().lower() for name in names)
 
     def of(self, value: Any, name: str = "") -> Any:
-        """Return the value of this name without secrets, also inside containers."""
+        """Return `value`, which has this name, without secrets, even inside containers."""
         if name and name.lower() in self._names:
             return REDACTED
         if isinstance(value, str):

@@ -61,7 +61,7 @@ def replay(folder: RunFolder, name: str, patience: float) -> int:
         patience: Seconds without any progress after which this gives up.
 
     Returns:
-        0 where everything is delivered, else 1.
+        0 if everything is delivered, else 1.
     """
     title = f"{folder.run} to {name}"
     try:

@@ -117,7 +117,7 @@ class RunFolder:
         return self.path / f"{_file_name(name)}.log"
 
     def read_tracker(self, name: str) -> dict[str, Any]:
-        """Return what `write_tracker` wrote; an empty dict where no whole file is there."""
+        """Return what `write_tracker` wrote; an empty dict if there is no complete file."""
         return _read(self.path / (_file_name(name) + _TRACKER))
 
     def write_tracker(self, name: str, known: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ class RunFolder:
 
         Args:
             name: The tracker.
-            known: Its identity, and `run_id` and `adopted` of the run to open where it is known.
+            known: Its identity, and, if known, `run_id` and `adopted` of the run to open.
         """
         write_atomically(self.path / (_file_name(name) + _TRACKER), _json_of(known))
 
@@ -144,7 +144,7 @@ class RunFolder:
 
 
 def open_journal(folder: RunFolder) -> tuple[Journal, RunFolder]:
-    """Return the journal in `folder` and `folder`, or those of another place that can be written.
+    """Return the journal in `folder`, and `folder`; or those of another place if need be.
 
     Raises:
         OSError: No place can be written.
@@ -167,7 +167,7 @@ def open_journal(folder: RunFolder) -> tuple[Journal, RunFolder]:
 
 
 def warn_of_pending_runs(but: RunFolder) -> None:
-    """Warn once of the runs beside `but` that some tracker has not got in full."""
+    """Log one warning of the runs other than `but` that some tracker does not have in full."""
     pending = [
         folder.run
         for folder in RunFolder.all(but.output_dir)

@@ -1,4 +1,4 @@
-"""`import_sdk`: imports a tracker's SDK, not before a run opens."""
+"""`import_sdk`: imports a tracker's SDK when a run opens, and not earlier."""
 
 from __future__ import annotations
 

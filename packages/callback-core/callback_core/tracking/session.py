@@ -75,7 +75,7 @@ class Member:
     """A tracker that takes part in a session.
 
     Attributes:
-        name: Its name in the session: the tracker's, with a number where that is taken.
+        name: Its name in the session: the tracker's, with a number if that is taken.
         tracker: The tracker.
         options: How the session delivers to it.
         delivery: The delivery to it.
@@ -136,15 +136,15 @@ class Member:
 class Session:
     """Records one training, and what is logged after it, and delivers the record to its trackers.
 
-    The session owns the journal, the redaction and the deliveries. It ends once, whoever notices
-    the end first: the event, the next training in the same folder, or the interpreter's exit.
+    The session owns the journal, the redaction and the deliveries. It ends once, at whichever comes
+    first: the event, the next training in the same folder, or the interpreter's exit.
     `docs/architecture.md` has the diagram of its states.
 
     Args:
         args: The arguments of the training.
         state: The state of the training. Other callbacks find the session by it.
         model: The model, whose configuration the trackers get.
-        run: The run to continue, where a checkpoint names it.
+        run: The run to continue, if a checkpoint names it.
         training: Whether a training runs. Otherwise a value was logged without one.
         begins: Whether the training begins or resumes now. Otherwise it is under way already.
 
@@ -229,7 +229,7 @@ class Session:
         Args:
             tracker: The tracker.
             options: How to deliver to it.
-            run_id: The tracker's run, where a checkpoint knows it.
+            run_id: The tracker's run, if a checkpoint names it.
         """
         self._redaction.extend(options.redact)
         name, number = tracker.name, 2
@@ -251,7 +251,7 @@ class Session:
         return member
 
     def begin(self) -> None:
-        """Write that the training begins, unless that is written."""
+        """Write that the training begins, unless that is written already."""
         if not self._has_begun:
             self._has_begun = True
             self._begin = self._redaction.of(self._begin)
@@ -265,13 +265,13 @@ class Session:
         *,
         summary: bool = False,
     ) -> None:
-        """Log values to all trackers. After the training, their runs are opened again for it.
+        """Log values to all trackers. After the training, this opens their runs again.
 
         Args:
             values: Numbers, strings and single numbers of numpy or torch, by name.
-            step: The update step; the present one where it is not given.
-            epoch: The epochs that are done by then, where known.
-            summary: Whether a training has only one of each value, so that it needs no curve.
+            step: The update step; by default the current one.
+            epoch: The epochs that are done by then, if known.
+            summary: Whether a training logs each value only once, so that it needs no curve.
         """
         self._write_logs(values, self.step if step is None else step, epoch, summary)
         for member in self.members.values():
@@ -292,13 +292,13 @@ class Session:
                 self._journal.sync()
 
     def keep(self, member: Member, directory: Path, step: int, name: str | None = None) -> None:
-        """Keep a copy of `directory`, of hard links, and upload it to the member's tracker.
+        """Keep a copy of `directory`, made of hard links, for upload to the member's tracker.
 
         Args:
             member: The member whose tracker gets it.
             directory: The directory, which somebody else may delete at any time.
             step: The update step at which it was written.
-            name: What the tracker calls it; the directory's name where it is not given.
+            name: What the tracker calls it; by default the directory's name.
         """
         name = name or directory.name
         kept = Path("files") / member.name / name
@@ -328,7 +328,7 @@ class Session:
         member.notify()
 
     def end(self, status: Status) -> None:
-        """Write that the training, or what was logged after it, ended, unless that is written."""
+        """Write that the training, or what was logged after it, ended, unless that is done."""
         if self._journal is None:
             return
         for call in self._calls_before_end():
@@ -346,7 +346,7 @@ class Session:
                 member.delivery.hurry()
 
     def finish(self, member: Member) -> None:
-        """Wait for a member's tracker to its limit, and report what the tracker has not got."""
+        """Wait for a member's tracker up to its limit, and report what the tracker lacks."""
         if member.delivery.has_ended:
             return
         member.notify()
@@ -362,8 +362,8 @@ class Session:
         """End the session for all members, and wait for their trackers.
 
         Args:
-            status: How the training ended, unless an event told that; without it, a guess from the
-                last error that nobody caught.
+            status: How the training ended, if no event said so. Without it, the last uncaught error
+                decides.
         """
         self.end(self.status or status or self.status_without_end())
         for member in list(self.members.values()):
@@ -371,7 +371,7 @@ class Session:
                 self.finish(member)
 
     def status_without_end(self) -> Status:
-        """Return how a training ended of which no event tells the end: its loop raised."""
+        """Return how a training ended, if its loop raised an error without firing an event."""
         error = last_error()
         if error is self._error_before:
             error = None
@@ -449,7 +449,7 @@ _SESSIONS: Final[list[Session]] = []
 
 
 def last_error() -> BaseException | None:
-    """Return the last error that nobody caught, as the interpreter or a notebook keeps it."""
+    """Return the last uncaught error, as the interpreter or a notebook keeps it."""
     error: BaseException | None = getattr(sys, "last_value", None)
     return error
 
@@ -470,7 +470,7 @@ def _begin_record(args: CallbackArguments, state: TrainerState, model: Any) -> d
 
 
 def _dict_of(owner: Any) -> dict[str, Any]:
-    """Return what `owner.to_dict()` returns; an empty dict where that fails."""
+    """Return what `owner.to_dict()` returns; an empty dict if that fails."""
     try:
         found = owner.to_dict() if hasattr(owner, "to_dict") else {}
         json.dumps(found, default=str, skipkeys=True)

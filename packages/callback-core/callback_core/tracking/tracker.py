@@ -1,4 +1,4 @@
-"""`Tracker`: what a package for an experiment tracker writes, and the values that it is given."""
+"""`Tracker`: the class that a tracker package implements, and the values that it receives."""
 
 from __future__ import annotations
 
@@ -59,17 +59,19 @@ class Limits:
 
     Attributes:
         batch_size: The most points that one call delivers.
-        parameter_length: Characters of a parameter's value as a string. Longer ones are cut.
-        parameter_count: Parameters of a run. Further ones are left out.
+        parameter_length: The most characters of a parameter's value as a string. Longer values are
+            cut.
+        parameter_count: The most parameters of a run. Further ones are left out.
         key_characters: The characters of names, as the inside of a regular expression's `[…]`.
             Others become underscores.
-        key_length: Characters of a name. Longer ones are cut.
+        key_length: The most characters of a name. Longer names are cut.
         non_finite: Whether NaN and infinities can be points. Otherwise they are left out.
         text: Whether strings can be logged at a step, by `log_text`. Otherwise they are left out.
         deliver_every: Seconds between two deliveries during the training. One call delivers what
             was logged meanwhile.
         retry_after: Seconds before a call that failed is made again. They double with each failure
-            in a row, up to 30. After the training has ended they stay as they are.
+            in a row, up to 30 (5 with `delivery="process"`). After the training has ended, they no
+            longer double.
     """
 
     batch_size: int = 1000
@@ -118,7 +120,7 @@ class Opening:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     def recall(self, name: str) -> str | None:
-        """Return what `note` kept as `name` when the run was opened before."""
+        """Return what `note` kept as `name` when the run was opened before; `None` if nothing."""
         try:
             return (self.folder / name).read_text("utf-8")
         except FileNotFoundError:
@@ -127,7 +129,7 @@ class Opening:
     def note(self, name: str, text: str) -> str:
         """Keep `text` as `name` for the next time that the run is opened, and return it.
 
-        Note the id of a new run before you open it. If the process is killed meanwhile, the next
+        Note the id of a new run before you open it. If the process is killed in between, the next
         one recalls the id, and does not open a second run.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +141,7 @@ class TrainingSide:
     """The part of a tracker that the training's own thread calls. All of it must be quick.
 
     Attributes:
-        name: The tracker's name in files and messages, which is that of its entry point.
+        name: The tracker's name in files and messages. It is the same as that of its entry point.
     """
 
     name: ClassVar[str]
@@ -151,19 +153,19 @@ class TrainingSide:
 
     @property
     def takes_checkpoints(self) -> bool:
-        """Whether each checkpoint is delivered by `log_files`."""
+        """Whether each checkpoint is delivered to `log_files`."""
         return False
 
     def settings(self) -> dict[str, Any] | None:
         """Return the arguments that make an equal tracker in another process, as JSON values.
 
-        Return `None` where only this process can have the tracker. Leave secrets out: the arguments
+        Return `None` if only this process can have the tracker. Leave secrets out: the arguments
         are written to a file.
         """
         return {}
 
     def adopt(self) -> str | None:
-        """Return the id of a run that the user opened, to use that and leave it open; or `None`."""
+        """Return the id of a run that the user opened, if any. It is used, and stays open."""
         return None
 
     def begin(self) -> None:
@@ -176,15 +178,15 @@ class TrainingSide:
 class Tracker(TrainingSide):
     """A run in an experiment tracker.
 
-    One thread beside the training, or another process, calls the methods of this class; the
-    training calls only those of `TrainingSide`. The methods may block and may raise: neither costs
-    the training anything. All names, values and parameters that they get are plain, redacted and
-    within `limits`.
+    A delivery calls the methods of this class, all from one thread: by default, a thread beside the
+    training. The training itself calls only those of `TrainingSide`. The methods may block and may
+    raise. Neither holds up the training, except with `delivery="inline"`. All names, values and
+    parameters that they get are plain, redacted and within `limits`.
 
     Attributes:
         limits: What the tracker can take.
-        rewinds: Whether `open` can forget points from a step on. Where it cannot, points that the
-            tracker has already are not sent again.
+        rewinds: Whether `open` can forget points from a step on. If it cannot, points that the
+            tracker already has are not sent again.
     """
 
     limits: Limits = Limits()
@@ -200,8 +202,8 @@ class Tracker(TrainingSide):
         """Open a new run, or the one with `opening.run_id` again, and return its id.
 
         Raises:
-            NotConfigured: No setting says where to, or as whom. The call is made again as after any
-                error, but the end of training does not wait for it.
+            NotConfigured: No setting says where to send the run, or as whom. The call is made
+                again, as after any error, but the end of training does not wait for it.
         """
         raise NotImplementedError
 
@@ -218,7 +220,7 @@ class Tracker(TrainingSide):
         raise NotImplementedError
 
     def log_summary(self, points: Sequence[Point]) -> None:
-        """Keep values that a training has only one of. By default they are points."""
+        """Keep values that a training logs only once. By default, they are logged as metrics."""
         self.log_metrics(points)
 
     def log_files(self, upload: Upload) -> None:

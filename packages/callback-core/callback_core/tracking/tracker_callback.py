@@ -25,7 +25,7 @@ _Event = TypeVar("_Event", bound=Callable[..., None])
 def never_raises(event: _Event) -> _Event:
     """Make an event method log its first error with the traceback, instead of raising any.
 
-    Handlers other than ours would end the training, and ours would stop to call the callback.
+    Handlers other than ours would end the training, and ours would stop calling the callback.
     """
 
     @wraps(event)
@@ -46,10 +46,10 @@ def never_raises(event: _Event) -> _Event:
 
 
 class TrackerCallback(TrainerCallback):
-    """Sends a training to a tracker, from the main process, without ever making it wait.
+    """Sends a training to a tracker, from the main process, without making it wait.
 
     The logs go to a journal in `<output_dir>/tracking`, from which they are delivered. Training
-    continues whatever the tracker does. What the tracker did not take by the end stays in the
+    continues whatever the tracker does. What the tracker has not taken by the end stays in the
     journal, and `python -m callback_core.tracking.replay OUTPUT_DIR` delivers it.
 
     Args:
@@ -58,15 +58,15 @@ class TrackerCallback(TrainerCallback):
             of its own, which is killed when the tracker hangs, and which outlives a training that
             is killed. `inline` delivers in the training's own thread, which waits.
         open_limit: Seconds that opening the run may take before a warning, and before the end of
-            training stops to wait for it. With `process`, also the seconds that any call may take
-            before the process is started again.
+            training stops waiting for it. With `process`, also the seconds that any call except an
+            upload may take before the process is started again.
         flush_limit: Seconds that the end of training waits for what is not delivered yet.
         redact: Names of arguments and logs whose values are secrets, besides those that are
             recognized as secrets anyway.
 
     Attributes:
-        session: The session of the training that this takes part in, or took part in last; `None`
-            before the first one, and in processes other than the main one.
+        session: The session in which this callback takes part, or took part last; `None` before the
+            first training, and in processes other than the main one.
 
     Raises:
         ValueError: A limit is negative, `delivery` is none of the three, or another process cannot
@@ -98,7 +98,7 @@ class TrackerCallback(TrainerCallback):
         self._has_failed = False
 
     def state_dict(self) -> dict[str, str | None]:
-        """Return the ids of the run, here and in the tracker, with which a resume continues it."""
+        """Return the ids of the run, here and in the tracker, for a resumed training."""
         return {
             "run": None if self.session is None else self.session.folder.run,
             "run_id": None if self.member is None else self.member.run_id,
@@ -195,7 +195,7 @@ class TrackerCallback(TrainerCallback):
     def on_train_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Close the run, and report in one line what the tracker has not got."""
+        """Close the run, and report in one line what the tracker lacks."""
         self._finish(self._status)
 
     def _finish(self, status: Status) -> None:

@@ -1,4 +1,4 @@
-"""Turns logged values into plain ones that JSON has, and back."""
+"""Converts logged values to ones that JSON can represent, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from callback_core._json import marked_float, scalar, unmarked_float
 
 
 def plain(value: Any) -> Any:
-    """Return a number or a string as one that JSON has, and `None` for anything else.
+    """Return a number or a string as JSON can represent it, and `None` for anything else.
 
     Numbers of numpy, torch and the like become Python's floats, and booleans 0 or 1. NaN and
     infinities are marked, as in the file of a `TrainerState`.

@@ -19,7 +19,7 @@ DeliveryKind = Literal["thread", "inline", "process"]
 DELIVERY_KINDS: Final = get_args(DeliveryKind)
 
 LONGEST_PAUSE: Final = 30.0
-"""Seconds between two attempts at a tracker that keeps failing, at most."""
+"""The most seconds between two attempts at a tracker that keeps failing."""
 
 _MOST_NAMED: Final = 5
 
@@ -45,7 +45,7 @@ class Delivery(ABC):
 
     Attributes:
         state: Where it stands.
-        failure: Why the tracker takes nothing at the moment.
+        failure: Why the tracker takes nothing at the moment; `None` if the last attempt worked.
     """
 
     def __init__(self, consumer: Consumer, open_limit: float) -> None:
@@ -56,7 +56,7 @@ class Delivery(ABC):
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing is delivered any more, everything or not."""
+        """Whether nothing more is delivered, even if something is missing."""
         return self.state in (DeliveryState.FINISHED, DeliveryState.GIVEN_UP)
 
     def start(self) -> None:
@@ -70,7 +70,7 @@ class Delivery(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Do what there is to do first."""
+        """Begin the delivery; `start` calls this."""
 
     @abstractmethod
     def notify(self) -> None:
@@ -85,13 +85,13 @@ class Delivery(ABC):
         """Return when everything is delivered, or at `deadline`, in monotonic seconds."""
 
     def finish(self, deadline: float) -> None:
-        """Wait until everything is delivered, but not beyond `deadline`, and end it."""
+        """Wait until everything is delivered, but not beyond `deadline`, and end the delivery."""
         self.wait(deadline)
         if self.state is DeliveryState.RUNNING:
             self.state = DeliveryState.FINISHED
 
     def shortfall(self) -> str | None:
-        """Return in one line what the tracker has not got; `None` if it has everything."""
+        """Return in one line what the tracker lacks; `None` if it has everything."""
         consumer, parts = self.consumer, []
         if not consumer.done:
             why = f" ({self.failure})" if self.failure else ""
@@ -115,7 +115,7 @@ class LocalDelivery(Delivery):
     Args:
         consumer: What delivers.
         open_limit: Seconds after which nobody waits any longer for a run that does not open.
-        longest_pause: Seconds between two attempts at a tracker that keeps failing, at most.
+        longest_pause: The most seconds between two attempts at a tracker that keeps failing.
 
     Attributes:
         hopeless: Whether the last attempt failed for lack of a module or a setting, so that it is
@@ -135,7 +135,7 @@ class LocalDelivery(Delivery):
         self._has_warned = False
 
     def attempt(self) -> float:
-        """Deliver what there is, and return after how many seconds to try again.
+        """Deliver what there is, and return the seconds until the next attempt.
 
         Raises:
             Abandoned: Nobody waits for the tracker any longer.

@@ -20,10 +20,10 @@ from callback_core.tracking.journal import has_ended
 logger = logging.getLogger(__name__)
 
 MOST_RESTARTS: Final = 3
-"""How often a process whose tracker hangs is started again."""
+"""How many times a process whose tracker hangs is started again, at most."""
 
 LONGEST_PAUSE: Final = 5.0
-"""Seconds between two attempts at a tracker that keeps failing, at most. Nobody waits for them."""
+"""The most seconds between two attempts at a tracker that keeps failing. Nobody waits for them."""
 
 UPLOAD_LIMIT: Final = 3600.0
 """Seconds that an upload may take before its process is started again."""
@@ -92,7 +92,7 @@ def follow(consumer: Consumer, training: int, call_limit: float, restarts: int) 
         consumer: What delivers.
         training: The process id of the training.
         call_limit: Seconds that a call of the tracker may take; an upload has `UPLOAD_LIMIT`.
-        restarts: How often this process was started again.
+        restarts: How many times this process was started again.
     """
     delivery = ThreadDelivery(consumer, call_limit, longest_pause=LONGEST_PAUSE)
     delivery.begin()
