@@ -34,9 +34,9 @@ from contract_page import page
 from transformers_callbacks import PACKAGES, PEERS, VERSION, Peer, asked, extend_arguments
 
 from callback_contract import RULES, ContractViolation, Rule
-from callback_contract._process import silence
+from callback_contract._process import captured_output
 from callback_contract._python import missing
-from callback_contract._suite import keep
+from callback_contract._suite import check_rule
 
 LIMIT: Final = 90.0
 """The seconds that a rule may take."""
@@ -148,8 +148,8 @@ def _checked(peer: type[Peer], rule: Rule, folder: Path, prepares: bool) -> tupl
         subject = peer()
         if prepares:
             subject.prepare(at / "output", rule)
-        with silence():
-            keep(rule, subject, at)
+        with captured_output():
+            check_rule(rule, subject, at)
     except ContractViolation as violation:
         return "broken", str(violation)
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""The contract of training callbacks: rules with stable ids that anyone's callback can pass."""
+"""The contract of training callbacks: rules with stable ids for any callback."""
 
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,7 @@ from callback_contract._training import Training
 from callback_contract._violation import ContractViolation
 
 if TYPE_CHECKING:
-    # The entry point for pytest names it, so it has to be where the rest is: Pants takes along
-    # what is imported.
+    # Pants includes what is imported, and the pytest entry point needs the plugin.
     from callback_contract import plugin as _plugin  # noqa: F401
 
 __all__ = [

@@ -1,14 +1,15 @@
-"""`Case`: what one rule has to work with."""
+"""`Case`: what the check of one rule works with."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from callback_contract._ending import end_trainings
+from callback_contract._isolation import end_trainings
 from callback_contract._subject import MissingHook, RecordedRun, Subject
 from callback_contract._training import Arguments, Training
 from callback_contract._violation import ContractViolation, DoesNotApply
@@ -17,14 +18,14 @@ from callback_core.tracking import Tracker, TrackerCallback
 
 
 class Case:
-    """What one rule has to work with: a directory, and trainings of the subject's callbacks.
+    """A directory for one rule, and the trainings of the subject's callbacks in it.
 
     Args:
         subject: The callback under test.
         folder: An empty directory.
 
     Attributes:
-        output_dir: Where the trainings of this case write to.
+        output_dir: The directory that the trainings write to.
         trainings: The trainings so far.
     """
 
@@ -47,12 +48,12 @@ class Case:
         """
         callback = self.make()
         if not isinstance(getattr(callback, "tracker", None), Tracker):
-            raise DoesNotApply("it is about the Tracker of a TrackerCallback")
+            raise DoesNotApply("it concerns the Tracker of a TrackerCallback")
         return callback  # type: ignore[no-any-return]
 
     @property
     def subject_is_a_tracker(self) -> bool:
-        """Whether the callback has a store that can be read."""
+        """Whether the callback has a store that the rules can read."""
         return bool(getattr(self.subject, "of_trackers", False))
 
     def claims(self, capability: str) -> bool:
@@ -74,14 +75,14 @@ class Case:
         max_steps: int = 8,
         **more: Any,
     ) -> Training:
-        """Return a training of `callbacks`, or of a new callback.
+        """Return a training of `callbacks`, or of a new callback if there are none.
 
         Args:
             callbacks: The callbacks.
             kind: The class of the training.
-            args: The arguments; by default those of `arguments()`.
-            state: The state at its beginning.
-            max_steps: The steps of the training.
+            args: The arguments. The default is `arguments()`.
+            state: The state at the beginning.
+            max_steps: The number of update steps.
             more: Further arguments of `kind`.
         """
         training = kind(
@@ -95,45 +96,48 @@ class Case:
         self.trainings.append(training)
         return training
 
-    def live_and_stop(self, **more: Any) -> list[Training]:
-        """Take a training through every event, and return it.
+    def begin(self, *callbacks: Any, **more: Any) -> Training:
+        """Return a training that has begun. The arguments are those of `training`."""
+        training = self.training(*callbacks, **more)
+        training.begin()
+        return training
 
-        For a callback that stops, there is a second one, which ends as its author says.
+    def exercise(self, **more: Any) -> list[Training]:
+        """Take a new callback through every event, and return the trainings.
+
+        If the callback claims `stops`, a second training runs until the callback stops it.
         """
         state = more.pop("state", None)
-        lives = self.training(state=deepcopy(state), **more)
-        lives.live()
-        if not self.claims("stops"):
-            return [lives]
-        stops = self.training(state=deepcopy(state), **more)
-        self.subject.train_until_it_stops(stops)
-        return [lives, stops]
+        trainings = [self.training(state=deepcopy(state), **more)]
+        trainings[0].live()
+        if self.claims("stops"):
+            trainings.append(self.training(state=deepcopy(state), **more))
+            self.subject.train_until_it_stops(trainings[1])
+        return trainings
 
-    def resumed(
+    def resume(
         self,
         callback: Any,
         states: dict[str, Any] | None,
         step: int,
         *,
-        of: Training | None = None,
+        interrupted: Training | None = None,
         **more: Any,
     ) -> Training:
-        """Return a training that resumes at `step`, as a loop does.
+        """Return a training that a loop has restored from a checkpoint, before it begins.
 
         Args:
-            callback: The callback, which takes over its part of `states`.
-            states: What `states_of` returned when the checkpoint was saved; `None` if the loop
-                has not kept it.
+            callback: The callback, which loads its part of `states`.
+            states: What `states_of` returned at the checkpoint; `None` if the loop did not save it.
             step: The step of the checkpoint.
-            of: The training that was cut, whose history the state continues.
+            interrupted: The training that saved the checkpoint. Its history continues.
             more: Further arguments of `training`.
         """
         state = TrainerState(global_step=step, epoch=step / 2)
-        if of is not None:
-            state.log_history = [log for log in of.state.log_history if log["step"] <= step]
-            losses = [
-                (log["eval_loss"], log["step"]) for log in state.log_history if "eval_loss" in log
-            ]
+        if interrupted is not None:
+            history = [log for log in interrupted.state.log_history if log["step"] <= step]
+            state.log_history = history
+            losses = [(log["eval_loss"], log["step"]) for log in history if "eval_loss" in log]
             if losses:
                 state.best_metric, state.best_global_step = min(losses)
         training = self.training(callback, state=state, **more)
@@ -143,7 +147,7 @@ class Case:
         return training
 
     def states_of(self, callback: Any) -> dict[str, Any]:
-        """Return the callback's state as a checkpoint gives it back: through JSON."""
+        """Return the callback's state as a checkpoint restores it, after a conversion to JSON."""
         try:
             exported = export_states([callback], {})
             states: dict[str, Any] = json.loads(json.dumps(exported))
@@ -155,7 +159,7 @@ class Case:
         return states
 
     def restore(self, callback: Any, states: dict[str, Any]) -> None:
-        """Give a callback its state back."""
+        """Load `states` into a callback."""
         try:
             restore_states([callback], json.loads(json.dumps(states)))
         except Exception as error:
@@ -166,28 +170,23 @@ class Case:
 
     def end_trainings(self) -> None:
         """End the trainings of trackers, and wait for their deliveries."""
-        end_trainings(self.callbacks)
+        end_trainings(callback for training in self.trainings for callback in training.callbacks)
 
-    def let_go(self) -> None:
-        """Keep nothing of the trainings so far, which have ended."""
+    def forget_trainings(self) -> None:
+        """Drop all references to the trainings so far."""
         self.trainings.clear()
 
-    @property
-    def callbacks(self) -> Iterable[Any]:
-        """The callbacks of all trainings so far."""
-        return [callback for training in self.trainings for callback in training.callbacks]
-
     def summary(self) -> str:
-        """Return what the trainings of this case did, for messages."""
+        """Return the events of the trainings so far, for messages."""
         summaries = (training.summary() for training in self.trainings)
         different = [*dict.fromkeys(filter(None, summaries))]
         return "; then ".join(different[:3] + ["…"] * (len(different) > 3))
 
-    def runs(self) -> list[RecordedRun]:
-        """Return what the store holds of the trainings of this case."""
+    def runs(self, output_dir: Path | None = None) -> list[RecordedRun]:
+        """Return the runs in the store of `output_dir`; by default in that of this case."""
         read = f"{type(self.subject).__name__}.read"
         try:
-            runs: Any = self.subject.read(self.output_dir)
+            runs: Any = self.subject.read(output_dir or self.output_dir)
         except MissingHook:
             raise
         except Exception as error:
@@ -196,3 +195,9 @@ class Case:
         if not isinstance(runs, (list, tuple)) or not all(isinstance(r, RecordedRun) for r in runs):
             raise TypeError(f"{read} must return a list of RecordedRun, but it returned {runs!r}")
         return list(runs)
+
+    def readable_runs(self, output_dir: Path | None = None) -> list[RecordedRun]:
+        """Return the runs in the store; none if it cannot be read, such as during a write."""
+        with suppress(Exception):
+            return self.runs(output_dir)
+        return []

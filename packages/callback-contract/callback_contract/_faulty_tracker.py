@@ -1,4 +1,4 @@
-"""A tracker whose service fails at chosen calls: the author's own one, behind a proxy."""
+"""A proxy that makes chosen calls of the author's tracker fail."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from typing import Any, Final
 from callback_core.tracking import Tracker, TrackerCallback
 
 Calls = Mapping[str, Collection[int]]
-"""For each method, which of its calls fail, counted from 1."""
+"""For each method, the numbers of the calls that fail. The first call is 1."""
 
-EACH: Final = range(1, 1_000_000)
-"""Each call of a method."""
+EVERY_CALL: Final = range(1, 1_000_000)
 
-SENDING: Final = {"open", "log_parameters", "close"} | {
-    f"log_{what}" for what in ("metrics", "text", "summary", "files")
+_SENDING: Final = {"open", "log_parameters", "close"} | {
+    f"log_{kind}" for kind in ("metrics", "text", "summary", "files")
 }
-"""The methods whose calls may fail."""
+"""The methods whose calls can fail."""
 
 
 class FaultyTracker(Tracker):
-    """Hands on each call to another tracker, and raises `ConnectionError` at some.
+    """Forwards each call to another tracker, and raises `ConnectionError` for some.
 
-    It has the name and the module of the other's class, by which that is made elsewhere.
+    It has the name and the module of the other tracker's class, so that another process makes that.
 
     Args:
         tracker: The other tracker.
         calls: The calls that fail.
-        after: Whether they fail once the other tracker has done them, as if its answer were lost.
+        after: Whether a call fails after the other tracker has done it, as if the answer were lost.
     """
 
     def __init__(self, tracker: Tracker, calls: Calls, after: bool) -> None:
@@ -38,14 +37,14 @@ class FaultyTracker(Tracker):
         self.limits = replace(tracker.limits, batch_size=2, deliver_every=0.01, retry_after=0.01)
 
     def __getattribute__(self, name: str) -> Any:
-        """Return what the other tracker has of that name, but for a few of its own."""
+        """Return the other tracker's attribute, except for `_OWN`."""
         if name in _OWN or name.startswith("__"):
             return super().__getattribute__(name)
         found = getattr(self._tracker, name)
-        return self._failing(name, found) if name in SENDING else found
+        return self._failing(name, found) if name in _SENDING else found
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set what the other tracker has of that name, but for a few of its own."""
+        """Set the other tracker's attribute, except for `_OWN`."""
         if name in _OWN:
             super().__setattr__(name, value)
         else:
@@ -70,10 +69,10 @@ _OWN: Final = ("_tracker", "_calls", "_after", "_counts", "_failing", "limits")
 
 
 def make_faulty(callback: TrackerCallback, calls: Calls, *, after: bool = False) -> None:
-    """Put a `FaultyTracker` in the place of a callback's tracker, and deliver in this process."""
+    """Replace a callback's tracker with a `FaultyTracker`, and deliver in this process."""
     kind = type(callback.tracker)
-    named = {name: getattr(kind, name) for name in ("__module__", "__qualname__")}
-    faulty: Any = type(kind.__name__, (FaultyTracker,), named)
+    identity = {name: getattr(kind, name) for name in ("__module__", "__qualname__")}
+    faulty: Any = type(kind.__name__, (FaultyTracker,), identity)
     callback.tracker = faulty(callback.tracker, calls, after)
     if callback.options.delivery == "process":
         callback.options.delivery = "thread"

@@ -1,4 +1,4 @@
-"""`Learner`: what a training of the rules trains."""
+"""`Learner`: the model that a rule trains, with its optimizer, schedule and data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Config:
         self.values = values
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the configuration as plain values."""
         return dict(self.values)
 
     def to_json_string(self) -> str:
-        """Return it as indented JSON."""
+        """Return the configuration as indented JSON."""
         return json.dumps(self.values, indent=2)
 
 
@@ -31,10 +31,10 @@ class Learner(Protocol):
     eval_dataloader: Any
 
     def begin_epoch(self) -> None:
-        """Begin to go through the training data."""
+        """Begin to iterate over the training data."""
 
     def backward(self) -> Any:
-        """Add the gradients of a batch, and return its loss without a graph."""
+        """Add the gradients of a batch, and return its detached loss."""
 
     def step(self) -> None:
         """Update the weights."""

@@ -1,4 +1,4 @@
-"""Makes a `Learner`: a small torch model, or a stand-in without torch."""
+"""Makes a `Learner`: a small torch model, or a plain stand-in if torch is not installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from callback_contract._learner import Config, Learner
 
 
 def make_learner(make_model: Callable[[], Any]) -> Learner:
-    """Return a learner for the model that an author makes; by default for a small one.
+    """Return a learner for the author's model, or for a small one by default.
 
     Args:
         make_model: `Subject.make_model`, which returns `None` for the default model.
@@ -23,7 +23,7 @@ def make_learner(make_model: Callable[[], Any]) -> Learner:
 
 
 class PlainModel:
-    """What callbacks may look at in a model, without any framework."""
+    """The part of a model that callbacks read, without any framework."""
 
     def __init__(self) -> None:
         self.training = True
@@ -31,17 +31,17 @@ class PlainModel:
         self.weights = [0.5, -0.25]
 
     def train(self, mode: bool = True) -> PlainModel:
-        """Set the mode of training or of evaluation."""
+        """Set the mode to training or evaluation."""
         self.training = mode
         return self
 
     def eval(self) -> PlainModel:
-        """Set the mode of evaluation."""
+        """Set the mode to evaluation."""
         return self.train(False)
 
 
 class PlainOptimizer:
-    """The part of torch's optimizers that callbacks read."""
+    """The part of a torch optimizer that callbacks read."""
 
     def __init__(self) -> None:
         self.param_groups = [{"lr": 0.125}]
@@ -53,7 +53,7 @@ class PlainOptimizer:
 
 
 class PlainSchedule:
-    """The part of torch's schedules that callbacks read."""
+    """The part of a torch schedule that callbacks read."""
 
     def __init__(self, optimizer: PlainOptimizer) -> None:
         self.optimizer = optimizer
@@ -68,7 +68,7 @@ class PlainSchedule:
 
 
 class PlainLearner:
-    """Halves the weights of a `PlainModel` at each step."""
+    """Shrinks the weights of a `PlainModel` at each step."""
 
     def __init__(self) -> None:
         self.model = PlainModel()

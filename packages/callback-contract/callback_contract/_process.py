@@ -1,4 +1,4 @@
-"""What all code of a process shares: looked at by rules, and put back when a rule has ended."""
+"""Process-wide state: rules compare it, and it is restored after each rule."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import io
 import locale
 import logging
 import os
+import pickle
 import random
 import signal
 import socket
@@ -25,16 +26,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-_PATIENCE: Final = 30.0
-"""Seconds in which what a training has started may end after it."""
+_END_TIMEOUT: Final = 30.0
+"""Seconds that threads, processes and files of a training get to end after it."""
 
 
 class Switch(NamedTuple):
-    """Something that a program switches for the whole process.
+    """A setting of the whole process.
 
     Attributes:
-        get: Returns its state.
-        put: Puts a state back.
+        get: Returns its value.
+        put: Restores a value.
     """
 
     get: Callable[[], Any]
@@ -46,7 +47,7 @@ def _attribute(owner: Any, name: str) -> Switch:
 
 
 def _list(owner: Any, name: str) -> Switch:
-    """Return the switch of a list that is changed in place."""
+    """Return the switch of a list that programs change in place."""
 
     def put(items: list[Any]) -> None:
         if getattr(owner, name) != items:
@@ -88,18 +89,18 @@ SWITCHES: Final = {
     "time.time": _attribute(time, "time"),
     "time.sleep": _attribute(time, "sleep"),
 }
-"""The switches of the interpreter that a training must leave as they are."""
+"""The settings of the interpreter that a training must restore."""
 
 HOOKS: Final = {
     "sys.excepthook": _attribute(sys, "excepthook"),
     "sys.unraisablehook": _attribute(sys, "unraisablehook"),
     "threading.excepthook": _attribute(threading, "excepthook"),
 }
-"""The hooks that see errors which nobody catches."""
+"""The hooks for uncaught errors."""
 
 
 def library_switches() -> dict[str, Switch]:
-    """Return the switches of torch and numpy, if they are loaded."""
+    """Return the settings of torch and numpy, if they are loaded."""
     found: dict[str, Switch] = {}
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch is not None:
@@ -127,36 +128,25 @@ def library_switches() -> dict[str, Switch]:
     return found
 
 
-def states(switches: Mapping[str, Switch]) -> dict[str, Any]:
-    """Return the states of switches by their names."""
-    return {name: switch.get() for name, switch in switches.items()}
-
-
-def logging_state() -> dict[str, Any]:
-    """Return the handlers and levels of all loggers, without those that are as they are made."""
-    return {
-        name or "logging.disable": state for name, state in _loggers().items() if state != ([], 0)
-    }
-
-
-def signal_handlers() -> dict[str, Any]:
-    """Return the handlers of all signals that are set from Python."""
-    return {f"signal {n:d}": signal.getsignal(n) for n in sorted(signal.valid_signals())}
-
-
-def generators() -> dict[str, Any]:
-    """Return where the global random generators are, in a form that can be compared."""
-    found: dict[str, Any] = {"random": random.getstate()}
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None:
-        found["numpy.random"] = repr(numpy.random.get_state(legacy=False))
+def generator_switches() -> dict[str, Switch]:
+    """Return switches of the global random generators. Their values can be compared."""
+    found = {"random": Switch(random.getstate, random.setstate)}
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch is not None:
-        found["torch"] = bytes(torch.get_rng_state().tolist())
+        found["torch"] = Switch(
+            lambda: torch.get_rng_state().tolist(),
+            lambda state: torch.set_rng_state(torch.tensor(state, dtype=torch.uint8)),
+        )
+    if numpy is not None:
+        found["numpy.random"] = Switch(
+            lambda: pickle.dumps(numpy.random.get_state(legacy=False)),
+            lambda state: numpy.random.set_state(pickle.loads(state)),
+        )
     return found
 
 
 def seed_generators() -> None:
-    """Set the global random generators to the same state each time."""
+    """Seed the global random generators with a constant."""
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     random.seed(7)
     if numpy is not None:
@@ -165,34 +155,51 @@ def seed_generators() -> None:
         torch.manual_seed(7)
 
 
+def values_of(switches: Mapping[str, Switch]) -> dict[str, Any]:
+    """Return the values of switches by name."""
+    return {name: switch.get() for name, switch in switches.items()}
+
+
+def logging_state() -> dict[str, Any]:
+    """Return the handlers and the level of each logger, except those with the defaults."""
+    return {
+        name or "logging.disable": state for name, state in _loggers().items() if state != ([], 0)
+    }
+
+
+def signal_handlers() -> dict[str, Any]:
+    """Return the handlers of all signals."""
+    return {f"signal {n:d}": signal.getsignal(n) for n in sorted(signal.valid_signals())}
+
+
 def threads() -> set[threading.Thread]:
-    """Return the threads of this process, without tqdm's own, which is one for the process."""
+    """Return the threads of this process, except the monitor that tqdm starts once."""
     return {t for t in threading.enumerate() if type(t).__name__ != "TMonitor"}
 
 
 def children() -> set[int]:
-    """Return the processes that this one has started, if the system tells."""
+    """Return the ids of the processes that this one started, if the system lists them."""
     from multiprocessing import active_children, resource_tracker
 
     known = {child.pid for child in active_children() if child.pid is not None}
     for listed in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):  # the thread has ended
             known |= {int(pid) for pid in listed.read_text().split()}
-    tracker: Any = resource_tracker._resource_tracker  # Python's own, one for a process  # noqa: SLF001
+    tracker: Any = resource_tracker._resource_tracker  # Python starts it once  # noqa: SLF001
     return known - {tracker._pid}  # noqa: SLF001
 
 
 def open_files() -> set[str]:
-    """Return the open descriptors and what they are open on, if the system tells."""
+    """Return the open file descriptors and their targets, if the system lists them."""
     found = set()
     for descriptor in Path("/proc/self/fd").glob("*"):
-        with suppress(OSError):  # that of this listing
+        with suppress(OSError):  # the descriptor of this listing is closed by now
             found.add(f"{descriptor.name}: {os.readlink(descriptor)}")
     return found
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Return all files below `folder` with their content."""
+    """Return the content of all files below `folder`, by relative path."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -200,17 +207,17 @@ def files_below(folder: Path) -> dict[str, bytes]:
     }
 
 
-def what_stays(look: Callable[[], set[Any]], before: set[Any]) -> set[Any]:
-    """Return what is there on top of `before`, once it has had time to end."""
-    until = time.monotonic() + _PATIENCE
-    while (more := look() - before) and time.monotonic() < until:
-        gc.collect()  # what is in a cycle has ended, but is still there
+def leftovers(read: Callable[[], set[Any]], before: set[Any]) -> set[Any]:
+    """Wait for everything that is not in `before` to end, and return what remains."""
+    deadline = time.monotonic() + _END_TIMEOUT
+    while (remaining := read() - before) and time.monotonic() < deadline:
+        gc.collect()  # objects in reference cycles are closed only when they are collected
         time.sleep(0.02)
-    return more
+    return remaining
 
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return the names whose values differ."""
+    """Return the names that have different values, or that only one of the two has."""
     return sorted(
         name
         for name in before.keys() | after.keys()
@@ -219,8 +226,8 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def silence() -> Iterator[tuple[io.StringIO, io.StringIO]]:
-    """Take standard output and standard error, as pipes would."""
+def captured_output() -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    """Capture standard output and standard error in the block, like pipes."""
     with (
         contextlib.redirect_stdout(io.StringIO()) as output,
         contextlib.redirect_stderr(io.StringIO()) as error,
@@ -230,7 +237,7 @@ def silence() -> Iterator[tuple[io.StringIO, io.StringIO]]:
 
 @contextmanager
 def log_messages() -> Iterator[list[str]]:
-    """Collect what is logged in the block, with tracebacks."""
+    """Collect the log messages of the block, with tracebacks."""
     messages: list[str] = []
     handler = logging.Handler()
     formatter = logging.Formatter()
@@ -244,7 +251,7 @@ def log_messages() -> Iterator[list[str]]:
 
 @contextmanager
 def temporary_directory(folder: Path) -> Iterator[Path]:
-    """Make `folder`, and have it hold the temporary files of this process and its children."""
+    """Create `folder`, and use it for temporary files of this process and its children."""
     folder.mkdir()
     directory, variable = tempfile.tempdir, os.environ.get("TMPDIR")
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
@@ -259,12 +266,12 @@ def temporary_directory(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def process_put_back() -> Iterator[None]:
-    """Put back what the block changes of what all code of a process shares."""
-    switches = {**SWITCHES, **HOOKS, **library_switches(), **_generator_switches()}
-    before, variables, loggers = states(switches), dict(os.environ), _loggers()
+def restored_process() -> Iterator[None]:
+    """Restore the process-wide state at the end of the block."""
+    switches = {**SWITCHES, **HOOKS, **library_switches(), **generator_switches()}
+    before, variables, loggers = values_of(switches), dict(os.environ), _loggers()
     signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    if "torch" in sys.modules:  # which uses a thread for each core, and models here are tiny
+    if "torch" in sys.modules:  # a thread per core only slows the tiny models here down
         sys.modules["torch"].set_num_threads(1)
     try:
         yield
@@ -275,17 +282,17 @@ def process_put_back() -> Iterator[None]:
             os.environ.clear()
             os.environ.update(variables)
         logging.disable(loggers.pop("", (0, 0))[1])
-        logging.root.handlers[:] = loggers["root"][0]  # an SDK's own are its affair
+        logging.root.handlers[:] = loggers["root"][0]  # an SDK keeps the handlers of its loggers
         for name, (_, level) in loggers.items():
             logging.getLogger(name).setLevel(level)
         if threading.current_thread() is threading.main_thread():
-            for number, was in signals.items():
-                if was is not None and signal.getsignal(number) is not was:
-                    signal.signal(number, was)
+            for number, handler in signals.items():
+                if handler is not None and signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
 
 
 def _loggers() -> dict[str, tuple[Any, int]]:
-    """Return the handlers and the level of each logger; under the empty name, what is disabled."""
+    """Return the handlers and the level of each logger. The empty name has `logging.disable`."""
     known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     found: dict[str, tuple[Any, int]] = {
         logger.name: ([*logger.handlers], logger.level)
@@ -295,25 +302,13 @@ def _loggers() -> dict[str, tuple[Any, int]]:
     return {"": (None, logging.Logger.manager.disable), **found}
 
 
-def _generator_switches() -> dict[str, Switch]:
-    found = {"random": Switch(random.getstate, random.setstate)}
-    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
-    if torch is not None:
-        found["torch"] = Switch(torch.get_rng_state, torch.set_rng_state)
-    if numpy is not None:
-        found["numpy"] = Switch(
-            lambda: numpy.random.get_state(legacy=False), numpy.random.set_state
-        )
-    return found
-
-
 def _working_directory() -> str:
     try:
         return os.getcwd()
-    except FileNotFoundError:  # it was deleted
+    except FileNotFoundError:  # the directory was deleted
         return ""
 
 
 def _change_to(path: str) -> None:
-    with suppress(FileNotFoundError):  # the block has deleted it
+    with suppress(FileNotFoundError):  # the block deleted the directory
         os.chdir(path)

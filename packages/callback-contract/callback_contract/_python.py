@@ -1,4 +1,4 @@
-"""Another Python that finds what this one does, and this one without a package."""
+"""Runs Python in another process, and hides a package in this one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return an environment in which another Python finds what this one finds, from anywhere."""
+    """Return environment variables with which Python finds this process's modules from anywhere."""
     paths = [os.path.abspath(entry) for entry in sys.path if entry]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
 
@@ -25,13 +25,16 @@ def run_python(
     cwd: Path | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python with these arguments, and return how it ended and what it printed.
+    """Run Python with these arguments, and return its exit code and its output.
 
     Args:
-        arguments: Such as `-c` and a program.
-        timeout: Seconds after which it is killed, which raises `subprocess.TimeoutExpired`.
-        cwd: The directory that it runs in.
-        variables: Environment variables that it has besides those of this process.
+        arguments: The command line, such as `-c` and a program.
+        timeout: Seconds after which the process is killed.
+        cwd: The working directory.
+        variables: Environment variables besides those of this process.
+
+    Raises:
+        subprocess.TimeoutExpired: The process took longer than `timeout`.
     """
     return subprocess.run(
         [sys.executable, *arguments],
@@ -46,7 +49,7 @@ def run_python(
 
 @contextmanager
 def missing(package: str) -> Iterator[None]:
-    """Let a package, such as a tracker's SDK, be one that is not installed."""
+    """Make a package, such as a tracker's SDK, impossible to import in the block."""
     hidden = {
         name: module
         for name, module in sys.modules.items()
@@ -55,7 +58,7 @@ def missing(package: str) -> Iterator[None]:
     for name in hidden:
         del sys.modules[name]
     finders = list(sys.meta_path)
-    sys.meta_path[:] = [_Without(finder, package) for finder in finders]
+    sys.meta_path[:] = [_HidingFinder(finder, package) for finder in finders]
     try:
         yield
     finally:
@@ -63,8 +66,8 @@ def missing(package: str) -> Iterator[None]:
         sys.modules.update(hidden)
 
 
-class _Without:
-    """A finder of modules that does not find those of a package."""
+class _HidingFinder:
+    """Finds the modules that another finder finds, except those of one package."""
 
     def __init__(self, finder: Any, package: str) -> None:
         self._finder, self._package = finder, package
@@ -72,7 +75,7 @@ class _Without:
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return nothing for the package and its modules, as where it is not installed."""
+        """Return `None` for the modules of the package, as if it were not installed."""
         if name.partition(".")[0] == self._package:
             return None
         spec: ModuleSpec | None = self._finder.find_spec(name, path, target)

@@ -1,4 +1,4 @@
-"""`Rule`: one demand on a callback; and the registry of all rules."""
+"""`Rule`: one requirement for callbacks; and the registry of all rules."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Version = tuple[int, int]
 
 @dataclass(frozen=True)
 class Rule:
-    """One demand on a callback.
+    """One requirement for callbacks.
 
     Attributes:
-        id: Its name, such as `LIF-002`. It never changes, and no other rule ever gets it.
-        demands: What the rule expects, in one sentence or a few.
-        why: What went wrong for people whose callback broke it, with the thread that shows it.
-        mend: How to mend a violation.
-        since: The version of the contract that first had it.
-        needs: The rule applies only to callbacks that claim these capabilities.
+        id: The name of the rule, such as `LIF-002`. It never changes and is never reused.
+        demands: What the rule requires, in one sentence or a few.
+        why: What goes wrong if a callback breaks the rule, with an issue that reports it.
+        mend: How to fix a violation.
+        since: The first version of the contract that has the rule.
+        needs: The rule applies only to callbacks that claim all of these capabilities.
         unless: The rule applies only to callbacks that do not claim this capability.
-        of_trackers: Whether only trackers are asked, whose store can be read.
+        of_trackers: Whether the rule applies only to trackers with a readable store.
         check: Raises `ContractViolation` if a callback breaks the rule.
     """
 
@@ -39,7 +39,7 @@ class Rule:
 
     @property
     def group(self) -> str:
-        """The letters of its id, which name its subject."""
+        """The letters of the id, which name the subject of the rule."""
         return self.id.partition("-")[0]
 
 
@@ -58,7 +58,7 @@ GROUPS: Final = {
     "CFG": "configuration",
     "SEC": "secrets",
     "DEL": "delivery",
-    "AWY": "a service that is away",
+    "AWY": "outages",
     "RES": "resume",
     "RUN": "runs",
     "STS": "status",
@@ -66,7 +66,7 @@ GROUPS: Final = {
     "LIM": "limits",
     "RED": "redaction",
 }
-"""What the rules of a group are about. The files of `rules` have the same names."""
+"""The subject of each group of rules. The modules in `rules` have the same names."""
 
 RULES: Final[dict[str, Rule]] = {}
 """All rules by id."""
@@ -82,11 +82,11 @@ def rule(
     unless: str | None = None,
     of_trackers: bool = False,
 ) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
-    """Register the decorated function as a rule's check. Its docstring says what is demanded."""
+    """Register the decorated function as the check of a rule. Its docstring is `Rule.demands`."""
 
     def register(check: Callable[[Case], None]) -> Callable[[Case], None]:
         if rule_id in RULES or rule_id.partition("-")[0] not in GROUPS:
-            raise ValueError(f"{rule_id!r} is taken, or its group is unknown.")
+            raise ValueError(f"The id {rule_id!r} is taken, or its group is unknown.")
         demands = " ".join((check.__doc__ or "").split())
         RULES[rule_id] = Rule(
             rule_id, demands, why, mend, since, frozenset(needs), unless, of_trackers, check

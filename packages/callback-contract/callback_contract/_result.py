@@ -9,8 +9,8 @@ from callback_contract._registry import Rule
 Outcome = Literal[
     "kept", "broken", "crashed", "deviates", "mended", "not claimed", "does not apply"
 ]
-"""The outcome of a rule. `crashed` is an error of a hook or of the contract, not of the callback;
-`mended` a deviation that the callback no longer shows."""
+"""The outcome of a rule. `crashed`: a hook or the contract itself raised an error. `mended`: the
+callback keeps a rule from which it is declared to deviate."""
 
 
 class Result(NamedTuple):
@@ -19,8 +19,8 @@ class Result(NamedTuple):
     Attributes:
         rule: The rule.
         outcome: The outcome.
-        message: Why it did not pass; empty if it did.
-        cause: What it has in common with other rules that fail for the same reason.
+        message: Why the rule did not pass; empty if it passed.
+        cause: The same text for all rules that fail for the same reason.
     """
 
     rule: Rule

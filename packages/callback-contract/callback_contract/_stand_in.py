@@ -1,4 +1,4 @@
-"""`StandIn`: an HTTP server on this machine that stands in for a tracker's."""
+"""`StandIn`: a local HTTP server that stands in for a tracker's server."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _StandIn = TypeVar("_StandIn", bound="StandIn")
 
 
 def unused_port() -> int:
-    """Return a port of this machine that nobody listens at."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
+    """Return a port on this machine that is free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
         return port
 
 
 class Request(NamedTuple):
-    """What a client has sent.
+    """A request of a client.
 
     Attributes:
-        method: Such as `POST`.
-        path: The path and the query, as they were sent.
+        method: The HTTP method, such as `POST`.
+        path: The path with the query.
         headers: The headers.
-        body: The body, as it was sent.
+        body: The body as sent, which may be compressed.
     """
 
     method: str
@@ -46,16 +46,16 @@ class Request(NamedTuple):
 
     @property
     def content(self) -> bytes:
-        """The body, unpacked where it was sent as gzip."""
-        packed = self.headers.get("Content-Encoding") == "gzip"
-        return gzip.decompress(self.body) if packed else self.body
+        """The body, decompressed if it was sent as gzip."""
+        compressed = self.headers.get("Content-Encoding") == "gzip"
+        return gzip.decompress(self.body) if compressed else self.body
 
     def json(self) -> Any:
-        """Return what the body says as JSON; an empty mapping where it is empty."""
+        """Return the body, parsed as JSON; an empty mapping if it is empty."""
         return json.loads(self.content or b"{}")
 
     def form(self) -> dict[str, bytes]:
-        """Return the parts of a form, such as files, by their names."""
+        """Return the parts of a form, such as files, by name."""
         kind = self.headers["Content-Type"].encode()
         parts = email.message_from_bytes(b"Content-Type: " + kind + b"\r\n\r\n" + self.content)
         found: dict[str, bytes] = {}
@@ -69,12 +69,12 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a server says to it.
+    """A server's response.
 
     Attributes:
         status: The HTTP status.
         body: The body.
-        headers: Headers beside its length.
+        headers: The headers, without `Content-Length`.
     """
 
     status: int = 200
@@ -83,26 +83,26 @@ class Answer(NamedTuple):
 
     @classmethod
     def of(cls, content: Any, status: int = 200) -> Answer:
-        """Return the answer that says `content` as JSON."""
+        """Return an answer with `content` as JSON."""
         return cls(status, json.dumps(content).encode())
 
 
 class StandIn:
-    """An HTTP server on this machine that stands in for a tracker's, for the real SDK to talk to.
+    """A local HTTP server that stands in for a tracker's server, so that tests run the real SDK.
 
-    A subclass says in `answer` what it does. The port is the same whenever it is started again.
+    A subclass implements `answer`. The server keeps its port when it stops and starts again.
 
     Args:
-        certificate: Files of a certificate for 127.0.0.1 and of its key, to speak HTTPS with.
+        certificate: The files of a certificate for 127.0.0.1 and of its key. They enable HTTPS.
 
     Attributes:
-        mode: `ok`; `broken` answers all with `failure`, `silent` takes requests and does not
-            answer, `gone` takes them and hangs up.
-        failure: What a broken one answers.
-        keep_alive: Whether a connection is used again. Some SDKs leave theirs open, and with it a
-            thread of this, which the contract would find left over in the process of the tests.
-        requests: What was sent to it while it was `ok`, in order.
-        url: Its address, without a slash at the end.
+        mode: `ok` calls `answer`. `broken` answers every request with `failure`. `silent` accepts
+            requests and never answers. `gone` accepts requests and closes the connection.
+        failure: The answer in the mode `broken`.
+        keep_alive: Whether clients can reuse connections. A connection that an SDK leaves open
+            keeps a thread of this server alive, which the contract reports as a leftover.
+        requests: The requests in the mode `ok`, in order.
+        url: The address, without a trailing slash.
     """
 
     mode: Literal["ok", "broken", "silent", "gone"]
@@ -120,39 +120,39 @@ class StandIn:
         self._http: _Server | None = None
 
     def answer(self, request: Request) -> Answer:
-        """Return the answer to a request; called for one at a time."""
+        """Return the answer to a request. Calls never overlap."""
         raise NotImplementedError
 
     def _reserved_port(self) -> int:
-        """Return a port that nobody else gets, also while this is stopped."""
-        one = socket.socket()
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that the server gets it
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        weakref.finalize(self, os.close, one.detach())
+        """Return a port that stays reserved for this server, even while it is stopped."""
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # lets the server bind it too
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        weakref.finalize(self, os.close, holder.detach())
         return port
 
     def start(self) -> None:
-        """Begin to answer, unless it does."""
+        """Start the server unless it is running."""
         if self._http is None:
             self._stopping.clear()
             self._http = _Server(("127.0.0.1", self.port), _handler_for(self))
             if self.certificate is not None:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(*self.certificate)
-                # The handshake is left to the thread of the connection: no client holds up another.
+                # Each connection's thread does its own handshake, so clients do not block others.
                 self._http.socket = context.wrap_socket(
                     self._http.socket, server_side=True, do_handshake_on_connect=False
                 )
             threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """Refuse connections from now on, and hang up on those that there are."""
+        """Close all connections, and refuse new ones."""
         self._stopping.set()
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
-            self._http.hang_up()
+            self._http.close_connections()
             self._http = None
 
     def __enter__(self: _StandIn) -> _StandIn:
@@ -163,7 +163,7 @@ class StandIn:
         self.stop()
 
     def handle(self, request: Request) -> Answer | None:
-        """Return the answer to a request as `mode` has it; `None` hangs up."""
+        """Return the answer to a request for the current `mode`; `None` closes the connection."""
         if self.mode == "silent":
             self._stopping.wait()
             return None
@@ -186,23 +186,23 @@ class _Server(ThreadingHTTPServer):
         self._connections: set[Any] = set()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Note the connection."""
+        """Remember the connection."""
         self._connections.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget it."""
+        """Forget the connection."""
         self._connections.discard(request)
         super().shutdown_request(request)
 
-    def hang_up(self) -> None:
-        """End all connections."""
+    def close_connections(self) -> None:
+        """Close all connections."""
         for connection in list(self._connections):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say what went wrong in answering, but not that a client has hung up."""
+        """Report errors in `answer`, but not that a client closed its connection."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -210,7 +210,7 @@ class _Server(ThreadingHTTPServer):
 def _handler_for(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # or each answer waits 40 ms for the client's receipt
+        disable_nagle_algorithm = True  # otherwise each answer waits 40 ms for the client's ACK
 
         def handle_any(self) -> None:
             body = self._body()
@@ -242,6 +242,6 @@ def _handler_for(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
             return b"".join(chunks)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     return Handler

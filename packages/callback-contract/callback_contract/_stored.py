@@ -1,156 +1,171 @@
-"""What the rules for trackers ask: what the store holds, and which warnings came meanwhile."""
+"""Reads a tracker's store for the rules, and runs the trainings that they compare with it."""
 
 from __future__ import annotations
 
-import logging
 import math
-import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
 from callback_contract._case import Case
-from callback_contract._ending import is_of_an_earlier_rule
+from callback_contract._isolation import collected_warnings
 from callback_contract._registry import rule
 from callback_contract._subject import PRECISIONS, RecordedRun
 from callback_contract._training import Training
 from callback_contract._violation import ContractViolation, require
 
 tracker_rule = partial(rule, of_trackers=True)
-"""`rule`, for what only trackers are asked."""
+"""`rule`, for rules that apply to trackers only."""
 
 LOSSES: Final = (0.1 + 1 / 3, 2e-5, 123456.789, -1e-12, 7 / 9, 0.05)
-"""Losses of a training in turn: none is the same once it is rounded."""
+"""The losses of a training, in order. Rounding changes each of them."""
 
 
 class Stored:
-    """What the store holds of the trainings of a case, read once.
+    """A snapshot of the store of a case.
+
+    Args:
+        case: The case.
+        runs: The runs in the store; by default they are read.
 
     Attributes:
         runs: The runs, oldest first.
         parameters: The parameters of all runs, as strings.
     """
 
-    def __init__(self, case: Case) -> None:
-        self.runs = case.runs()
+    def __init__(self, case: Case, runs: list[RecordedRun] | None = None) -> None:
+        self.runs = case.runs() if runs is None else runs
         self.parameters = {n: str(v) for run in self.runs for n, v in run.parameters.items()}
-        self._case = case
+        self._author = type(case.subject).__name__
         self._stored_name = case.subject.stored_name
         self._tolerance = PRECISIONS[case.subject.precision]
 
     def points(self, name: str) -> list[tuple[int, float]]:
-        """Return the points that were logged as `name`, of all runs."""
-        title = self._stored_name(name)
-        return [(at, v) for run in self.runs for at, v in run.points.get(title, ())]
+        """Return the points of all runs that were logged as `name`."""
+        return [point for run in self.runs for point in self.points_of(run, name)]
 
-    def text(self, name: str) -> list[tuple[int, str]]:
-        """Return the strings that were logged as `name`, of all runs."""
-        title = self._stored_name(name)
-        return [(at, v) for run in self.runs for at, v in run.text.get(title, ())]
-
-    def has(self, name: str, step: int, value: float) -> bool:
-        """Return whether `value`, logged as `name` at `step`, is stored."""
-        return any(at == step and self._is(value, kept) for at, kept in self.points(name))
-
-    def in_summary(self, name: str, value: float) -> bool:
-        """Return whether a run has `value`, logged as `name`, among what it has one of."""
-        ends = (name, name.removeprefix("train_"), self._stored_name(name))
-        return any(
-            title.endswith(ends) and self._is(value, kept)
-            for run in self.runs
-            for title, kept in run.summary.items()
-        )
-
-    def of(self, run: RecordedRun, name: str) -> list[tuple[int, float]]:
+    def points_of(self, run: RecordedRun, name: str) -> list[tuple[int, float]]:
         """Return the points of one run that were logged as `name`."""
         return list(run.points.get(self._stored_name(name), ()))
 
+    def text(self, name: str) -> list[tuple[int, str]]:
+        """Return the strings of all runs that were logged as `name`."""
+        return [item for run in self.runs for item in run.text.get(self._stored_name(name), ())]
+
+    def has(self, name: str, step: int, value: float) -> bool:
+        """Return whether the store has `value`, logged as `name` at `step`."""
+        return self._contains(self.points(name), step, value)
+
+    def in_summary(self, name: str, value: float) -> bool:
+        """Return whether the summary of a run has `value`, logged as `name`."""
+        ends = (name, name.removeprefix("train_"), self._stored_name(name))
+        return any(
+            title.endswith(ends) and matches(value, found, self._tolerance)
+            for run in self.runs
+            for title, found in run.summary.items()
+        )
+
     def names_at(self, step: int, value: float) -> list[str]:
-        """Return the names under which `value` is stored at `step`."""
+        """Return the names under which the store has `value` at `step`."""
         return [
             name
             for run in self.runs
             for name, points in run.points.items()
-            if any(at == step and self._is(value, kept) for at, kept in points)
+            if self._contains(points, step, value)
         ]
 
-    def _is(self, value: float, kept: Any) -> bool:
-        return same(value, kept, self._tolerance)
+    def _contains(self, points: Iterable[tuple[int, float]], step: int, value: float) -> bool:
+        return any(at == step and matches(value, found, self._tolerance) for at, found in points)
 
     def parameter(self, name: str) -> str | None:
-        """Return a parameter as a string, `None` if it is not there.
-
-        The store may put something before its name: `args/learning_rate`.
-        """
+        """Return a parameter as a string; `None` if the store lacks it."""
         return parameter_of(self.parameters, name)
 
     def require(self, name: str, step: int, value: float) -> None:
-        """Raise `ContractViolation` unless `value` is stored at `step`."""
+        """Raise `ContractViolation` unless the store has `value` at `step`."""
         if self.has(name, step, value):
             return
         title, others = self._stored_name(name), self.names_at(step, value)
-        if not self.points(name) and others:
-            author = type(self._case.subject).__name__
-            raise ContractViolation(
-                f"{name!r} is stored as {others[0]!r}, where {title!r} was looked for: "
-                f"{author} needs the hook `stored_name`",
-                cause=f"{author} needs the hook `stored_name`",
-            )
         found = self.points(name)
+        if not found and others:
+            cause = f"{self._author} needs the hook `stored_name`"
+            raise ContractViolation(
+                f"{name!r} is stored as {others[0]!r}, but the rule looked for {title!r}: {cause}",
+                cause,
+            )
         names = sorted({name for run in self.runs for name in run.points})
-        rounded = any(at == step and _is_near(value, kept) for at, kept in found)
-        cause = (
-            "its store does not keep numbers as exactly as `precision` claims" if rounded else None
-        )
+        cause = None if names else "its store holds no points"
+        if any(at == step and _is_rounded(value, number) for at, number in found):
+            cause = "its store keeps numbers less exactly than `precision` claims"
         raise ContractViolation(
-            f"{name}={value!r} was logged at step {step}; as {title!r} the store of "
-            f"{len(self.runs)} runs has {found[:12] or 'nothing'}, and it has the names "
-            f"{names[:12]}",
-            cause if names else "its store holds no points",
+            f"{name}={value!r} was logged at step {step}. The store of {len(self.runs)} runs has "
+            f"{found[:12] or 'nothing'} as {title!r}, and the names {names[:12]}",
+            cause,
         )
 
     def require_losses(self, *losses: float, first: int = 1) -> None:
-        """Require that these losses are stored, of the steps from `first` on."""
+        """Require that the store has these losses at consecutive steps, beginning with `first`."""
         for step, loss in enumerate(losses, first):
             self.require("loss", step, loss)
 
     def require_all_of(self, training: Training) -> None:
-        """Require that all is stored that `training` has logged, as points or in a summary."""
+        """Require that the store has all logs of `training`, as points or in a summary."""
         for log in training.state.log_history:
             for name, value in log.items():
                 if name not in ("epoch", "step") and not self.in_summary(name, value):
                     self.require(name, log["step"], value)
 
     def require_once(self, *names: str) -> None:
-        """Require that no run has two points of a step among those logged under these names."""
+        """Require that each run has at most one point per step under each of these names."""
         for name in names:
             for run in self.runs:
-                steps = [step for step, _ in self.of(run, name)]
-                twice = sorted({step for step in steps if steps.count(step) > 1})
+                points = self.points_of(run, name)
+                steps = [step for step, _ in points]
+                repeated = sorted({step for step in steps if steps.count(step) > 1})
                 require(
-                    not twice,
-                    f"{name!r} was logged once at each step, and is stored more than once at the "
-                    f"steps {twice[:8]}: {self.of(run, name)[:12]}",
+                    not repeated,
+                    f"{name!r} was logged once per step, but the store has several points at the "
+                    f"steps {repeated[:8]}: {points[:12]}",
                 )
+
+    def require_ordered(self, *names: str) -> None:
+        """Require that the store has the points of each name in the order of their steps."""
+        for name in names:
+            steps = [step for step, _ in self.points(name)]
+            require(steps == sorted(steps), f"the steps of {name!r} are stored in order {steps}")
+
+
+class Scalar:
+    """A zero-dimensional scalar that changes in place, like those of numpy and torch."""
+
+    shape = ()
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __float__(self) -> float:
+        return self.value
+
+    def item(self) -> float:
+        """Return the value as a plain number."""
+        return self.value
 
 
 def parameter_of(parameters: Mapping[str, Any], name: str) -> str | None:
-    """Return a parameter as a string; the store may put something before its name."""
+    """Return a parameter as a string; the store may prefix its name, as in `args/seed`."""
     if name in parameters:
         return str(parameters[name])
     ends = (f"/{name}", f".{name}", f"|{name}")
     return next((str(v) for n, v in parameters.items() if n.endswith(ends)), None)
 
 
-def same(value: float, kept: Any, tolerance: float = PRECISIONS["single"]) -> bool:
-    """Return whether a store has kept `value`, to this relative tolerance."""
-    if isinstance(kept, (int, float)) and kept == value:
+def matches(value: float, found: Any, tolerance: float = PRECISIONS["single"]) -> bool:
+    """Return whether `found` in a store equals `value`, within a relative tolerance."""
+    if isinstance(found, (int, float)) and found == value:
         return True
     try:
-        number = float(kept)
+        number = float(found)
     except (TypeError, ValueError, OverflowError):
         return False
     if math.isnan(value):
@@ -160,91 +175,57 @@ def same(value: float, kept: Any, tolerance: float = PRECISIONS["single"]) -> bo
     return math.isclose(value, number, rel_tol=tolerance)
 
 
-def _is_near(value: float, kept: Any) -> bool:
-    """Return whether `kept` is what rounding to some digits makes of `value`."""
+def _is_rounded(value: float, found: Any) -> bool:
+    """Return whether `found` may be `value` rounded to some digits."""
     try:
-        return abs(float(kept) - value) <= 0.01 * max(1.0, abs(value))
+        return abs(float(found) - value) <= 0.01 * max(1.0, abs(value))
     except (TypeError, ValueError, OverflowError):
         return False
 
 
-def in_time(holds: Callable[[], object], seconds: float = 60.0) -> bool:
-    """Return whether something holds within so many seconds."""
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> bool:
+    """Return whether `condition` becomes true within `seconds`."""
     deadline = monotonic() + seconds
-    while not holds():
+    while not condition():
         if monotonic() > deadline:
             return False
         sleep(0.01)
     return True
 
 
-def comes_true(case: Case, holds: Callable[[], object]) -> bool:
-    """Return whether something holds within the time in which the store has what was logged."""
-    return in_time(holds, case.subject.stored_within)
+def wait_for_store(case: Case, condition: Callable[[], object]) -> bool:
+    """Return whether `condition` becomes true within the subject's `stored_within`."""
+    return wait_for(condition, case.subject.stored_within)
 
 
-def require_in_time(case: Case, name: str, step: int, value: float) -> None:
-    """Wait for a value that is logged when no training runs, and require that it is stored."""
-    comes_true(case, lambda: Stored(case).has(name, step, value))
+def require_eventually(case: Case, name: str, step: int, value: float) -> None:
+    """Wait for a value that was logged outside a training, and require that it is stored."""
+    wait_for_store(case, lambda: Stored(case).has(name, step, value))
     Stored(case).require(name, step, value)
 
 
-@contextmanager
-def warned() -> Iterator[list[str]]:
-    """Collect the warnings of the block: of all loggers, and those of Python.
-
-    A delivery of an earlier rule that is still inside a call is not heard.
-    """
-    lines: list[str] = []
-    made_by = logging.getLogRecordFactory()
-
-    def note(line: str) -> None:
-        if not is_of_an_earlier_rule(threading.current_thread()):
-            lines.append(line)
-
-    def noting(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = made_by(*args, **kwargs)
-        if record.levelno >= logging.WARNING:
-            note(record.getMessage())
-        return record
-
-    logging.setLogRecordFactory(noting)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            warnings.showwarning = lambda message, *_, **__: note(str(message))
-            yield lines
-    finally:
-        logging.setLogRecordFactory(made_by)
-
-
 def require_runs(case: Case, count: int, of: str) -> None:
-    """Raise `ContractViolation` unless the store holds so many runs."""
+    """Raise `ContractViolation` unless the store has `count` runs."""
     runs = case.runs()
-    require(len(runs) == count, f"the store holds {len(runs)} runs of {of}, not {count}")
+    require(len(runs) == count, f"the store has {len(runs)} runs of {of}, not {count}")
 
 
 def require_curves(case: Case, expected: list[list[float]]) -> None:
-    """Require that for each of `expected` a run has these losses and no others."""
+    """Require for each list in `expected` that a run has exactly these losses."""
     stored = Stored(case)
-    curves = {run.id: [value for _, value in stored.of(run, "loss")] for run in stored.runs}
-    for losses_of_one in expected:
+    curves = {run.id: [value for _, value in stored.points_of(run, "loss")] for run in stored.runs}
+    for curve in expected:
         require(
-            any(_are_the_same(losses_of_one, curve) for curve in curves.values()),
-            f"a training logged the losses {list(losses_of_one)}; no run has these and no others: "
-            f"{_shown(curves)}",
+            any(_have_same_values(curve, found) for found in curves.values()),
+            f"a training logged the losses {curve}, but no run has exactly these: "
+            + ("; ".join(f"{run!r} has {c[:8]}" for run, c in curves.items()) or "there is no run"),
         )
 
 
-def _are_the_same(expected: Iterable[float], found: Iterable[float]) -> bool:
-    expected, found = list(expected), list(found)
-    return all(any(same(e, f) for f in found) for e in expected) and all(
-        any(same(e, f) for e in expected) for f in found
+def _have_same_values(expected: list[float], found: list[float]) -> bool:
+    return all(any(matches(e, f) for f in found) for e in expected) and all(
+        any(matches(e, f) for e in expected) for f in found
     )
-
-
-def _shown(curves: Mapping[str, list[float]]) -> str:
-    return "; ".join(f"{run!r} has {curve[:8]}" for run, curve in curves.items()) or "there is none"
 
 
 def losses(*values: float) -> list[dict[str, float]]:
@@ -262,27 +243,26 @@ def log_steps(training: Training, *logs: Mapping[str, Any]) -> None:
             training.fire("on_epoch_end")
 
 
-def trained(
+def train(
     case: Case, *logs: Mapping[str, Any], error: BaseException | None = None, **more: Any
 ) -> Training:
-    """Train a step for each log, and end.
+    """Train a step for each log, end the training, and return it.
 
     Args:
         case: The case.
-        logs: What is logged at each step.
-        error: What ends the training.
-        more: Arguments of `Case.training`; `callback` is one that is not made for this training.
+        logs: What each step logs.
+        error: The error that ends the training.
+        more: Arguments of `Case.training`. `callback` is used instead of a new one.
     """
     callback = more.pop("callback", None)
-    training = case.training(*([] if callback is None else [callback]), **more)
-    training.begin()
+    training = case.begin(*([] if callback is None else [callback]), **more)
     log_steps(training, *logs)
     training.end(error)
     return training
 
 
-def stored_of(case: Case, *logs: Mapping[str, Any], **more: Any) -> tuple[Stored, str]:
-    """Train as `trained` does; return what the store holds then, and the warnings, as a text."""
-    with warned() as lines:
-        trained(case, *logs, **more)
+def train_and_read(case: Case, *logs: Mapping[str, Any], **more: Any) -> tuple[Stored, str]:
+    """Train as `train` does, and return the store's content and the warnings as one text."""
+    with collected_warnings() as lines:
+        train(case, *logs, **more)
     return Stored(case), "\n".join(lines)

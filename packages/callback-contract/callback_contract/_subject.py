@@ -1,4 +1,4 @@
-"""What an author tells the contract about a callback, and what its store holds afterwards."""
+"""`Subject`: what an author declares about a callback; `RecordedRun`: what its store holds."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from typing import Any, Final, Literal, NamedTuple
 from callback_contract._training import Training
 
 CAPABILITIES: Final = {
-    "steers": "asks the loop for a log, an evaluation, a checkpoint or the end of an epoch",
-    "stops": "asks for the end of a training before its last step",
-    "reasons": 'says why it asks for the end: `control.request_stop("why")`',
-    "patience": "stops a training whose metric no longer improves; needs `make_patient`",
+    "steers": "requests a log, an evaluation, a checkpoint or the end of an epoch",
+    "stops": "stops a training before its last step",
+    "reasons": 'gives a reason when it stops a training: `control.request_stop("why")`',
+    "patience": "stops a training when a metric stops improving; needs `make_patient`",
     "alters": "changes the model, its gradients, the optimizer or the schedule on purpose",
-    "state": "keeps something in checkpoints",
-    "prints": "writes to standard output, for a person",
-    "sdk": "sends through a package that its own does not install; needs `sdk`",
+    "state": "saves state in checkpoints",
+    "prints": "writes to standard output for a person to read",
+    "sdk": "uses an SDK that its own package does not install; needs `sdk`",
     "settings": "reads settings from arguments and environment variables; needs `settings`",
     "unreachable": "uses a service; needs `make_unreachable`",
 }
-"""What a callback may do. `CallbackContract.capabilities` names what an author's does."""
+"""What a callback may do. `CallbackContract.capabilities` names what the author's callback does."""
 
 TRACKER_CAPABILITIES: Final = {
     "resume": "continues its run when a training is resumed",
-    "rewinds": "forgets what a killed training logged after the checkpoint",
-    "adopts": "logs into a run that the user has opened; needs `users_run`",
-    "status": "keeps how a training ended",
-    "parameters": "keeps the arguments of a training",
-    "redacts": "keeps secrets among arguments and logs out of the store",
-    "scalars": "keeps scalars of numpy and torch as the numbers that they are",
-    "non_finite": "keeps NaN and infinities",
-    "text": "keeps strings that are logged",
-    "files": "keeps checkpoints",
+    "rewinds": "removes what a killed training logged after the checkpoint",
+    "adopts": "logs into a run that the user opened; needs `users_run`",
+    "status": "stores how a training ended",
+    "parameters": "stores the arguments of a training",
+    "redacts": "keeps secrets in arguments and logs out of the store",
+    "scalars": "stores scalars of numpy and torch as numbers",
+    "non_finite": "stores NaN and infinities",
+    "text": "stores strings",
+    "files": "stores checkpoints",
 }
-"""What a tracker may do besides."""
+"""What a tracker may do, besides `CAPABILITIES`."""
 
 
 PRECISIONS: Final = {"single": 1e-6, "double": 1e-12, "exact": 0.0}
-"""How far a stored number may be from what was logged, relative to it, by a store's precision."""
+"""The largest relative error of a stored number, for each `Subject.precision`."""
 
 
 class Deviation(NamedTuple):
-    """A rule that a callback is known to break. Once it is mended, its test turns red.
+    """A rule that a callback is known to break. Its test fails once the callback keeps the rule.
 
     Attributes:
-        reason: Why it breaks the rule.
-        issue: Where that is followed up.
+        reason: Why the callback breaks the rule.
+        issue: The issue that tracks the deviation.
     """
 
     reason: str
@@ -60,24 +60,24 @@ _ON: Final = ("1", "ON", "YES", "TRUE")
 _OFF: Final = ("0", "OFF", "NO", "FALSE")
 
 
-def _in_each_case(words: Sequence[str], meant: bool) -> list[tuple[str, bool]]:
+def _in_each_case(words: Sequence[str], value: bool) -> list[tuple[str, bool]]:
     forms = [form for word in words for form in (word, word.lower(), word.capitalize())]
-    return [(form, meant) for form in dict.fromkeys(forms)]
+    return [(form, value) for form in dict.fromkeys(forms)]
 
 
 class Setting(NamedTuple):
-    """A setting of a callback: a constructor's argument, an environment variable, or a default.
+    """A setting that an argument of the constructor or an environment variable sets.
 
     Attributes:
-        argument: The constructor's argument, and the attribute of the callback, or of its
-            `tracker`, that has the value in force.
+        argument: The name of the constructor's argument. An attribute of the callback or of its
+            `tracker` has the same name and holds the current value.
         variable: The environment variable.
-        default: The value if neither is given.
-        examples: Texts that the variable may have, each with the value that it means.
-        given: Values that the argument may have, each with the value that it means.
-        wrong: Texts that the variable must not have.
-        wrong_given: Values that the argument must not have.
-        choices: What the error for a wrong variable has to name.
+        default: The value if neither is set.
+        examples: Valid texts of the variable, each with the resulting value.
+        given: Valid values of the argument, each with the resulting value.
+        wrong: Invalid texts of the variable.
+        wrong_given: Invalid values of the argument.
+        choices: The choices that the error for an invalid variable must list.
     """
 
     argument: str
@@ -98,13 +98,13 @@ class Setting(NamedTuple):
         *,
         only_variable: bool = False,
     ) -> Setting:
-        """Return a setting that is on or off, in the forms that the core's `settings.flag` reads.
+        """Return a Boolean setting with the forms that `callback_core.tracking.config.flag` reads.
 
         Args:
             argument: The constructor's argument.
             variable: The environment variable.
-            default: The value if neither is given.
-            only_variable: Whether there is no such argument, only the attribute.
+            default: The value if neither is set.
+            only_variable: Whether the constructor lacks the argument, so only the attribute exists.
         """
         return cls(
             argument,
@@ -120,17 +120,17 @@ class Setting(NamedTuple):
 
 @dataclass
 class RecordedRun:
-    """What the store of a tracker holds of one run, as an independent reader finds it.
+    """One run in the store of a tracker, as an independent reader finds it.
 
     Attributes:
-        id: The tracker's own name of it.
-        parameters: Arguments by name, as strings or as they are.
-        points: For each name, steps and values in the order of the store.
-        text: The same for strings.
-        summary: Values that a run has one of.
-        files: What was uploaded: paths below the run, with slashes.
-        status: `finished`, `failed`, `interrupted`, or `running` while it is open; `None` if the
-            store keeps none.
+        id: The tracker's id of the run.
+        parameters: The arguments by name, as strings or as their original values.
+        points: For each name, the steps and values in the order of the store.
+        text: For each name, the steps and strings in the order of the store.
+        summary: Values that the run has once and without a step.
+        files: The uploaded files: paths relative to the run, with slashes.
+        status: `finished`, `failed`, `interrupted`, or `running` while the run is open; `None` if
+            the store has no status.
     """
 
     id: str
@@ -143,25 +143,25 @@ class RecordedRun:
 
 
 class MissingHook(NotImplementedError):
-    """A capability is claimed, and the hook that it needs is not there."""
+    """The author claims a capability without its hook."""
 
 
 class Subject:
     """A callback under test: how to make it, and what it does.
 
     Attributes:
-        capabilities: What it does, by the names of `CAPABILITIES` and `TRACKER_CAPABILITIES`.
-        arguments: What the arguments of its trainings must be, by name.
-        module: The module that its users import; by default that of its class.
-        sdk: The module that it sends through, such as `wandb`; needed for the capability `sdk`.
-        settings: The settings that it reads; needed for the capability `settings`.
-        secrets: Strings that must stand in no file and in no store, such as the key `make` uses.
-        precision: How exactly its store keeps numbers: `double`, a float of 64 bits; `single`, one
-            of 32; or `exact`, also whole numbers that no float holds.
-        flush_limit: Seconds that the end of a training may wait for a service that is away; few, so
-            that the rules are quick. `make_unreachable` makes its callback with it.
-        stored_within: Seconds within which the store holds what was logged when no training runs.
-        time_limit: Seconds after which a rule that hangs is ended. It then fails by its name.
+        capabilities: What it does: names in `CAPABILITIES` and `TRACKER_CAPABILITIES`.
+        arguments: Arguments that its trainings need, by name.
+        module: The module that its users import; by default the module of its class.
+        sdk: The module of its SDK, such as `wandb`. The capability `sdk` needs it.
+        settings: The settings that it reads. The capability `settings` needs them.
+        secrets: Strings that no file and no store may contain, such as the key that `make` uses.
+        precision: How exactly its store keeps numbers. `double` stores floats of 64 bits, `single`
+            floats of 32 bits. `exact` also stores integers of any size exactly.
+        flush_limit: Seconds that the end of a training may wait for an unreachable service. Pass it
+            to the callback in `make_unreachable`; a small value keeps the rules fast.
+        stored_within: Seconds until the store has what was logged outside a training.
+        time_limit: Seconds after which a rule that hangs is interrupted and fails.
     """
 
     capabilities: frozenset[str] | set[str] = frozenset()
@@ -176,18 +176,18 @@ class Subject:
     time_limit: float = 120.0
 
     def make(self, output_dir: Path) -> Any:
-        """Return a new callback. Two trackers for one directory send to one store."""
+        """Return a new callback. All trackers for one directory send to the same store."""
         raise self._lacks("make", "a new callback")
 
     def make_model(self) -> Any:
         """Return the model to train: a module that takes a float tensor of shape (batch, 4).
 
-        `None`, the default, is a small one of the contract's own.
+        The default, `None`, selects a small model of the contract.
         """
         return None
 
     def train_until_it_stops(self, training: Training) -> None:
-        """Train until the callback asks for the end; by default by 20 equal evaluations."""
+        """Train until the callback stops the training. The default does 20 equal evaluations."""
         training.max_steps = 40
         training.begin()
         for _ in range(20):
@@ -202,45 +202,45 @@ class Subject:
 
         Args:
             output_dir: The directory of the training.
-            patience: Evaluations in a row without an improvement.
-            threshold: What an improvement has to exceed.
+            patience: The number of evaluations in a row without an improvement.
+            threshold: The amount that an improvement must exceed.
         """
         raise self._lacks("make_patient", "a callback with this patience")
 
     def make_with(self, output_dir: Path, **arguments: Any) -> Any:
-        """Return a callback that is made with these arguments."""
-        raise self._lacks("make_with", "a callback that is made with the given arguments")
+        """Return a callback constructed with these arguments."""
+        raise self._lacks("make_with", "a callback constructed with the given arguments")
 
     def make_unreachable(self, output_dir: Path) -> Any:
-        """Return a callback whose service is away."""
-        raise self._lacks("make_unreachable", "a callback whose service is away")
+        """Return a callback whose service is unreachable."""
+        raise self._lacks("make_unreachable", "a callback whose service is unreachable")
 
     def deliver_later(self, output_dir: Path) -> None:
-        """Bring the service of `make_unreachable` back, and deliver what it has not received.
+        """Make the service of `make_unreachable` reachable, and deliver what it has not received.
 
-        This default delivers by `callback_core.tracking.replay`; the service is yours to bring
-        back first.
+        The default only delivers, with `callback_core.tracking.replay`. Override it to make the
+        service reachable first.
         """
         from callback_core.tracking import replay
 
         replay.main([str(output_dir)])
 
     def users_run(self, output_dir: Path) -> AbstractContextManager[str]:
-        """Open a run as a user does, and yield its id. It stays open until the block ends."""
+        """Open a run as a user does, and yield its id. The run stays open until the block ends."""
         raise self._lacks("users_run", "a context manager that opens a run as a user does")
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
         """Return the runs in the store of `output_dir`, oldest first.
 
-        Read it as somebody else would: not with the code that wrote it.
+        Do not read the store with the code that wrote it.
         """
-        raise self._lacks("read", "what the tracker has stored")
+        raise self._lacks("read", "the runs in the store")
 
     def stored_name(self, name: str) -> str:
-        """Return what the store calls a value that is logged as `name`.
+        """Return the store's name of a value that was logged as `name`.
 
-        By default as transformers' trackers do: `train/loss` for `loss`, `eval/loss` for
-        `eval_loss`.
+        The default follows the trackers of transformers: `train/loss` for `loss`, and `eval/loss`
+        for `eval_loss`.
         """
         for split in ("eval", "test"):
             if name.startswith(f"{split}_"):

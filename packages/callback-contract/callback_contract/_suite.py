@@ -1,17 +1,18 @@
-"""The base classes that a test of a callback subclasses: one test for each rule."""
+"""The base classes for tests of callbacks: `CallbackContract` and `TrackerContract`."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
-from callback_contract import rules as _rules  # noqa: F401  which registers them
+from callback_contract import rules as _rules  # noqa: F401  importing it registers the rules
 from callback_contract._case import Case
-from callback_contract._ending import RuleTookTooLong, time_limit
-from callback_contract._process import process_put_back, silence
+from callback_contract._isolation import RuleTookTooLong, time_limit
+from callback_contract._process import captured_output, restored_process
 from callback_contract._registry import RULES, Rule, Version
 from callback_contract._result import Outcome, Result
 from callback_contract._subject import (
@@ -26,25 +27,35 @@ from callback_contract._violation import ContractViolation, DoesNotApply
 if TYPE_CHECKING:
     import pytest
 
-_OURS = ("test_contract", "pytest_generate_tests")
-"""The tests themselves, which a subclass must not replace."""
+_FINAL_METHODS: Final = ("test_contract", "pytest_generate_tests")
+"""The methods that a subclass must not override."""
+
+_REQUIRED_MEMBERS: Final = {
+    "make_patient": "patience",
+    "make_with": "settings",
+    "settings": "settings",
+    "make_unreachable": "unreachable",
+    "users_run": "adopts",
+    "sdk": "sdk",
+}
+"""The hooks and attributes that a suite must define, each with the capability that needs it."""
 
 
 class CallbackContract(Subject):
     """Checks a callback against the contract, with one test for each rule.
 
-    Subclass it in a test module, say how to `make` the callback, and pytest does the rest. A class
-    that only serves as a base of others has `__test__ = False`.
+    Subclass it in a test module and define `make`; pytest collects the subclass. A class that
+    serves only as a base of other suites sets `__test__ = False`.
 
     Attributes:
         contract: The version of the contract that the callback passes. Newer rules do not run.
-        capabilities: What the callback does. Rules that need another capability are skipped.
-        not_claimed: All other capabilities, if given: a new one turns the test red then.
-        deviations: Rules that the callback is known to break, by id.
+        capabilities: What the callback does. Rules that need other capabilities are skipped.
+        not_claimed: Optional: all other capabilities. The suite then fails when a new one appears.
+        deviations: The rules that the callback is known to break, by id.
 
     Raises:
-        TypeError: A subclass names a rule, a capability or a version that does not exist, has a
-            deviation without a reason or from a rule that does not run, or replaces a test.
+        TypeError: A subclass names an unknown rule, capability or version, overrides a test, or
+            declares a deviation without a reason or from a rule that does not run.
     """
 
     contract: ClassVar[Version]
@@ -54,96 +65,91 @@ class CallbackContract(Subject):
     of_trackers: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a class that checks less than it seems to."""
+        """Reject a subclass that contains a mistake."""
         super().__init_subclass__(**kwargs)
         if cls.__module__ == __name__:
             return
         if "__test__" not in vars(cls):
-            cls.__test__ = True  # pytest collects it whatever its name is
-        if faults := list(_faults(cls)):
-            raise TypeError(f"{cls.__name__}: {'; '.join(faults)}.")
+            cls.__test__ = True  # pytest then collects the class whatever its name is
+        if mistakes := list(_mistakes(cls)):
+            raise TypeError(f"{cls.__name__}: {'; '.join(mistakes)}.")
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make a test of each rule. pytest calls this on test classes without any plugin."""
+        """Generate a test for each rule. pytest calls this on test classes without a plugin."""
         import pytest
 
         if "rule" not in metafunc.fixturenames:
             return
         parameters = []
-        for planned in plan(type(self)):
+        for rule, expected, missing in plan(type(self)):
             marks = []
-            if planned.fate == "deviates":
-                deviation = self.deviations[planned.rule.id]
-                reason = f"{deviation.reason} {deviation.issue}".strip()
-                marks.append(
-                    pytest.mark.xfail(strict=True, raises=ContractViolation, reason=reason)
-                )
-            elif planned.fate == "not claimed":
-                marks.append(pytest.mark.skip(reason=f"not claimed: {planned.missing}"))
-            parameters.append(pytest.param(planned.rule, id=planned.rule.id, marks=marks))
+            if expected == "deviates":
+                reason = " ".join(filter(None, self.deviations[rule.id]))
+                marks = [pytest.mark.xfail(strict=True, raises=ContractViolation, reason=reason)]
+            elif expected == "not claimed":
+                marks = [pytest.mark.skip(reason=f"not claimed: {missing}")]
+            parameters.append(pytest.param(rule, id=rule.id, marks=marks))
         metafunc.parametrize("rule", parameters)
 
     def test_contract(self, rule: Rule, tmp_path: Path) -> None:
         """The callback keeps the rule."""
         import pytest
 
-        warn_of_what_is_not_claimed(type(self))
+        _warn_if_resume_is_unchecked(type(self))
         try:
-            keep(rule, self, tmp_path, _causes_of(type(self)))
+            check_rule(rule, self, tmp_path, _CAUSES[type(self)])
         except DoesNotApply as reason:
             pytest.skip(f"does not apply: {reason}")
 
 
 class TrackerContract(CallbackContract):
-    """Checks a tracker's callback, whose store can be read: the rules for trackers too."""
+    """Checks a tracker's callback. It adds the rules that read the tracker's store."""
 
     of_trackers = True
 
 
-Fate = Literal["run", "deviates", "not claimed"]
-
-
-class Planned(NamedTuple):
-    """A rule that a callback has opted into.
+class PlannedRule(NamedTuple):
+    """A rule that a suite selects.
 
     Attributes:
         rule: The rule.
-        fate: Whether it runs, runs and is known to be broken, or is skipped.
-        missing: The capabilities that it needs and the author does not claim.
+        expected: The expected outcome. A rule that is not claimed is skipped.
+        missing: The capabilities that the rule needs and the author does not claim.
     """
 
     rule: Rule
-    fate: Fate
+    expected: Literal["kept", "deviates", "not claimed"]
     missing: str = ""
 
 
-def plan(suite: type[CallbackContract]) -> Iterator[Planned]:
-    """Yield each rule that `suite` has opted into. A rule for those without a claim is left out."""
+def plan(suite: type[CallbackContract]) -> Iterator[PlannedRule]:
+    """Yield the rules that `suite` selects.
+
+    Rules with an `unless` that the suite claims are left out.
+    """
     for rule in sorted(RULES.values(), key=lambda rule: rule.id):
         if rule.since > suite.contract or (rule.of_trackers and not suite.of_trackers):
             continue
         if rule.unless in suite.capabilities:
             continue
         if missing := rule.needs - set(suite.capabilities):
-            yield Planned(rule, "not claimed", ", ".join(sorted(missing)))
+            yield PlannedRule(rule, "not claimed", ", ".join(sorted(missing)))
         else:
-            yield Planned(rule, "deviates" if rule.id in suite.deviations else "run")
+            yield PlannedRule(rule, "deviates" if rule.id in suite.deviations else "kept")
 
 
-def capabilities_of(suite: type[CallbackContract]) -> dict[str, str]:
-    """Return the capabilities that a suite may claim, with what they mean."""
-    return {**CAPABILITIES, **(TRACKER_CAPABILITIES if suite.of_trackers else {})}
-
-
-def _faults(suite: type[CallbackContract]) -> Iterator[str]:
-    """Yield the mistakes in how `suite` is written."""
-    yield from (f"{name} must not be overridden" for name in _OURS if name in vars(suite))
+def _mistakes(suite: type[CallbackContract]) -> Iterator[str]:
+    """Yield the mistakes in the definition of `suite`."""
+    for name in _FINAL_METHODS:
+        if name in vars(suite):
+            yield f"{name} must not be overridden"
     if isinstance(suite.capabilities, str):
         yield f"capabilities must be a set of names, not the string {suite.capabilities!r}"
         return
-    known = capabilities_of(suite)
-    for name in sorted(set(suite.capabilities) - known.keys()):
-        yield f"there is no capability {name!r}; there are {', '.join(known)}"
+    claimed = set(suite.capabilities)
+    known = {*CAPABILITIES, *(TRACKER_CAPABILITIES if suite.of_trackers else ())}
+    for name in sorted(claimed - known):
+        yield f"the capability {name!r} is unknown; known are {', '.join(sorted(known))}"
     if suite.precision not in PRECISIONS:
         yield f"precision must be one of {', '.join(PRECISIONS)}, not {suite.precision!r}"
     if not suite.__test__ and not hasattr(suite, "contract"):
@@ -152,90 +158,69 @@ def _faults(suite: type[CallbackContract]) -> Iterator[str]:
     if not (2, 0) <= getattr(suite, "contract", (0, 0)) <= newest:
         yield f"contract must be a version from (2, 0) to {newest}"
         return
-    if suite.not_claimed is not None:
-        rest = known.keys() - set(suite.capabilities)
-        if set(suite.not_claimed) != rest:
-            yield f"not_claimed must name all other capabilities: {sorted(rest)}"
-    for hook, capability in _HOOKS.items():
-        claims = suite.__test__ and capability in suite.capabilities  # others may yet complete it
-        if claims and _is_default(suite, hook):
-            yield f"the capability {capability!r} needs `{hook}`"
-    run = {planned.rule.id for planned in plan(suite) if planned.fate != "not claimed"}
+    if suite.not_claimed is not None and set(suite.not_claimed) != known - claimed:
+        yield f"not_claimed must name all other capabilities: {sorted(known - claimed)}"
+    if suite.__test__:  # a base class may leave hooks to its subclasses
+        for member, capability in _REQUIRED_MEMBERS.items():
+            if capability in claimed and getattr(suite, member) is getattr(Subject, member):
+                yield f"the capability {capability!r} needs `{member}`"
+    selected = {planned.rule.id for planned in plan(suite) if planned.expected != "not claimed"}
     for rule_id, deviation in suite.deviations.items():
         if rule_id not in RULES:
-            yield f"there is no rule {rule_id}"
-        elif rule_id not in run:
-            yield f"{rule_id} does not run, so nothing can deviate from it"
+            yield f"the rule {rule_id} is unknown"
+        elif rule_id not in selected:
+            yield f"{rule_id} does not run, so the callback cannot deviate from it"
         elif not isinstance(deviation, Deviation) or not deviation.reason.strip():
             yield f"the deviation from {rule_id} must be a Deviation with a reason"
 
 
-_HOOKS = {
-    "make_patient": "patience",
-    "make_with": "settings",
-    "settings": "settings",
-    "make_unreachable": "unreachable",
-    "users_run": "adopts",
-    "sdk": "sdk",
-}
-"""The hooks and attributes that a capability needs."""
+_WARNED: Final[set[type[CallbackContract]]] = set()
 
 
-def _is_default(suite: type[CallbackContract], hook: str) -> bool:
-    return getattr(suite, hook) is getattr(Subject, hook)
-
-
-_WARNED: set[type[CallbackContract]] = set()
-
-
-def warn_of_what_is_not_claimed(suite: type[CallbackContract]) -> None:
+def _warn_if_resume_is_unchecked(suite: type[CallbackContract]) -> None:
     """Warn once if a tracker claims neither `state` nor `resume`."""
-    if (
-        suite.of_trackers
-        and suite not in _WARNED
-        and not {"state", "resume"} & set(suite.capabilities)
-    ):
+    unchecked = suite.of_trackers and not {"state", "resume"} & set(suite.capabilities)
+    if unchecked and suite not in _WARNED:
         import warnings
 
         _WARNED.add(suite)
         warnings.warn(
-            f"{suite.__name__} claims neither 'state' nor 'resume': no rule checks where a "
-            "resumed training is stored.",
+            f"{suite.__name__} claims neither 'state' nor 'resume', so no rule checks in which run "
+            "a resumed training is stored.",
             stacklevel=3,
         )
 
 
-_CAUSES: dict[type[CallbackContract], dict[str, str]] = {}
+_CAUSES: Final[defaultdict[type[CallbackContract], dict[str, str]]] = defaultdict(dict)
+"""For each suite that pytest runs, the first rule that failed for each cause."""
 
 
-def _causes_of(suite: type[CallbackContract]) -> dict[str, str]:
-    return _CAUSES.setdefault(suite, {})
-
-
-def keep(rule: Rule, subject: Subject, folder: Path, causes: dict[str, str] | None = None) -> None:
-    """Check one rule, and leave nothing of it that the next one could meet.
+def check_rule(
+    rule: Rule, subject: Subject, folder: Path, causes: dict[str, str] | None = None
+) -> None:
+    """Check one rule, then restore the process and end what the rule left running.
 
     Args:
         rule: The rule.
         subject: The callback under test.
         folder: An empty directory.
-        causes: The rules that failed first for each cause so far. A failure for a cause that is
-            there names that rule instead of repeating its message.
+        causes: The first rule that failed for each cause so far. A later failure for a known cause
+            names that rule instead of repeating its message.
 
     Raises:
-        ContractViolation: The callback breaks the rule; the message begins with the rule's id.
-        DoesNotApply: The rule asks nothing of this callback.
+        ContractViolation: The callback breaks the rule. The message begins with the rule's id.
+        DoesNotApply: The rule does not apply to this callback.
     """
     if subject.sdk is not None:
-        with suppress(ImportError):  # the time of its import is no part of a rule's
+        with suppress(ImportError):  # keeps the time of the import out of the rule's time limit
             import_module(subject.sdk)
     case = Case(subject, folder)
-    with process_put_back():
+    with restored_process():
         try:
             with time_limit(subject.time_limit):
                 rule.check(case)
-        except (ContractViolation, RuleTookTooLong) as broken:
-            raise _explained(rule, case, broken, causes) from broken.__cause__
+        except (ContractViolation, RuleTookTooLong) as error:
+            raise _explained(rule, case, error, causes) from error.__cause__
         finally:
             with time_limit(subject.time_limit), suppress(RuleTookTooLong):
                 case.end_trainings()
@@ -244,16 +229,16 @@ def keep(rule: Rule, subject: Subject, folder: Path, causes: dict[str, str] | No
 def _explained(
     rule: Rule,
     case: Case,
-    broken: ContractViolation | RuleTookTooLong,
+    error: ContractViolation | RuleTookTooLong,
     causes: dict[str, str] | None,
 ) -> ContractViolation:
-    """Return the violation with all that helps to mend it."""
-    if isinstance(broken, RuleTookTooLong):
-        at = case.trainings[-1].history[-1][0] if case.summary() else "a hook"
-        seen = f"{at} was not done after {case.subject.time_limit:g} s"
-        cause: str | None = f"{at} hangs"
+    """Return the violation with everything that helps to fix it."""
+    if isinstance(error, RuleTookTooLong):
+        call = case.trainings[-1].history[-1][0] if case.summary() else "a hook"
+        seen = f"{call} did not return within {case.subject.time_limit:g} s"
+        cause: str | None = f"{call} hangs"
     else:
-        seen, cause = str(broken), broken.cause
+        seen, cause = str(error), error.cause
     first = (causes or {}).get(cause or "")
     if first is not None and first != rule.id:
         return ContractViolation(
@@ -264,7 +249,7 @@ def _explained(
     lines = [f"[{rule.id}] {rule.demands}", f"  seen: {seen}"]
     if done := case.summary():
         lines.append(f"  done: {done}")
-    return ContractViolation("\n".join([*lines, f"  to mend it: {rule.mend}"]), cause)
+    return ContractViolation("\n".join([*lines, f"  to fix it: {rule.mend}"]), cause)
 
 
 def check(
@@ -276,36 +261,38 @@ def check(
 
     Args:
         suite: The callback, as a subclass describes it.
-        folder: An empty directory to work in; a temporary one by default.
+        folder: An empty directory to work in; by default a temporary one.
         rules: The ids of the rules to check; by default all that apply.
     """
     import tempfile
 
-    warn_of_what_is_not_claimed(suite)
+    _warn_if_resume_is_unchecked(suite)
     causes: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary, silence():
-        at = Path(temporary) if folder is None else folder
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary, captured_output():
+        parent = Path(temporary) if folder is None else folder
         subject = suite()
         return [
-            _outcome(planned, subject, at / planned.rule.id, causes)
+            _outcome(planned, subject, parent / planned.rule.id, causes)
             for planned in plan(suite)
             if rules is None or planned.rule.id in rules
         ]
 
 
-def _outcome(planned: Planned, subject: Subject, folder: Path, causes: dict[str, str]) -> Result:
-    rule, fate = planned.rule, planned.fate
-    if fate == "not claimed":
-        return Result(rule, "not claimed", planned.missing)
+def _outcome(
+    planned: PlannedRule, subject: Subject, folder: Path, causes: dict[str, str]
+) -> Result:
+    rule, expected, missing = planned
+    if expected == "not claimed":
+        return Result(rule, "not claimed", missing)
     folder.mkdir(parents=True)
-    outcome: Outcome = "mended" if fate == "deviates" else "kept"
+    deviates = expected == "deviates"
     try:
-        keep(rule, subject, folder, causes)
+        check_rule(rule, subject, folder, causes)
     except ContractViolation as violation:
-        outcome = "deviates" if fate == "deviates" else "broken"
+        outcome: Outcome = "deviates" if deviates else "broken"
         return Result(rule, outcome, str(violation), violation.cause)
     except DoesNotApply as reason:
         return Result(rule, "does not apply", str(reason))
     except Exception as error:
         return Result(rule, "crashed", f"{type(error).__name__}: {error}", repr(error))
-    return Result(rule, outcome)
+    return Result(rule, "mended" if deviates else "kept")

@@ -1,4 +1,4 @@
-"""A small torch model that the rules train for real."""
+"""A small torch model, and the learner that trains it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from callback_contract._learner import Config
 
 
 class SmallModel(nn.Module):
-    """Has what a callback may disturb: dropout, running statistics and a frozen part."""
+    """Has the parts that a callback may disturb: dropout, running statistics, a frozen module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,10 +32,10 @@ class SmallModel(nn.Module):
 
 
 class TorchLearner:
-    """Trains a model by SGD with momentum, on random data.
+    """Trains a model with SGD and momentum on random data.
 
-    The first weights and the data are the same each time, and making them leaves the global
-    generator as it is.
+    The initial weights and the data are the same each time. Creating them does not advance the
+    global random generator.
     """
 
     def __init__(self, make_model: Callable[[], nn.Module | None]) -> None:
@@ -43,8 +43,8 @@ class TorchLearner:
             torch.manual_seed(0)
             self.model = make_model() or SmallModel()
             data = TensorDataset(torch.randn(16, 4))
-        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.SGD(trained, lr=0.125, momentum=0.5)
+        trainable = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.SGD(trainable, lr=0.125, momentum=0.5)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: 1 / (1 + step)
         )
@@ -53,11 +53,11 @@ class TorchLearner:
         self._batches: Iterator[Any] = iter(())
 
     def begin_epoch(self) -> None:
-        """Begin to go through the training data, in a random order."""
+        """Begin to iterate over the training data, in a random order."""
         self._batches = iter(self.train_dataloader)
 
     def backward(self) -> Tensor:
-        """Add the gradients of the next batch, and return its loss without a graph."""
+        """Add the gradients of the next batch, and return its detached loss."""
         batch = next(self._batches, None)
         if batch is None:
             self.begin_epoch()

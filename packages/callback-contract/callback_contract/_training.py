@@ -1,4 +1,4 @@
-"""`Training`: a loop that trains a small model and calls callbacks at its events."""
+"""`Training`: a loop that trains a small model and calls callbacks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from callback_contract._models import make_learner
 from callback_contract._violation import ContractViolation
 from callback_core import EVENTS, TrainerControl, TrainerState
 
-DIED: Final = RuntimeError("CUDA out of memory")
-"""What ends a training of the rules that dies."""
+OUT_OF_MEMORY: Final = RuntimeError("CUDA out of memory")
+"""The error in trainings that die."""
 
 EVAL_LOSSES: Final = (1.0, 0.8, 0.9, 0.85, 0.95, 0.9)
-"""`eval_loss` of the evaluations of a training in turn: it improves, and then it does not."""
+"""The `eval_loss` of each evaluation, in order. It improves at first only."""
 
 
 @dataclass
 class Arguments:
-    """The arguments of a training, under transformers' names."""
+    """The arguments of a training, with the names that transformers uses."""
 
     output_dir: str
     run_name: str | None = "contract"
@@ -55,7 +55,7 @@ class Arguments:
     more: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all arguments as plain values; `more` as arguments of their own."""
+        """Return all arguments as plain values, including those in `more`."""
         arguments: dict[str, Any] = asdict(self)
         more: dict[str, Any] = arguments.pop("more")
         return arguments | more
@@ -73,25 +73,25 @@ class Arguments:
         more = vars(self).get("more", {})
         if name in more:
             return more[name]
-        raise AttributeError(f"the arguments of this training have no {name!r}")
+        raise AttributeError(f"the arguments of this training lack {name!r}")
 
 
 class Training:
     """Trains a small model, and calls callbacks as a loop does.
 
-    An error of a callback is a violation of the contract.
+    If a callback raises an error, it violates the contract.
 
     Args:
-        callbacks: The callbacks, called in this order.
+        callbacks: The callbacks, in the order of their calls.
         args: The arguments.
-        state: The state at the beginning; a fresh one by default.
-        max_steps: Update steps of the training, which the state knows from its begin.
-        make_model: Makes the model; `None` for the default one.
-        extra: Keywords that all events pass on top of their own.
+        state: The state at the beginning; by default a new one.
+        max_steps: The number of update steps. The state has it once the training begins.
+        make_model: Makes the model; returns `None` for the default model.
+        extra: Keywords that all events pass besides their own.
 
     Attributes:
         model: The model.
-        control: What callbacks ask for.
+        control: The requests of the callbacks.
         history: The events so far, each with its step.
     """
 
@@ -131,15 +131,12 @@ class Training:
             self.call(callback, event, given)
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
-        """Call `event` of a callback, and return its answer; `None` if it has no such method.
+        """Call `event` of a callback, and return its answer; `None` if it lacks the method.
 
-        Rules override this to look before and after.
+        Rules override this to compare what is before and after the call.
         """
-        answer = None
         try:
-            method = getattr(callback, event, None)
-            if method is not None:
-                answer = method(self.args, self.state, self.control, **keywords)
+            answer = self._invoke(callback, event, keywords)
         except Exception as error:
             name = f"{type(callback).__name__}.{event}"
             raise ContractViolation(
@@ -150,8 +147,17 @@ class Training:
             self.control = answer
         return answer
 
+    def _invoke(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
+        method = getattr(callback, event, None)
+        if method is None:
+            return None
+        return method(self.args, self.state, self.control, **keywords)
+
     def common(self) -> dict[str, Any]:
-        """Return what every event passes; before the training and its first evaluation, less."""
+        """Return the keywords of every event.
+
+        Some are `None` until the training begins, or until its first evaluation.
+        """
         learner, begun = self.learner, self._has_begun
         return {
             "model": self.model,
@@ -164,7 +170,7 @@ class Training:
         }
 
     def begin(self) -> None:
-        """Begin to train, after the trainer has been built. Only now `max_steps` is known."""
+        """Build the trainer if necessary, and begin to train. This sets `state.max_steps`."""
         if not self._is_built:
             self.fire("on_init_end")
         self._has_begun = True
@@ -178,7 +184,7 @@ class Training:
         self.fire("on_train_begin")
 
     def step(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Do an update step of two batches, and log `logs` at its end if they are given."""
+        """Do an update step of two batches, then log `logs` unless they are `None`."""
         self.fire("on_step_begin")
         self.fire("on_substep_end", loss=self.learner.backward())
         loss = self.learner.backward()
@@ -200,7 +206,11 @@ class Training:
         self.fire("on_log", logs=dict(logs))
 
     def evaluate(self, metrics: Mapping[str, Any] | None = None) -> None:
-        """Evaluate: two batches, the log and the event. `metrics` are in place of the usual."""
+        """Evaluate two batches, log the metrics and fire the event.
+
+        Args:
+            metrics: The metrics; by default a loss of `EVAL_LOSSES`, the accuracy and the runtime.
+        """
         if metrics is None:
             loss = EVAL_LOSSES[self._evaluations % len(EVAL_LOSSES)]
             metrics = {"eval_loss": loss, "eval_accuracy": 1 - loss / 2}
@@ -215,17 +225,17 @@ class Training:
         self.log(metrics)
         epoch = {} if self.state.epoch is None else {"epoch": self.state.epoch}
         self.fire("on_evaluate", metrics={**metrics, **epoch})
-        self._note_the_best(metrics.get("eval_loss"))
+        self._update_best_metric(metrics.get("eval_loss"))
 
     def predict(self) -> None:
-        """Predict: two batches and the event."""
+        """Predict two batches and fire the event."""
         self._has_evaluated = True
         for _ in range(2):
             self.fire("on_prediction_step")
         self.fire("on_predict", metrics={"test_loss": 1.0, "test_runtime": 0.1})
 
     def save(self, folder: str = "") -> Path:
-        """Save a checkpoint, below `folder` of `output_dir`, and return it."""
+        """Save a checkpoint in `folder` below `output_dir`, and return its path."""
         checkpoint = Path(self.args.output_dir, folder, f"checkpoint-{self.state.global_step}")
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / "model.safetensors").write_bytes(bytes(range(64)))
@@ -235,22 +245,22 @@ class Training:
         self.fire("on_save", checkpoint_dir=str(checkpoint))
         return checkpoint
 
-    def _note_the_best(self, loss: Any) -> None:
+    def _update_best_metric(self, loss: Any) -> None:
         best = self.state.best_metric
         if isinstance(loss, float) and (best is None or loss < best):
             self.state.best_metric, self.state.best_global_step = loss, self.state.global_step
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the training, by `error` if it is given."""
+        """End the training, with `error` if there is one."""
         if error is not None:
             self.fire("on_exception", exception=error)
         self.fire("on_train_end")
 
     def steps(self, *, save: bool = False) -> Iterator[int]:
-        """Train to the last step, two to an epoch, and yield after each.
+        """Train to the last step, in epochs of two steps, and yield each step.
 
-        Each step is logged, and each epoch ends with an evaluation and, if wanted, a checkpoint.
-        What callbacks ask for is done too, the end of the training included.
+        Each step is logged. Each epoch ends with an evaluation and, if `save` is set, a checkpoint.
+        The loop also follows the requests of callbacks, such as the end of the training.
         """
         state = self.state
         while state.global_step < self.max_steps and not self.control.should_training_stop:
@@ -268,29 +278,29 @@ class Training:
             yield state.global_step
 
     def run(self, *, save: bool = False) -> None:
-        """Train from begin to end."""
+        """Train from the beginning to the end."""
         self.begin()
         self.complete(save=save)
 
     def complete(self, *, save: bool = False) -> None:
-        """Train from where it is to the last step, and end."""
+        """Train from the current step to the last one, and end."""
         for _ in self.steps(save=save):
             pass
         self.finish()
 
     def finish(self) -> None:
-        """Log what sums the training up, and end it."""
+        """Log the totals, and end the training."""
         self.log({"train_runtime": 0.5, "train_loss": 0.25, "total_flos": 1e9})
         self.end()
 
     def live(self) -> None:
-        """Go through every event: the trainer is built, trains, predicts and pushes."""
+        """Fire every event: build the trainer, train, predict and push."""
         self.run(save=True)
         self.predict()
         self.fire("on_push_begin")
 
     def summary(self) -> str:
-        """Return what happened so far, for messages."""
+        """Return the events so far, for messages."""
         counts = Counter(event for event, _ in self.history)
         shown = [
             event if counts[event] == 1 else f"{counts[event]} x {event}"
@@ -319,7 +329,7 @@ def _mode(model: Any) -> bool:
 
 
 def _set_mode(model: Any, training: bool) -> None:
-    """Set the mode of training or of evaluation. What is frozen stays in that of evaluation."""
+    """Set the mode to training or evaluation. Frozen modules stay in evaluation mode."""
     if callable(getattr(model, "train", None)):
         model.train(training)
     for module in model.modules() if hasattr(model, "modules") else ():

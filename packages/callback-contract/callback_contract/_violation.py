@@ -1,4 +1,4 @@
-"""How a rule says that a callback breaks it, or that it does not apply."""
+"""The exceptions by which a rule reports a violation, or that it does not apply."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ class ContractViolation(AssertionError):
     """A callback breaks a rule.
 
     Attributes:
-        cause: What several rules have in common that fail for one reason; `None` if it is unknown.
+        cause: The same text for all rules that fail for the same reason; `None` if it is unknown.
     """
 
     def __init__(self, message: str, cause: str | None = None) -> None:
@@ -16,10 +16,10 @@ class ContractViolation(AssertionError):
 
 
 class DoesNotApply(Exception):
-    """A rule asks nothing of this callback, for the reason that the message gives."""
+    """A rule does not apply to this callback. The message gives the reason."""
 
 
-def require(kept: object, seen: str, cause: str | None = None) -> None:
-    """Raise `ContractViolation` with what was seen instead, unless `kept`."""
-    if not kept:
+def require(condition: object, seen: str, cause: str | None = None) -> None:
+    """Raise `ContractViolation` with `seen`, the observed behaviour, unless `condition` holds."""
+    if not condition:
         raise ContractViolation(seen, cause)

@@ -1,22 +1,19 @@
-"""Trainings that look at something before and after each call, or that are compared as a whole."""
+"""Trainings that compare state before and after each call, or the behaviour of whole trainings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 from callback_contract._case import Case
-from callback_contract._process import difference, files_below, silence
-from callback_contract._training import DIED, Training
+from callback_contract._isolation import collected_warnings
+from callback_contract._process import captured_output, difference, files_below
+from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import ContractViolation, require
 from callback_core import CallbackHandler, TrainerState
-
-Look = Callable[[Training, dict[str, Any]], Any]
-"""Returns what must not change, of a training and of an event's keywords."""
 
 FLAGS = (
     "should_training_stop",
@@ -26,27 +23,37 @@ FLAGS = (
     "should_log",
 )
 
+Probe = Callable[[Training, dict[str, Any]], Any]
+"""Returns what must not change, from a training and an event's keywords."""
 
-class Watched(Training):
-    """A training in which no call of a callback may change what `look` returns."""
 
-    what: str
-    look: Look
+class WatchedTraining(Training):
+    """A training in which no call of a callback may change what `probe` returns."""
+
+    subject: str
+    probe: Probe
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
         """Call the callback, and compare."""
-        before = deepcopy(self.look(self, keywords))
+        before = deepcopy(self.probe(self, keywords))
         answer = super().call(callback, event, keywords)
-        after = self.look(self, keywords)
+        after = self.probe(self, keywords)
         name = f"{type(callback).__name__}.{event}"
-        require(before == after, f"{name} changed {self.what}: {_changes(before, after)}")
+        require(before == after, f"{name} changed {self.subject}: {_changes(before, after)}")
         return answer
 
 
-def watch(case: Case, what: str, look: Look, state: TrainerState | None = None) -> None:
-    """Train new callbacks through every event, in which nothing that `look` returns may change."""
-    kind = type("WatchedFor", (Watched,), {"what": what, "look": staticmethod(look)})
-    case.live_and_stop(kind=kind, state=state, max_steps=12)
+def watch(case: Case, subject: str, probe: Probe, state: TrainerState | None = None) -> None:
+    """Require that no event of a new callback changes what `probe` returns.
+
+    Args:
+        case: The case.
+        subject: What `probe` returns, for messages.
+        probe: Returns what must not change.
+        state: The state at the beginning of the training.
+    """
+    kind = type("Watched", (WatchedTraining,), {"subject": subject, "probe": staticmethod(probe)})
+    case.exercise(kind=kind, state=state, max_steps=12)
 
 
 def _changes(before: Any, after: Any) -> str:
@@ -56,105 +63,55 @@ def _changes(before: Any, after: Any) -> str:
 
 
 def another_rank(*, main_of_its_node: bool = False) -> TrainerState:
-    """Return the state of a process that is not the main one of the world."""
+    """Return the state of a process that is not the main process of the training."""
     return TrainerState(is_local_process_zero=main_of_its_node, is_world_process_zero=False)
 
 
-@dataclass
-class Behaviour:
-    """What can be seen of a callback in a training.
+class ObservedTraining(Training):
+    """A training that records the requests of callbacks.
 
     Attributes:
-        asked: The flags that it switched on, with the event and the step.
-        printed: What it wrote to standard output.
-        files: What it wrote below the directory of the training.
-        attributes: Its public attributes of plain types, after the training.
-        state: What it keeps in a checkpoint, after the training.
+        requests: The flags that callbacks switched on, each with the event and the step.
     """
-
-    asked: list[str] = field(default_factory=list)
-    printed: str = ""
-    files: dict[str, bytes] = field(default_factory=dict)
-    attributes: dict[str, Any] = field(default_factory=dict)
-    state: dict[str, Any] = field(default_factory=dict)
-
-    def stable(self, twin: Behaviour) -> dict[str, Any]:
-        """Return the parts that are the same for a callback that was made like this one."""
-        mine, its = self._parts(), twin._parts()
-        return {name: value for name, value in mine.items() if its.get(name, _NONE) == value}
-
-    def differs(self, expected: dict[str, Any]) -> dict[str, str]:
-        """Return the parts in which this differs from the stable ones of another, described."""
-        mine = self._parts()
-        return {
-            name: f"{name} is {_short(mine.get(name))}, not {_short(value)}"
-            for name, value in expected.items()
-            if mine.get(name, _NONE) != value
-        }
-
-    def _parts(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {"what it asked for": self.asked, "what it printed": self.printed}
-        parts["the names of its files"] = sorted(self.files)
-        parts |= {f"the file {name}": content for name, content in self.files.items()}
-        parts |= {f"its attribute {name}": value for name, value in self.attributes.items()}
-        parts |= {f"its state {name!r}": value for name, value in self.state.items()}
-        return parts
-
-
-_NONE = object()
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"
-
-
-class Observed(Training):
-    """A training that notes what callbacks ask for."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
-        """Call the callback, and note which flags it has switched on."""
+        """Call the callback, and record the flags that it switched on."""
         before = flags(self.control)
         answer = super().call(callback, event, keywords)
         for flag in sorted(flags(self.control) - before):
-            self.asked.append(f"{flag} in {event} at step {self.state.global_step}")
+            self.requests.append(f"{flag} in {event} at step {self.state.global_step}")
         return answer
 
 
-class AsInALoop(Training):
-    """A training whose callbacks are called by a handler: it logs the errors of isolated ones."""
+class HandledTraining(Training):
+    """A training that calls each callback through a `CallbackHandler`, which applies `on_error`.
+
+    Attributes:
+        durations: The event and the seconds of each call.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.durations: list[tuple[str, float]] = []
         try:
-            self._handlers = {
-                id(callback): CallbackHandler([callback], self.model, None, None, None)
-                for callback in self.callbacks
-            }
+            with collected_warnings():  # each handler warns that it has no DefaultFlowCallback
+                self._handlers = {
+                    id(callback): CallbackHandler([callback], self.model, None, None, None)
+                    for callback in self.callbacks
+                }
         except (TypeError, ValueError) as error:
             raise ContractViolation(f"a loop refuses it: {error}", cause=f"{error}") from error
 
-    def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
-        """Call the callback by its handler."""
-        named_like_it = type(type(callback).__name__, (_Calling,), {})
-        return super().call(named_like_it(self._handlers[id(callback)]), event, keywords)
-
-
-class _Calling:
-    """Calls events of a handler by their names."""
-
-    def __init__(self, handler: CallbackHandler) -> None:
-        self.handler = handler
-
-    def __getattr__(self, event: str) -> Any:
-        def call(args: Any, state: Any, control: Any, **keywords: Any) -> Any:
-            return self.handler.call_event(event, args, state, control, **keywords)
-
-        return call
+    def _invoke(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
+        handler, begun = self._handlers[id(callback)], monotonic()
+        try:
+            return handler.call_event(event, self.args, self.state, self.control, **keywords)
+        finally:
+            self.durations.append((event, monotonic() - begun))
 
 
 def flags(control: Any) -> set[str]:
@@ -162,14 +119,37 @@ def flags(control: Any) -> set[str]:
     return {flag for flag in FLAGS if getattr(control, flag)}
 
 
+Behaviour = dict[str, Any]
+"""What a callback does in a training: its requests, output, files, attributes and state."""
+
+
+def stable_parts(first: Behaviour, second: Behaviour) -> Behaviour:
+    """Return the parts that are equal in two behaviours."""
+    return {part: first[part] for part in first if part in second and first[part] == second[part]}
+
+
+def deviations(found: Behaviour, expected: Behaviour) -> dict[str, str]:
+    """Return a description of each part of `expected` that `found` lacks or has otherwise."""
+    return {
+        part: f"{part} is {_abbreviated(found.get(part))}, not {_abbreviated(value)}"
+        for part, value in expected.items()
+        if part not in found or found[part] != value
+    }
+
+
+def _abbreviated(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"
+
+
 class Observation:
-    """A training of a callback in a directory of its own, and what can be seen of it.
+    """A training of a callback in a directory of its own.
 
     Args:
         case: The case.
         folder: The name of the directory.
         callback: The callback.
-        pause: Seconds that the training rests after its first step.
+        pause: Seconds that the training pauses after its first step.
     """
 
     def __init__(self, case: Case, folder: str, callback: Any, pause: float = 0.0) -> None:
@@ -177,87 +157,87 @@ class Observation:
         self.folder = case.folder / folder
         self.folder.mkdir()
         args = case.arguments(output_dir=str(self.folder))
-        self.training = case.training(callback, kind=Observed, args=args, max_steps=8)
+        self.training = case.training(callback, kind=ObservedTraining, args=args, max_steps=8)
 
-    def turns(self) -> Generator[str, None, None]:
-        """Train, and yield after each step; what it prints meanwhile is yielded."""
-        with silence() as (output, _):
+    def run(self) -> Generator[str, None, None]:
+        """Train, and yield the output of each step."""
+        with captured_output() as (output, _):
             self.training.begin()
         yield output.getvalue()
         steps = self.training.steps(save=True)
-        while True:
+        over = False
+        while not over:
             if self.training.state.global_step == 1:
                 sleep(self.pause)
-            with silence() as (output, _):
+            with captured_output() as (output, _):
                 over = next(steps, None) is None
                 if over:
                     self.training.finish()
             yield output.getvalue()
-            if over:
-                return
 
-    def behaviour(self, printed: str) -> Behaviour:
-        """Return what was seen."""
-        assert isinstance(self.training, Observed)
-        seen = Behaviour(self.training.asked, printed.replace(str(self.folder), "<folder>"))
+    def behaviour(self, output: str) -> Behaviour:
+        """Return the behaviour of the callback, whose output is given."""
+        assert isinstance(self.training, ObservedTraining)
+        folder = str(self.folder)
+        parts: Behaviour = {"what it requested": self.training.requests}
+        parts["what it printed"] = output.replace(folder, "<folder>")
         if self.case.subject_is_a_tracker:
-            return seen  # what else it has tells of its store, which other rules read
-        place = str(self.folder).encode()
-        return replace(
-            seen,
-            files={
-                name: content.replace(place, b"<folder>")
-                for name, content in files_of_its_own(self.folder).items()
-            },
-            attributes=public_attributes(self.callback),
-            state=flat_states(self.case.states_of(self.callback)),
-        )
+            return parts  # the rest depends on the store, which other rules read
+        files = files_outside_checkpoints(self.folder)
+        parts["the names of its files"] = sorted(files)
+        for name, content in files.items():
+            parts[f"the file {name}"] = content.replace(folder.encode(), b"<folder>")
+        for name, value in public_attributes(self.callback).items():
+            parts[f"its attribute {name}"] = value
+        for name, value in flattened(self.case.states_of(self.callback)).items():
+            parts[f"its state {name!r}"] = value
+        return parts
 
 
 def observe(case: Case, folder: str, callback: Any, pause: float = 0.0) -> Behaviour:
-    """Train a callback in a directory of its own, and return what was seen."""
+    """Train a callback in a directory of its own, and return its behaviour."""
     observation = Observation(case, folder, callback, pause)
-    return observation.behaviour("".join(observation.turns()))
+    return observation.behaviour("".join(observation.run()))
 
 
-def observe_in_turns(case: Case, folder: str, *callbacks: Any) -> list[Behaviour]:
-    """Train callbacks in trainings that take turns, and return what was seen of each."""
+def observe_interleaved(case: Case, folder: str, *callbacks: Any) -> list[Behaviour]:
+    """Train callbacks in trainings that alternate their steps, and return each behaviour."""
     observations = [Observation(case, f"{folder}-{n}", c) for n, c in enumerate(callbacks)]
-    printed = ["" for _ in callbacks]
-    turns = [observation.turns() for observation in observations]
+    outputs = ["" for _ in callbacks]
+    trainings = [observation.run() for observation in observations]
     while True:
-        wrote = [next(turn, None) for turn in turns]
-        printed = [text + (new or "") for text, new in zip(printed, wrote, strict=True)]
-        if all(new is None for new in wrote):
+        printed = [next(training, None) for training in trainings]
+        outputs = [text + (more or "") for text, more in zip(outputs, printed, strict=True)]
+        if all(more is None for more in printed):
             break
-    return [o.behaviour(text) for o, text in zip(observations, printed, strict=True)]
+    return [o.behaviour(text) for o, text in zip(observations, outputs, strict=True)]
 
 
-def cut_short(case: Case, folder: str, callback: Any, *, notified: bool) -> None:
+def die_in_third_step(case: Case, folder: str, callback: Any, *, notified: bool) -> None:
     """Begin a training that dies in its third step.
 
     Args:
         case: The case.
         folder: The name of its directory.
         callback: The callback.
-        notified: Whether the loop notifies the callback, by `on_exception` and `on_train_end`.
+        notified: Whether the loop fires `on_exception` and `on_train_end`.
     """
     observation = Observation(case, folder, callback)
-    turns = observation.turns()
+    steps = observation.run()
     for _ in range(4):
-        next(turns)
-    turns.close()
-    with silence():
+        next(steps)
+    steps.close()
+    with captured_output():
         observation.training.fire("on_step_begin")
         if notified:
-            observation.training.end(DIED)
+            observation.training.end(OUT_OF_MEMORY)
 
 
 _PLAIN = (bool, int, float, str, type(None))
 
 
 def public_attributes(callback: Any) -> dict[str, Any]:
-    """Return copies of a callback's public attributes of plain types, and of containers of them."""
+    """Return a callback's public attributes of plain types, and of containers of them."""
     found = getattr(callback, "__dict__", {})
     return {
         name: repr(value)
@@ -274,19 +254,19 @@ def _is_plain(value: Any) -> bool:
     return type(value) in _PLAIN
 
 
-def flat_states(states: dict[str, Any], name: str = "") -> dict[str, Any]:
-    """Return the entries of a callback's state, those of nested dicts under joined names."""
+def flattened(states: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the entries of a state as strings, with nested dicts under joined names."""
     flat: dict[str, Any] = {}
     for key, value in states.items():
         if isinstance(value, dict):
-            flat |= flat_states(value, f"{name}{key}.")
+            flat |= flattened(value, f"{prefix}{key}.")
         else:
-            flat[f"{name}{key}"] = repr(value)
+            flat[f"{prefix}{key}"] = repr(value)
     return flat
 
 
 def model_state(training: Training) -> dict[str, Any]:
-    """Return what a callback must not change of the model, its optimizer and its schedule."""
+    """Return what a callback must not change in the model, its optimizer and its schedule."""
     model = training.model
     found: dict[str, Any] = {"its configuration": _configuration(model)}
     if not hasattr(model, "named_modules"):
@@ -303,12 +283,11 @@ def model_state(training: Training) -> dict[str, Any]:
             (child, id(part)) for child, part in module.named_children()
         ]
     optimizer, schedule = training.learner.optimizer, training.learner.lr_scheduler
+    groups = optimizer.param_groups
     found["the optimizer's groups"] = [
-        {n: v for n, v in group.items() if n != "params"} for group in optimizer.param_groups
+        {name: value for name, value in group.items() if name != "params"} for group in groups
     ]
-    found["the optimizer's parameters"] = [
-        [id(p) for p in group["params"]] for group in optimizer.param_groups
-    ]
+    found["the optimizer's parameters"] = [[id(p) for p in group["params"]] for group in groups]
     found["the optimizer's state"] = repr(optimizer.state_dict()["state"])
     found["the schedule"] = repr(schedule.state_dict())
     return found
@@ -323,7 +302,7 @@ def weights_of(training: Training) -> dict[str, Any]:
 
 
 def modes(training: Training) -> dict[str, bool]:
-    """Return which modules of the model are in the mode of training."""
+    """Return for each module of the model whether it is in training mode."""
     model = training.model
     if hasattr(model, "named_modules"):
         return {name or "the model": module.training for name, module in model.named_modules()}
@@ -331,23 +310,26 @@ def modes(training: Training) -> dict[str, bool]:
 
 
 def model_hooks(training: Training) -> dict[str, int]:
-    """Return how many hooks the model, its weights and its optimizer have, by kind."""
+    """Return the number of hooks on the model, its weights and its optimizer, by kind."""
     model = training.model
     found: dict[str, int] = {}
     if not hasattr(model, "named_modules"):
         return found
     for name, module in model.named_modules():
-        for kind, hooks in vars(module).items():
-            if kind.endswith("hooks") and hasattr(hooks, "__len__"):
-                found[f"{kind} of {name or 'the model'}"] = len(hooks)
+        found |= _hook_counts(module, name or "the model")
         found[f"the forward of {name or 'the model'}"] = id(module.__dict__.get("forward"))
     for name, weight in model.named_parameters():
         for kind in ("_backward_hooks", "_post_accumulate_grad_hooks"):
             found[f"{kind} of {name}"] = len(getattr(weight, kind, None) or ())
-    for kind, hooks in vars(training.learner.optimizer).items():
-        if kind.endswith("hooks") and hasattr(hooks, "__len__"):
-            found[f"{kind} of the optimizer"] = len(hooks)
-    return found
+    return found | _hook_counts(training.learner.optimizer, "the optimizer")
+
+
+def _hook_counts(owner: Any, name: str) -> dict[str, int]:
+    return {
+        f"{kind} of {name}": len(hooks)
+        for kind, hooks in vars(owner).items()
+        if kind.endswith("hooks") and hasattr(hooks, "__len__")
+    }
 
 
 def _configuration(model: Any) -> Any:
@@ -355,7 +337,7 @@ def _configuration(model: Any) -> Any:
     return deepcopy(vars(config)) if hasattr(config, "__dict__") else repr(config)
 
 
-def files_of_its_own(folder: Path) -> dict[str, bytes]:
+def files_outside_checkpoints(folder: Path) -> dict[str, bytes]:
     """Return the files below a training's directory that are in no checkpoint."""
     found = files_below(folder)
     return {name: content for name, content in found.items() if not name.startswith("checkpoint-")}

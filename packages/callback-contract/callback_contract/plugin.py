@@ -1,6 +1,6 @@
-"""A plugin of pytest that reports the outcome of the rules; only the report needs it.
+"""A pytest plugin that reports the outcomes of the rules. The tests themselves do not need it.
 
-`--contract-report FILE` writes the report as JSON. In the terminal, a table follows the tests.
+It prints a table after the tests. `--contract-report FILE` also writes the report as JSON.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--contract-report",
         metavar="FILE",
         type=Path,
-        help="write the outcome of each rule of the callbacks' contract to FILE, as JSON",
+        help="write the outcome of each contract rule to FILE as JSON",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin a report."""
+    """Start collecting outcomes."""
     config.stash[_RESULTS] = {}
     config.pluginmanager.register(_Collector(config), "callback-contract-collector")
 
@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note the outcome of a rule in the report of its test, which travels between processes."""
+    """Add a rule's outcome to the report of its test, which pytest-xdist passes on."""
     report = yield
     suite = getattr(item, "cls", None)
     if isinstance(suite, type) and issubclass(suite, CallbackContract):
@@ -57,7 +57,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Write the table, and the file where one is asked for."""
+    """Print the table, and write the JSON file if requested."""
     results = config.stash[_RESULTS]
     if results:
         terminalreporter.section("contract of callbacks")
@@ -68,13 +68,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 class _Collector:
-    """Gathers the outcomes of this process and of pytest-xdist's."""
+    """Collects the outcomes of this process and of pytest-xdist's workers."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._results = config.stash[_RESULTS]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the outcome of a rule out of a test's report."""
+        """Read a rule's outcome from the report of its test."""
         for key, value in report.user_properties:
             if key == _PROPERTY and isinstance(value, (list, tuple)) and report.when != "teardown":
                 name, rule_id, outcome, message, cause = value
@@ -83,7 +83,7 @@ class _Collector:
 
 
 def _outcome(report: pytest.TestReport, call: pytest.CallInfo[None]) -> Outcome | None:
-    """Return the outcome of the rule; `None` if this part of the test does not tell."""
+    """Return the outcome of the rule; `None` if this phase of the test does not determine it."""
     expected = hasattr(report, "wasxfail")
     if report.when == "teardown" or (report.when == "setup" and report.outcome == "passed"):
         return None
@@ -94,11 +94,11 @@ def _outcome(report: pytest.TestReport, call: pytest.CallInfo[None]) -> Outcome 
         return "does not apply" if skipped else "not claimed"
     if report.outcome == "passed":
         return "kept"
-    if call.excinfo is None:  # it failed by not failing
+    if call.excinfo is None:  # a strict xfail fails because the rule passes
         return "mended"
     return "broken" if isinstance(call.excinfo.value, ContractViolation) else "crashed"
 
 
 def _message(error: BaseException) -> str:
-    """Return an error's message; for a skipped rule, the capabilities that are not claimed."""
+    """Return an error's message; for a skipped rule, the capabilities that it lacks."""
     return str(error).removeprefix("not claimed: ").removeprefix("does not apply: ")

@@ -1,4 +1,4 @@
-"""The outcome of the rules, for people and for programs."""
+"""Reports the outcomes of rules, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
 
 def table(results: Mapping[str, Sequence[Result]]) -> str:
-    """Return a table with a row for each callback, and what asks for attention.
+    """Return a table with a row for each callback, followed by the failures.
 
-    Rules that fail for one reason are in one line. Rules that were skipped are counted by the
-    capability that is not claimed.
+    Rules that fail for the same reason share a line. Skipped rules are counted by the capability
+    that is not claimed.
 
     Args:
-        results: The outcome of each rule, by the name of the callback's contract.
+        results: The outcomes of the rules, by the name of the callback's suite.
     """
     shown = [o for o in OUTCOMES if any(r.outcome == o for rs in results.values() for r in rs)]
     rows = [("", *shown)]
-    for name, of_one in results.items():
-        counts = Counter(result.outcome for result in of_one)
+    for name, outcomes in results.items():
+        counts = Counter(result.outcome for result in outcomes)
         rows.append((name, *(str(counts[outcome]) for outcome in shown)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -35,17 +35,18 @@ def table(results: Mapping[str, Sequence[Result]]) -> str:
         ).rstrip()
         for row in rows
     ]
-    for name, of_one in results.items():
-        lines += _not_claimed(name, of_one)
-        lines += _failures(name, of_one)
+    for name, outcomes in results.items():
+        lines += _not_claimed(name, outcomes)
+        lines += _failures(name, outcomes)
     return "\n".join(lines)
 
 
 def _not_claimed(name: str, results: Sequence[Result]) -> Iterator[str]:
     skipped = Counter(result.message for result in results if result.outcome == "not claimed")
     if skipped:
-        counted = ", ".join(f"{what} ({n})" for what, n in sorted(skipped.items()) if what)
-        yield f"{name} does not claim {counted}" if counted else f"{name} claims less than there is"
+        yield f"{name} does not claim " + ", ".join(
+            f"{c} ({n})" for c, n in sorted(skipped.items())
+        )
 
 
 def _failures(name: str, results: Sequence[Result]) -> Iterator[str]:
@@ -62,11 +63,11 @@ def _failures(name: str, results: Sequence[Result]) -> Iterator[str]:
 
 
 def as_data(results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
-    """Return the same as values that JSON has."""
+    """Return the outcomes and their counts as values that JSON can represent."""
     return {
         "callbacks": {
             name: {
-                "counts": {o: sum(r.outcome == o for r in of_one) for o in OUTCOMES},
+                "counts": {o: sum(r.outcome == o for r in outcomes) for o in OUTCOMES},
                 "rules": [
                     {
                         "id": result.rule.id,
@@ -75,15 +76,15 @@ def as_data(results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
                         "message": result.message,
                         "cause": result.cause,
                     }
-                    for result in of_one
+                    for result in outcomes
                 ],
             }
-            for name, of_one in results.items()
+            for name, outcomes in results.items()
         }
     }
 
 
 def write_json(path: Path, results: Mapping[str, Sequence[Result]]) -> None:
-    """Write `as_data` to a file."""
+    """Write `as_data(results)` to a file as JSON."""
     text = json.dumps(as_data(results), indent=2, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")

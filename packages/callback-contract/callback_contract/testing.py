@@ -1,4 +1,4 @@
-"""What tests of trackers need beside the rules: processes, waiting, and a server to stand in."""
+"""Helpers for tests of trackers: processes, waiting, and a stand-in server."""
 
 from __future__ import annotations
 
@@ -32,63 +32,65 @@ __all__ = [
 
 
 def use_absolute_paths() -> None:
-    """Make this process find modules from any directory, also those it knows by relative paths."""
+    """Make the entries of `sys.path` absolute, so that they work from any directory."""
     sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
 
 
 def replay(output_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command that delivers what is pending of the trainings in a directory."""
-    patience = ("--patience", "500")  # a machine that is busy imports an SDK for a minute
+    """Run the command that delivers the pending logs of the trainings in a directory."""
+    patience = ("--patience", "500")  # importing an SDK may take a minute on a busy machine
     return run_python("-m", "callback_core.tracking.replay", str(output_dir), *patience, *arguments)
 
 
 def wait_until(holds: Callable[[], Any], seconds: float = 300.0) -> None:
-    """Wait until something holds. An `OSError`, of a server that is not up yet, means not yet.
+    """Wait until `holds` returns a true value.
+
+    An `OSError` counts as not yet, because a server may still be starting.
 
     Raises:
-        AssertionError: It did not within that many seconds.
+        AssertionError: `holds` did not return a true value within `seconds`.
     """
     deadline = time.monotonic() + seconds
     while True:
-        why: OSError | None = None
+        cause: OSError | None = None
         try:
             if holds():
                 return
         except OSError as error:
-            why = error
+            cause = error
         if time.monotonic() >= deadline:
-            raise AssertionError(f"it did not happen within {seconds:g} seconds") from why
+            raise AssertionError(f"the condition did not hold within {seconds:g} s") from cause
         time.sleep(0.02)
 
 
 @contextmanager
 def not_configured(why: str, *variables: str, seconds: float = 300.0) -> Iterator[list[str]]:
-    """Let a training lack variables, such as a key: it is to wait for nobody, and to say why.
+    """Require that a training without these variables does not wait and reports why.
 
-    Make its callback within the block, with a `flush_limit` of more than `seconds`.
+    Make the callback inside the block, with a `flush_limit` of more than `seconds`.
 
     Args:
-        why: What it is to say at its end, where the error is told that it has not been delivered.
-        variables: Environment variables that are set, and are not there meanwhile.
-        seconds: What it may take.
+        why: The message of the `NotConfigured` error that the training logs.
+        variables: Environment variables that are unset in the block, such as a key.
+        seconds: The time limit of the block.
 
     Yields:
-        What is logged meanwhile. What another process printed is to be added to it.
+        The log messages of the block. Append the output of another process to it.
 
     Raises:
-        AssertionError: It took longer, or did not say so.
+        AssertionError: The block took longer than `seconds`, or did not log the error.
     """
-    kept = {name: os.environ[name] for name in variables}
-    for name in kept:
+    values = {name: os.environ[name] for name in variables}
+    for name in values:
         del os.environ[name]
     begun = time.monotonic()
     try:
-        with log_messages() as said:
-            yield said
+        with log_messages() as messages:
+            yield messages
     finally:
-        os.environ |= kept
+        os.environ |= values
     took = time.monotonic() - begun
     if took >= seconds:
-        raise AssertionError(f"it took {took:.0f} seconds, of which it is to wait none")
-    if not any(f"points (NotConfigured: {why}" in message for message in said):
-        raise AssertionError(f"at its end it did not say that {why!r}, but {said}")
+        raise AssertionError(f"the training took {took:.0f} s, but it must not wait")
+    if not any(f"(NotConfigured: {why}" in message for message in messages):
+        raise AssertionError(f"the training did not log 'NotConfigured: {why}', but {messages}")

@@ -1,4 +1,4 @@
-"""A tracker that keeps all rules: its store is a JSON file per run, next to what it tracks."""
+"""A tracker that keeps all rules. Its store has a JSON file for each run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from callback_contract import RecordedRun, TrackerContract
 from callback_core.tracking import Limits, Opening, Point, Status, Tracker, TrackerCallback, Upload
 
 DOWN = "the service is down"
-"""The file in a store whose service is not there."""
+"""The name of a file that makes the store unreachable."""
 
 
 class FileTracker(Tracker):
-    """Keeps each run in a file of the directory `store`."""
+    """Stores each run in a file in the directory `store`."""
 
     name: ClassVar[str] = "reference"
     limits = Limits(
@@ -105,9 +105,9 @@ class FileTracker(Tracker):
 
     def save(self) -> None:
         file = self.file_of(self.run["id"])
-        beside = file.with_suffix(".part")
-        beside.write_text(json.dumps(self.run, default=str), "utf-8")
-        os.replace(beside, file)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(self.run, default=str), "utf-8")
+        os.replace(part, file)
 
 
 class ReferenceCallback(TrackerCallback):
@@ -115,7 +115,7 @@ class ReferenceCallback(TrackerCallback):
 
 
 class Reference(TrackerContract):
-    """How the contract makes, breaks and reads the reference; mutants change a part of it."""
+    """The suite of the reference tracker. Tests subclass it to change a part."""
 
     __test__ = False
     contract = (2, 0)
@@ -147,7 +147,7 @@ class Reference(TrackerContract):
 
 
 def recorded(run: Mapping[str, Any]) -> RecordedRun:
-    """Return what a file of the store says of its run."""
+    """Return the run in the content of a file of the store."""
     points: dict[str, list[tuple[int, float]]] = {}
     text: dict[str, list[tuple[int, str]]] = {}
     for name, step, value in run["points"]:

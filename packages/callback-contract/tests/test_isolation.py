@@ -1,4 +1,4 @@
-"""Nothing of one rule reaches the next: no delivery, no hanging call, no change in the process."""
+"""A rule affects no later rule: deliveries, hanging calls and process-wide state."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from reference_tracker import FileTracker, Reference
 
 from callback_contract import Rule
 from callback_contract._case import Case
-from callback_contract._stored import in_time, warned
-from callback_contract._suite import keep
+from callback_contract._isolation import collected_warnings
+from callback_contract._stored import wait_for
+from callback_contract._suite import check_rule
 from callback_core.tracking import TrackerCallback
 
 
 def checked(check: Callable[[Case], None], folder: Path, subject: Any = None) -> None:
-    """Check a rule of this test, in a directory of its own."""
+    """Check `check` as a rule, in a directory of its own."""
     folder.mkdir(exist_ok=True)
     rule = Rule("LIF-999", "It.", "So.", "No.", (2, 0), frozenset(), None, True, check)
-    keep(rule, subject or Reference(), folder)
+    check_rule(rule, subject or Reference(), folder)
 
 
 def deliveries() -> list[str]:
@@ -36,58 +37,58 @@ def deliveries() -> list[str]:
 
 
 def begun(case: Case, callback: Any) -> None:
-    """Begin a training that its rule does not end."""
+    """Begin a training that the rule does not end."""
     training = case.training(callback)
     training.begin()
     training.step({"loss": 0.5})
 
 
-def test_a_training_that_a_rule_leaves_is_ended(tmp_path: Path) -> None:
+def test_a_training_that_a_rule_does_not_end_is_ended(tmp_path: Path) -> None:
     checked(lambda case: begun(case, case.make()), tmp_path / "first")
     assert not deliveries()
     [run] = Reference().read(tmp_path / "first" / "output")
     assert (run.points["train/loss"], run.status) == ([(1, 0.5)], "failed")
 
 
-class Refused(FileTracker):
-    """Is in a call until the test lets it go, and then refuses what it is given."""
+class Blocked(FileTracker):
+    """Blocks a call until the test sets `resume`, and then fails."""
 
-    called, go_on = threading.Event(), threading.Event()
+    called, resume = threading.Event(), threading.Event()
 
     def open(self, opening: Any) -> str:
         self.called.set()
-        self.go_on.wait()
-        logging.getLogger("sdk").warning("an SDK logs that it was refused")
-        warnings.warn("an SDK warns that it was refused", stacklevel=1)
+        self.resume.wait()
+        logging.getLogger("sdk").warning("an SDK logs a failure")
+        warnings.warn("an SDK warns of a failure", stacklevel=1)
         raise ConnectionError("refused")
 
 
-def test_what_a_delivery_of_an_earlier_rule_says_is_not_heard(tmp_path: Path) -> None:
-    heard_of: list[str] = []
+def test_warnings_of_earlier_rules_are_ignored(tmp_path: Path) -> None:
+    collected: list[str] = []
 
-    def leaves(case: Case) -> None:
-        begun(case, TrackerCallback(Refused(str(case.output_dir)), flush_limit=0.0))
-        assert Refused.called.wait(300.0)
+    def first_rule(case: Case) -> None:
+        begun(case, TrackerCallback(Blocked(str(case.output_dir)), flush_limit=0.0))
+        assert Blocked.called.wait(300.0)
 
-    def hears(case: Case) -> None:
-        with warned() as lines:
+    def second_rule(case: Case) -> None:
+        with collected_warnings() as lines:
             earlier = deliveries()
-            Refused.go_on.set()
-            assert earlier and in_time(lambda: not deliveries())
+            Blocked.resume.set()
+            assert earlier and wait_for(lambda: not deliveries())
             logging.getLogger("sdk").warning("a log of this rule")
             warnings.warn("a warning of this rule", stacklevel=1)
             other = threading.Thread(target=logging.getLogger("sdk").warning, args=("a thread",))
             other.start()
             other.join()
-        heard_of.extend(lines)
+        collected.extend(lines)
 
-    checked(leaves, tmp_path / "first")
-    checked(hears, tmp_path / "second")
-    assert sorted(heard_of) == ["a log of this rule", "a thread", "a warning of this rule"]
+    checked(first_rule, tmp_path / "first")
+    checked(second_rule, tmp_path / "second")
+    assert sorted(collected) == ["a log of this rule", "a thread", "a warning of this rule"]
 
 
-def test_what_a_rule_changes_of_the_process_is_put_back(tmp_path: Path) -> None:
-    def look() -> tuple[Any, ...]:
+def test_the_process_is_restored_after_a_rule(tmp_path: Path) -> None:
+    def read() -> tuple[Any, ...]:
         root = logging.getLogger()
         hooks = sys.excepthook, threading.excepthook, signal.getsignal(signal.SIGTERM)
         more = random.getstate(), sys.getrecursionlimit(), [*warnings.filters]
@@ -105,12 +106,12 @@ def test_what_a_rule_changes_of_the_process_is_put_back(tmp_path: Path) -> None:
         sys.setrecursionlimit(sys.getrecursionlimit() + 1)
         warnings.simplefilter("ignore")
 
-    before = look()
+    before = read()
     checked(changes, tmp_path / "first")
-    assert look() == before
+    assert read() == before
 
 
-def test_a_rule_may_delete_the_directory_that_it_works_in(
+def test_a_rule_may_delete_its_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "first" / "here").mkdir(parents=True)
@@ -119,11 +120,11 @@ def test_a_rule_may_delete_the_directory_that_it_works_in(
     assert not (tmp_path / "first" / "here").exists()
 
 
-def test_also_a_rule_that_is_broken_leaves_nothing(tmp_path: Path) -> None:
+def test_the_process_is_restored_after_an_error(tmp_path: Path) -> None:
     def breaks(case: Case) -> None:
         begun(case, case.make())
         os.environ["OF_A_RULE"] = "1"
-        raise RuntimeError("it is broken")
+        raise RuntimeError("a fault of the rule")
 
     with pytest.raises(RuntimeError):
         checked(breaks, tmp_path / "first")

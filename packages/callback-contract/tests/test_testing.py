@@ -1,4 +1,4 @@
-"""What `callback_contract.testing` offers: processes, waiting, and a server to stand in."""
+"""`callback_contract.testing`: processes, waiting, and the stand-in server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from callback_core.tracking import Opening, TrackerCallback
 
 
 class Echo(StandIn):
-    """Says back what it was told."""
+    """Answers with the body of the request."""
 
     def answer(self, request: Request) -> Answer:
         if request.path == "/missing":
@@ -51,14 +51,14 @@ class Echo(StandIn):
 
 @pytest.fixture
 def server() -> Iterator[Echo]:
-    with Echo() as one:
-        yield one
+    with Echo() as echo:
+        yield echo
 
 
 def ask(
     server: StandIn, method: str, path: str = "/", body: Any = None, *, timeout: float = 30.0
 ) -> tuple[int, bytes, http.client.HTTPMessage]:
-    """Return the status, the body and the headers of an answer."""
+    """Send a request, and return the status, the body and the headers of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
     try:
         chunked = body is not None and not isinstance(body, bytes)
@@ -70,7 +70,7 @@ def ask(
 
 
 @pytest.mark.parametrize("method", ["DELETE", "GET", "PATCH", "POST", "PUT"])
-def test_a_stand_in_answers_and_keeps_what_it_was_sent(server: Echo, method: str) -> None:
+def test_a_stand_in_answers_and_records_requests(server: Echo, method: str) -> None:
     status, body, headers = ask(server, method, "/runs?id=1", b"\x00\xff")
     assert (status, body) == (201, b"\x00\xff")
     assert (headers["Content-Type"], headers["X-Path"]) == ("text/plain", "/runs?id=1")
@@ -79,11 +79,11 @@ def test_a_stand_in_answers_and_keeps_what_it_was_sent(server: Echo, method: str
     assert request.headers["content-length"] == "2"
 
 
-def test_an_answer_is_an_empty_json_object_unless_it_says_otherwise() -> None:
+def test_an_answer_is_an_empty_json_object_by_default() -> None:
     assert Answer() == (200, b"{}", {"Content-Type": "application/json"})
 
 
-def test_head_gets_the_headers_alone_and_the_connection_goes_on(server: Echo) -> None:
+def test_head_gets_only_the_headers_and_keeps_the_connection(server: Echo) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     for method, length in (("HEAD", 0), ("POST", 4)):
         connection.request(method, "/", b"body")
@@ -95,9 +95,7 @@ def test_head_gets_the_headers_alone_and_the_connection_goes_on(server: Echo) ->
 
 
 @pytest.mark.parametrize("keep_alive", [True, False])
-def test_a_connection_is_used_again_unless_that_is_not_wanted(
-    server: Echo, keep_alive: bool
-) -> None:
+def test_keep_alive_decides_whether_a_connection_is_reused(server: Echo, keep_alive: bool) -> None:
     server.keep_alive = keep_alive
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request("GET", "/")
@@ -106,7 +104,7 @@ def test_a_connection_is_used_again_unless_that_is_not_wanted(
     connection.close()
 
 
-def test_a_body_in_chunks_is_read_as_one_and_the_connection_goes_on(server: Echo) -> None:
+def test_a_chunked_body_is_joined_and_keeps_the_connection(server: Echo) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     for _ in range(2):
         connection.request("POST", "/", iter([b"one, ", b"two"]), encode_chunked=True)
@@ -126,11 +124,11 @@ def test_chunks_may_have_extensions_and_trailers(server: Echo) -> None:
     assert answer.endswith(b"\r\n\r\n0123456789")
 
 
-def test_an_answer_without_a_body_is_no_reason_to_wait(server: Echo) -> None:
+def test_an_answer_without_a_body_ends_at_once(server: Echo) -> None:
     assert ask(server, "GET", "/missing")[:2] == (404, b"")
 
 
-def test_a_broken_stand_in_answers_500_and_keeps_nothing(server: Echo) -> None:
+def test_a_broken_stand_in_answers_500_and_records_nothing(server: Echo) -> None:
     server.mode = "broken"
     status, body, _ = ask(server, "POST", "/", b"lost")
     assert (status, body) == (500, b'{"message": "broken"}')
@@ -140,26 +138,26 @@ def test_a_broken_stand_in_answers_500_and_keeps_nothing(server: Echo) -> None:
     assert [request.body for request in server.requests] == [b"kept"]
 
 
-def test_a_silent_stand_in_takes_a_request_and_does_not_answer(server: Echo) -> None:
+def test_a_silent_stand_in_accepts_a_request_and_does_not_answer(server: Echo) -> None:
     server.mode = "silent"
     with pytest.raises(TimeoutError):
         ask(server, "GET", timeout=0.5)
     assert server.requests == []
 
 
-def test_a_broken_stand_in_answers_as_it_is_told_to(server: Echo) -> None:
+def test_a_broken_stand_in_answers_with_failure(server: Echo) -> None:
     server.mode, server.failure = "broken", Answer.of({"code": 7}, 503)
     assert ask(server, "GET")[:2] == (503, b'{"code": 7}')
 
 
-def test_a_stand_in_that_is_gone_hangs_up(server: Echo) -> None:
+def test_a_stand_in_that_is_gone_closes_the_connection(server: Echo) -> None:
     server.mode = "gone"
     with pytest.raises(http.client.RemoteDisconnected):
         ask(server, "POST", "/", b"lost")
     assert server.requests == []
 
 
-def test_a_client_that_hangs_up_is_not_worth_a_word(
+def test_a_client_that_closes_its_connection_prints_nothing(
     server: Echo, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(5):
@@ -170,7 +168,7 @@ def test_a_client_that_hangs_up_is_not_worth_a_word(
     assert capfd.readouterr().err == ""
 
 
-def test_an_error_in_answering_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_answer_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     class Wrong(StandIn):
         def answer(self, request: Request) -> Answer:
             raise ZeroDivisionError("not my day")
@@ -180,7 +178,7 @@ def test_an_error_in_answering_is_shown(capfd: pytest.CaptureFixture[str]) -> No
     assert "not my day" in capfd.readouterr().err
 
 
-def test_a_request_reads_json_packed_or_not_and_none_at_all() -> None:
+def test_a_request_parses_json_compressed_or_not_or_empty() -> None:
     headers = Message()
     assert Request("POST", "/", headers, b'{"a": 1}').json() == {"a": 1}
     assert Request("POST", "/", headers, b"").json() == {}
@@ -189,7 +187,7 @@ def test_a_request_reads_json_packed_or_not_and_none_at_all() -> None:
     assert (packed.content, packed.json()) == (b"[1, 2]", [1, 2])
 
 
-def test_a_request_reads_the_parts_of_a_form() -> None:
+def test_a_request_parses_the_parts_of_a_form() -> None:
     body = (
         b'--b\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n{}\r\n'
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.bin"\r\n'
@@ -201,7 +199,7 @@ def test_a_request_reads_the_parts_of_a_form() -> None:
     assert form == {"metadata": b"{}", "file": b"\x00\r\n\xff"}
 
 
-def test_stopping_hangs_up_on_those_who_wait_and_refuses_the_next(server: Echo) -> None:
+def test_stopping_closes_waiting_connections_and_refuses_new_ones(server: Echo) -> None:
     server.mode = "silent"
     ended: list[BaseException] = []
 
@@ -225,11 +223,11 @@ def test_stopping_hangs_up_on_those_who_wait_and_refuses_the_next(server: Echo) 
         ask(server, "GET")
 
 
-def test_stopping_ends_a_connection_that_would_be_used_again(server: Echo) -> None:
+def test_stopping_closes_idle_connections(server: Echo) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request("GET", "/")
     connection.getresponse().read()
-    connection.auto_open = 0  # or it would open another
+    connection.auto_open = 0  # otherwise it would reconnect
     server.stop()
     with pytest.raises((OSError, http.client.HTTPException)):
         connection.request("GET", "/")
@@ -238,7 +236,7 @@ def test_stopping_ends_a_connection_that_would_be_used_again(server: Echo) -> No
     assert len(server.requests) == 1
 
 
-def test_a_stand_in_that_is_started_again_is_at_the_same_address_and_keeps_its_memory() -> None:
+def test_a_restarted_stand_in_keeps_its_address_and_its_requests() -> None:
     server = Echo()
     with pytest.raises(ConnectionRefusedError):
         ask(server, "GET")
@@ -248,12 +246,12 @@ def test_a_stand_in_that_is_started_again_is_at_the_same_address_and_keeps_its_m
             assert ask(server, "POST", "/", turn)[0] == 201
             addresses.add(server.url)
         with socket.socket() as other, pytest.raises(OSError):
-            other.bind(("127.0.0.1", server.port))  # nobody else gets it meanwhile
+            other.bind(("127.0.0.1", server.port))  # the port stays reserved
     assert addresses == {f"http://127.0.0.1:{server.port}"}
     assert [request.body for request in server.requests] == [b"1", b"2", b"3"]
 
 
-def test_starting_twice_is_starting_once_and_so_is_stopping() -> None:
+def test_starting_and_stopping_twice_is_harmless() -> None:
     server = Echo()
     server.start()
     server.start()
@@ -264,7 +262,7 @@ def test_starting_twice_is_starting_once_and_so_is_stopping() -> None:
         ask(server, "GET")
 
 
-def test_requests_are_answered_one_at_a_time() -> None:
+def test_calls_of_answer_do_not_overlap() -> None:
     class Counting(Echo):
         inside = most = 0
 
@@ -284,7 +282,7 @@ def test_requests_are_answered_one_at_a_time() -> None:
     assert (len(server.requests), server.most) == (8, 1)
 
 
-def test_a_package_is_missing_within_the_block_and_is_itself_after_it() -> None:
+def test_a_package_is_missing_only_in_the_block() -> None:
     import wsgiref.headers
 
     with missing("wsgiref"):
@@ -297,7 +295,7 @@ def test_a_package_is_missing_within_the_block_and_is_itself_after_it() -> None:
 
 
 class NeedsKey(FileTracker):
-    """Sends nothing to anywhere unless there is a key."""
+    """Needs a key to open a run."""
 
     def open(self, opening: Opening) -> str:
         if "LINES_KEY" not in os.environ:
@@ -305,33 +303,29 @@ class NeedsKey(FileTracker):
         return super().open(opening)
 
 
-def test_a_training_without_a_key_waits_for_nobody_and_says_why(
+def test_a_training_without_a_key_does_not_wait_and_logs_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LINES_KEY", "one")
     callback = TrackerCallback(NeedsKey(str(tmp_path / "store")), flush_limit=600)
-    with not_configured("there is no key: set LINES_KEY", "LINES_KEY") as said:
+    with not_configured("there is no key: set LINES_KEY", "LINES_KEY") as messages:
         assert "LINES_KEY" not in os.environ
         Training([callback], Arguments(str(tmp_path))).run()
     assert os.environ["LINES_KEY"] == "one"
-    assert said[-1].startswith("Training was not affected, but reference has not got")
+    assert "reference" in messages[-1] and "set LINES_KEY" in messages[-1]
 
 
-def test_one_that_waits_or_says_something_else_is_refused() -> None:
+@pytest.mark.parametrize(("error", "pause"), [("NotConfigured", 0.2), ("ConnectionError", 0.0)])
+def test_a_training_that_waits_or_logs_another_error_fails(error: str, pause: float) -> None:
     with (
-        pytest.raises(AssertionError, match=r"^it took \d+ seconds"),
-        not_configured("there is no key", seconds=0.1) as said,
+        pytest.raises(AssertionError),
+        not_configured("there is no key", seconds=0.1) as messages,
     ):
-        said.append("3 points (NotConfigured: there is no key)")
-        time.sleep(0.2)
-    with (
-        pytest.raises(AssertionError, match=r"^at its end it did not say that 'there is no key'"),
-        not_configured("there is no key") as said,
-    ):
-        said.append("3 points (ConnectionError: there is no key)")
+        messages.append(f"3 points ({error}: there is no key)")
+        time.sleep(pause)
 
 
-def test_a_variable_that_is_taken_away_is_back_after_an_error_and_has_to_be_there(
+def test_a_variable_is_restored_after_an_error_and_must_exist(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LINES_KEY", "one")
@@ -342,20 +336,20 @@ def test_a_variable_that_is_taken_away_is_back_after_an_error_and_has_to_be_ther
         pass
 
 
-def test_an_unused_port_can_be_listened_at() -> None:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", unused_port()))
+def test_an_unused_port_can_be_bound() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", unused_port()))
 
 
-def test_waiting_ends_when_it_holds_and_says_when_it_never_did() -> None:
+def test_waiting_ends_when_the_condition_holds_or_fails() -> None:
     turns = iter([False, 0, None, "yes"])
     wait_until(lambda: next(turns))
     assert list(turns) == []
-    with pytest.raises(AssertionError, match=r"^it did not happen within 0\.1 seconds$"):
+    with pytest.raises(AssertionError, match=r"0\.1"):
         wait_until(lambda: False, seconds=0.1)
 
 
-def test_a_server_that_is_not_up_yet_is_waited_for() -> None:
+def test_waiting_tolerates_a_server_that_is_starting() -> None:
     server = Echo()
     starting = threading.Timer(0.3, server.start)
     starting.start()
@@ -367,7 +361,7 @@ def test_a_server_that_is_not_up_yet_is_waited_for() -> None:
     assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 
 
-def test_children_are_the_processes_that_were_begun_and_have_not_ended() -> None:
+def test_children_are_the_running_child_processes() -> None:
     before = children()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as begun:
         assert children() - before == {begun.pid}
@@ -375,30 +369,30 @@ def test_children_are_the_processes_that_were_begun_and_have_not_ended() -> None
     assert begun.pid not in children()
 
 
-def test_python_runs_where_and_with_what_it_is_told_to(tmp_path: Path) -> None:
+def test_python_gets_its_arguments_variables_and_directory(tmp_path: Path) -> None:
     program = "import os, sys; print(os.getcwd(), os.environ['LINES'], sys.argv[1:], end='')"
     ran = run_python("-c", program, "a b", cwd=tmp_path, variables={"LINES": "two"})
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{tmp_path} two ['a b']", "")
     assert "LINES" not in os.environ
 
 
-def test_python_has_the_variables_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_inherits_the_variables_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINES_HERE", "one")
     assert run_python("-c", "import os; print(os.environ['LINES_HERE'])").stdout == "one\n"
 
 
-def test_python_says_how_it_ended_and_reads_nothing_from_here() -> None:
+def test_python_returns_its_exit_code_and_gets_no_input() -> None:
     program = "import sys; sys.stderr.write(repr(sys.stdin.read())); sys.exit(3)"
     ran = run_python("-c", program)
     assert (ran.returncode, ran.stdout, ran.stderr) == (3, "", "''")
 
 
-def test_python_that_takes_too_long_is_killed() -> None:
+def test_python_is_killed_after_its_timeout() -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         run_python("-c", "import time; time.sleep(1000)", timeout=0.5)
 
 
-def test_python_finds_elsewhere_what_is_found_here_by_a_relative_path(
+def test_python_resolves_relative_paths_from_another_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sources").mkdir()
@@ -412,9 +406,7 @@ def test_python_finds_elsewhere_what_is_found_here_by_a_relative_path(
     assert environment(PYTHONPATH="other")["PYTHONPATH"] == "other"
 
 
-def test_absolute_paths_are_those_that_were_relative(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["sources", "/elsewhere", ""])
     found = sys.path
@@ -423,7 +415,7 @@ def test_absolute_paths_are_those_that_were_relative(
     assert found == [str(tmp_path / "sources"), "/elsewhere", str(tmp_path)]
 
 
-def test_replay_delivers_what_a_training_left_and_returns_what_it_said(tmp_path: Path) -> None:
+def test_replay_delivers_what_is_pending_and_repeats_nothing(tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
     (store / DOWN).touch()
@@ -433,12 +425,13 @@ def test_replay_delivers_what_a_training_left_and_returns_what_it_said(tmp_path:
     (store / DOWN).unlink()
     replayed = replay(tmp_path)
     assert replayed.returncode == 0, replayed.stderr
-    assert "closed as finished" in replayed.stdout
-    [run] = store.iterdir()
-    assert ["train/loss", 1, 1.0] in json.loads(run.read_text("utf-8"))["points"]
-    again = replay(tmp_path, "--to", "reference")
-    assert "has everything already" in again.stdout
+    [file] = store.iterdir()
+    run = json.loads(file.read_text("utf-8"))
+    assert run["status"] == "finished"
+    assert ["train/loss", 1, 1.0] in run["points"]
+    assert replay(tmp_path, "--to", "reference").returncode == 0
+    assert json.loads(file.read_text("utf-8")) == run
 
 
-def test_replay_returns_that_it_failed(tmp_path: Path) -> None:
+def test_replay_returns_an_error_without_a_run(tmp_path: Path) -> None:
     assert replay(tmp_path).returncode == 2

@@ -1,4 +1,4 @@
-"""The rules, one module for each group of ids. Importing this registers them."""
+"""The rules, with one module for each group of ids. Importing this package registers them."""
 
 from callback_contract.rules import callbacks, trackers
 

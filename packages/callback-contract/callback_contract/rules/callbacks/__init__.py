@@ -1,6 +1,6 @@
 """Rules for every callback."""
 
-from callback_contract.rules.callbacks import (
+from callback_contract.rules.callbacks import (  # noqa: F401  importing them registers the rules
     configuration,
     control,
     events,
@@ -15,19 +15,3 @@ from callback_contract.rules.callbacks import (
     secrets,
     state,
 )
-
-__all__ = [
-    "configuration",
-    "control",
-    "events",
-    "failure",
-    "imports",
-    "leftovers",
-    "lifecycle",
-    "output",
-    "patience",
-    "ranks",
-    "readonly",
-    "secrets",
-    "state",
-]

@@ -1,4 +1,4 @@
-"""Configuration: an argument, then a variable, then a default; what is wrong is said at once."""
+"""Configuration: an argument overrides a variable, and invalid values raise at once."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ from callback_contract._registry import rule
 from callback_contract._subject import Setting
 from callback_contract._violation import ContractViolation, require
 
-_MEND = "Read it by a function of callback_core.tracking.config, in the constructor."
+_MEND = "Read the setting in the constructor, with a function of callback_core.tracking.config."
 
 
 @contextmanager
 def _variable(name: str, value: str | None) -> Iterator[None]:
-    was = os.environ.pop(name, None)
+    previous = os.environ.pop(name, None)
     if value is not None:
         os.environ[name] = value
     try:
         yield
     finally:
         os.environ.pop(name, None)
-        if was is not None:
-            os.environ[name] = was
+        if previous is not None:
+            os.environ[name] = previous
 
 
-def _value(case: Case, one: Setting, written: str | None, *given: Any) -> Any:
-    """Return the value that counts where this is written in the variable, and this is given."""
-    arguments = {one.argument: given[0]} if given else {}
-    with _variable(one.variable, written):
+def _value(case: Case, setting: Setting, text: str | None, *given: Any) -> Any:
+    """Return the setting's value for this text of the variable and this argument, if any."""
+    arguments = {setting.argument: given[0]} if given else {}
+    with _variable(setting.variable, text):
         try:
-            made = case.subject.make_with(case.output_dir, **arguments)
+            callback = case.subject.make_with(case.output_dir, **arguments)
         except ValueError as error:
-            how = f"{one.variable}={written!r}, {arguments}"
-            raise ContractViolation(f"with {how} it is not made: {error!r}") from error
-    holder = made if hasattr(made, one.argument) else made.tracker
-    return getattr(holder, one.argument)
+            raise ContractViolation(
+                f"with {setting.variable}={text!r} and {arguments}, the constructor raised "
+                f"{error!r}"
+            ) from error
+    holder = callback if hasattr(callback, setting.argument) else callback.tracker
+    return getattr(holder, setting.argument)
 
 
-def _error(case: Case, one: Setting, written: str | None, *given: Any) -> str:
-    """Return the message of the ValueError; nothing where it is made."""
+def _error(case: Case, setting: Setting, text: str | None, *given: Any) -> str:
+    """Return the message of the constructor's ValueError; an empty string if there is none."""
     try:
-        _value(case, one, written, *given)
+        _value(case, setting, text, *given)
     except ContractViolation as violation:
         return str(violation.__cause__)
     return ""
@@ -53,72 +55,75 @@ def _error(case: Case, one: Setting, written: str | None, *given: Any) -> str:
 @rule(
     "CFG-001",
     needs=("settings",),
-    why="What was given in the program lost against a variable that somebody had set long ago "
+    why="A value in the program lost against a variable that somebody had set long before "
     "(mlflow/mlflow#8877).",
     mend=_MEND,
 )
-def an_argument_goes_before_a_variable(case: Case) -> None:
-    """An argument counts before its variable, and that before the default; if empty, it is none."""
-    for one in case.subject.settings:
-        for given, meant in one.given:
-            beside = one.examples[0][0]
-            value = _value(case, one, beside, given)
+def an_argument_overrides_a_variable(case: Case) -> None:
+    """An argument overrides its variable, which overrides the default. An empty one is not set."""
+    for setting in case.subject.settings:
+        for given, expected in setting.given:
+            text = setting.examples[0][0]
+            value = _value(case, setting, text, given)
             require(
-                value == meant and type(value) is type(meant),
-                f"{one.argument}={given!r} beside {one.variable}={beside!r} is {value!r}",
+                value == expected and type(value) is type(expected),
+                f"{setting.argument}={given!r} with {setting.variable}={text!r} is {value!r}",
             )
-        for written in (None, "", "  "):
-            value = _value(case, one, written)
-            require(value == one.default, f"with {one.variable}={written!r} it is {value!r}")
+        for empty in (None, "", "  "):
+            value = _value(case, setting, empty)
+            require(value == setting.default, f"with {setting.variable}={empty!r} it is {value!r}")
 
 
 @rule(
     "CFG-002",
     needs=("settings",),
-    why="A variable that was `true` in one tracker had to be `TRUE` in another, and was ignored "
+    why="One tracker read `true` from a variable, and another ignored everything except `TRUE` "
     "(transformers 5.23.0).",
     mend=_MEND,
 )
-def a_variable_means_what_its_documentation_says(case: Case) -> None:
-    """Each form of a variable that is documented, with spaces around it too, has its meaning."""
-    for one in case.subject.settings:
-        for written, meant in one.examples:
-            for form in (written, f" {written}\n"):
-                value = _value(case, one, form)
+def a_variable_accepts_its_documented_forms(case: Case) -> None:
+    """Each documented form of a variable has its meaning, also with whitespace around it."""
+    for setting in case.subject.settings:
+        for text, expected in setting.examples:
+            for form in (text, f" {text}\n"):
+                value = _value(case, setting, form)
                 require(
-                    value == meant and type(value) is type(meant),
-                    f"{one.variable}={form!r} is {value!r} and not {meant!r}",
+                    value == expected and type(value) is type(expected),
+                    f"{setting.variable}={form!r} is {value!r}, not {expected!r}",
                 )
 
 
 @rule(
     "CFG-003",
     needs=("settings",),
-    why="An unknown COMET_MODE switches Comet off with no more than a warning, which is found "
-    "hours in (transformers 5.23.0).",
+    why="An unknown COMET_MODE only logs a warning and disables Comet, which the user notices "
+    "hours later (transformers 5.23.0).",
     mend=_MEND,
 )
-def a_wrong_variable_is_refused_at_once(case: Case) -> None:
-    """A wrong variable is a ValueError at construction that names it, the value and the choices."""
-    for one in case.subject.settings:
-        for written in one.wrong:
-            message = _error(case, one, written)
-            named = one.variable in message and repr(written) in message
-            require(named, f"with {one.variable}={written!r} it says {message!r}")
-            missing = [choice for choice in one.choices if choice not in message]
-            require(not missing, f"with {one.variable}={written!r} it does not name {missing}")
+def an_invalid_variable_raises(case: Case) -> None:
+    """For an invalid variable, the constructor raises a ValueError.
+
+    The error names the variable, the value and the choices.
+    """
+    for setting in case.subject.settings:
+        for text in setting.wrong:
+            message = _error(case, setting, text)
+            named = setting.variable in message and repr(text) in message
+            require(named, f"with {setting.variable}={text!r}, the error is {message!r}")
+            missing = [choice for choice in setting.choices if choice not in message]
+            require(not missing, f"with {setting.variable}={text!r}, the error lacks {missing}")
 
 
 @rule(
     "CFG-004",
     needs=("settings",),
-    why="A flag that was given as the string 'False' was true (transformers 5.23.0).",
+    why="The string 'False' enabled a flag (transformers 5.23.0).",
     mend=_MEND,
 )
-def a_wrong_argument_is_refused_at_once(case: Case) -> None:
-    """A wrong argument is a ValueError at construction that names it and the value."""
-    for one in case.subject.settings:
-        for given in one.wrong_given:
-            message = _error(case, one, None, given)
-            named = message.startswith(f"{one.argument} is {given!r}, it must be ")
-            require(named, f"with {one.argument}={given!r} it says {message!r}")
+def an_invalid_argument_raises(case: Case) -> None:
+    """For an invalid argument, the constructor raises a ValueError that names it and the value."""
+    for setting in case.subject.settings:
+        for given in setting.wrong_given:
+            message = _error(case, setting, None, given)
+            named = message.startswith(f"{setting.argument} is {given!r}, it must be ")
+            require(named, f"with {setting.argument}={given!r}, the error is {message!r}")

@@ -1,4 +1,4 @@
-"""Control: a callback asks, and takes nothing back that another has asked for."""
+"""Control: a callback makes requests, and withdraws none that others made."""
 
 from __future__ import annotations
 
@@ -8,135 +8,132 @@ from callback_contract._case import Case
 from callback_contract._registry import rule
 from callback_contract._training import Training
 from callback_contract._violation import require
-from callback_contract._watching import FLAGS, Observed, flags
+from callback_contract._watching import FLAGS, ObservedTraining, flags
 from callback_core import TrainerControl
 
 
 @rule(
     "CTL-001",
-    why="save_strategy='best' sets should_save to False though a user's callback had asked for a "
+    why="save_strategy='best' sets should_save to False although a user's callback requested a "
     "checkpoint (transformers 5.23.0).",
-    mend="Set flags to True only; never assign a condition, as in `control.should_save = is_best`.",
+    mend="Only set flags to True. Do not assign conditions, as in `control.should_save = is_best`.",
 )
 def clears_no_flag(case: Case) -> None:
     """A flag that is on before an event is on after it."""
-    case.live_and_stop(kind=_AllAskedFor, max_steps=12)
+    case.exercise(kind=_AllFlagsOn, max_steps=12)
 
 
 @rule(
     "CTL-002",
-    why="Nobody can tell which of several callbacks stopped a training (keras-team/keras#12052). "
-    "A control here knows who asked, when and why, as long as nobody drops it on the way.",
-    mend="Change or return the control that you are given, not one of your own making.",
+    why="Users cannot tell which of several callbacks stopped a training "
+    "(keras-team/keras#12052). The control records who requested what, when and why, unless a "
+    "callback drops the record.",
+    mend="Change or return the control that the event passes, not a new one.",
 )
 def keeps_the_requests_of_others(case: Case) -> None:
-    """The requests of others, with who, when and why, are there after an event."""
-    case.live_and_stop(kind=_Reasoned, max_steps=12)
+    """After an event, the control has all earlier requests with their author, step and reason."""
+    case.exercise(kind=_EarlierRequest, max_steps=12)
 
 
 @rule(
     "CTL-003",
     unless="steers",
-    why="Nobody could tell which of several callbacks had stopped a training "
-    "(keras-team/keras#12052), and one that only watches is looked at last.",
-    mend="Leave the control alone; or claim the capability `steers` if it is meant to steer.",
+    why="Users could not tell which of several callbacks stopped a training "
+    "(keras-team/keras#12052). They suspect a callback that should only observe last.",
+    mend="Leave the control alone, or claim the capability `steers`.",
 )
-def asks_for_nothing_unless_it_steers(case: Case) -> None:
-    """A callback that does not claim to steer asks for no log, evaluation, checkpoint or epoch."""
-    training = case.training(kind=Observed, max_steps=12)
+def requests_nothing_unless_it_steers(case: Case) -> None:
+    """A callback without `steers` requests no log, evaluation, checkpoint or end of an epoch."""
+    training = case.training(kind=ObservedTraining, max_steps=12)
     training.live()
-    assert isinstance(training, Observed)
-    asked = [what for what in training.asked if not what.startswith("should_training_stop")]
-    require(not asked, f"it asked for {', '.join(asked[:3])}")
+    assert isinstance(training, ObservedTraining)
+    requests = [r for r in training.requests if not r.startswith("should_training_stop")]
+    require(not requests, f"it requested {', '.join(requests[:3])}")
 
 
 @rule(
     "CTL-004",
     unless="stops",
-    why="A training that ends early without a word looks as if it were done "
-    "(scverse/scvi-tools#978).",
-    mend="Do not ask for the end; or claim the capability `stops` if it is meant to.",
+    why="A training that stops early without a message looks complete (scverse/scvi-tools#978).",
+    mend="Do not stop the training, or claim the capability `stops`.",
 )
-def does_not_end_a_training_unless_it_stops(case: Case) -> None:
-    """A callback that does not claim to stop does not ask for the end before the last step."""
-    training = case.training(kind=Observed, max_steps=12)
-    training.begin()
+def does_not_stop_a_training_unless_it_stops(case: Case) -> None:
+    """A callback without `stops` does not stop a training before its last step."""
+    training = case.begin(kind=ObservedTraining, max_steps=12)
     for step in training.steps(save=True):
-        ends = training.control.should_training_stop and step < training.max_steps
-        require(not ends, f"it asked for the end at step {step} of {training.max_steps}")
+        stops = training.control.should_training_stop and step < training.max_steps
+        require(not stops, f"it stopped the training at step {step} of {training.max_steps}")
     training.finish()
 
 
 @rule(
     "CTL-005",
     needs=("stops", "reasons"),
-    why="Every framework is asked who stopped a training, and at which metric "
+    why="Users of every framework want to know which callback stopped a training, and why "
     "(keras-team/keras#12052, Lightning-AI/pytorch-lightning#21188).",
-    mend='Ask by `control.request_stop("why")` instead of should_training_stop = True.',
+    mend='Call `control.request_stop("why")` instead of setting should_training_stop.',
 )
-def gives_a_reason_for_the_end(case: Case) -> None:
-    """A callback that claims `reasons` gives one when it asks for the end of a training."""
-    training = _stopped(case)
+def gives_a_reason_for_a_stop(case: Case) -> None:
+    """A callback that claims `reasons` gives a reason when it stops a training."""
+    training = _stopped_training(case)
     stops = [r for r in training.control.requests if r.flag == "should_training_stop"]
     require(stops and all(r.reason for r in stops), f"its requests are {stops}")
 
 
 @rule(
     "CTL-006",
-    why="What an event returns replaces the control for all callbacks after it (transformers "
-    "5.23.0). A callback that returned something else by mistake broke the loop.",
-    mend="Return nothing, or the control.",
+    why="The return value of an event replaces the control for all later callbacks "
+    "(transformers 5.23.0). A callback that returned something else by mistake broke the loop.",
+    mend="Return None or the control.",
 )
 def returns_a_control_or_nothing(case: Case) -> None:
     """An event returns None or a `TrainerControl`."""
-    case.live_and_stop(kind=_Answered, max_steps=12)
+    case.exercise(kind=_CheckedAnswer, max_steps=12)
 
 
 @rule(
     "CTL-007",
     needs=("stops",),
-    why="Early stopping that watched a metric under another name never stopped anything, and "
+    why="Early stopping that watched a metric under a wrong name never stopped a training, and "
     "nobody noticed (ThilinaRajapakse/simpletransformers#1097).",
-    mend="Set control.should_training_stop; or say by the hook train_until_it_stops when it does.",
+    mend="Set control.should_training_stop, or define the hook train_until_it_stops.",
 )
 def stops_when_its_author_says(case: Case) -> None:
-    """A callback that claims to stop asks for the end in the training of its author's hook.
+    """A callback that claims `stops` stops the training of the hook `train_until_it_stops`.
 
-    That is the hook `train_until_it_stops`: by default 20 equal evaluations.
+    By default, this training has 20 equal evaluations.
     """
-    _stopped(case)
+    _stopped_training(case)
 
 
 @rule(
     "CTL-008",
     needs=("stops",),
-    why="A stopped training that was resumed, or begun again, stopped at once "
+    why="A stopped training stopped again at once when it was resumed or restarted "
     "(huggingface/transformers#28544).",
-    mend="In on_train_begin, reset what an earlier training has counted.",
+    mend="Reset all counters in on_train_begin.",
 )
-def a_stop_is_not_that_of_the_next_training(case: Case) -> None:
-    """After a training that it has stopped, a callback lets the next one take its first step."""
-    first = _stopped(case)
-    training = case.training(*first.callbacks)
-    training.begin()
+def a_stop_does_not_affect_the_next_training(case: Case) -> None:
+    """After a callback has stopped a training, the next training takes its first step."""
+    training = case.begin(*_stopped_training(case).callbacks)
     next(training.steps())
     stops = training.control.should_training_stop
-    require(not stops, "it asked for the end of the next training at its first step")
+    require(not stops, "it stopped the next training at its first step")
     training.finish()
 
 
-def _stopped(case: Case) -> Training:
-    """Train until the callback asks for the end."""
-    training = case.training(kind=Observed)
+def _stopped_training(case: Case) -> Training:
+    """Train until the callback stops the training."""
+    training = case.training(kind=ObservedTraining)
     case.subject.train_until_it_stops(training)
-    assert isinstance(training, Observed)
-    asked = any(what.startswith("should_training_stop") for what in training.asked)
-    require(asked, "it never asked for the end, although it claims to stop")
+    assert isinstance(training, ObservedTraining)
+    stopped = any(request.startswith("should_training_stop") for request in training.requests)
+    require(stopped, "it never stopped the training, although it claims `stops`")
     return training
 
 
-class _AllAskedFor(Training):
-    """A training in which all flags are on at every call."""
+class _AllFlagsOn(Training):
+    """A training in which all flags are on before each call."""
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
         for flag in FLAGS:
@@ -145,29 +142,30 @@ class _AllAskedFor(Training):
         cleared = set(FLAGS) - flags(self.control)
         name = f"{type(callback).__name__}.{event}"
         require(not cleared, f"{name} cleared {', '.join(sorted(cleared))}")
-        for flag in FLAGS:  # the loop goes on as if nobody had asked
+        for flag in FLAGS:  # the loop continues as if there were no requests
             setattr(self.control, flag, False)
         return answer
 
 
-class _Reasoned(Training):
-    """A training in which somebody has asked for the end, and said why, at every call."""
+class _EarlierRequest(Training):
+    """A training in which another callback has requested a stop before each call."""
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
-        self.control.request_stop("somebody else's reason")
+        self.control.request_stop("another callback's reason")
         before = self.control.requests
         answer = super().call(callback, event, keywords)
         kept = self.control.requests[: len(before)] == before
-        require(kept, f"{type(callback).__name__}.{event} dropped or changed others' requests")
-        self.control = TrainerControl()  # the loop goes on as if nobody had asked
+        name = f"{type(callback).__name__}.{event}"
+        require(kept, f"{name} dropped or changed the requests of others")
+        self.control = TrainerControl()  # the loop continues as if there were no requests
         return answer
 
 
-class _Answered(Training):
-    """A training that looks at what the events return."""
+class _CheckedAnswer(Training):
+    """A training that checks the return values of events."""
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
         answer = super().call(callback, event, keywords)
-        fits = answer is None or isinstance(answer, TrainerControl)
-        require(fits, f"{type(callback).__name__}.{event} returned {answer!r}")
+        valid = answer is None or isinstance(answer, TrainerControl)
+        require(valid, f"{type(callback).__name__}.{event} returned {answer!r}")
         return answer

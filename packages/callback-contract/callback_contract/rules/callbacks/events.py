@@ -1,4 +1,4 @@
-"""Events: a callback takes what loops send, in every order in which they send it."""
+"""Events: a callback handles what loops send, in any order in which they send it."""
 
 from __future__ import annotations
 
@@ -10,61 +10,60 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._registry import rule
-from callback_contract._training import DIED, Training
+from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_core import TrainerState
 
 
 @rule(
     "EVT-001",
-    why="Loops pass more from version to version (huggingface/transformers#32385, "
-    "huggingface/transformers#33444); a callback without **kwargs then ends the training.",
-    mend="End the signature of every event with **kwargs, and ignore what is in it.",
+    why="Newer loops pass more keywords (huggingface/transformers#32385, "
+    "huggingface/transformers#33444). A callback without **kwargs then ends the training.",
+    mend="End the signature of every event with **kwargs, and ignore unknown keywords.",
 )
-def takes_unknown_keywords(case: Case) -> None:
-    """Every event takes keywords that it has never heard of."""
+def accepts_unknown_keywords(case: Case) -> None:
+    """Every event accepts unknown keywords."""
     case.training(extra={"of_a_newer_loop": object()}).live()
 
 
 @rule(
     "EVT-002",
-    why="A data loader that yields nothing makes an epoch without a step; transformers then warns, "
-    "stops and ends the training as usual (transformers 5.23.0, trainer.py).",
-    mend="When an epoch or a training ends, do not rely on a step or a log before.",
+    why="A data loader that yields nothing makes an epoch without a step. transformers then "
+    "warns and ends the training as usual (transformers 5.23.0, trainer.py).",
+    mend="At the end of an epoch or a training, do not rely on an earlier step or log.",
 )
 def an_epoch_may_have_no_step(case: Case) -> None:
-    """An epoch and a training without a single step raise nothing."""
-    training = case.training()
-    training.begin()
+    """An epoch and a training without a step raise no error."""
+    training = case.begin()
     training.fire("on_epoch_begin")
     training.fire("on_epoch_end")
     training.finish()
-    training = case.training()
-    training.begin()
-    training.end()
+    case.begin().end()
 
 
 @rule(
     "EVT-003",
-    why="eval_on_start evaluates before the first step, when nothing has been counted yet "
+    why="eval_on_start evaluates before the first step, when all counters are still 0 "
     "(transformers 4.42).",
-    mend="Do not divide by the step, and give a value to what steps set up before them.",
+    mend="Do not divide by the step, and initialise everything that steps set.",
 )
 def an_evaluation_may_come_first(case: Case) -> None:
-    """An evaluation between `on_train_begin` and the first step raises nothing."""
-    training = case.training()
-    training.begin()
+    """An evaluation between `on_train_begin` and the first step raises no error."""
+    training = case.begin()
     training.evaluate()
     training.complete()
 
 
 @rule(
     "EVT-004",
-    why="An interrupt comes at any time, in the first batch too. A callback that fails then hides "
-    "what ended the training, and leaves its run open (Lightning-AI/pytorch-lightning#12291).",
-    mend="In on_exception and on_train_end, use nothing that only a step or an epoch sets up.",
+    why="An interrupt may come at any time, even in the first batch. A callback that then fails "
+    "hides the cause and leaves its run open (Lightning-AI/pytorch-lightning#12291).",
+    mend="In on_exception and on_train_end, use nothing that only a step or an epoch sets.",
 )
 def a_training_may_die_anywhere(case: Case) -> None:
-    """An error before the begin, right after it, in a step or an evaluation raises nothing more."""
+    """A training may die before it begins, right after, in a step or in an evaluation.
+
+    The callback then raises no further error.
+    """
     for events in (
         (),
         ("on_train_begin",),
@@ -76,24 +75,23 @@ def a_training_may_die_anywhere(case: Case) -> None:
         training.fire("on_init_end")
         for event in events:
             training.begin() if event == "on_train_begin" else training.fire(event)
-        training.end(DIED)
+        training.end(OUT_OF_MEMORY)
 
 
 @rule(
     "EVT-005",
-    why="Strategies and callbacks decide separately whether a step logs, evaluates or saves: the "
-    "best step may have been evaluated and never saved (transformers 5.23.0).",
-    mend="At an event, use nothing that only another event sets up; give it a value before.",
+    why="Strategies and callbacks decide independently whether a step logs, evaluates or saves. "
+    "A step may be evaluated as the best and never saved (transformers 5.23.0).",
+    mend="In an event, use nothing that only another event sets; initialise it before.",
 )
-def what_follows_a_step_comes_in_any_combination(case: Case) -> None:
-    """A step is followed by a log, an evaluation and a checkpoint in any order, or by nothing."""
+def a_step_may_be_followed_by_any_combination(case: Case) -> None:
+    """After a step, a log, an evaluation and a checkpoint may follow in any order, or none."""
     for order in _orders():
-        training = case.training()
-        training.begin()
+        training = case.begin()
         training.fire("on_epoch_begin")
         training.step()
-        for what in order:
-            what(training)
+        for action in order:
+            action(training)
         training.fire("on_epoch_end")
         training.end()
 
@@ -102,11 +100,11 @@ def what_follows_a_step_comes_in_any_combination(case: Case) -> None:
     "EVT-006",
     why="transformers added on_optimizer_step, on_pre_optimizer_step and on_push_begin in later "
     "versions (huggingface/transformers#31095, huggingface/transformers#33444, "
-    "huggingface/transformers#42850), and loops have events of their own.",
-    mend="Do not answer with __getattr__ for names that you do not know.",
+    "huggingface/transformers#42850), and other loops have events of their own.",
+    mend="In __getattr__, raise AttributeError for unknown names.",
 )
 def ignores_unknown_events(case: Case) -> None:
-    """An event that the callback has never heard of raises nothing."""
+    """An unknown event raises no error."""
     training = case.training()
     training.fire("on_something_of_a_newer_loop")
     training.run()
@@ -115,14 +113,13 @@ def ignores_unknown_events(case: Case) -> None:
 
 @rule(
     "EVT-007",
-    why="A log need not have the loss: evaluations, the end of training and other callbacks log "
-    "too, and what they log may be a count, a text or NaN (huggingface/transformers#4883).",
-    mend="Read logs by `.get`, and format a value only if it is an int or a float.",
+    why="Not every log has a loss: evaluations, the end of training and other callbacks also log. "
+    "They may log a count, a text or NaN (huggingface/transformers#4883).",
+    mend="Read logs with `.get`, and format a value only if it is an int or a float.",
 )
 def a_log_may_hold_anything(case: Case) -> None:
-    """A log without a loss, with an integer, a text, a truth value or NaN raises nothing."""
-    training = case.training()
-    training.begin()
+    """A log without a loss, or with an integer, a text, a Boolean or NaN, raises no error."""
+    training = case.begin()
     training.fire("on_epoch_begin")
     for logs in (
         {"loss": 0.5, "learning_rate": 0.125},
@@ -139,14 +136,13 @@ def a_log_may_hold_anything(case: Case) -> None:
 
 @rule(
     "EVT-008",
-    why="A dictionary of evaluation sets is evaluated one by one, as eval_a_loss and eval_b_loss, "
-    "and users evaluate further sets by metric_key_prefix (Lightning-AI/pytorch-lightning#524).",
-    mend="Read metrics by `.get`, and ignore an evaluation without the metric that is needed.",
+    why="A dictionary of evaluation sets is evaluated set by set, as eval_a_loss and eval_b_loss. "
+    "Users evaluate more sets with metric_key_prefix (Lightning-AI/pytorch-lightning#524).",
+    mend="Read metrics with `.get`, and ignore an evaluation that lacks the metric.",
 )
 def evaluations_may_have_other_names(case: Case) -> None:
-    """Evaluations of several sets, under their own names, raise nothing beside the usual one."""
-    training = case.training()
-    training.begin()
+    """Evaluations of further sets, under names of their own, raise no error."""
+    training = case.begin()
     training.fire("on_epoch_begin")
     for _ in range(2):
         training.step({"loss": 0.5})
@@ -159,27 +155,27 @@ def evaluations_may_have_other_names(case: Case) -> None:
 
 @rule(
     "EVT-009",
-    why="A stream has no length, and a training by max_steps has no number of epochs: transformers "
-    "then says sys.maxsize (transformers 5.23.0, trainer.py). Without an evaluation set there is "
-    "no eval_dataloader.",
-    mend="Use state.max_steps for the length of a training, and len() only of what has one.",
+    why="A stream has no length, and a training with max_steps has no number of epochs: "
+    "transformers then sets it to sys.maxsize (transformers 5.23.0, trainer.py). Without an "
+    "evaluation set, eval_dataloader is None.",
+    mend="Read the length of a training from state.max_steps. Before len(), check that the data "
+    "have a length.",
 )
 def data_may_have_no_length(case: Case) -> None:
-    """A stream as training data, no evaluation data and endless epochs raise nothing."""
-    training = case.training(extra={"train_dataloader": _Stream(), "eval_dataloader": None})
-    training.begin()
+    """Streamed training data, missing evaluation data and endless epochs raise no error."""
+    training = case.begin(extra={"train_dataloader": _Stream(), "eval_dataloader": None})
     training.state.num_train_epochs = sys.maxsize
     training.complete(save=True)
 
 
 @rule(
     "EVT-010",
-    why="A plain PyTorch model has no config; one that is wrapped has another class "
+    why="A plain PyTorch model has no config, and a wrapped model has another class "
     "(unslothai/unsloth-zoo#873).",
-    mend="Read the configuration by `getattr(model, 'config', None)`.",
+    mend="Read the configuration with `getattr(model, 'config', None)`.",
 )
 def a_model_may_have_no_configuration(case: Case) -> None:
-    """A model without a `config` raises nothing."""
+    """A model without a `config` raises no error."""
     training = case.training()
     if hasattr(training.model, "config"):
         del training.model.config
@@ -188,16 +184,15 @@ def a_model_may_have_no_configuration(case: Case) -> None:
 
 @rule(
     "EVT-011",
-    why="A trial of a search saves below output_dir/run-0: a callback that builds the path itself "
-    "looks for a checkpoint that is not there (ultralytics/yolov5#4672).",
-    mend="Use the keyword checkpoint_dir of on_save; do not fail if there is no such directory.",
+    why="A trial of a search saves below output_dir/run-0. A callback that builds the path itself "
+    "looks for a checkpoint that does not exist (ultralytics/yolov5#4672).",
+    mend="Use the keyword checkpoint_dir of on_save, and tolerate a missing directory.",
 )
 def a_trial_saves_in_its_own_directory(case: Case) -> None:
-    """A trial of a search, whose checkpoints lie in a directory of its own, raises nothing."""
+    """A trial of a search, which saves in a directory of its own, raises no error."""
     state = TrainerState(is_hyper_param_search=True, trial_name="trial-3")
     state.trial_params = {"learning_rate": 0.5}
-    training = case.training(state=state)
-    training.begin()
+    training = case.begin(state=state)
     for _ in training.steps():
         training.save("run-0")
     training.finish()
@@ -205,12 +200,12 @@ def a_trial_saves_in_its_own_directory(case: Case) -> None:
 
 @rule(
     "EVT-012",
-    why="People give their directories names with spaces and letters of their language, and a "
-    "callback builds shell commands, URLs and files of these.",
-    mend="Use pathlib, open files with encoding='utf-8', and quote what goes to a shell.",
+    why="Users' directories have spaces and non-ASCII letters in their names. Callbacks build "
+    "shell commands, URLs and files from them.",
+    mend="Use pathlib, open files with encoding='utf-8', and quote shell arguments.",
 )
 def a_directory_may_have_any_name(case: Case) -> None:
-    """An `output_dir` with spaces, letters of other scripts and signs raises nothing."""
+    """An `output_dir` with spaces, symbols and letters of other scripts raises no error."""
     folder = case.folder / "Läufe #1 & 数据 (50%)"
     folder.mkdir()
     case.training(args=case.arguments(output_dir=str(folder))).live()
@@ -218,14 +213,13 @@ def a_directory_may_have_any_name(case: Case) -> None:
 
 @rule(
     "EVT-013",
-    why="A training is resumed at the step of a checkpoint: what counts steps from 0, or waits for "
-    "a first epoch, meets a state that has advanced (huggingface/transformers#28544).",
-    mend="Read state.global_step and state.epoch; do not count on events before them.",
+    why="A resumed training begins at the step of its checkpoint. A callback that counts steps "
+    "from 0, or waits for a first epoch, fails there (huggingface/transformers#28544).",
+    mend="Read state.global_step and state.epoch, and do not rely on earlier events.",
 )
-def a_training_may_be_resumed_without_a_state(case: Case) -> None:
-    """A training that resumes at a checkpoint raises nothing, also without the callback's state."""
-    training = case.resumed(case.make(), None, 2)
-    training.run(save=True)
+def a_training_may_resume_without_a_state(case: Case) -> None:
+    """A training that resumes from a checkpoint without the callback's state raises no error."""
+    case.resume(case.make(), None, 2).run(save=True)
 
 
 class _Stream:
@@ -236,10 +230,6 @@ class _Stream:
 
 
 def _orders() -> Iterator[tuple[Any, ...]]:
-    whats = (_log, Training.evaluate, Training.save)
+    actions = (lambda training: training.log({"loss": 0.5}), Training.evaluate, Training.save)
     for size in range(4):
-        yield from permutations(whats, size)
-
-
-def _log(training: Training) -> None:
-    training.log({"loss": 0.5})
+        yield from permutations(actions, size)

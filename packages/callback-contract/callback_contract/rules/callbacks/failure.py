@@ -1,4 +1,4 @@
-"""Failure: no error is hidden, and no service that a callback calls ends or stops a training."""
+"""Failure: a callback hides no error, and an unreachable service costs the training nothing."""
 
 from __future__ import annotations
 
@@ -13,47 +13,44 @@ from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._registry import rule
-from callback_contract._training import DIED, Training
+from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import require
-from callback_contract._watching import AsInALoop
-
-_POLICIES = ("raise", "isolate")
+from callback_contract._watching import HandledTraining
 
 
 @rule(
     "FLT-001",
-    why="A value that does not exist is found when the first error comes, hours in, if at all: an "
-    "unknown COMET_MODE switches Comet off with no more than a warning (transformers 5.x).",
-    mend="Set on_error to 'raise' or to 'isolate', or leave it as it is.",
+    why="An invalid value is noticed only at the first error, hours later, if at all. An unknown "
+    "COMET_MODE only logs a warning and disables Comet (transformers 5.x).",
+    mend="Set on_error to 'raise' or 'isolate', or leave the default.",
 )
-def has_a_policy_that_exists(case: Case) -> None:
-    """`on_error`, if there is one, is `raise`, `isolate` or a function."""
-    chosen = getattr(case.make(), "on_error", "raise")
-    require(callable(chosen) or chosen in _POLICIES, f"on_error is {chosen!r}")
+def has_a_valid_error_policy(case: Case) -> None:
+    """`on_error`, if it is set, is `raise`, `isolate` or a function."""
+    policy = getattr(case.make(), "on_error", "raise")
+    require(callable(policy) or policy in ("raise", "isolate"), f"on_error is {policy!r}")
 
 
 @rule(
     "FLT-002",
-    why="fastai formats `e.args[0]` of whatever ended the training, so that a bare assert became "
-    "an IndexError (fastai 2.8). Ctrl-C and SIGTERM end trainings too.",
-    mend="In on_exception, use `repr(exception)` and `isinstance(exception, Exception)` only.",
+    why="fastai formats `e.args[0]` of the error that ended the training, so a bare assert became "
+    "an IndexError (fastai 2.8). Ctrl-C and SIGTERM also end trainings.",
+    mend="In on_exception, use only `repr(exception)` and `isinstance(exception, Exception)`.",
 )
-def takes_any_exception(case: Case) -> None:
-    """`on_exception` takes any exception: one without arguments, an interrupt, an exit."""
+def accepts_any_exception(case: Case) -> None:
+    """`on_exception` accepts any exception: one without arguments, an interrupt, an exit."""
     for error in (ValueError("no"), AssertionError(), KeyboardInterrupt(), SystemExit(143)):
-        training = _begun(case)
-        training.end(error)
+        _one_step(case).end(error)
 
 
 @rule(
     "FLT-003",
-    why="The error that ended a training is what its user has to see; a hook that fails or meddles "
-    "masks it (pytorch/ignite#1234).",
-    mend="Look at the exception and leave it; raise nothing from it, and add nothing to it.",
+    why="Users need to see the error that ended the training. A hook that fails or changes the "
+    "error masks it (pytorch/ignite#1234).",
+    mend="Read the exception without changing it, and raise nothing from it.",
 )
-def leaves_the_error_as_it_is(case: Case) -> None:
-    """The error that ended the training is unchanged after `on_exception` and `on_train_end`."""
-    training = _begun(case)
+def leaves_the_error_unchanged(case: Case) -> None:
+    """`on_exception` and `on_train_end` do not change the error that ended the training."""
+    training = _one_step(case)
     error = _raised(ValueError("the loss is not finite", 4))
     before = _content(error)
     training.end(error)
@@ -62,72 +59,71 @@ def leaves_the_error_as_it_is(case: Case) -> None:
 
 @rule(
     "FLT-004",
-    why="A bare except swallows Ctrl-C and SIGTERM (NVIDIA/CleanUNet#11), and a training that "
-    "cannot be stopped is killed, with all that is not saved.",
-    mend="Catch Exception, never BaseException, and never with a bare except.",
+    why="A bare except swallows Ctrl-C and SIGTERM (NVIDIA/CleanUNet#11). A training that users "
+    "cannot stop gets killed, and loses everything since its last checkpoint.",
+    mend="Catch Exception. Never catch BaseException, and never use a bare except.",
 )
-def lets_interrupts_through(case: Case) -> None:
-    """A KeyboardInterrupt while a callback reads logs or metrics, or asks the model, comes out."""
+def propagates_interrupts(case: Case) -> None:
+    """A KeyboardInterrupt propagates while a callback reads logs or metrics, or runs the model."""
     for event, keyword in (("on_log", "logs"), ("on_evaluate", "metrics")):
-        training = _begun(case)
+        training = _one_step(case)
         values = _Interrupting({"loss": 0.5, "eval_loss": 0.5})
-        came = False
+        propagated = False
         try:
             keywords = {**training.common(), keyword: values}
             training.call(training.callbacks[0], event, keywords)
         except KeyboardInterrupt:
-            came = True
-        was_read, values.was_read = values.was_read, True  # whoever has kept them reads on
+            propagated = True
+        was_read, values.was_read = values.was_read, True  # later reads are not interrupted
         training.end(KeyboardInterrupt())
-        require(came or not was_read, f"{event} swallowed a KeyboardInterrupt")
-    case.live_and_stop(kind=_InterruptedModel)
+        require(propagated or not was_read, f"{event} swallowed a KeyboardInterrupt")
+    case.exercise(kind=_InterruptedModel)
 
 
 @rule(
     "FLT-005",
-    why="A webhook without a time limit held a training for hours when its server did not answer, "
-    "and one that refused ended another (huggingface/transformers#9210, radixark/miles#2571).",
-    mend="Give each call a time limit, catch its errors, and log a warning; or call in a thread.",
+    why="A webhook without a timeout blocked a training for hours because its server did not "
+    "answer, and one that was refused ended another training (huggingface/transformers#9210, "
+    "radixark/miles#2571).",
+    mend="Give each call a timeout, catch its errors and log a warning, or call in a thread.",
 )
-def a_service_that_is_away_costs_nothing(case: Case) -> None:
-    """If no service can be reached, no event fails or pauses, and each call has a time limit.
+def an_unreachable_service_costs_nothing(case: Case) -> None:
+    """Without a network, no event fails or pauses the training, and each connection has a timeout.
 
-    The training's own thread is looked at. What others do costs the training nothing.
+    The rule watches the thread of the training. Other threads do not delay it.
     """
     callback = case.make()
     with _no_network() as network:
-        case.training(callback, kind=AsInALoop).live()
-        dies = case.training(callback, kind=AsInALoop)
-        dies.begin()
-        dies.end(DIED)
+        case.training(callback, kind=HandledTraining).live()
+        case.begin(callback, kind=HandledTraining).end(OUT_OF_MEMORY)
     endless, paused = sorted(network.endless), network.paused
-    require(not endless, f"it connects without a time limit to {', '.join(endless)}")
+    require(not endless, f"it connects without a timeout to {', '.join(endless)}")
     allowed = 1.0 + case.subject.flush_limit if case.subject_is_a_tracker else 1.0
     tried = network.tried
-    require(not tried or paused <= allowed, f"the training paused for {paused:g} s in all")
+    require(not tried or paused <= allowed, f"it paused the training for {paused:g} s in total")
 
 
 @rule(
     "FLT-006",
     needs=("unreachable",),
-    why="Trackers' outages ended trainings after hours (Lightning-AI/pytorch-lightning#6641, "
-    "huggingface/transformers#8849, wandb/wandb#5873), 15 hours of eight GPUs in one case "
+    why="Outages of trackers ended trainings after hours (Lightning-AI/pytorch-lightning#6641, "
+    "huggingface/transformers#8849, wandb/wandb#5873). In one case, eight GPUs lost 15 hours "
     "(radixark/miles#2571).",
     mend="Set `on_error = 'isolate'` on the class, or catch the errors of the service.",
 )
 def an_outage_does_not_end_a_training(case: Case) -> None:
-    """A training whose callback cannot reach its service runs to its end."""
-    case.training(case.subject.make_unreachable(case.output_dir), kind=AsInALoop).live()
+    """A training completes although its callback cannot reach its service."""
+    case.training(case.subject.make_unreachable(case.output_dir), kind=HandledTraining).live()
 
 
 class _InterruptedModel(Training):
-    """A training in which Ctrl-C is pressed whenever a callback asks the model."""
+    """A training in which Ctrl-C is pressed whenever a callback runs the model."""
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
-        asked: list[bool] = []
+        interrupts: list[bool] = []
 
         def interrupt(*_: Any) -> None:
-            asked.append(True)
+            interrupts.append(True)
             raise KeyboardInterrupt
 
         hook = getattr(self.model, "register_forward_pre_hook", None)
@@ -135,60 +131,43 @@ class _InterruptedModel(Training):
         try:
             return super().call(callback, event, keywords)
         except KeyboardInterrupt:
-            asked.clear()
+            interrupts.clear()
         finally:
             if handle is not None:
                 handle.remove()
             name = f"{type(callback).__name__}.{event}"
-            require(not asked, f"{name} swallowed a KeyboardInterrupt while it asked the model")
+            require(not interrupts, f"{name} swallowed a KeyboardInterrupt of the model")
 
 
 class _Interrupting(dict[str, Any]):
-    """Values. Reading the first one is interrupted by Ctrl-C."""
+    """Values whose first read is interrupted by Ctrl-C."""
 
     was_read = False
 
-    def _interrupt_once(self) -> None:
+    def interrupt_once(self) -> None:
+        """Raise `KeyboardInterrupt` the first time."""
         if not self.was_read:
             self.was_read = True
             raise KeyboardInterrupt
 
-    def __getitem__(self, name: str) -> Any:
-        self._interrupt_once()
-        return super().__getitem__(name)
 
-    def __iter__(self) -> Iterator[str]:
-        self._interrupt_once()
-        return super().__iter__()
+def _interrupted(name: str) -> Any:
+    method = getattr(dict, name)
 
-    def __contains__(self, name: object) -> bool:
-        self._interrupt_once()
-        return super().__contains__(name)
+    def read(self: _Interrupting, *arguments: Any) -> Any:
+        self.interrupt_once()
+        return method(self, *arguments)
 
-    def get(self, name: str, default: Any = None) -> Any:
-        self._interrupt_once()
-        return super().get(name, default)
-
-    def items(self) -> Any:
-        self._interrupt_once()
-        return super().items()
-
-    def keys(self) -> Any:
-        self._interrupt_once()
-        return super().keys()
-
-    def values(self) -> Any:
-        self._interrupt_once()
-        return super().values()
-
-    def copy(self) -> dict[str, Any]:
-        self._interrupt_once()
-        return dict(self)
+    return read
 
 
-def _begun(case: Case) -> Training:
-    training = case.training()
-    training.begin()
+for _name in ("__getitem__", "__iter__", "__contains__", "get", "items", "keys", "values", "copy"):
+    setattr(_Interrupting, _name, _interrupted(_name))
+
+
+def _one_step(case: Case) -> Training:
+    """Return a training after its first step."""
+    training = case.begin()
     training.fire("on_epoch_begin")
     training.step({"loss": 0.5})
     return training
@@ -208,7 +187,13 @@ def _content(error: BaseException) -> tuple[Any, ...]:
 
 
 class _Network:
-    """What the training's thread asks of a network on which nothing can be reached."""
+    """The use of an unreachable network by the training's thread.
+
+    Attributes:
+        tried: Whether it tried to connect.
+        endless: The addresses to which it tried to connect without a timeout.
+        paused: The seconds that it slept.
+    """
 
     def __init__(self) -> None:
         self.tried = False
@@ -222,10 +207,10 @@ _HOOKED: Final[list[bool]] = []
 
 @contextmanager
 def _no_network() -> Iterator[_Network]:
-    """Refuse this thread's connections, and have its pauses pass at once.
+    """Refuse this thread's connections, and skip its pauses.
 
-    Python tells an audit hook of each connection. A hook cannot be removed, so there is one, which
-    does nothing outside of these blocks. Names resolve to this machine, so that each is tried.
+    An audit hook sees each connection. It cannot be removed, so it is added once and does nothing
+    outside these blocks. All host names resolve to this machine, so that each connection is tried.
     """
     if not _HOOKED:
         _HOOKED.append(True)

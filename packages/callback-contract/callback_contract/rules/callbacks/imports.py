@@ -1,4 +1,4 @@
-"""Imports: a callback costs what it needs when it is used, and nothing before."""
+"""Imports: importing a callback's module is cheap and has no side effects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from callback_contract._case import Case
-from callback_contract._process import log_messages, silence
+from callback_contract._process import captured_output, log_messages
 from callback_contract._python import missing
 from callback_contract._registry import rule
 from callback_contract._violation import ContractViolation, DoesNotApply, require
@@ -22,7 +22,7 @@ from callback_contract._violation import ContractViolation, DoesNotApply, requir
 _IMPORT: Final = """
 import gc, json, logging, os, random, signal, socket, sys, threading, warnings
 
-def look():
+def read():
     return {
         "its environment variables": dict(os.environ),
         "its signal handlers": [repr(signal.getsignal(s)) for s in sorted(signal.valid_signals())],
@@ -32,24 +32,24 @@ def look():
         "the root logger": repr((logging.root.handlers, logging.root.level)),
         "logging.disable": logging.root.manager.disable,
         "the recursion limit": sys.getrecursionlimit(),
-        "the default time-out of sockets": socket.getdefaulttimeout(),
+        "the default timeout of sockets": socket.getdefaulttimeout(),
         "the garbage collector": [gc.isenabled(), gc.get_threshold()],
         "Python's random generator": repr(random.getstate()),
-        "what is ignored of all warnings": repr(
+        "the filters that ignore all warnings": repr(
             [f for f in warnings.filters if f[0] == "ignore" and f[1] is None and f[2] is Warning]
         ),
     }
 
 module, sdk, answers = sys.argv[1:]
-before = look()
+before = read()
 try:
     __import__(module)
 except ModuleNotFoundError as error:
     answer = {"missing": error.name}
 else:
-    after = look()
+    after = read()
     answer = {
-        "changed": [what for what in before if before[what] != after[what]],
+        "changed": [part for part in before if before[part] != after[part]],
         "has_sdk": sdk in sys.modules,
     }
 with open(answers, "w") as file:
@@ -59,30 +59,30 @@ with open(answers, "w") as file:
 
 @rule(
     "IMP-001",
-    why="Importing every tracker that is installed took 6 and 9 seconds before anything began "
+    why="Importing all installed trackers delayed programs by 6 and 9 seconds "
     "(Lightning-AI/pytorch-lightning#19261, huggingface/transformers#26308).",
-    mend="Import the SDK in the method that needs it first.",
+    mend="Import the SDK in the method that first needs it.",
     needs=("sdk",),
 )
 def imports_no_sdk(case: Case) -> None:
     """Importing the callback's module in a fresh interpreter does not import its SDK."""
     answer = _imported(case)
-    require(not answer.get("has_sdk"), f"importing it imported {case.subject.sdk}")
+    require(not answer.get("has_sdk"), f"importing its module imported {case.subject.sdk}")
 
 
 @rule(
     "IMP-002",
-    why="DagsHub's callback fails with an AttributeError before it comes to the check that "
-    "would name what is missing (transformers 4.34.0).",
-    mend="Catch ImportError where the SDK is imported; raise or log what to `pip install`.",
+    why="DagsHub's callback raises an AttributeError before it reaches the check that names the "
+    "missing package (transformers 4.34.0).",
+    mend="Catch the ImportError of the SDK, and raise or log the `pip install` command.",
     needs=("sdk",),
 )
 def says_what_to_install(case: Case) -> None:
-    """Without its SDK, what the callback raises or logs has the `pip install` that mends it."""
+    """Without its SDK, the callback raises or logs the `pip install` command that installs it."""
     sdk = case.subject.sdk
-    require(sdk, "it claims an `sdk` and does not say which")
-    said = []
-    with missing(str(sdk)), log_messages() as logged, silence():
+    require(sdk, "it claims the capability `sdk`, but its test does not set the attribute `sdk`")
+    messages = []
+    with missing(str(sdk)), log_messages() as logged, captured_output():
         try:
             training = case.training()
             try:
@@ -91,46 +91,46 @@ def says_what_to_install(case: Case) -> None:
                 with suppress(ContractViolation):
                     training.end()
         except Exception as error:
-            said.append(str(error))
-    said += logged
-    if not said and _imported(case).get("has_sdk"):
-        raise DoesNotApply("its module has its SDK already, which is what IMP-001 is about")
-    clear = any("pip install" in message for message in said)
-    require(clear, f"without {sdk} it says {' | '.join(said) or 'nothing'!r}")
+            messages.append(str(error))
+    messages += logged
+    if not messages and _imported(case).get("has_sdk"):
+        raise DoesNotApply("its module imports the SDK, which IMP-001 reports")
+    clear = any("pip install" in message for message in messages)
+    require(clear, f"without {sdk}, its messages are {' | '.join(messages) or 'none'!r}")
 
 
 @rule(
     "IMP-003",
-    why="Importing transformers 5.x prints a notice where WANDB_MODE is offline, into the "
-    "output of programs that never use wandb.",
-    mend="Do at on_train_begin what the module does at its top.",
+    why="Importing transformers 5.x prints a notice if WANDB_MODE is offline, even in programs "
+    "that never use wandb.",
+    mend="Move the side effects of the module into on_train_begin.",
 )
-def importing_it_changes_nothing(case: Case) -> None:
-    """Importing the callback's module in a fresh interpreter changes nothing else in it.
+def importing_it_has_no_side_effects(case: Case) -> None:
+    """Importing the callback's module in a fresh interpreter has no side effects.
 
-    It prints nothing, starts no thread, and leaves alone what all code of a process shares, such
-    as the environment, logging and the handlers of signals and errors.
+    It prints nothing, starts no thread, and does not change process-wide state such as the
+    environment, logging, and the handlers of signals and errors.
     """
     answer = _imported(case)
-    require(not answer.get("printed"), f"importing it printed {answer.get('printed')!r}")
+    require(not answer.get("printed"), f"importing its module printed {answer.get('printed')!r}")
     changed = answer.get("changed", ())
-    require(not changed, f"importing it changed {', '.join(changed)}")
+    require(not changed, f"importing its module changed {', '.join(changed)}")
 
 
 def _imported(case: Case) -> dict[str, Any]:
-    """Return what importing the callback's module did."""
+    """Return the effects of importing the callback's module."""
     module = case.subject.module or type(case.make()).__module__
     if module == "__main__":
-        return {}  # written in a program or a notebook, there is nothing to import
+        return {}  # a program or a notebook defines the callback, so no module can be imported
     answer = _import(module, case.subject.sdk or "", tuple(map(os.path.abspath, sys.path)))
     missing = answer.get("missing")
-    require(missing is None, f"{module} cannot be imported: there is no {missing}; set `module`")
+    require(missing is None, f"{module} cannot be imported: {missing} is missing; set `module`")
     return answer
 
 
 @lru_cache
 def _import(module: str, sdk: str, path: Sequence[str]) -> dict[str, Any]:
-    """Import `module` in an interpreter of its own, and return what that did."""
+    """Import `module` in a new interpreter, and return the effects."""
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder, "answers.json")
         done = subprocess.run(

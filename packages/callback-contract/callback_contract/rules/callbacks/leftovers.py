@@ -1,4 +1,4 @@
-"""Leftovers: when a training has ended, however it ended, the process is as it was."""
+"""Leftovers: after a training, however it ended, the process is as it was before."""
 
 from __future__ import annotations
 
@@ -16,24 +16,15 @@ from typing import Any
 
 from callback_contract import _process
 from callback_contract._case import Case
-from callback_contract._process import (
-    children,
-    difference,
-    files_below,
-    open_files,
-    silence,
-    temporary_directory,
-    threads,
-    what_stays,
-)
+from callback_contract._process import captured_output, difference, files_below, leftovers
 from callback_contract._registry import rule
-from callback_contract._training import DIED
+from callback_contract._training import OUT_OF_MEMORY
 from callback_contract._violation import DoesNotApply, require
 from callback_contract._watching import watch
 
 
-def _trains(case: Case, error: BaseException | None) -> None:
-    """Train to the end, or until an error."""
+def _train(case: Case, error: BaseException | None) -> None:
+    """Train to the end, or until `error` ends the training."""
     training = case.training(max_steps=6)
     if error is None:
         training.live()
@@ -47,35 +38,35 @@ def _trains(case: Case, error: BaseException | None) -> None:
     training.end(error)
 
 
-def _leaves(case: Case, look: Callable[[], set[Any]], what: str) -> None:
-    """Raise `ContractViolation` if there is more of something after a training than before."""
-    case.make()  # the hook may start a store that it keeps
-    for error in (None, DIED, KeyboardInterrupt()):
-        before = look()
-        with silence():  # as a program whose output goes to a file
-            _trains(case, error)
-        left = what_stays(look, before)
-        how = "a training" if error is None else f"a training that ended by {error!r}"
-        require(not left, f"after {how}, {what} are left: {', '.join(sorted(map(str, left)))}")
+def _require_no_leftovers(case: Case, kind: str, read: Callable[[], set[Any]]) -> None:
+    """Require that trainings leave nothing behind that `read` returns."""
+    case.make()  # the hook may start a store that outlives the callbacks
+    for error in (None, OUT_OF_MEMORY, KeyboardInterrupt()):
+        before = read()
+        with captured_output():
+            _train(case, error)
+        left = leftovers(read, before)
+        how = "a training" if error is None else f"a training that ended with {error!r}"
+        require(not left, f"after {how}, {kind} are left: {', '.join(sorted(map(str, left)))}")
 
 
-def _restores(case: Case, look: Callable[[], dict[str, Any]]) -> None:
-    """Raise `ContractViolation` if something is not after a training what it was before.
+def _require_restored(case: Case, read: Callable[[], dict[str, Any]]) -> None:
+    """Require that trainings do not change what `read` returns.
 
-    Before it, things are not as Python starts: what is put back must be what was there.
+    The process has unusual settings before, because a callback must not reset them to defaults.
     """
     _make_unusual()
-    for error in (None, DIED):
-        with silence():
-            before = look()
-            _trains(case, error)
-            changed = difference(before, look())
+    for error in (None, OUT_OF_MEMORY):
+        with captured_output():
+            before = read()
+            _train(case, error)
+            changed = difference(before, read())
         how = "a training" if error is None else "a training that died"
-        require(not changed, f"after {how}, it has changed {', '.join(changed)}")
+        require(not changed, f"after {how}, these have changed: {', '.join(changed)}")
 
 
 def _make_unusual() -> None:
-    """Give the process what a program may have given it."""
+    """Change process-wide settings as a program may."""
     logging.getLogger().setLevel(logging.ERROR + 1)
     sys.excepthook = _unusual_hook
     threading.excepthook = _unusual_hook
@@ -91,217 +82,213 @@ def _make_unusual() -> None:
 
 
 def _unusual_hook(*_: Any) -> None:
-    """Do nothing with an error or a signal."""
+    """Ignore an error or a signal."""
 
 
 @rule(
     "LEF-001",
-    why="A tracker's thread that still runs keeps the interpreter from ending: MLflow's freezes at "
-    "exit (mlflow/mlflow#12402), ClearML's close() never returns if its server hangs.",
-    mend="In on_train_end, stop and join the threads that on_train_begin has started.",
+    why="A tracker's running thread keeps the interpreter from exiting. MLflow's thread freezes "
+    "at exit (mlflow/mlflow#12402), and ClearML's close() never returns if its server hangs.",
+    mend="In on_train_end, stop and join the threads that on_train_begin started.",
 )
 def leaves_no_thread(case: Case) -> None:
-    """No thread that was started in a training is there after it."""
-    _leaves(case, threads, "threads")
+    """No thread that started in a training remains after it."""
+    _require_no_leftovers(case, "threads", _process.threads)
 
 
 @rule(
     "LEF-002",
-    why="A tracker's process stayed after the training script had ended, and Ctrl-C did not end it "
-    "(wandb/wandb#5187).",
-    mend="In on_train_end, end the processes that on_train_begin has started, and wait for them.",
+    why="A tracker's process kept running after the training script had ended, and Ctrl-C did not "
+    "end it (wandb/wandb#5187).",
+    mend="In on_train_end, end the processes that on_train_begin started, and wait for them.",
 )
 def leaves_no_process(case: Case) -> None:
-    """No process that was started in a training is there after it."""
-    _leaves(case, children, "processes")
+    """No process that started in a training remains after it."""
+    _require_no_leftovers(case, "processes", _process.children)
 
 
 @rule(
     "LEF-003",
-    why="A run id that something had left in the environment sent the next training to a run that "
-    "did not exist (mlflow/mlflow#8877).",
-    mend="Pass settings to the SDK as arguments, or put the variables back in on_train_end.",
+    why="A run id that remained in the environment sent the next training to a run that did not "
+    "exist (mlflow/mlflow#8877).",
+    mend="Pass settings to the SDK as arguments, or restore the variables in on_train_end.",
 )
-def leaves_the_environment(case: Case) -> None:
-    """Environment variables are after a training what they were before."""
-    _restores(case, lambda: dict(os.environ))
+def restores_the_environment(case: Case) -> None:
+    """A training does not change environment variables permanently."""
+    _require_restored(case, lambda: dict(os.environ))
 
 
 @rule(
     "LEF-004",
-    why="A loop that saves at SIGTERM never hears of it if a tracker's handler has taken its place "
-    "(clearml/clearml-agent#20).",
-    mend="Leave signals to the loop, which fires on_exception; or put the handler back.",
+    why="A loop that saves at SIGTERM does not receive the signal if a tracker's handler replaced "
+    "its own (clearml/clearml-agent#20).",
+    mend="Leave signals to the loop, which fires on_exception, or restore the handler.",
 )
-def leaves_signal_handlers(case: Case) -> None:
-    """The handlers of signals are after a training what they were before."""
-    _restores(case, _process.signal_handlers)
+def restores_signal_handlers(case: Case) -> None:
+    """A training does not change signal handlers permanently."""
+    _require_restored(case, _process.signal_handlers)
 
 
 @rule(
     "LEF-005",
-    why="Composer's MLflow logger takes sys.excepthook to learn of a crash; of two that do, the "
-    "first is lost, and a debugger's with it.",
-    mend="Learn of errors from on_exception; or put the hook back in on_train_end.",
+    why="Composer's MLflow logger replaces sys.excepthook to notice a crash. If two callbacks do "
+    "this, the first hook is lost, and a debugger's hook too.",
+    mend="Use on_exception to notice errors, or restore the hook in on_train_end.",
 )
-def leaves_the_hooks_for_errors(case: Case) -> None:
-    """`sys.excepthook`, `sys.unraisablehook` and `threading.excepthook` are what they were."""
-    _restores(case, lambda: _process.states(_process.HOOKS))
+def restores_the_hooks_for_errors(case: Case) -> None:
+    """A training does not change the hooks for uncaught errors permanently.
+
+    These are `sys.excepthook`, `sys.unraisablehook` and `threading.excepthook`.
+    """
+    _require_restored(case, lambda: _process.values_of(_process.HOOKS))
 
 
 @rule(
     "LEF-006",
-    why="TensorBoardCallback writes to ./runs, wherever the program was started, when a model is "
-    "evaluated before any training (transformers 5.23.0).",
-    mend="Write below args.output_dir, at every event.",
+    why="TensorBoardCallback writes to ./runs in the working directory if a model is evaluated "
+    "before any training (transformers 5.23.0).",
+    mend="Write below args.output_dir at every event.",
 )
-def writes_no_files_elsewhere(case: Case) -> None:
-    """Nothing is written to the working directory, by an evaluation or a training."""
-    elsewhere = case.folder / "elsewhere"
-    elsewhere.mkdir()
-    sys.path[:] = map(os.path.abspath, sys.path)  # what is imported later is found from there
-    os.chdir(elsewhere)
-    with silence():
+def writes_only_to_the_output_directory(case: Case) -> None:
+    """Neither an evaluation nor a training writes to the working directory."""
+    working_directory = case.folder / "elsewhere"
+    working_directory.mkdir()
+    sys.path[:] = map(os.path.abspath, sys.path)  # relative entries would no longer work
+    os.chdir(working_directory)
+    with captured_output():
         training = case.training()
         training.fire("on_init_end")
         training.evaluate()
         training.live()
-    found = sorted(path.name for path in elsewhere.iterdir())
+    found = sorted(path.name for path in working_directory.iterdir())
     require(not found, f"it wrote {', '.join(found)} to the working directory")
 
 
 @rule(
     "LEF-007",
-    why="A search of hundreds of trials in one process runs out of descriptors: the writer that "
-    "TensorBoardCallback opens after a training is never closed (transformers 5.23.0).",
-    mend="In on_train_end, close the files and connections that are open.",
+    why="A search with hundreds of trials in one process runs out of file descriptors: the writer "
+    "that TensorBoardCallback opens after a training is never closed (transformers 5.23.0).",
+    mend="In on_train_end, close all open files and connections.",
 )
 def leaves_no_file_open(case: Case) -> None:
     """No file or connection that was opened in a training is open after it."""
-    _leaves(case, open_files, "files")
+    _require_no_leftovers(case, "files", _process.open_files)
 
 
 @rule(
     "LEF-008",
-    why="A tracker's handler on the loggers printed every line of the program a second time "
+    why="A tracker's log handler printed every line of the program a second time "
     "(tornede/py_experimenter#58).",
     mend="Log to `logging.getLogger(__name__)`, and leave handlers and levels to the program.",
 )
-def leaves_logging(case: Case) -> None:
-    """All loggers but those of its SDK have after a training the handlers and levels of before."""
+def restores_logging(case: Case) -> None:
+    """A training does not change the handlers and levels of loggers, except those of its SDK."""
     sdk = (case.subject.sdk or "-").partition(".")[0]
-    _restores(
-        case,
-        lambda: {
-            name: state
-            for name, state in _process.logging_state().items()
-            if name.partition(".")[0] != sdk
-        },
-    )
+
+    def loggers() -> dict[str, Any]:
+        found = _process.logging_state().items()
+        return {name: state for name, state in found if name.partition(".")[0] != sdk}
+
+    _require_restored(case, loggers)
 
 
 @rule(
     "LEF-009",
-    why="Disks fill up: a copy of each checkpoint stays in the directory for temporary files if "
-    "ClearML's `update_weights_package` does not upload in the background (clearml 2.1.12).",
-    mend="Put temporary files into a `tempfile.TemporaryDirectory` that ends with the call.",
+    why="Disks fill up: ClearML's `update_weights_package` leaves a copy of each checkpoint in "
+    "the temporary directory unless it uploads in the background (clearml 2.1.12).",
+    mend="Create temporary files in a `tempfile.TemporaryDirectory` that ends with the call.",
 )
 def leaves_no_temporary_file(case: Case) -> None:
-    """No file that a training has put into the directory for temporary files is there after it."""
-    for number, error in enumerate((None, DIED)):
-        with temporary_directory(case.folder / f"tmp-{number}") as folder:
-            with silence():
-                _trains(case, error)
-            left = what_stays(lambda: {*files_below(folder)}, set())
+    """No file that a training created in the temporary directory remains after it."""
+    for number, error in enumerate((None, OUT_OF_MEMORY)):
+        with _process.temporary_directory(case.folder / f"tmp-{number}") as folder:
+            with captured_output():
+                _train(case, error)
+            left = leftovers(lambda: {*files_below(folder)}, set())
         require(not left, f"temporary files are left: {', '.join(sorted(left))}")
 
 
 @rule(
     "LEF-010",
-    why="A profiler that was not stopped, warnings that were silenced and a garbage collector that "
-    "was switched off outlive the training, and slow or hide what follows (allenai/OLMo-core#689).",
-    mend="Put back in on_train_end what on_train_begin has switched; use `with` blocks.",
+    why="A running profiler, silenced warnings or a disabled garbage collector outlive the "
+    "training, and slow down or hide what follows (allenai/OLMo-core#689).",
+    mend="In on_train_end, restore what on_train_begin changed, or use `with` blocks.",
 )
-def leaves_the_interpreter(case: Case) -> None:
-    """The switches of the interpreter are after a training what they were before.
+def restores_the_interpreter(case: Case) -> None:
+    """A training does not change the settings of the interpreter permanently.
 
-    Such are the working directory, `sys.path`, the standard streams, the filters of warnings, the
-    garbage collector, tracing and profiling, and builtins.
+    These include the working directory, `sys.path`, the standard streams, warning filters, the
+    garbage collector, tracing, profiling and builtins.
     """
-    _restores(case, lambda: _process.states(_process.SWITCHES))
+    _require_restored(case, lambda: _process.values_of(_process.SWITCHES))
 
 
 @rule(
     "LEF-011",
-    why="Gradients that a callback had switched off for its samples stayed off, so that the rest "
+    why="A callback disabled gradients for its samples and did not enable them again, so the rest "
     "of the training learnt nothing.",
-    mend="Use `with torch.no_grad():`, `numpy.errstate()` and the like, never the bare switch.",
+    mend="Use `with torch.no_grad():`, `numpy.errstate()` and the like instead of bare switches.",
 )
-def leaves_torch_and_numpy(case: Case) -> None:
-    """The switches of torch and numpy are after each event what they were before.
+def restores_torch_and_numpy(case: Case) -> None:
+    """No event changes the global settings of torch and numpy permanently.
 
-    Such are gradients, the detection of anomalies, default types, threads and determinism.
+    These include gradients, anomaly detection, default types, threads and determinism.
     """
     switches = _process.library_switches()
-    in_a_step = {name: s for name, s in switches.items() if "profiler" not in name}
-    watch(case, "the switches of libraries", lambda *_: _process.states(in_a_step))
-    _restores(case, lambda: _process.states(switches))
+    between_events = {name: s for name, s in switches.items() if "profiler" not in name}
+    watch(case, "settings of libraries", lambda *_: _process.values_of(between_events))
+    _require_restored(case, lambda: _process.values_of(switches))
 
 
 @rule(
     "LEF-012",
-    why="A callback that outlives its training and holds the model, the optimizer or an error with "
-    "its traceback keeps them in the memory of the device: the next training runs out of it "
+    why="A callback that outlives its training and references the model, the optimizer or an error "
+    "with its traceback keeps device memory allocated, so the next training runs out of it "
     "(huggingface/setfit#567).",
-    mend="Let go of the model in on_train_end; keep numbers and texts, not tensors or exceptions.",
+    mend="Drop the model in on_train_end. Keep numbers and texts, not tensors or exceptions.",
 )
-def lets_go_of_the_training(case: Case) -> None:
-    """A callback holds neither the model nor the optimizer after its training."""
+def releases_the_training(case: Case) -> None:
+    """After a training, a callback references neither the model nor the optimizer."""
     for dies in (False, True):
         callback = case.make()
-        old = _trained_and_forgotten(case, callback, dies)
-        case.let_go()
+        references = _trained_and_forgotten(case, callback, dies)
+        case.forget_trainings()
         gc.collect()
-        alive = [type(ref()).__name__ for ref in old if ref() is not None]
+        alive = [type(ref()).__name__ for ref in references if ref() is not None]
         how = "a training that died" if dies else "a training"
-        require(not alive, f"after {how}, the callback still holds the {', '.join(alive)}")
+        require(not alive, f"after {how}, the callback still references the {', '.join(alive)}")
 
 
 @rule(
     "LEF-013",
-    why="Each training of a search left one more function for the exit of the program, and each "
-    "held its callback (DataDog/dd-trace-py#2409).",
-    mend="Call atexit.unregister in on_train_end; keep callbacks in no list of the module.",
+    why="Each training of a search registered one more function with atexit, and each function "
+    "referenced its callback (DataDog/dd-trace-py#2409).",
+    mend="Call atexit.unregister in on_train_end, and keep no callbacks in a module's list.",
 )
-def is_held_by_nobody(case: Case) -> None:
-    """A callback whose training has ended is freed when its user lets go of it."""
+def is_referenced_by_nothing(case: Case) -> None:
+    """A callback is freed after its training once its user drops it."""
     callback = case.make()
-    with silence():
+    with captured_output():
         case.training(callback).live()
     case.end_trainings()
-    case.let_go()
+    case.forget_trainings()
     try:
-        freed = weakref.ref(callback)
+        reference = weakref.ref(callback)
     except TypeError:
-        raise DoesNotApply("its class has slots, and none for weak references") from None
+        raise DoesNotApply("its class has slots, but none for weak references") from None
     del callback
     gc.collect()
-    require(freed() is None, "something of the process still holds it, such as atexit or a module")
+    require(reference() is None, "something still references it, such as atexit or a module")
 
 
 def _trained_and_forgotten(case: Case, callback: Any, dies: bool) -> list[weakref.ref[Any]]:
-    training = case.training(callback)
-    training.begin()
+    training = case.begin(callback)
     next(training.steps())
     if dies:
         try:
-            raise MemoryError(_with_a_frame_that_holds(training))
+            raise MemoryError  # its traceback references this frame, and so the training
         except MemoryError as error:
             training.end(error)
     else:
         training.finish()
     return [weakref.ref(training.model), weakref.ref(training.learner.optimizer)]
-
-
-def _with_a_frame_that_holds(training: Any) -> str:
-    return f"out of memory at step {training.state.global_step}"

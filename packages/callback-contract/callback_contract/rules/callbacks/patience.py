@@ -1,21 +1,22 @@
-"""Patience: a training that no longer improves is stopped at the right evaluation."""
+"""Patience: a training that no longer improves stops at the right evaluation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._registry import rule
-from callback_contract._training import DIED, Training
+from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import require
 
-_MEND = "Count evaluations in a row that do not improve; ask for the end when they are `patience`."
+_MEND = (
+    "Count the evaluations in a row without an improvement, and stop when they reach `patience`."
+)
 
 
-def _stops_at(training: Training, losses: Sequence[float]) -> int | None:
-    """Evaluate these losses in turn, and return at which one the end is asked for, from 1."""
+def _evaluate(training: Training, losses: Sequence[float]) -> int | None:
+    """Evaluate these losses, and return the number of the one that stops the training, from 1."""
     for number, loss in enumerate(losses, 1):
         training.step({"loss": 0.5})
         training.evaluate({"eval_loss": loss, "eval_runtime": 0.1})
@@ -24,48 +25,52 @@ def _stops_at(training: Training, losses: Sequence[float]) -> int | None:
     return None
 
 
-def _begun(case: Case, callback: Any) -> Training:
-    training = case.training(callback, max_steps=100)
-    training.begin()
+def _begin(case: Case, patience: int, threshold: float) -> Training:
+    callback = case.subject.make_patient(case.output_dir, patience, threshold)
+    training = case.begin(callback, max_steps=100)
     training.fire("on_epoch_begin")
     return training
 
 
-def _require_stop(case: Case, losses: Sequence[float], at: int | None, **how: Any) -> None:
-    patience, threshold = how.get("patience", 2), how.get("threshold", 0.0)
-    callback = case.subject.make_patient(case.output_dir, patience, threshold)
-    training = _begun(case, callback)
-    found = _stops_at(training, losses)
+def _require_stop(
+    case: Case,
+    losses: Sequence[float],
+    expected: int | None,
+    patience: int = 2,
+    threshold: float = 0.0,
+) -> None:
+    training = _begin(case, patience, threshold)
+    stopped_at = _evaluate(training, losses)
     training.end()
     require(
-        found == at,
-        f"with a patience of {patience}, a threshold of {threshold} and the losses {losses}, it "
-        f"asked for the end at evaluation {found}, not {at}",
+        stopped_at == expected,
+        f"with patience {patience}, threshold {threshold} and the losses {losses}, it stopped the "
+        f"training at evaluation {stopped_at}, not {expected}",
     )
 
 
 @rule(
     "PAT-001",
     needs=("patience",),
-    why="One evaluation too early or too late is the usual mistake (keras-team/keras#8100).",
+    why="The usual mistake is to stop one evaluation too early or too late "
+    "(keras-team/keras#8100).",
     mend=_MEND,
 )
-def stops_when_patience_is_used_up(case: Case) -> None:
-    """The end is asked for at the evaluation that uses up the patience, and not before."""
+def stops_when_patience_is_exhausted(case: Case) -> None:
+    """The training stops at the evaluation that exhausts the patience, and not before."""
     for patience in (1, 2, 3):
-        losses = [1.0] * (patience + 2)
-        _require_stop(case, losses, patience + 1, patience=patience)
+        _require_stop(case, [1.0] * (patience + 2), patience + 1, patience=patience)
 
 
 @rule(
     "PAT-002",
     needs=("patience",),
-    why="Evaluations that did not improve were added up over the whole training "
-    "(keras-team/keras#9462).",
+    why="Evaluations without an improvement were counted over the whole training instead of in a "
+    "row (keras-team/keras#9462).",
     mend=_MEND,
 )
-def an_improvement_starts_the_count_again(case: Case) -> None:
-    """An evaluation that improves on all before starts the count again."""
+def an_improvement_resets_the_count(case: Case) -> None:
+    """An evaluation that is better than all earlier ones resets the count."""
     _require_stop(case, [1.0, 1.1, 0.9, 1.0, 0.8, 0.85, 0.81, 0.82], 7)
 
 
@@ -74,10 +79,10 @@ def an_improvement_starts_the_count_again(case: Case) -> None:
     needs=("patience",),
     why="A threshold that is added instead of subtracted makes every value an improvement "
     "(HomericIntelligence/Odyssey#1992).",
-    mend="Take for an improvement what is better than the best by more than the threshold.",
+    mend="Require that an improvement exceeds the best value by more than the threshold.",
 )
 def an_improvement_exceeds_the_threshold(case: Case) -> None:
-    """A value that is better by less than the threshold is no improvement; one by more is."""
+    """A value is an improvement only if it is better by more than the threshold."""
     _require_stop(case, [1.0, 0.95, 0.9, 0.85], 3, threshold=0.2)
     _require_stop(case, [1.0, 0.7, 0.4, 0.1], None, threshold=0.2)
 
@@ -85,9 +90,9 @@ def an_improvement_exceeds_the_threshold(case: Case) -> None:
 @rule(
     "PAT-004",
     needs=("patience",),
-    why="NaN compares as false with everything: it counted as an improvement, and the training "
-    "never stopped (Bjarten/early-stopping-pytorch#28, ultralytics/ultralytics#19357).",
-    mend="Ask for `value < best`, not for `not value >= best`.",
+    why="All comparisons with NaN are false. NaN counted as an improvement, so the training never "
+    "stopped (Bjarten/early-stopping-pytorch#28, ultralytics/ultralytics#19357).",
+    mend="Test `value < best`, not `not value >= best`.",
 )
 def nan_is_no_improvement(case: Case) -> None:
     """NaN is no improvement."""
@@ -97,43 +102,42 @@ def nan_is_no_improvement(case: Case) -> None:
 @rule(
     "PAT-005",
     needs=("patience",),
-    why="An evaluation of a further set counted as one that did not improve, or ended the training "
-    "(Lightning-AI/pytorch-lightning#524).",
+    why="The evaluation of another set counted as one without an improvement, or ended the "
+    "training (Lightning-AI/pytorch-lightning#524).",
     mend="Ignore evaluations that do not report the metric.",
 )
-def another_evaluation_does_not_count(case: Case) -> None:
-    """An evaluation of a further set, under other names, does not use up patience."""
-    training = _begun(case, case.subject.make_patient(case.output_dir, 2, 0.0))
+def other_evaluations_do_not_count(case: Case) -> None:
+    """An evaluation of another set, under other names, does not use up the patience."""
+    training = _begin(case, 2, 0.0)
     training.step({"loss": 0.5})
     training.evaluate({"eval_loss": 1.0})
     for _ in range(3):
         training.evaluate({"test_loss": 5.0})
-    asked = training.control.should_training_stop
+    stopped = training.control.should_training_stop
     training.end()
-    require(not asked, "evaluations under other names used up the patience")
+    require(not stopped, "evaluations under other names used up the patience")
 
 
 @rule(
     "PAT-006",
     needs=("patience", "state"),
-    why="The count starts again when a training is resumed, so that it never stops "
+    why="The count restarts when a training is resumed, so that the training never stops "
     "(keras-team/keras#14862, huggingface/transformers#28544).",
-    mend="Keep the count and the best value in the state, and let on_train_begin leave them.",
+    mend="Save the count and the best value in the state, and do not reset them in on_train_begin.",
 )
 def the_count_continues_after_a_resume(case: Case) -> None:
-    """A resumed training stops at the evaluation at which an uncut one would have."""
-    make = case.subject.make_patient
-    first = make(case.output_dir, 3, 0.0)
-    training = _begun(case, first)
-    _stops_at(training, [1.0, 1.1])
-    states, step = case.states_of(first), training.state.global_step
-    training.end(DIED)
-    resumed = case.resumed(make(case.output_dir, 3, 0.0), states, step, of=training, max_steps=100)
+    """A resumed training stops at the same evaluation as an uninterrupted one."""
+    training = _begin(case, 3, 0.0)
+    _evaluate(training, [1.0, 1.1])
+    states, step = case.states_of(training.callbacks[0]), training.state.global_step
+    training.end(OUT_OF_MEMORY)
+    callback = case.subject.make_patient(case.output_dir, 3, 0.0)
+    resumed = case.resume(callback, states, step, interrupted=training, max_steps=100)
     resumed.begin()
-    found = _stops_at(resumed, [1.2, 1.3, 1.4])
+    stopped_at = _evaluate(resumed, [1.2, 1.3, 1.4])
     resumed.end()
     require(
-        found == 2,
-        "with a patience of 3, and one evaluation without an improvement before the cut, it asked "
-        f"for the end at evaluation {found} after the cut, not at the second",
+        stopped_at == 2,
+        "with patience 3, and one evaluation without an improvement before the interruption, it "
+        f"stopped at evaluation {stopped_at} after the resume, not at the second",
     )

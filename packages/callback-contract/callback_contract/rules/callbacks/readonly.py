@@ -1,4 +1,4 @@
-"""Read-only: a callback changes nothing but the control, unless it claims to."""
+"""Read-only: a callback changes only the control, unless it claims more."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from callback_contract._case import Case
 from callback_contract._process import (
     difference,
     files_below,
-    generators,
-    process_put_back,
+    generator_switches,
+    restored_process,
     seed_generators,
+    values_of,
 )
 from callback_contract._registry import rule
-from callback_contract._training import DIED, Training
+from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import require
 from callback_contract._watching import model_hooks, model_state, modes, watch
 from callback_core import TrainerControl
@@ -23,92 +24,91 @@ from callback_core import TrainerControl
 
 @rule(
     "ROY-001",
-    why="WandbCallback sets args.run_name to None in a search, so that whoever reads it later "
-    "finds none (transformers 4.34.0 and 5.23.0).",
-    mend="Copy what you want to change: `dataclasses.replace`, or `args.to_dict()`.",
+    why="WandbCallback sets args.run_name to None in a search, so later readers find no name "
+    "(transformers 4.34.0 and 5.23.0).",
+    mend="Change a copy: `dataclasses.replace(args, …)` or `args.to_dict()`.",
 )
 def leaves_the_arguments(case: Case) -> None:
-    """The arguments are the same after every event."""
+    """No event changes the arguments."""
     watch(case, "the arguments", lambda training, _: training.args.to_dict())
 
 
 @rule(
     "ROY-002",
-    why="The state is written to checkpoints and shared by all callbacks: a resumed training "
-    "begins with whatever one puts there (huggingface/transformers#33875).",
-    mend="Keep what you count on the callback, and in its own state_dict.",
+    why="All callbacks share the state, and checkpoints contain it. A resumed training begins with "
+    "whatever a callback put there (huggingface/transformers#33875).",
+    mend="Store counters on the callback, and save them in its own state_dict.",
 )
 def leaves_the_state(case: Case) -> None:
-    """The `TrainerState` is the same after every event, `log_history` included."""
+    """No event changes the `TrainerState`, including `log_history`."""
     watch(case, "the state", lambda training, _: vars(training.state) | asdict(training.state))
 
 
 @rule(
     "ROY-003",
     unless="alters",
-    why="A callback dropped gradients, moved running statistics by a forward of its own, or froze "
-    "a layer for its samples; the training went another way, and nobody knew why "
-    "(wandb/wandb#5573).",
-    mend="Look at the model, and keep what you find on the callback; or claim `alters`.",
+    why="A callback dropped gradients, updated running statistics with its own forward pass, or "
+    "froze a layer for its samples. The training changed, and nobody knew why (wandb/wandb#5573).",
+    mend="Only read the model, and store what you compute on the callback; or claim `alters`.",
 )
 def leaves_the_model(case: Case) -> None:
     """No event changes the model, its gradients, the optimizer or the schedule.
 
-    That is all weights, buffers, attributes, the configuration and `requires_grad`.
+    The model includes all weights, buffers, attributes, the configuration and `requires_grad`.
     """
     watch(case, "the model", lambda training, _: model_state(training))
 
 
 @rule(
     "ROY-004",
-    why="A model was switched to evaluation to write samples to the log, and never back: the rest "
-    "of the training had no dropout (shubhamagarwal92/mmd#14). What is frozen was put into the "
-    "mode of training with all else (Lightning-AI/pytorch-lightning#2551).",
-    mend="Note `module.training` of each of model.modules(), and put each back in a finally: "
-    "`model.train()` switches all of them.",
+    why="A callback switched a model to evaluation mode to log samples and never back, so the rest "
+    "of the training had no dropout (shubhamagarwal92/mmd#14). Another one switched all modules "
+    "to training mode, including frozen ones (Lightning-AI/pytorch-lightning#2551).",
+    mend="Save `module.training` for each module in model.modules(), and restore it in a finally "
+    "block. `model.train()` switches all modules.",
 )
 def leaves_the_mode(case: Case) -> None:
-    """Every module is in the mode, of training or of evaluation, that it had before an event.
+    """No event changes whether a module is in training mode or in evaluation mode.
 
-    What is frozen is in that of evaluation while the rest is trained.
+    Frozen modules are in evaluation mode while the rest of the model is trained.
     """
-    watch(case, "the mode of modules", lambda training, _: modes(training))
+    watch(case, "the modes of modules", lambda training, _: modes(training))
 
 
 @rule(
     "ROY-005",
-    why="PrinterCallback took total_flos out of the shared logs, which then was missing from what "
-    "train() returns (transformers 5.23.0).",
-    mend="Begin with `logs = dict(logs)` if you change them.",
+    why="PrinterCallback removed total_flos from the shared logs, so the result of train() lacked "
+    "it (transformers 5.23.0).",
+    mend="Change a copy: `logs = dict(logs)`.",
 )
 def leaves_the_logs(case: Case) -> None:
-    """`logs` is the same after `on_log`."""
+    """`on_log` does not change `logs`."""
     watch(case, "the logs", lambda _, keywords: keywords.get("logs"))
 
 
 @rule(
     "ROY-006",
-    why="NotebookProgressCallback takes epoch and the runtimes out of the caller's metrics: in a "
-    "notebook, evaluate() returns fewer of them (transformers 5.23.0).",
-    mend="Begin with `metrics = dict(metrics)` if you change them.",
+    why="NotebookProgressCallback removes the epoch and the runtimes from the caller's metrics, so "
+    "evaluate() returns fewer metrics in a notebook (transformers 5.23.0).",
+    mend="Change a copy: `metrics = dict(metrics)`.",
 )
 def leaves_the_metrics(case: Case) -> None:
-    """`metrics` is the same after `on_evaluate` and `on_predict`."""
+    """`on_evaluate` and `on_predict` do not change `metrics`."""
     watch(case, "the metrics", lambda _, keywords: keywords.get("metrics"))
 
 
 @rule(
     "ROY-007",
-    why="A number that a callback draws makes the run another one, and so does one that an SDK "
-    "draws in a thread: MLflow draws the names of its runs (huggingface/transformers#39215, "
+    why="A random number that a callback or its SDK draws changes the rest of the run. MLflow "
+    "draws the names of its runs in a thread (huggingface/transformers#39215, "
     "huggingface/transformers#17032).",
-    mend="Draw from a generator of your own: `random.Random(seed)`, `torch.Generator()`.",
+    mend="Draw from your own generator, such as `random.Random(seed)` or `torch.Generator()`.",
 )
 def leaves_the_random_generators(case: Case) -> None:
-    """After a training, the global generators are where they are without the callback.
+    """After a training, the global random generators have the same state as without the callback.
 
-    These are Python's, and numpy's and torch's if they are loaded. The training has a `run_name`,
-    and then none. It is as long as it is without the callback, whatever that asks for.
+    These are Python's generator, and numpy's and torch's if they are loaded. The rule trains with
+    and without a `run_name`. It ignores the callback's requests, so the length does not differ.
     """
     for name in ("contract", None):
         args = case.arguments(run_name=name)
@@ -123,27 +123,27 @@ def leaves_the_random_generators(case: Case) -> None:
 
 @rule(
     "ROY-008",
-    why="A checkpoint lists its files with their hashes before callbacks hear of it; a file more "
-    "or less makes it a broken one (huggingface/transformers#27820).",
-    mend="Write beside the checkpoint; copy what has to be changed.",
+    why="A checkpoint may list its files with their hashes before on_save. A missing or an "
+    "additional file then breaks it (huggingface/transformers#27820).",
+    mend="Write outside the checkpoint, and change only copies of its files.",
 )
 def leaves_checkpoints(case: Case) -> None:
-    """The files of a checkpoint are the same after `on_save`, and after all that follows.
+    """No event changes the files of a checkpoint.
 
-    An older checkpoint may be deleted as a whole, the newest one may not.
+    A callback may delete an older checkpoint as a whole, but not the newest one.
     """
-    case.training(kind=_Checkpointed, max_steps=24).live()
+    case.training(kind=_WatchedCheckpoints, max_steps=24).live()
 
 
 @rule(
     "ROY-009",
-    why="A hook that stays on the model keeps it from being saved or copied, and slows all that "
-    "follows (wandb/wandb#5573).",
-    mend="Keep the handles of hooks, and call `remove()` in on_train_end.",
+    why="A hook that remains on the model prevents saving and copying it, and slows it down "
+    "(wandb/wandb#5573).",
+    mend="Keep the handles of hooks, and call `remove()` on them in on_train_end.",
 )
 def leaves_no_hook(case: Case) -> None:
-    """The model, its weights and its optimizer have no hook after a training that they lacked."""
-    for error in (None, DIED):
+    """A training leaves no new hook on the model, its weights or its optimizer."""
+    for error in (None, OUT_OF_MEMORY):
         training = case.training()
         before = model_hooks(training)
         training.begin()
@@ -151,18 +151,18 @@ def leaves_no_hook(case: Case) -> None:
             if step == 3:
                 break
         training.end(error)
-        left = difference(before, model_hooks(training))
-        require(not left, f"after a training, these differ: {', '.join(left)}")
+        changed = difference(before, model_hooks(training))
+        require(not changed, f"after a training, these have changed: {', '.join(changed)}")
 
 
 @rule(
     "ROY-010",
-    why="A directory is trained into more than once, and holds what users keep there: a callback "
-    "that starts by clearing it deletes their results.",
-    mend="Write files of names of your own; delete nothing that you have not written.",
+    why="Users reuse an output directory and keep files of their own in it. A callback that clears "
+    "it at the start deletes their results.",
+    mend="Choose distinctive file names, and delete only files that the callback wrote.",
 )
 def leaves_the_files_of_others(case: Case) -> None:
-    """Files that are in `output_dir` before a training are there, unchanged, after it."""
+    """A training neither changes nor deletes files that were in `output_dir` before."""
     folder = case.output_dir
     (folder / "my plots").mkdir()
     names = ("my notes.txt", "my results.csv", "my_vocabulary.json", "my plots/first.png")
@@ -176,21 +176,22 @@ def leaves_the_files_of_others(case: Case) -> None:
 
 @rule(
     "ROY-011",
-    why="Code that walks an error's arguments, adds a note or swallows the loss changes what other "
-    "callbacks and the loop see of the step.",
-    mend="Copy a tensor before you change it: `loss.clone()`, not `loss.add_()`.",
+    why="The loop and all callbacks share the tensor. An in-place change of one callback changes "
+    "the loss that the others see.",
+    mend="Change a copy: `loss.clone()`. Avoid in-place operations such as `loss.add_()`.",
 )
 def leaves_the_loss(case: Case) -> None:
-    """The `loss` of a step is the same after the event that passes it."""
-    watch(case, "the loss", lambda _, keywords: _number(keywords.get("loss")))
+    """No event changes the `loss` that it receives."""
+
+    def loss_of(_: Training, keywords: dict[str, Any]) -> float | None:
+        loss = keywords.get("loss")
+        return None if loss is None else float(loss)
+
+    watch(case, "the loss", loss_of)
 
 
-def _number(loss: Any) -> float | None:
-    return None if loss is None else float(loss)
-
-
-class _Checkpointed(Training):
-    """A training whose checkpoints no call may change."""
+class _WatchedCheckpoints(Training):
+    """A training in which no call may change a checkpoint."""
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
         before = self._checkpoints()
@@ -211,8 +212,8 @@ class _Checkpointed(Training):
         }
 
 
-class _Unheeding(Training):
-    """A training that does nothing of what callbacks ask for."""
+class _IgnoringRequests(Training):
+    """A training that ignores the requests of callbacks."""
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
         answer = super().call(callback, event, keywords)
@@ -221,10 +222,9 @@ class _Unheeding(Training):
 
 
 def _generators_after(case: Case, callbacks: list[Any], args: Any) -> dict[str, Any]:
-    """Return where the generators are after a training that they were set before."""
-    with process_put_back():
+    """Seed the random generators, train, and return the state of the generators."""
+    with restored_process():
         seed_generators()
-        training = case.training(*(callbacks or [object()]), kind=_Unheeding, args=args)
-        training.live()
+        case.training(*(callbacks or [object()]), kind=_IgnoringRequests, args=args).live()
         case.end_trainings()
-        return generators()
+        return values_of(generator_switches())

@@ -1,23 +1,12 @@
-"""Rules for trackers: the store holds what was logged."""
+"""Rules for trackers, which compare the store with what was logged."""
 
-from callback_contract.rules.trackers import (
-    away,
+from callback_contract.rules.trackers import (  # noqa: F401  importing them registers the rules
     delivery,
     limits,
+    outages,
     redaction,
     resume,
     runs,
     status,
     values,
 )
-
-__all__ = [
-    "away",
-    "delivery",
-    "limits",
-    "redaction",
-    "resume",
-    "runs",
-    "status",
-    "values",
-]

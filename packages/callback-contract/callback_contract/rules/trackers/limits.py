@@ -1,4 +1,4 @@
-"""Limits: what is more than the store takes is cut or left out, with a warning, and no more."""
+"""Limits: what exceeds the store's limits is cut or left out with a warning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._learner import Config
-from callback_contract._stored import LOSSES, Stored, log_steps, stored_of, tracker_rule
+from callback_contract._stored import LOSSES, Stored, log_steps, tracker_rule, train_and_read
 from callback_contract._violation import require
 
 
@@ -17,14 +17,15 @@ class _Precision(enum.Enum):
 
 
 class _Object:
-    """An object that JSON does not know, and that has no method."""
+    """An object that JSON cannot represent, without any method."""
 
 
-def _with_arguments(case: Case, **more: Any) -> tuple[Stored, str]:
-    """Train a step with these further arguments; return what is stored, and the warnings."""
-    stored, named = stored_of(case, {"loss": LOSSES[0]}, args=case.arguments(more=more))
+def _train_with(case: Case, **arguments: Any) -> tuple[Stored, str]:
+    """Train a step with additional arguments, and return the store's content and the warnings."""
+    args = case.arguments(more=arguments)
+    stored, warnings = train_and_read(case, {"loss": LOSSES[0]}, args=args)
     stored.require("loss", 1, LOSSES[0])
-    return stored, named
+    return stored, warnings
 
 
 def _require_parameters(stored: Stored, **expected: str) -> None:
@@ -37,21 +38,21 @@ def _require_parameters(stored: Stored, **expected: str) -> None:
     "LIM-001",
     needs=["parameters"],
     why="An argument of more than 250 characters ended the training: "
-    "huggingface/transformers#8849. Whoever compares runs must know what is cut: "
+    "huggingface/transformers#8849. Users who compare runs must know what is cut: "
     "mlflow/mlflow#10512.",
-    mend="Cut values to what the store takes, before sending any; name them in a warning.",
+    mend="Cut values to the store's limit before sending them, and name them in a warning.",
 )
-def a_long_argument_costs_only_itself(case: Case) -> None:
-    """An argument of 10,000 characters is stored whole or named in a warning.
+def a_long_argument_affects_nothing_else(case: Case) -> None:
+    """An argument of 10,000 characters is stored completely or named in a warning.
 
     All other arguments and all points are stored.
     """
     prompt = "long " * 2000
-    stored, named = _with_arguments(case, prompt=prompt, after_it="short")
+    stored, warnings = _train_with(case, prompt=prompt, after_it="short")
     _require_parameters(stored, run_name="contract", after_it="short")
     found = stored.parameter("prompt")
     require(
-        found == prompt or "prompt" in named,
+        found == prompt or "prompt" in warnings,
         f"of 10,000 characters, {len(found or '')} are stored, and no warning names 'prompt'",
     )
 
@@ -59,22 +60,22 @@ def a_long_argument_costs_only_itself(case: Case) -> None:
 @tracker_rule(
     "LIM-002",
     needs=["parameters"],
-    why="More than 100 parameters at once are refused, all of them: "
-    "huggingface/transformers#11342. Whoever compares runs must know what is missing: "
+    why="A server rejects more than 100 parameters in one request, all of them: "
+    "huggingface/transformers#11342. Users who compare runs must know what is missing: "
     "huggingface/transformers#34276.",
-    mend="Send parameters in batches; where a run takes no more, name some in a warning.",
+    mend="Send parameters in batches. If a run accepts no more, name some of them in a warning.",
 )
-def many_arguments_cost_no_others(case: Case) -> None:
+def many_arguments_affect_nothing_else(case: Case) -> None:
     """Of more than 500 arguments, all are stored, or a warning names one that is not.
 
-    The first of them and all points are stored.
+    The first ones and all points are stored.
     """
     names = [f"number_{index}" for index in range(500)]
-    stored, named = _with_arguments(case, **{name: at for at, name in enumerate(names)})
+    stored, warnings = _train_with(case, **{name: index for index, name in enumerate(names)})
     _require_parameters(stored, run_name="contract")
     missing = [name for name in names if stored.parameter(name) is None]
     require(
-        not missing or any(name in named for name in missing),
+        not missing or any(name in warnings for name in missing),
         f"{len(missing)} of 500 arguments are not stored, and no warning names any of them",
     )
 
@@ -82,43 +83,43 @@ def many_arguments_cost_no_others(case: Case) -> None:
 @tracker_rule(
     "LIM-003",
     needs=["parameters"],
-    why="What a nested argument holds decides a training as much as others: "
+    why="Nested arguments affect a training as much as others: "
     "Lightning-AI/pytorch-lightning#19972.",
-    mend="Send nested arguments as several with joined names, or as a string.",
+    mend="Flatten nested arguments to joined names, or send them as strings.",
 )
-def stores_what_is_nested_in_arguments(case: Case) -> None:
-    """What dicts and lists in the arguments hold is stored, in any form."""
+def stores_nested_arguments(case: Case) -> None:
+    """The content of dicts and lists among the arguments is stored, in any form."""
     leaves = ("cosine-shape", "first-stage", "second-stage")
     nested = {"warmup": {"shape": leaves[0]}, "stages": [*leaves[1:]], "nothing": {}}
-    stored, _ = _with_arguments(case, schedule=nested)
+    stored, _ = _train_with(case, schedule=nested)
     everything = " ".join([*stored.parameters, *stored.parameters.values()])
     lost = [leaf for leaf in leaves if leaf not in everything]
-    require(not lost, f"of schedule={nested!r}, {lost} are in no parameter")
+    require(not lost, f"of schedule={nested!r}, no parameter has {lost}")
 
 
 @tracker_rule(
     "LIM-004",
-    why="An argument that JSON does not know ends the training: huggingface/transformers#30038.",
-    mend="Send whatever is no plain value as a string.",
+    why="An argument that JSON cannot represent ends the training: huggingface/transformers#30038.",
+    mend="Send every value that is not plain as a string.",
 )
-def odd_arguments_cost_nothing(case: Case) -> None:
-    """With paths, sets, enumerations, NaN and other objects as arguments, points are stored."""
-    odd: dict[str, Any] = {"path": Path("a"), "set": {1}, "enum": _Precision.HALF, "kind": int}
-    odd |= {"object": _Object(), "by_number": {1: "one"}, "nothing": None, "data": b"\xff"}
-    odd |= {"bound": float("nan"), "flops": 2**70, "name": "Überraschung 你好"}
-    _with_arguments(case, **odd)
+def unusual_arguments_cost_nothing(case: Case) -> None:
+    """Points are stored if arguments are paths, sets, enumerations, NaN or other objects."""
+    arguments: dict[str, Any] = {"path": Path("a"), "set": {1}, "enum": _Precision.HALF}
+    arguments |= {"kind": int, "object": _Object(), "by_number": {1: "one"}, "nothing": None}
+    arguments |= {"data": b"\xff", "bound": float("nan"), "flops": 2**70}
+    _train_with(case, **arguments, name="Überraschung 你好")
 
 
 @tracker_rule(
     "LIM-005",
-    why="A configuration with many labels ended the training: huggingface/transformers#9210. A "
-    "model of another framework has none to be read: unslothai/unsloth-zoo#873.",
-    mend="Hold the configuration to the limits of the arguments; without config.to_dict, go on.",
+    why="A configuration with many labels ended the training: huggingface/transformers#9210. "
+    "Models of other frameworks have no such configuration: unslothai/unsloth-zoo#873.",
+    mend="Apply the limits of arguments to the configuration, and tolerate that it lacks to_dict.",
 )
-def no_configuration_of_the_model_costs_a_point(case: Case) -> None:
+def any_configuration_of_the_model_is_accepted(case: Case) -> None:
     """Points are stored whatever the model's configuration is.
 
-    It may have 1,000 labels by number, or be `None`, a dict or an object without any method.
+    It may have 1,000 numbered labels, or be `None`, a dict or an object without methods.
     """
     labels = {number: f"label {number}" for number in range(1000)}
     configurations = (Config(id2label=labels, kind=_Object()), None, {"size": 8}, _Object())
@@ -133,23 +134,24 @@ def no_configuration_of_the_model_costs_a_point(case: Case) -> None:
 
 @tracker_rule(
     "LIM-006",
-    why="A name with a parenthesis makes the store refuse it (verl-project/verl#119); names are "
-    "taken from data, in every language (huggingface/sentence-transformers#2725).",
-    mend="Replace in names what the store does not take.",
+    why="The store rejects a name with a parenthesis (verl-project/verl#119). Programs take names "
+    "from data, in any language (huggingface/sentence-transformers#2725).",
+    mend="Replace the characters in names that the store does not accept.",
 )
 def stores_values_of_any_name(case: Case) -> None:
-    """Values with odd characters in their names are stored, under any name, or named in a warning.
+    """Values with unusual characters in their names are stored, or a warning names them.
 
-    That is parentheses, quotes, signs, spaces, and letters of other scripts.
+    The characters are parentheses, quotes, symbols, spaces, and letters of other scripts. The store
+    may change the names.
     """
     names = ["timing(s)", "accuracy@1", "f1 macro, 50 %", "a=b&c", 'the "best"', "it's", "../up"]
     names += ["a/b/c", "back\\slash", "semi;colon", " padded ", "tab\there"]
     names += ["précision", "准确率", "β_eff", "точность", "🎯"]
     values = {name: 1 / 3 + number for number, name in enumerate(names)}
-    stored, named = stored_of(case, {"loss": LOSSES[0], **values})
+    stored, warnings = train_and_read(case, {"loss": LOSSES[0], **values})
     stored.require("loss", 1, LOSSES[0])
     for name, value in values.items():
         require(
-            stored.names_at(1, value) or name in named,
+            stored.names_at(1, value) or name in warnings,
             f"{name!r} is stored under no name, and no warning names it",
         )

@@ -1,4 +1,4 @@
-"""Runs: which run a training is stored in, whose it is, and how its tracker is made elsewhere."""
+"""Runs: each training is stored in its own run, which another process can continue."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 from typing import Any, Final
 
 from callback_contract._case import Case
-from callback_contract._faulty_tracker import EACH, make_faulty
+from callback_contract._faulty_tracker import EVERY_CALL, make_faulty
+from callback_contract._isolation import collected_warnings
 from callback_contract._python import run_python
 from callback_contract._stored import (
     LOSSES,
     Stored,
     log_steps,
     losses,
+    matches,
     parameter_of,
-    require_in_time,
+    require_eventually,
     require_runs,
-    same,
     tracker_rule,
-    trained,
-    warned,
+    train,
 )
 from callback_contract._violation import ContractViolation, DoesNotApply, require
 from callback_contract._watching import another_rank
@@ -28,55 +28,55 @@ from callback_core.tracking import Tracker
 
 @tracker_rule(
     "RUN-001",
-    why="What was logged without a connection is delivered by another process, which has nothing "
-    "but the settings in a file (comet-ml/issue-tracking#463); a file must not hold keys.",
-    mend="Return from settings() the arguments of the constructor as they are in force, as JSON "
-    "knows them, and without secrets.",
+    why="Another process delivers what was logged without a connection, and has only the settings "
+    "in a file (comet-ml/issue-tracking#463). A file must not contain keys.",
+    mend="Return the current arguments of the constructor from settings(), as JSON values and "
+    "without secrets.",
 )
 def settings_make_an_equal_tracker(case: Case) -> None:
-    """`Tracker.settings()` are the arguments of an equal tracker, through JSON, without secrets."""
+    """`Tracker.settings()` returns JSON that makes an equal tracker, without secrets."""
     tracker = case.make_tracker().tracker
     settings = _settings_of(tracker)
     try:
         text = json.dumps(settings)
         again = type(tracker)(**json.loads(text)).settings()
     except Exception as error:
-        told = f"settings() = {settings!r} makes no tracker: {error!r}"
-        raise ContractViolation(told) from error
+        message = f"settings() = {settings!r} makes no tracker: {error!r}"
+        raise ContractViolation(message) from error
     require(again == settings, f"a tracker made from settings() = {settings!r} has {again!r}")
     for secret in case.subject.secrets:
-        require(secret not in text, f"settings() holds the secret {secret!r}")
+        require(secret not in text, f"settings() contains the secret {secret!r}")
 
 
 @tracker_rule(
     "RUN-002",
-    why="What was logged without a connection is lost completely where nothing delivers it: "
+    why="Logs without a connection are lost if no other process delivers them: "
     "comet-ml/issue-tracking#463.",
-    mend="Put the tracker's class at the top of a module that has no side effects, and all that it "
-    "needs to find its store into settings().",
+    mend="Define the tracker's class at the top level of a module without side effects. Return "
+    "everything that locates its store from settings().",
 )
 def another_process_delivers_to_the_same_store(case: Case) -> None:
-    """A tracker made from `settings()` in another process delivers to the same store."""
+    """A tracker that another process makes from `settings()` delivers to the same store."""
     callback = case.make_tracker()
     tracker = callback.tracker
     _settings_of(tracker)
     module, name = type(tracker).__module__, type(tracker).__qualname__
     if module == "__main__" or "<" in name:
-        raise DoesNotApply(f"{name} of {module} cannot be imported by another process")
-    make_faulty(callback, {"open": EACH})
+        raise DoesNotApply(f"another process cannot import {name} from {module}")
+    make_faulty(callback, {"open": EVERY_CALL})
     callback.options.flush_limit = 0.05
-    with warned():
-        trained(case, *losses(*LOSSES[:3]), callback=callback)
+    with collected_warnings():
+        train(case, *losses(*LOSSES[:3]), callback=callback)
     patience = str(case.subject.stored_within)
     done = run_python("-c", _REPLAY, module, name, str(case.output_dir), patience, timeout=100.0)
     if done.returncode == _NOT_IMPORTED:
-        raise DoesNotApply(f"another process does not find {module}.{name}")
+        raise DoesNotApply(f"another process cannot find {module}.{name}")
     require(
         done.returncode == 0,
         f"another process, which made {name} from its settings, returned {done.returncode}: "
         f"{(done.stdout + done.stderr)[-600:]}",
     )
-    require_runs(case, 1, "a training that another process has delivered")
+    require_runs(case, 1, "a training that another process delivered")
     Stored(case).require_losses(*LOSSES[:3])
 
 
@@ -102,33 +102,33 @@ sys.exit(replay.main([output_dir, "--patience", patience]))
 @tracker_rule(
     "RUN-003",
     needs=["adopts"],
-    why="Users open a run themselves to have more in it than a callback sends, and found it closed "
-    "(wandb/wandb#6779), or two runs.",
-    mend="In on_train_begin, take the run that is open; do not close what is the user's.",
+    why="Users open a run themselves to log more than a callback does. They found it closed "
+    "(wandb/wandb#6779), or found a second run.",
+    mend="In on_train_begin, use the open run. Do not close a run that the user opened.",
 )
-def a_run_of_the_users_is_used_and_stays_open(case: Case) -> None:
-    """A run that the user has opened gets all points, and is open when the training has ended."""
+def the_users_run_is_used_and_stays_open(case: Case) -> None:
+    """A run that the user opened gets all points, and stays open after the training."""
     with case.subject.users_run(case.output_dir) as run_id:
-        training = trained(case, *losses(*LOSSES[:3]))
+        training = train(case, *losses(*LOSSES[:3]))
         training.evaluate({"eval_late": LOSSES[3]})
-        require_in_time(case, "eval_late", 3, LOSSES[3])
+        require_eventually(case, "eval_late", 3, LOSSES[3])
         runs = {run.id: run for run in case.runs()}
-    require(set(runs) == {run_id}, f"the user opened the run {run_id!r}; there are {[*runs]}")
+    require(set(runs) == {run_id}, f"the user opened the run {run_id!r}; the store has {[*runs]}")
     Stored(case).require_losses(*LOSSES[:3])
     status = runs[run_id].status
-    require(status in (None, "running"), f"it was closed as {status!r}, and is the user's")
+    require(status in (None, "running"), f"the user's run was closed as {status!r}")
 
 
 @tracker_rule(
     "RUN-004",
-    why="Runs were named by the second that they began in, and those of one second became one: "
-    "VMarsocci/pangaea-bench#104, wandb/wandb#5860.",
-    mend="Let the store give the id, or make it of random letters.",
+    why="Runs were named by the second in which they began, so runs of the same second were "
+    "merged: VMarsocci/pangaea-bench#104, wandb/wandb#5860.",
+    mend="Let the store generate the id, or generate a random one.",
 )
-def runs_of_one_second_have_ids_of_their_own(case: Case) -> None:
-    """Trainings with one `run_name`, begun in one second by several callbacks, are several runs."""
+def runs_of_the_same_second_are_distinct(case: Case) -> None:
+    """Trainings of several callbacks with one `run_name`, in one second, are distinct runs."""
     for loss in LOSSES[:3]:
-        trained(case, {"loss": loss})
+        train(case, {"loss": loss})
     require_runs(case, 3, "three trainings with one run_name")
     _require_one_loss_each(case, 3)
     ids = [run.id for run in case.runs()]
@@ -137,82 +137,79 @@ def runs_of_one_second_have_ids_of_their_own(case: Case) -> None:
 
 @tracker_rule(
     "RUN-005",
-    why="transformers' newer versions leave run_name None; a callback that joins it to a path, or "
-    "takes its length, raises.",
-    mend="Where args.run_name is None, choose a name.",
+    why="Newer versions of transformers leave run_name as None. A callback that joins it to a "
+    "path, or computes its length, raises an error.",
+    mend="If args.run_name is None, choose a name.",
 )
-def a_run_need_not_have_a_name(case: Case) -> None:
-    """A training is stored whose `run_name` is `None`, empty or full of odd characters."""
+def a_run_needs_no_name(case: Case) -> None:
+    """A training is stored if its `run_name` is `None`, empty or full of unusual characters."""
     names = (None, "", 'größe "2" & #1')
     for name, loss in zip(names, LOSSES, strict=False):
-        trained(case, {"loss": loss}, args=case.arguments(run_name=name))
+        train(case, {"loss": loss}, args=case.arguments(run_name=name))
     for loss in LOSSES[: len(names)]:
         Stored(case).require("loss", 1, loss)
 
 
 @tracker_rule(
     "RUN-006",
-    why="A search's trials all had one name, and were drawn as one run: "
+    why="All trials of a search had the same name and were drawn as one run: "
     "huggingface/transformers#30563.",
-    mend="Open a run in each on_train_begin that resumes nothing, with the trial's arguments.",
+    mend="In each on_train_begin that resumes nothing, open a run with the arguments of the trial.",
 )
-def trials_of_a_search_are_runs_of_their_own(case: Case) -> None:
+def trials_of_a_search_are_distinct_runs(case: Case) -> None:
     """Each trial of a hyperparameter search is a run with its own points and arguments."""
     callback, rates = case.make(), (0.3, 2e-5)
     for number, rate in enumerate(rates):
-        args = case.arguments(learning_rate=rate)
-        training = case.training(callback, args=args)
+        training = case.training(callback, args=case.arguments(learning_rate=rate))
         state = training.state
         state.is_hyper_param_search, state.trial_name = True, f"trial-{number}"
         state.trial_params = {"learning_rate": rate}
         training.begin()
         log_steps(training, {"loss": LOSSES[number]})
-        training.end(None)
+        training.end()
     require_runs(case, 2, "two trials of a search")
     _require_one_loss_each(case, 2)
     if not case.claims("parameters"):
         return
     for run, rate in zip(case.runs(), rates, strict=True):
         found = parameter_of(run.parameters, "learning_rate")
-        require(
-            same(rate, found), f"the learning rate of trial {run.id!r} is {found!r}, not {rate}"
-        )
+        require(matches(rate, found), f"learning_rate={rate} is stored as {found!r} in {run.id!r}")
 
 
 @tracker_rule(
     "RUN-007",
-    why="Each of eight processes opened a run, or wrote into the one that there was "
+    why="Each of eight processes opened a run, or wrote into the existing one "
     "(huggingface/transformers#28009).",
-    mend="Do nothing where state.is_world_process_zero is False.",
+    mend="Do nothing if state.is_world_process_zero is False.",
 )
-def another_process_of_the_training_stores_nothing(case: Case) -> None:
-    """A process that is not the main one of its training opens no run."""
+def other_ranks_store_nothing(case: Case) -> None:
+    """A process that is not the main process of the training opens no run."""
     for main_of_its_node in (False, True):
-        state = another_rank(main_of_its_node=main_of_its_node)
-        training = case.training(state=state)
+        training = case.training(state=another_rank(main_of_its_node=main_of_its_node))
         training.live()
         training.evaluate()
     runs = [run.id for run in case.runs()]
-    require(not runs, f"in processes that are not the main one, it opened the runs {runs}")
+    require(not runs, f"in processes that are not the main process, it opened the runs {runs}")
 
 
 def _settings_of(tracker: Tracker) -> dict[str, Any]:
     settings = tracker.settings()
     if settings is None:
-        raise DoesNotApply("settings() is None: the tracker is bound to its process")
+        raise DoesNotApply("settings() is None, so the tracker is bound to its process")
     return settings
 
 
 def _require_one_loss_each(case: Case, count: int) -> None:
-    """Require that each of the first losses is in a run that has no other."""
+    """Require for each of the first losses that one run has this loss and no other."""
     stored = Stored(case)
     for loss in LOSSES[:count]:
         alone = [
             run.id
             for run in stored.runs
-            if (points := stored.of(run, "loss")) and all(same(loss, value) for _, value in points)
+            if (points := stored.points_of(run, "loss"))
+            and all(matches(loss, value) for _, value in points)
         ]
         require(
             len(alone) == 1,
-            f"{loss!r} is the only loss of one training; it is the only one of the runs {alone}",
+            f"{loss!r} is the only loss of one training, but the only loss of the runs {alone}",
         )

@@ -1,70 +1,42 @@
-"""Values: what can be stored is, whatever its type, and what cannot costs only itself."""
+"""Values: every value that the store supports is stored, and others affect only themselves."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
 from typing import Any, Final
 
 from callback_contract._case import Case
-from callback_contract._killed import wait_until_stored
+from callback_contract._isolation import collected_warnings
+from callback_contract._killed_training import wait_until_stored
 from callback_contract._stored import (
     LOSSES,
+    Scalar,
     Stored,
     log_steps,
     losses,
-    stored_of,
     tracker_rule,
-    trained,
-    warned,
+    train,
+    train_and_read,
 )
 from callback_contract._violation import require
 
 NOT_FINITE: Final = {"not_a_number": math.nan, "infinite": math.inf, "negative": -math.inf}
 
 
-class _Scalar:
-    """A scalar of no dimensions, as frameworks have them.
-
-    Args:
-        value: What it is; an exception if it cannot be read.
-    """
-
-    shape = ()
-
-    def __init__(self, value: float | Exception) -> None:
-        self.value = value
-
-    def __float__(self) -> float:
-        if isinstance(self.value, Exception):
-            raise self.value
-        return self.value
-
-    def item(self) -> float:
-        return float(self)
-
-
-def _require_values(case: Case, values: Mapping[str, int]) -> None:
-    """Log these values at one step, and require that the store has them as numbers."""
-    stored, _ = stored_of(case, values)
-    for name, value in values.items():
-        stored.require(name, 1, value)
-
-
 @tracker_rule(
     "VAL-001",
-    why="A loss that became NaN says that the data or the program is wrong (whylabs/whylogs#700); "
-    "users did not see that it was skipped (Lightning-AI/LitLogger#57).",
-    mend="Write NaN and infinities in the form that the store has for them; if it has none, leave "
-    "them out.",
+    why="A loss that becomes NaN indicates a fault in the data or the program "
+    "(whylabs/whylogs#700). Users did not notice that it was skipped (Lightning-AI/LitLogger#57).",
+    mend="Write NaN and infinities in the store's representation, or leave them out if there is "
+    "none.",
 )
-def stores_what_is_not_finite(case: Case) -> None:
-    """NaN and both infinities are stored as such, by a tracker that claims `non_finite`.
+def stores_non_finite_values(case: Case) -> None:
+    """A tracker that claims `non_finite` stores NaN and both infinities.
 
-    Another one may leave them out, but does not store a number in their place.
+    Other trackers may leave them out, but do not store a number in their place.
     """
-    stored, _ = stored_of(case, {"loss": 0.5, **NOT_FINITE})
+    stored, _ = train_and_read(case, {"loss": 0.5, **NOT_FINITE})
     for name, value in NOT_FINITE.items():
         left_out = not case.claims("non_finite") and not stored.points(name)
         require(
@@ -77,13 +49,13 @@ def stores_what_is_not_finite(case: Case) -> None:
     "VAL-002",
     why="Scalars of numpy and torch were not logged: CarperAI/trlx#417, "
     "huggingface/transformers#29784.",
-    mend="Take float(value) of whatever has no dimensions: value.shape == ().",
+    mend="Convert every zero-dimensional value (value.shape == ()) with float(value).",
 )
 def stores_scalars_of_numpy_and_torch(case: Case) -> None:
-    """A scalar of no dimensions, such as numpy's and torch's, is stored as the number that it is.
+    """A zero-dimensional scalar, such as those of numpy and torch, is stored as a number.
 
-    A tracker that does not claim `scalars` may leave it out. Those of numpy and torch are logged if
-    these are imported, or one like theirs if neither is.
+    A tracker that does not claim `scalars` may leave it out. The rule uses numpy and torch if they
+    are imported, and otherwise a similar scalar.
     """
     values: dict[str, Any] = {}
     if (numpy := sys.modules.get("numpy")) is not None:
@@ -93,8 +65,8 @@ def stores_scalars_of_numpy_and_torch(case: Case) -> None:
         values |= {"of_torch": torch.tensor(LOSSES[0]), "torch_count": torch.tensor(7)}
         values |= {"half": torch.tensor(0.375, dtype=torch.bfloat16)}
     if not values:
-        values["scalar"] = _Scalar(LOSSES[0])
-    stored, _ = stored_of(case, values)
+        values["scalar"] = Scalar(LOSSES[0])
+    stored, _ = train_and_read(case, values)
     for name, value in values.items():
         if case.claims("scalars") or stored.points(name):
             stored.require(name, 1, float(value))
@@ -102,32 +74,37 @@ def stores_scalars_of_numpy_and_torch(case: Case) -> None:
 
 @tracker_rule(
     "VAL-003",
-    why="What is no float was dropped without a word (huggingface/transformers#4883), or an error "
-    "(aimhubio/aim#1817); total_flos is more than 64 bits hold (huggingface/transformers#10213).",
-    mend="Send 1.0 for True, 0.0 for False, and whole numbers as floats.",
+    why="Values other than floats were dropped silently (huggingface/transformers#4883), or raised "
+    "an error (aimhubio/aim#1817). total_flos exceeds 64 bits (huggingface/transformers#10213).",
+    mend="Send True as 1 and False as 0. Send integers as floats, or as integers of any size if "
+    "`precision` is `exact`.",
 )
-def stores_booleans_and_whole_numbers(case: Case) -> None:
-    """`True` is stored as 1, `False` as 0, and a whole number of any size, as `precision` says."""
-    _require_values(case, {"on": True, "off": False, "count": 3, "none": 0, "below": -17})
-    _require_values(case, {"tokens": 2**40 + 1, "exact": 2**53 - 1, "odd": 2**53 + 1})
-    _require_values(case, {"limit": 2**63, "flos": 10**18, "more": 2**70})
+def stores_booleans_and_integers(case: Case) -> None:
+    """`True` is stored as 1, `False` as 0, and integers of any size to the declared `precision`."""
+    for values in (
+        {"on": True, "off": False, "count": 3, "none": 0, "below": -17},
+        {"tokens": 2**40 + 1, "exact": 2**53 - 1, "odd": 2**53 + 1},
+        {"limit": 2**63, "flos": 10**18, "more": 2**70},
+    ):
+        stored, _ = train_and_read(case, values)
+        for name, value in values.items():
+            stored.require(name, 1, value)
 
 
 @tracker_rule(
     "VAL-004",
     why="Rounded to four decimals, small losses and learning rates are 0: "
     "axolotl-ai-cloud/axolotl#3320.",
-    mend="Store a float as it is: repr(value) has all its digits.",
+    mend="Store floats unrounded: repr(value) has all digits.",
 )
 def stores_small_and_large_numbers(case: Case) -> None:
-    """Numbers of any size and sign are stored as points, as `precision` says, at step 0 too.
+    """Numbers of any size and sign are stored to the declared `precision`, also at step 0.
 
-    By default, that is 15 digits. A store that keeps floats of 32 bits has `precision = "single"`.
+    The default precision is about 15 digits. `single` is for stores with floats of 32 bits.
     """
     values = {"tiny": 1.7e-30, "huge": -3.3e30, "rate": 2e-5, "third": 0.1 + 1 / 3}
     values |= {"large": 123456.789, "zero": 0.0, "minus": -0.0, "near": 0.999999}
-    training = case.training()
-    training.begin()
+    training = case.begin()
     training.log(values)
     training.step(values)
     training.end()
@@ -140,13 +117,13 @@ def stores_small_and_large_numbers(case: Case) -> None:
 @tracker_rule(
     "VAL-005",
     needs=["text"],
-    why="A text that is not ASCII could not be written: labmlai/labml#108.",
-    mend="Write strings as UTF-8, leave their line breaks alone, and keep those of each step.",
+    why="Text with non-ASCII characters could not be written: labmlai/labml#108.",
+    mend="Write strings as UTF-8 with unchanged line breaks, and keep the strings of each step.",
 )
-def stores_text_as_it_is(case: Case) -> None:
-    """A string that is logged is stored as it is: other scripts, line breaks and quotes too.
+def stores_text_unchanged(case: Case) -> None:
+    """A string is stored unchanged, with other scripts, line breaks and quotes.
 
-    Those of each step stay.
+    The strings of all steps are kept.
     """
     texts = {
         "sample": 'Große Überraschung: 你好, 🎉\n\t"quoted" \\ and <b>tagged</b>, 50 %',
@@ -154,8 +131,7 @@ def stores_text_as_it_is(case: Case) -> None:
         "lines": "first\r\nsecond\n\nlast\n",
     }
     second = {"sample": "another", "number_like": "12", "lines": "one"}
-    training = case.training()
-    training.begin()
+    training = case.begin()
     log_steps(training, {"loss": LOSSES[0], **texts})
     wait_until_stored(case, ("loss", 1, LOSSES[0]))
     log_steps(training, {"loss": LOSSES[1], **second})
@@ -169,57 +145,54 @@ def stores_text_as_it_is(case: Case) -> None:
 
 @tracker_rule(
     "VAL-006",
-    why="A line at each log that nobody can silence buries the rest: "
+    why="A message at each log that nobody can silence hides the others: "
     "Lightning-AI/pytorch-lightning#21294.",
-    mend="Remember which names have been named.",
+    mend="Remember which names the callback has warned of.",
 )
-def names_what_is_left_out_once(case: Case) -> None:
-    """What is left out at every log is named now and then, but not at every log."""
-    with warned() as lines:
-        trained(case, *[{"loss": 0.5, "the_list": [1, 2]}] * 8)
-    naming = [line for line in lines if "the_list" in line]
-    require(len(naming) < 4, f"a list in 8 logs is named in {len(naming)} warnings: {naming[:2]}")
+def does_not_warn_at_each_log(case: Case) -> None:
+    """A value that is left out at every log causes a warning at times, but not at every log."""
+    with collected_warnings() as lines:
+        train(case, *[{"loss": 0.5, "the_list": [1, 2]}] * 8)
+    named = [line for line in lines if "the_list" in line]
+    require(len(named) < 4, f"{len(named)} warnings name a list in 8 logs: {named[:2]}")
 
 
 @tracker_rule(
     "VAL-007",
-    why="A list among the metrics ended the training (huggingface/transformers#27608). One NaN "
-    "made the store refuse all it was sent with (facebookresearch/gcm#165); so do a long name "
-    "(huggingface/sentence-transformers#2725) and a sample of many pages (mlflow/mlflow#10512).",
-    mend="Look at each value by itself, catch what float(value) raises, leave out what the store "
-    "does not take, and cut names and strings to its limits.",
+    why="A list among the metrics ended the training (huggingface/transformers#27608). A NaN made "
+    "the store reject the whole request (facebookresearch/gcm#165), and so do a long name "
+    "(huggingface/sentence-transformers#2725) and a text of many pages (mlflow/mlflow#10512).",
+    mend="Handle each value separately: catch the errors of float(value), leave out what the store "
+    "does not support, and cut names and strings to its limits.",
 )
-def what_is_not_stored_costs_only_itself(case: Case) -> None:
-    """What is logged before, beside and after values that a store does not take is stored.
+def unsupported_values_affect_only_themselves(case: Case) -> None:
+    """Logs before, beside and after values that the store does not support are stored.
 
-    That is NaN, dicts, lists, `None`, strings, other objects, a name of 2,000 characters, and a
-    string of 100,000.
+    Such values are NaN, dicts, lists, `None`, strings, other objects, a name of 2,000 characters,
+    and a string of 100,000.
     """
-    odd = {"a_dict": {"a": 1}, "a_list": [1, 2], "nothing": None, "an_object": object()}
-    odd |= {"text": "a cat sat", "empty": "", "data": b"\xff", "complex": 1j}
+    unusual = {"a_dict": {"a": 1}, "a_list": [1, 2], "nothing": None, "an_object": object()}
+    unusual |= {"text": "a cat sat", "empty": "", "data": b"\xff", "complex": 1j}
     if (torch := sys.modules.get("torch")) is not None and hasattr(torch, "tensor"):
-        odd |= {"vector": torch.tensor([0.5, 0.25])}
-    for values in (NOT_FINITE, odd, {"long_" * 400: 0.5}, {"text": "a cat " * 17_000}):
+        unusual |= {"vector": torch.tensor([0.5, 0.25])}
+    for values in (NOT_FINITE, unusual, {"long_" * 400: 0.5}, {"text": "a cat " * 17_000}):
         part = Case(case.subject, case.folder / next(iter(values))[:20])
         before, beside, after = losses(*LOSSES[:3])
-        case.trainings.append(
-            trained(part, before, {**values, **beside}, {**beside, **values}, after)
-        )
+        logs = (before, {**values, **beside}, {**beside, **values}, after)
+        case.trainings.append(train(part, *logs))
         Stored(part).require_losses(LOSSES[0], LOSSES[1], LOSSES[1], LOSSES[2])
 
 
 @tracker_rule(
     "VAL-008",
-    why="A loop that has nothing to log fires on_log all the same: unslothai/unsloth-zoo#873.",
-    mend="Return where there is nothing in the logs, and change nothing else.",
+    why="A loop fires on_log even if it has nothing to log: unslothai/unsloth-zoo#873.",
+    mend="Return early if the logs are empty.",
 )
 def an_empty_log_costs_nothing(case: Case) -> None:
-    """What is logged before and after a log without any value is stored."""
-    training = case.training()
-    training.begin()
-    training.fire("on_log", logs={})
-    log_steps(training, {"loss": LOSSES[0]})
-    training.fire("on_log", logs={})
-    log_steps(training, {"loss": LOSSES[1]})
+    """Logs before and after an empty log are stored."""
+    training = case.begin()
+    for loss in LOSSES[:2]:
+        training.fire("on_log", logs={})
+        log_steps(training, {"loss": loss})
     training.end()
     Stored(case).require_losses(*LOSSES[:2])
