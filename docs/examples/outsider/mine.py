@@ -1,16 +1,16 @@
-"""A callback of somebody else's: keeps the lowest loss that was logged."""
+"""A callback by an outside author, which keeps the lowest loss."""
 
 from callback_core import TrainerCallback
 
 
 class LossLog(TrainerCallback):
-    """Keeps the lowest loss, in checkpoints too."""
+    """Keeps the lowest loss, and saves it in checkpoints."""
 
     def __init__(self):
         self.lowest = None
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Take the loss, where there is one."""
+        """Update the lowest loss if the log has a loss."""
         loss = (logs or {}).get("loss")
         if loss is not None and (self.lowest is None or loss < self.lowest):
             self.lowest = loss
@@ -20,5 +20,5 @@ class LossLog(TrainerCallback):
         return {"lowest": self.lowest}
 
     def load_state_dict(self, state):
-        """Take over what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
         self.lowest = state["lowest"]

@@ -89,10 +89,10 @@ class Stored:
         title, others = self._stored_name(name), self.names_at(step, value)
         found = self.points(name)
         if not found and others:
-            cause = f"{self._author} needs the hook `stored_name`"
+            hint = f"{self._author} needs the hook `stored_name`"
             raise ContractViolation(
-                f"{name!r} is stored as {others[0]!r}, but the rule looked for {title!r}: {cause}",
-                cause,
+                f"{name!r} is stored as {others[0]!r}, but the rule looked for {title!r}: {hint}",
+                hint,
             )
         names = sorted({name for run in self.runs for name in run.points})
         cause = None if names else "its store holds no points"
