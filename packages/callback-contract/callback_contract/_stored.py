@@ -252,10 +252,15 @@ def train(
         case: The case.
         logs: What each step logs.
         error: The error that ends the training.
-        more: Arguments of `Case.training`. `callback` is used instead of a new one.
+        more: Arguments of `Case.training`. `callback` is used instead of a new one, and `config`
+            replaces the model's configuration.
     """
-    callback = more.pop("callback", None)
-    training = case.begin(*([] if callback is None else [callback]), **more)
+    callbacks = [more.pop("callback")] if "callback" in more else []
+    config = [more.pop("config")] if "config" in more else []
+    training = case.training(*callbacks, **more)
+    if config:
+        [training.model.config] = config
+    training.begin()
     log_steps(training, *logs)
     training.end(error)
     return training

@@ -8,7 +8,7 @@ from typing import Any
 
 from callback_contract._case import Case
 from callback_contract._learner import Config
-from callback_contract._stored import LOSSES, Stored, log_steps, tracker_rule, train_and_read
+from callback_contract._stored import LOSSES, Stored, tracker_rule, train, train_and_read
 from callback_contract._violation import require
 
 
@@ -124,11 +124,7 @@ def any_configuration_of_the_model_is_accepted(case: Case) -> None:
     labels = {number: f"label {number}" for number in range(1000)}
     configurations = (Config(id2label=labels, kind=_Object()), None, {"size": 8}, _Object())
     for config, loss in zip(configurations, LOSSES, strict=False):
-        training = case.training()
-        training.model.config = config
-        training.begin()
-        log_steps(training, {"loss": loss})
-        training.end()
+        train(case, {"loss": loss}, config=config)
         Stored(case).require("loss", 1, loss)
 
 

@@ -10,7 +10,7 @@ from unittest import mock
 from callback_contract._case import Case
 from callback_contract._learner import Config
 from callback_contract._process import files_below
-from callback_contract._stored import Stored, log_steps, tracker_rule, train_and_read
+from callback_contract._stored import tracker_rule, train_and_read
 from callback_contract._subject import RecordedRun
 from callback_contract._violation import DoesNotApply, require
 
@@ -87,7 +87,7 @@ def secrets_outside_the_arguments_are_not_stored(case: Case) -> None:
     secrets = ("moonshine-logged", "moonshine-in-config", "hf_" + "Moonshine" * 4)
     note = f"cloned https://ada:{secrets[0]}@example.org/data with {secrets[2]}"
     logs = {"note": note, "service_token": secrets[0]}
-    config = {"hidden_size": 8, "download_token": secrets[1]}
+    config = Config(hidden_size=8, download_token=secrets[1])
     _train_with(case, {}, config=config, logs=logs)
     _require_nowhere(case, *secrets)
 
@@ -140,17 +140,14 @@ def _train_with(
     case: Case,
     arguments: Mapping[str, Any],
     *,
-    config: Mapping[str, Any] | None = None,
+    hub_token: str | None = None,
     logs: Mapping[str, Any] | None = None,
-    **changed: Any,
+    **more: Any,
 ) -> None:
-    """Train a step with these arguments, configuration and logs, and require that it is stored."""
-    training = case.training(args=case.arguments(more=dict(arguments), **changed))
-    training.model.config = Config(**(config or {}))
-    training.begin()
-    log_steps(training, {"loss": 0.5, **(logs or {})})
-    training.end()
-    Stored(case).require("loss", 1, 0.5)
+    """Train a step with these arguments and logs, and require that the loss is stored."""
+    args = case.arguments(more=dict(arguments), hub_token=hub_token)
+    stored, _ = train_and_read(case, {"loss": 0.5, **(logs or {})}, args=args, **more)
+    stored.require("loss", 1, 0.5)
 
 
 def _require_nowhere(case: Case, *secrets: str) -> None:

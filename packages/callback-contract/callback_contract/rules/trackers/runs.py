@@ -16,6 +16,7 @@ from callback_contract._stored import (
     losses,
     matches,
     parameter_of,
+    require_curves,
     require_eventually,
     require_runs,
     tracker_rule,
@@ -130,7 +131,7 @@ def runs_of_the_same_second_are_distinct(case: Case) -> None:
     for loss in LOSSES[:3]:
         train(case, {"loss": loss})
     require_runs(case, 3, "three trainings with one run_name")
-    _require_one_loss_each(case, 3)
+    require_curves(case, [[loss] for loss in LOSSES[:3]])
     ids = [run.id for run in case.runs()]
     require(len(set(ids)) == 3, f"the ids of three runs are {ids}")
 
@@ -168,7 +169,7 @@ def trials_of_a_search_are_distinct_runs(case: Case) -> None:
         log_steps(training, {"loss": LOSSES[number]})
         training.end()
     require_runs(case, 2, "two trials of a search")
-    _require_one_loss_each(case, 2)
+    require_curves(case, [[loss] for loss in LOSSES[:2]])
     if not case.claims("parameters"):
         return
     for run, rate in zip(case.runs(), rates, strict=True):
@@ -197,19 +198,3 @@ def _settings_of(tracker: Tracker) -> dict[str, Any]:
     if settings is None:
         raise DoesNotApply("settings() is None, so the tracker is bound to its process")
     return settings
-
-
-def _require_one_loss_each(case: Case, count: int) -> None:
-    """Require for each of the first losses that one run has this loss and no other."""
-    stored = Stored(case)
-    for loss in LOSSES[:count]:
-        alone = [
-            run.id
-            for run in stored.runs
-            if (points := stored.points_of(run, "loss"))
-            and all(matches(loss, value) for _, value in points)
-        ]
-        require(
-            len(alone) == 1,
-            f"{loss!r} is the only loss of one training, but the only loss of the runs {alone}",
-        )
