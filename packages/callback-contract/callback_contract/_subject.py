@@ -177,7 +177,7 @@ class Subject:
 
     def make(self, output_dir: Path) -> Any:
         """Return a new callback. All trackers for one directory send to the same store."""
-        raise self._lacks("make", "a new callback")
+        raise self._missing_hook("make", "a new callback")
 
     def make_model(self) -> Any:
         """Return the model to train: a module that takes a float tensor of shape (batch, 4).
@@ -205,15 +205,15 @@ class Subject:
             patience: The number of evaluations in a row without an improvement.
             threshold: The amount that an improvement must exceed.
         """
-        raise self._lacks("make_patient", "a callback with this patience")
+        raise self._missing_hook("make_patient", "a callback with this patience")
 
     def make_with(self, output_dir: Path, **arguments: Any) -> Any:
         """Return a callback constructed with these arguments."""
-        raise self._lacks("make_with", "a callback constructed with the given arguments")
+        raise self._missing_hook("make_with", "a callback constructed with the given arguments")
 
     def make_unreachable(self, output_dir: Path) -> Any:
         """Return a callback whose service is unreachable."""
-        raise self._lacks("make_unreachable", "a callback whose service is unreachable")
+        raise self._missing_hook("make_unreachable", "a callback whose service is unreachable")
 
     def deliver_later(self, output_dir: Path) -> None:
         """Make the service of `make_unreachable` reachable, and deliver what it has not received.
@@ -227,14 +227,14 @@ class Subject:
 
     def users_run(self, output_dir: Path) -> AbstractContextManager[str]:
         """Open a run as a user does, and yield its id. The run stays open until the block ends."""
-        raise self._lacks("users_run", "a context manager that opens a run as a user does")
+        raise self._missing_hook("users_run", "a context manager that opens a run as a user does")
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
         """Return the runs in the store of `output_dir`, oldest first.
 
         Do not read the store with the code that wrote it.
         """
-        raise self._lacks("read", "the runs in the store")
+        raise self._missing_hook("read", "the runs in the store")
 
     def stored_name(self, name: str) -> str:
         """Return the store's name of a value that was logged as `name`.
@@ -247,5 +247,5 @@ class Subject:
                 return f"{split}/{name[len(split) + 1 :]}"
         return f"train/{name}"
 
-    def _lacks(self, hook: str, what: str) -> MissingHook:
+    def _missing_hook(self, hook: str, what: str) -> MissingHook:
         return MissingHook(f"{type(self).__name__} lacks the hook `{hook}`, which returns {what}")

@@ -60,7 +60,10 @@ def _error(case: Case, setting: Setting, text: str | None, *given: Any) -> str:
     mend=_MEND,
 )
 def an_argument_overrides_a_variable(case: Case) -> None:
-    """An argument overrides its variable, which overrides the default. An empty one is not set."""
+    """An argument overrides its variable, which overrides the default.
+
+    An empty variable counts as not set.
+    """
     for setting in case.subject.settings:
         for given, expected in setting.given:
             text = setting.examples[0][0]

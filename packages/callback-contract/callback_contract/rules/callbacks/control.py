@@ -39,7 +39,7 @@ def keeps_the_requests_of_others(case: Case) -> None:
     "CTL-003",
     unless="steers",
     why="Users could not tell which of several callbacks stopped a training "
-    "(keras-team/keras#12052). They suspect a callback that should only observe last.",
+    "(keras-team/keras#12052). Nobody suspects a callback that should only observe.",
     mend="Leave the control alone, or claim the capability `steers`.",
 )
 def requests_nothing_unless_it_steers(case: Case) -> None:
@@ -96,7 +96,8 @@ def returns_a_control_or_nothing(case: Case) -> None:
     needs=("stops",),
     why="Early stopping that watched a metric under a wrong name never stopped a training, and "
     "nobody noticed (ThilinaRajapakse/simpletransformers#1097).",
-    mend="Set control.should_training_stop, or define the hook train_until_it_stops.",
+    mend="Set control.should_training_stop, or train in the hook train_until_it_stops until the "
+    "callback does.",
 )
 def stops_when_its_author_says(case: Case) -> None:
     """A callback that claims `stops` stops the training of the hook `train_until_it_stops`.

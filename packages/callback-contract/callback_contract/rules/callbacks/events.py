@@ -60,9 +60,9 @@ def an_evaluation_may_come_first(case: Case) -> None:
     mend="In on_exception and on_train_end, use nothing that only a step or an epoch sets.",
 )
 def a_training_may_die_anywhere(case: Case) -> None:
-    """A training may die before it begins, right after, in a step or in an evaluation.
+    """`on_exception` and `on_train_end` raise no error wherever the training dies.
 
-    The callback then raises no further error.
+    That is before it begins, right after it has begun, in a step or in an evaluation.
     """
     for events in (
         (),

@@ -64,7 +64,7 @@ def leaves_the_error_unchanged(case: Case) -> None:
     mend="Catch Exception. Never catch BaseException, and never use a bare except.",
 )
 def propagates_interrupts(case: Case) -> None:
-    """A KeyboardInterrupt propagates while a callback reads logs or metrics, or runs the model."""
+    """A callback catches no KeyboardInterrupt while it reads logs or metrics, or runs the model."""
     for event, keyword in (("on_log", "logs"), ("on_evaluate", "metrics")):
         training = _one_step(case)
         values = _Interrupting({"loss": 0.5, "eval_loss": 0.5})

@@ -79,7 +79,7 @@ def an_improvement_resets_the_count(case: Case) -> None:
     needs=("patience",),
     why="A threshold that is added instead of subtracted makes every value an improvement "
     "(HomericIntelligence/Odyssey#1992).",
-    mend="Require that an improvement exceeds the best value by more than the threshold.",
+    mend="Count only values that beat the best one by more than the threshold as improvements.",
 )
 def an_improvement_exceeds_the_threshold(case: Case) -> None:
     """A value is an improvement only if it is better by more than the threshold."""

@@ -71,7 +71,7 @@ def other_ranks_start_nothing(case: Case) -> None:
     "RNK-003",
     why="If one process stops or saves and the others do not, they wait in a collective operation "
     "until it times out (speechbrain/speechbrain#1939, unslothai/unsloth-zoo#873).",
-    mend="Decide by what all processes share, the state and the metrics, and request it on all.",
+    mend="Decide by the state and the metrics, which all processes share, and request it on all.",
 )
 def every_rank_makes_the_same_requests(case: Case) -> None:
     """The callback makes the same requests in every process, at every event."""

@@ -38,10 +38,10 @@ def its_own_secrets_stay_in_the_process(case: Case) -> None:
     needs=["redacts"],
     why="hub_token was visible to everybody with access to the run: huggingface/diffusers#6916. "
     "A resolved configuration is nested, and so are its secrets: allenai/rslearn#687.",
-    mend="Replace strings with the name of a secret, at any depth of dicts and lists.",
+    mend="Redact every string whose name denotes a secret, at any depth of dicts and lists.",
 )
 def secret_arguments_are_not_stored(case: Case) -> None:
-    """An argument with the name of a secret, such as `hub_token`, is not stored.
+    """An argument whose name denotes a secret, such as `hub_token`, is not stored.
 
     It may be in a dict or a list.
     """

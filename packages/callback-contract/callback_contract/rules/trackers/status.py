@@ -36,8 +36,9 @@ def _require_statuses(case: Case, *expected: str, after: str) -> None:
     why="A run that remains active blocks the next one (huggingface/transformers#9210), or appears "
     "to run forever (huggingface/transformers#30333). A run that the user stopped counts as "
     "crashed or as complete (Lightning-AI/pytorch-lightning#12291).",
-    mend="Save the error in on_exception, and close the run in on_train_end: as failed after an "
-    "Exception, and as interrupted after other errors, such as KeyboardInterrupt.",
+    mend="In on_exception, record whether the error is an Exception. In on_train_end, close the run "
+    "as failed after an Exception, and as interrupted after other errors such as "
+    "KeyboardInterrupt.",
 )
 def a_run_has_the_status_of_its_training(case: Case) -> None:
     """A run is `finished` after its last step, `failed` after an error, `interrupted` by Ctrl-C.
@@ -76,7 +77,7 @@ def a_training_without_an_end_is_failed(case: Case) -> None:
     "STS-003",
     needs=["status"],
     why="State that a callback keeps from one training affects the next: keras-team/keras#20256.",
-    mend="In on_train_begin, reset the error that on_exception saved.",
+    mend="In on_train_begin, reset what on_exception recorded.",
 )
 def a_failure_does_not_affect_the_next_training(case: Case) -> None:
     """A run is not `failed` because the previous training with the same callback failed."""
@@ -106,7 +107,7 @@ def an_evaluation_after_the_end_keeps_the_status(case: Case) -> None:
 @tracker_rule(
     "STS-005",
     needs=["status"],
-    why="An evaluation without a training leaves a run that appears to run: "
+    why="An evaluation without a training leaves a run that appears to be active: "
     "huggingface/transformers#48875.",
     mend="If on_log opened the run itself, close it afterwards.",
 )
@@ -125,7 +126,7 @@ def an_evaluation_without_a_training_is_closed(case: Case) -> None:
     needs=["status"],
     why="Users look for trainings that fail before their first step, for example for lack of "
     "memory: huggingface/transformers#30333.",
-    mend="Close an open run with the status of the error, even if nothing was logged.",
+    mend="Close an open run with the status for the error, even if nothing was logged.",
 )
 def a_training_that_fails_at_once_is_failed(case: Case) -> None:
     """A training that fails before its first log leaves no run that is `finished` or open."""

@@ -150,7 +150,7 @@ def stores_text_unchanged(case: Case) -> None:
     mend="Remember which names the callback has warned of.",
 )
 def does_not_warn_at_each_log(case: Case) -> None:
-    """A value that is left out at every log causes a warning at times, but not at every log."""
+    """A value that is left out at every log does not cause a warning at every log."""
     with collected_warnings() as lines:
         train(case, *[{"loss": 0.5, "the_list": [1, 2]}] * 8)
     named = [line for line in lines if "the_list" in line]
