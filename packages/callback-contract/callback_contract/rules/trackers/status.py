@@ -36,8 +36,8 @@ def _require_statuses(case: Case, *expected: str, after: str) -> None:
     why="A run that remains active blocks the next one (huggingface/transformers#9210), or appears "
     "to run forever (huggingface/transformers#30333). A run that the user stopped counts as "
     "crashed or as complete (Lightning-AI/pytorch-lightning#12291).",
-    mend="In on_exception, record whether the error is an Exception. In on_train_end, close the run "
-    "as failed after an Exception, and as interrupted after other errors such as "
+    mend="In on_exception, record whether the error is an Exception. In on_train_end, close the "
+    "run as failed after an Exception, and as interrupted after other errors such as "
     "KeyboardInterrupt.",
 )
 def a_run_has_the_status_of_its_training(case: Case) -> None:
