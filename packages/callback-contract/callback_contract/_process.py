@@ -199,12 +199,14 @@ def open_files() -> set[str]:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Return the content of all files below `folder`, by relative path."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    """Return the content of each file below `folder`. Another thread may delete some meanwhile."""
+    found: dict[str, bytes] = {}
+    for directory, _, names in os.walk(folder):  # which skips a directory that has just gone
+        for name in names:
+            path = Path(directory, name)
+            with suppress(FileNotFoundError):
+                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return dict(sorted(found.items()))
 
 
 def leftovers(read: Callable[[], set[Any]], before: set[Any]) -> set[Any]:
