@@ -8,6 +8,7 @@ from importlib.metadata import version
 from threading import Event
 from typing import Any, ClassVar, Final, Literal
 from uuid import uuid4
+from weakref import ref
 
 from callback_core import NotConfigured
 from callback_core.tracking import (
@@ -294,6 +295,6 @@ class NeptuneTracker(Tracker):
         """Return the namespace of a training. The second one in the user's run ends in `_2`."""
         suffix = ""
         if self.given is not None:
-            suffix = self._numbers.suffix(sdk.id_of(self.given), opening.training)
+            suffix = self._numbers.suffix(ref(self.given), opening.training)
         known = opening.recall("namespace")
         return known or opening.note("namespace", self.base_namespace + suffix)
