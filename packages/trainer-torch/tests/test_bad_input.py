@@ -145,7 +145,7 @@ def test_a_callback_that_is_none(tmp_path: Path, wrong: Any) -> None:
 
 
 def test_a_tracker_that_is_not_installed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="callback-ledger"):
+    with pytest.raises(ValueError, match="ledger"):
         trainer(tmp_path, Started, report_to="ledger")
 
 
