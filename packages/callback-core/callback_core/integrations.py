@@ -18,10 +18,16 @@ ENTRY_POINT_GROUP: Final = "callback_core.integrations"
 """The group in which a package offers its callback class, under the name for `report_to`."""
 
 _PACKAGES: Final = {
-    **{name: f"callback-{name}" for name in ("clearml", "codecarbon", "dagshub", "flyte")},
-    **{name: f"callback-{name}" for name in ("mlflow", "neptune", "tensorboard", "wandb")},
     "azure_ml": "callback-azureml",
+    "clearml": "callback-clearml",
+    "codecarbon": "callback-codecarbon",
     "comet_ml": "callback-comet",
+    "dagshub": "callback-dagshub",
+    "flyte": "callback-flyte",
+    "mlflow": "callback-mlflow",
+    "neptune": "callback-neptune",
+    "tensorboard": "callback-tensorboard",
+    "wandb": "callback-wandb",
 }
 """The names that transformers' `report_to` takes, with the packages to install for them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerState
-from callback_core.tracking import Session, history
-from callback_core.tracking.journal import read
+from callback_core.tracking import Point, Session, history
+from callback_core.tracking.journal import Record, read
 
 
 def begun(tmp_path: Path, *callbacks: Any) -> tuple[Training, Session]:
@@ -50,14 +51,8 @@ def test_a_value_that_a_training_has_one_of_is_a_summary(tmp_path: Path, out: Pa
     training, session = begun(tmp_path, tracked(out))
     session.log({"energy": 3.0}, summary=True)
     training.end()
-    assert [p["name"] for call in calls(out, "log_summary") for p in _as_dicts(call)] == [
-        "train/energy"
-    ]
-
-
-def _as_dicts(call: dict[str, Any]) -> list[dict[str, Any]]:
-    names = ("name", "value", "step", "time", "epoch")
-    return [dict(zip(names, point, strict=True)) for point in call["points"]]
+    [call] = calls(out, "log_summary")
+    assert [Point(*point).name for point in call["points"]] == ["train/energy"]
 
 
 def test_a_log_after_the_end_opens_each_run_again(tmp_path: Path, out: Path, other: Path) -> None:
@@ -102,35 +97,33 @@ def test_logs_of_one_step_are_all_kept_once_each(tmp_path: Path, out: Path, othe
     assert curve(out) == curve(other) == [(0, 0.5), (0, 0.5), (0, 0.25)]
 
 
-def test_a_delivery_reads_the_journal_once_before_it_delivers(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run.log(1, a=1)
-    run.log(2, a=2)
-    run.end()
-    passes: list[int] = []
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The offsets from which a journal is read to learn its history."""
+    offsets: list[int] = []
 
-    def counted(path: Path, offset: int = 0) -> Any:
-        passes.append(offset)
+    def counted(path: Path, offset: int = 0) -> Iterator[Record]:
+        offsets.append(offset)
         return read(path, offset)
 
     monkeypatch.setattr(history, "read", counted)
+    return offsets
+
+
+def test_a_delivery_reads_the_journal_once_before_it_delivers(run: Run, passes: list[int]) -> None:
+    run.log(1, a=1)
+    run.log(2, a=2)
+    run.end()
     assert run.deliver().done
     assert passes == [0]
     assert len(points(run.out)) == 2
 
 
 def test_an_evaluation_after_the_end_does_not_read_the_journal_from_its_start(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, out: Path, passes: list[int]
 ) -> None:
     training = Training(tmp_path, [tracked(out)]).train(3)
-    passes: list[int] = []
-
-    def counted(path: Path, offset: int = 0) -> Any:
-        passes.append(offset)
-        return read(path, offset)
-
-    monkeypatch.setattr(history, "read", counted)
+    passes.clear()
     for number, loss in enumerate((0.5, 0.25), 2):
         training.log(eval_loss=loss)
         assert eventually(lambda: len(statuses(out)) == number)  # noqa: B023

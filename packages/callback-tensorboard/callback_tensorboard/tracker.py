@@ -43,7 +43,6 @@ class TensorBoardTracker(Tracker):
     name = "tensorboard"
     limits = Limits(text=True)
     rewinds = True
-    needs = "tensorboard"
 
     def __init__(self, logging_dir: str | None = None) -> None:
         if find_spec("tensorboard") is None:

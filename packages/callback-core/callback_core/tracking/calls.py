@@ -12,15 +12,10 @@ class Abandoned(Exception):
 
 
 class TrackerCalls:
-    """Calls the methods of a tracker, all of them in one thread.
-
-    Attributes:
-        current: The name of the method that runs now, and when it was called, in monotonic seconds.
-            Other threads read it to notice a call that hangs.
-    """
+    """Calls the methods of a tracker, all of them in one thread."""
 
     def __init__(self) -> None:
-        self.current: tuple[str, float] | None = None
+        self._current: tuple[str, float] | None = None  # the method, and when it was called
         self._abandoned = False
 
     def __call__(self, method: Callable[..., Any], *arguments: Any) -> Any:
@@ -30,11 +25,11 @@ class TrackerCalls:
             Abandoned: Nobody waits for the tracker, or nobody did by the time `method` returned.
         """
         self.check()
-        self.current = (method.__name__, monotonic())
+        self._current = (method.__name__, monotonic())
         try:
             return method(*arguments)
         finally:
-            self.current = None
+            self._current = None
             self.check()
 
     def abandon(self) -> None:
@@ -46,7 +41,10 @@ class TrackerCalls:
         if self._abandoned:
             raise Abandoned
 
-    def seconds(self) -> float:
-        """Return how long the current call has been running; 0 if there is none."""
-        current = self.current
-        return 0.0 if current is None else monotonic() - current[1]
+    def running(self) -> tuple[str, float] | None:
+        """Return the method that runs now, and for how many seconds; `None` if there is none.
+
+        Other threads ask this, to notice a call that hangs.
+        """
+        current = self._current
+        return None if current is None else (current[0], monotonic() - current[1])

@@ -105,10 +105,10 @@ def follow(consumer: Consumer, training: int, call_limit: float, restarts: int) 
         now = (consumer.delivered, consumer.progress.offset)
         if now != seen or not died:
             last_progress, seen = monotonic(), now
-        call, seconds = consumer.calls.current, consumer.calls.seconds()
-        limit = UPLOAD_LIMIT if call is not None and call[0] == "log_files" else call_limit
-        if call is not None and seconds > limit:
-            logger.error("%s has not returned for %.0f s.", call[0], seconds)
+        method, seconds = consumer.calls.running() or ("", 0.0)
+        limit = UPLOAD_LIMIT if method == "log_files" else call_limit
+        if method and seconds > limit:
+            logger.error("%s has not returned for %.0f s.", method, seconds)
             if restarts >= MOST_RESTARTS:
                 return 1
             consumer.abandon()

@@ -54,12 +54,12 @@ class ThreadDelivery(LocalDelivery):
             self._thread.join(min(0.1, max(0.0, deadline - monotonic())))
         if not self._thread.is_alive():
             return
-        calls = self.consumer.calls
-        current, seconds = calls.current, calls.seconds()
-        if current is not None:
+        running = self.consumer.calls.running()
+        if running is not None:
             self.state = DeliveryState.GIVEN_UP
+            method, seconds = running
             if self.failure is None or seconds >= _HANGS_AFTER:  # else it was just tried again
-                self.failure = f"{current[0]} has not returned for {seconds:.0f} s"
+                self.failure = f"{method} has not returned for {seconds:.0f} s"
         self.consumer.abandon()
         self._wake.set()  # ends a thread that pauses
 
@@ -67,12 +67,8 @@ class ThreadDelivery(LocalDelivery):
         return self.hopeless or self._hangs_in_open()
 
     def _hangs_in_open(self) -> bool:
-        current = self.consumer.calls.current
-        return (
-            current is not None
-            and current[0] == "open"
-            and monotonic() - current[1] > self.open_limit
-        )
+        running = self.consumer.calls.running()
+        return running is not None and running[0] == "open" and running[1] > self.open_limit
 
     def _run(self) -> None:
         while not self.consumer.done:
