@@ -1,7 +1,7 @@
 """Serve a DagsHub in FOLDER until standard input ends: `serve_dagshub.py FOLDER`.
 
-It is the server of callback-dagshub's tests, with a real MLflow server behind it. The script prints
-its address.
+The tests of callback-dagshub use the same server, which passes requests on to a real MLflow server.
+The script prints its address.
 """
 
 import sys

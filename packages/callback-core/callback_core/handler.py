@@ -217,8 +217,8 @@ class CallbackHandler(TrainerCallback):
         """Remove the first callback that is `callback` or of that class.
 
         Raises:
-            ValueError: `callback` is an instance that is not in the list. A class of which there is
-                no instance is not an error.
+            ValueError: `callback` is an instance that is not in the list. Removing a class without
+                an instance is no error.
         """
         if self.pop_callback(callback) is None and not isinstance(callback, type):
             raise ValueError(

@@ -1,7 +1,7 @@
 """The file of a `TrainerState`: standard JSON, with a line for each field and for each log.
 
 NaN and infinities are written as `_json` describes. Data that happens to look like such a mark
-stays what it is: a key `__float__`, with any number of underscores behind it, gets one more
+is kept apart: a key `__float__`, followed by any number of underscores, gets one more
 underscore in the file, and loses it when the file is read.
 """
 

@@ -23,7 +23,7 @@ class LateArraysCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.losses = []
-        loaded()  # if it is missing, this is said now and not when training has ended
+        loaded()  # fails now if it is missing, and not at the end of training
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         loss = (logs or {}).get("loss")
