@@ -5,7 +5,7 @@ from __future__ import annotations
 from callback_core._json import scalar
 from callback_core.arguments import CallbackArguments, IntervalStrategy, best_metric_key
 from callback_core.callback import TrainerCallback
-from callback_core.control import Request, TrainerControl
+from callback_core.control import Request, TrainerControl, request_stop
 from callback_core.default_flow import DefaultFlowCallback
 from callback_core.early_stopping import EarlyStoppingCallback
 from callback_core.events import COMMON_KEYWORDS, EVENTS, Event
@@ -43,6 +43,7 @@ __all__ = [
     "get_available_reporting_integrations",
     "get_reporting_integration_callbacks",
     "make_reporting_integration_callbacks",
+    "request_stop",
     "restore_states",
     "scalar",
 ]

@@ -31,10 +31,11 @@ class TrainerCallback:
             the callback is switched off for the rest of the training.
 
     Example:
+        >>> from callback_core import TrainerCallback, request_stop
         >>> class StopAtLoss(TrainerCallback):
         ...     def on_log(self, args, state, control, logs=None, **kwargs):
         ...         if logs.get("loss", 1.0) < 0.1:
-        ...             control.request_stop("the loss is low enough")
+        ...             request_stop(control, "the loss is low enough")
     """
 
     on_error: OnError = "raise"

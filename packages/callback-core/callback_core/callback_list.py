@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from callback_core.validation import check_callback
+from callback_core.validation import check_callback, warn_of_misspelt_names
 
 
 class CallbackList(list[Any]):
@@ -26,6 +26,7 @@ class CallbackList(list[Any]):
         super().__init__(callbacks)
         for callback in self:
             check_callback(callback)
+            warn_of_misspelt_names(callback)
         self._changed = changed
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -39,13 +40,15 @@ def _reporting(name: str) -> Callable[..., Any]:
     def method(self: CallbackList, *args: Any, **kwargs: Any) -> Any:
         before = list(self)
         result = change(self, *args, **kwargs)
+        added = [one for one in self if not any(one is known for known in before)]
         try:
-            for callback in self:
-                if not any(callback is known for known in before):
-                    check_callback(callback)
+            for callback in added:
+                check_callback(callback)
         except (TypeError, ValueError):
             list.__setitem__(self, slice(None), before)
             raise
+        for callback in added:
+            warn_of_misspelt_names(callback)
         self._changed()
         return result
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from callback_core.persistence import ExportableState
+from callback_core.spelling import meant_by
+
+logger = logging.getLogger(__name__)
 
 FLAGS: Final = (
     "should_training_stop",
@@ -63,23 +68,36 @@ def _flag() -> Any:
     return _Flag()
 
 
-class _Attribution(ExportableState):
-    """Who sets a flag. These are not fields: they exist before any constructor runs.
+class _Caller:
+    """Who sets flags now.
 
-    They are slots, because the handler sets them at every call of a callback.
+    The handler changes it at every call of a callback, so it is as small as can be.
+
+    Attributes:
+        callback: The callback that is being called, or `None` outside of an event.
+        state: The state that it is called with.
     """
 
-    __slots__ = ("_requests", "caller", "caller_state")
+    __slots__ = ("callback", "state")
+
+    def __init__(self) -> None:
+        self.callback: object = None
+        self.state: Any = None
+
+
+class _Attribution(ExportableState):
+    """Who sets a flag. These are not fields: they exist before any constructor runs."""
+
+    __slots__ = ("_requests", "caller")
 
     _requests: list[Request]
-    caller: object  # the callback that is being called
-    caller_state: Any  # the state that it is called with
+    caller: _Caller
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Return a control without requests."""
         control = super().__new__(cls)
         control._requests = []
-        control.caller = control.caller_state = None
+        control.caller = _Caller()
         return control
 
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -142,8 +160,8 @@ class TrainerControl(_Attribution):
         """Set `flag` on behalf of the callback that is being called."""
         self.__dict__[flag] = True
         by = step = None
-        if self.caller is not None:
-            by, step = type(self.caller).__name__, self.caller_state.global_step
+        if self.caller.callback is not None:
+            by, step = type(self.caller.callback).__name__, self.caller.state.global_step
         self._requests.append(Request(flag, by, step, reason))
 
     def reset(self, off: dict[str, bool]) -> None:
@@ -152,10 +170,62 @@ class TrainerControl(_Attribution):
             self.__dict__.update(off)
             self._requests = [request for request in self._requests if request.flag not in off]
 
+    @contextmanager
+    def called(self, callback: object, state: Any) -> Iterator[None]:
+        """Attribute requests to `callback` while it runs, and reset no flag at its own events.
+
+        Args:
+            callback: An object that the loop calls, and that is no callback of the handler.
+            state: The state of the training.
+        """
+        caller = self.caller
+        before = caller.callback, caller.state
+        caller.callback, caller.state = callback, state
+        try:
+            yield
+        finally:
+            caller.callback, caller.state = before
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. A warning names one that looks like a flag but is none."""
+        if type(self) is TrainerControl and name not in self.__dict__:
+            self._check_name(name, value)
+        super().__setattr__(name, value)
+
+    def _check_name(self, name: str, value: object) -> None:
+        known = getattr(TrainerControl, name, None)
+        if callable(known):
+            logger.warning(
+                "%s was assigned to control.%s, which is a method: call it instead.", value, name
+            )
+            return
+        if hasattr(TrainerControl, name):
+            return
+        words = set(name.split("_"))
+        meant = [flag for flag in FLAGS if words < set(flag.split("_"))]
+        if not meant and (near := meant_by(name, FLAGS)):
+            meant = [near]
+        if meant or isinstance(value, bool):
+            by = self.caller.callback
+            logger.warning(
+                "%s set control.%s, which no loop looks at. %s The flags are: %s.",
+                "The program" if by is None else type(by).__name__,
+                name,
+                f"Did it mean {' or '.join(meant)}?" if meant else "",
+                ", ".join(FLAGS),
+            )
+
 
 def request_stop(control: Any, reason: str) -> None:
-    """Ask to stop the training. transformers' control has no place for the reason."""
+    """Ask to stop the training, in any loop.
+
+    Args:
+        control: Our `TrainerControl`, which keeps the reason; or that of transformers, which has no
+            place for it. The reason is then logged.
+        reason: Why the training stops.
+    """
     if isinstance(control, TrainerControl):
         control.request_stop(reason)
     else:
         control.should_training_stop = True
+        logger.warning("Training stops: %s.", reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, NoReturn
 
 from callback_core.arguments import CallbackArguments, IntervalStrategy, best_metric_key
@@ -19,7 +20,10 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
     """Stops training when `metric_for_best_model` has not improved for some evaluations in a row.
 
     An evaluation improves the metric if it beats the best so far by more than the threshold. NaN
-    is never an improvement, and any number improves on NaN.
+    is never an improvement, and any number improves on NaN. Further evaluations at the same step do
+    not use up the patience. The callback keeps the best value itself, so a loop need not set
+    `state.best_metric`. A resumed training continues with the count and the best value of its
+    checkpoint, and any other starts without them.
 
     The callback raises an error if the loop's first evaluation shows that no evaluation will report
     the metric. An evaluation that reports `eval_loss` or `eval_runtime` has a single dataset, so
@@ -31,6 +35,10 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         early_stopping_patience: Stop after this many evaluations in a row without an improvement.
         early_stopping_threshold: An improvement counts only if it is greater than this, in the
             metric's unit.
+
+    Attributes:
+        early_stopping_patience_counter: The number of evaluations since the last improvement.
+        best_metric: The best value so far, or `None` before the first one.
 
     Raises:
         ValueError: At construction: the patience is below 1, or the threshold negative. When
@@ -52,6 +60,9 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         self.early_stopping_patience = early_stopping_patience
         self.early_stopping_threshold = early_stopping_threshold or 0.0
         self.early_stopping_patience_counter = 0
+        self.best_metric: float | None = None
+        self._counted_step: int | None = None
+        self._has_begun = False
         # The names reported since the last step; None once the metric came.
         self._without_metric: set[str] | None = None
         self._loop_evaluates = False
@@ -75,6 +86,11 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
                 "EarlyStoppingCallback without load_best_model_at_end=True keeps the last model, "
                 "not the best one."
             )
+        if state.global_step == 0:
+            self.early_stopping_patience_counter, self.best_metric = 0, None
+        elif self.best_metric is None:  # as after resuming from a checkpoint of transformers
+            self.best_metric = state.best_metric
+        self._counted_step, self._has_begun = None, True
         self._without_metric, self._loop_evaluates = set(), False
 
     def on_step_end(
@@ -109,7 +125,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         self.check_metric_value(args, state, control, value)
         evaluations = self.early_stopping_patience_counter
         if evaluations >= self.early_stopping_patience:
-            best = "none" if state.best_metric is None else readable_number(state.best_metric)
+            best = "none" if self.best_metric is None else readable_number(self.best_metric)
             plural = "s" if evaluations > 1 else ""
             request_stop(
                 control,
@@ -130,19 +146,29 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         metric_value: float,
     ) -> None:
         """Count an evaluation with this value; an improvement resets the count to 0."""
-        if self._improves(metric_value, state.best_metric, bool(args.greater_is_better)):
+        if self.best_metric is None and not self._has_begun:
+            self.best_metric = state.best_metric
+        gain = self._gain(metric_value, bool(args.greater_is_better))
+        if gain > self.early_stopping_threshold:
             self.early_stopping_patience_counter = 0
-        else:
+        elif state.global_step == 0 or state.global_step != self._counted_step:
             self.early_stopping_patience_counter += 1
+        if gain > 0:
+            self.best_metric = metric_value
+        self._counted_step = state.global_step
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """Return the constructor's arguments as `args`, and the count as `attributes`."""
+        """Return the constructor's arguments as `args`, and count and best as `attributes`."""
+        best = {} if self.best_metric is None else {"best_metric": self.best_metric}
         return {
             "args": {
                 "early_stopping_patience": self.early_stopping_patience,
                 "early_stopping_threshold": self.early_stopping_threshold,
             },
-            "attributes": {"early_stopping_patience_counter": self.early_stopping_patience_counter},
+            "attributes": {
+                "early_stopping_patience_counter": self.early_stopping_patience_counter,
+                **best,
+            },
         }
 
     def _note_without_metric(self, key: str, metrics: dict[str, float]) -> None:
@@ -169,10 +195,11 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
             f"them, or return {key.removeprefix('eval_')!r} from compute_metrics."
         )
 
-    def _improves(self, value: float, best: float | None, greater_is_better: bool) -> bool:
+    def _gain(self, value: float, greater_is_better: bool) -> float:
+        """Return by how much `value` is better than the best so far."""
         if value != value:  # NaN, even if there is no best yet
-            return False
+            return -math.inf
+        best = self.best_metric
         if best is None or best != best:
-            return True
-        gain = value - best if greater_is_better else best - value
-        return gain > self.early_stopping_threshold
+            return math.inf
+        return value - best if greater_is_better else best - value

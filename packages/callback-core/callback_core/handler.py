@@ -40,7 +40,8 @@ def _method_of(name: str) -> Callable[..., TrainerControl]:
         *passed: Any,
         **kwargs: Any,
     ) -> TrainerControl:
-        if off:
+        # An event that a callback fires itself serves no request: the loop has not acted on it yet.
+        if off and control.caller.callback is None:
             control.reset(off)
         if not self._calls[name]:
             return control
@@ -269,11 +270,12 @@ class CallbackHandler(TrainerCallback):
         if calls is None:  # an event that is not in the table
             calls = self._calls_of(event)
         raised: BaseException | None = None
-        asking, before = control.caller, control.caller_state
-        control.caller_state = state
+        caller = control.caller
+        asking, before = caller.callback, caller.state
+        caller.state = state
         try:
             for callback, method in calls:
-                control.caller = callback
+                caller.callback = callback
                 try:
                     if keywords:
                         for name in copied:
@@ -308,10 +310,10 @@ class CallbackHandler(TrainerCallback):
                         )
                     if answer is not None and answer is not control:
                         replacement = _replacement(answer, f"{type(callback).__name__}.{event}")
-                        control.caller, control.caller_state = asking, before
-                        control = replacement
-                        asking, before = control.caller, control.caller_state
-                        control.caller_state = state
+                        caller.callback, caller.state = asking, before
+                        control, caller = replacement, replacement.caller
+                        asking, before = caller.callback, caller.state
+                        caller.state = state
                 except BaseException as error:
                     if isinstance(error, Exception) and is_isolated(callback):
                         self._isolate(callback, event, state.global_step, error)
@@ -325,7 +327,7 @@ class CallbackHandler(TrainerCallback):
                         name = type(callback).__name__
                         logger.error("%s.%s failed too.", name, event, exc_info=error)
         finally:
-            control.caller, control.caller_state = asking, before
+            caller.callback, caller.state = asking, before
         if raised is not None:
             raise raised
         return control

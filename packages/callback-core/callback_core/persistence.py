@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from callback_core.class_names import has_base_named
@@ -21,8 +22,9 @@ logger = logging.getLogger(__name__)
 class ExportableState:
     """An object whose state a checkpoint keeps, like transformers' class of this name.
 
-    Override `state`. A resumed training sets the attributes on the existing object. `from_state`
-    makes a new one, as transformers does.
+    Override `state`. A resumed training sets the attributes on the existing object, whose arguments
+    are those of today. If `state` has no attributes, or if `from_state` is overridden, the state is
+    in the arguments: the object then becomes what `from_state` makes of them.
     """
 
     def state(self) -> dict[str, Any]:
@@ -146,9 +148,59 @@ def _restore(owner: Any, state: Any) -> None:
         if callable(getattr(owner, "load_state_dict", None)):
             owner.load_state_dict(state["attributes"])
         else:
-            for name, value in state["attributes"].items():
-                setattr(owner, name, value)
+            _set_state(owner, state)
     except Exception as error:
         raise ValueError(
             f"{cls} could not be restored from its state in the checkpoint: {error!r}"
         ) from error
+
+
+def _set_state(owner: Any, state: dict[str, Any]) -> None:
+    """Give the `ExportableState` `owner` what its `state` returned when it was saved."""
+    # transformers makes a new object. The existing one keeps its place among the callbacks, and
+    # what it was given since it was made, such as the trainer.
+    args, attributes = state.get("args") or {}, state["attributes"] or {}
+    if attributes and not _has_own_from_state(owner):
+        for name, value in attributes.items():
+            setattr(owner, name, value)
+        _name_other_arguments(owner, args)
+    elif _has_own_from_state(owner) or not _accepts(owner, args):
+        for name, value in vars(type(owner).from_state(state)).items():
+            if value is not None or not hasattr(owner, name):
+                setattr(owner, name, value)
+
+
+def _has_own_from_state(owner: Any) -> bool:
+    """Return whether another class than our or transformers' `ExportableState` has `from_state`."""
+    first = next(base for base in type(owner).__mro__ if "from_state" in vars(base))
+    return first.__name__ != ExportableState.__name__
+
+
+def _accepts(owner: Any, args: dict[str, Any]) -> bool:
+    """Set the attributes that are called like `args`, and return whether `state` has them now."""
+    with suppress(AttributeError):
+        for name, value in args.items():
+            setattr(owner, name, value)
+    return _args_of(owner) == args
+
+
+def _name_other_arguments(owner: Any, args: dict[str, Any]) -> None:
+    """Log which arguments of `owner` differ from `args`, those of the checkpoint."""
+    today = _args_of(owner)
+    differ = [
+        f"{name} is {today[name]!r} and was {value!r}"
+        for name, value in args.items()
+        if name in today and today[name] != value
+    ]
+    if differ:
+        logger.warning(
+            "%s has other arguments than in the checkpoint, and keeps those of today: %s.",
+            type(owner).__name__,
+            ", ".join(differ),
+        )
+
+
+def _args_of(owner: Any) -> dict[str, Any]:
+    """Return the arguments in the state of `owner`, as they are read from a file."""
+    args: dict[str, Any] = snapshot(owner.state().get("args", {}), type(owner).__name__)
+    return args

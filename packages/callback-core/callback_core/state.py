@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from callback_core.class_names import has_base_named
 from callback_core.persistence import export_states
+from callback_core.spelling import meant_by
 from callback_core.state_file import read_fields, write_fields
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,16 @@ class TrainerState:
             self.log_history = []
         if not isinstance(self.stateful_callbacks, dict):
             self.stateful_callbacks = _states_by_class(self.stateful_callbacks or ())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field, or an attribute of the user's own. A warning names a misspelt field."""
+        if name not in self.__dict__ and name not in self.__dataclass_fields__:
+            meant = None if hasattr(type(self), name) else meant_by(name, _names(type(self)))
+            if meant is not None:
+                logger.warning(
+                    "state.%s was set, which no loop looks at. Did you mean %s?", name, meant
+                )
+        super().__setattr__(name, value)
 
     def compute_steps(self, args: StepArguments, max_steps: int) -> None:
         """Set the steps from `args`. A value below 1 is a fraction of `max_steps`."""

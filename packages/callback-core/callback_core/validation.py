@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any, Final
+from weakref import WeakSet
 
 from callback_core.callback import TrainerCallback
-from callback_core.events import EVENTS
+from callback_core.events import COMMON_KEYWORDS, EVENTS
 from callback_core.failures import check_policy
 from callback_core.persistence import has_state
+from callback_core.spelling import meant_by
+
+logger = logging.getLogger(__name__)
 
 # inspect.CO_VARKEYWORDS, without the 10 ms that importing inspect takes
 _TAKES_ANY_KEYWORD: Final = 0x08
+
+
+_warned_of: Final[WeakSet[type]] = WeakSet()
+"""The classes whose misspelt names were reported."""
 
 
 def overrides(callback: Any, event: str) -> bool:
@@ -37,9 +46,15 @@ def check_callback(callback: Any) -> None:
     """
     methods = {name: getattr(callback, name, None) for name in EVENTS}
     if not any(callable(method) for method in methods.values()):
+        misspelt = [
+            f" Its {name} may be meant to be {meant}."
+            for name in dir(callback)
+            if name.lower().startswith("on") and (meant := meant_by(name, EVENTS))
+        ]
         raise TypeError(
             f"{callback!r} is not a callback: it has none of the event methods (on_train_begin, "
             "on_log, …). Pass a subclass of TrainerCallback or an instance of one."
+            + "".join(misspelt)
         )
     if isinstance(callback, type):
         raise TypeError(f"{callback!r} is a class: add an instance of it, or use add_callback.")
@@ -52,3 +67,58 @@ def check_callback(callback: Any) -> None:
             )
     check_policy(callback)
     has_state(callback)
+
+
+def warn_of_misspelt_names(callback: Any) -> None:
+    """Log which methods and keywords of `callback` are probably misspelt, once for each class."""
+    cls = type(callback)
+    if cls in _warned_of:
+        return
+    _warned_of.add(cls)
+    for name in dir(cls):
+        if name in EVENTS:
+            for keyword, meant in _misspelt_keywords(name, getattr(cls, name)):
+                logger.warning(
+                    "%s.%s takes %r, which no loop passes. Did you mean %r?",
+                    cls.__name__,
+                    name,
+                    keyword,
+                    meant,
+                )
+        elif (
+            name.lower().startswith("on")
+            and _is_own_method(cls, name)
+            and (event := meant_by(name, EVENTS)) is not None
+        ):
+            logger.warning(
+                "%s.%s is not an event, so no loop calls it. Did you mean %s?",
+                cls.__name__,
+                name,
+                event,
+            )
+
+
+def _misspelt_keywords(event: str, method: Any) -> list[tuple[str, str]]:
+    """Return the keywords of `method` that are near one that `event` passes, with that one."""
+    code = getattr(method, "__code__", None)
+    if code is None:
+        return []
+    passed = (*COMMON_KEYWORDS, *EVENTS[event].passes)
+    # After self, args, state and control, which may have any name.
+    keywords = code.co_varnames[4 : code.co_argcount + code.co_kwonlyargcount]
+    return [
+        (keyword, meant)
+        for keyword in keywords
+        if keyword not in passed and (meant := meant_by(keyword, passed)) is not None
+    ]
+
+
+def _is_own_method(cls: type, name: str) -> bool:
+    """Return whether `name` is a method that a subclass of `TrainerCallback` came up with.
+
+    It may also be the method of another library's callback that `cls` extends.
+    """
+    first = [base for base in cls.__mro__ if name in vars(base)][-1]
+    return callable(getattr(cls, name)) and any(
+        base.__name__ == TrainerCallback.__name__ for base in first.__mro__
+    )

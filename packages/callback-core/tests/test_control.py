@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import pickle
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from callback_core import (
     TrainerCallback,
     TrainerControl,
     TrainerState,
+    request_stop,
 )
 from callback_core.control import FLAGS
 
@@ -176,6 +178,46 @@ def test_a_copy_in_an_event_takes_flags_and_requests_and_is_nobody_s(how: str) -
     made[0].should_save = True
     assert made[0].requests[-1] == Request("should_save", None, None)
     assert len(control.requests) == 1
+
+
+def test_an_event_that_a_callback_fires_leaves_requests_to_the_loop() -> None:
+    class Evaluates(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            handler.on_log(args, state, control, logs={"mine": 1.0})
+            handler.on_evaluate(args, state, control, metrics={"eval_mine": 1.0})
+            handler.on_save(args, state, control, checkpoint_dir="mine")
+
+    control, asked = TrainerControl(), TrainerControl(False, False, True, True, True)
+    handler = CallbackHandler([DefaultFlowCallback, Evaluates], None, None, None, None)
+    control.requests = asked.requests
+    args, state = Arguments(logging_strategy="no"), TrainerState(global_step=7, max_steps=9)
+    handler.on_step_end(args, state, control)
+    assert (control, control.requests) == (asked, asked.requests)
+    handler.on_evaluate(args, state, control, metrics={})
+    assert not control.should_evaluate
+
+
+def test_what_an_object_of_the_loop_asks_for_is_attributed_to_it() -> None:
+    control = TrainerControl()
+    with control.called(Fresh(), TrainerState(global_step=3)):
+        control.should_log = True
+    control.should_save = True
+    assert control.requests == (
+        Request("should_log", "Fresh", 3),
+        Request("should_save", None, None),
+    )
+
+
+def test_a_stop_with_a_reason_works_in_our_loop_and_in_transformers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ours, theirs = TrainerControl(), SimpleNamespace(should_training_stop=False)
+    request_stop(ours, "enough")
+    assert (ours.should_training_stop, ours.requests[0].reason) == (True, "enough")
+    assert caplog.records == []
+    request_stop(theirs, "enough")
+    assert theirs.should_training_stop
+    assert "enough" in caplog.text
 
 
 def test_given_requests_bring_their_flags_with_them() -> None:

@@ -125,6 +125,61 @@ def test_a_training_that_is_resumed_stops_at_the_step_at_which_it_would_have(
     assert stops_at([2.0, 2.0], callback, state) == 4
 
 
+BEFORE, AFTER, NEVER = "before", "after", "never"
+
+
+@pytest.mark.parametrize("when", [BEFORE, AFTER, NEVER])
+@pytest.mark.parametrize("greater", [True, False])
+def test_it_stops_whenever_the_loop_notes_the_best_value(when: str, greater: bool) -> None:
+    args, state, control = arguments(greater_is_better=greater), TrainerState(), TrainerControl()
+    callback, sign = EarlyStoppingCallback(2), -1 if greater else 1
+    callback.on_train_begin(args, state, control)
+    counts, best = [], math.inf
+    for value in (1.0, 2.0, 0.5, 0.75, 0.625):
+        state.global_step += 1
+        best = min(best, value)
+        state.best_metric = sign * best if when == BEFORE else state.best_metric
+        callback.on_evaluate(args, state, control, metrics={"eval_loss": sign * value})
+        counts.append(callback.early_stopping_patience_counter)
+        state.best_metric = sign * best if when == AFTER else state.best_metric
+    assert counts == [0, 1, 0, 1, 2]
+    assert control.should_training_stop
+    assert callback.best_metric == sign * 0.5
+
+
+def test_the_best_value_of_a_checkpoint_of_transformers_is_that_of_its_state() -> None:
+    callback, state = EarlyStoppingCallback(1), TrainerState(global_step=5, best_metric=0.25)
+    restore_states([callback], {"EarlyStoppingCallback": {"args": {}, "attributes": {}}})
+    assert stops_at([0.5], callback, state) == 6
+
+
+def test_a_resumed_training_knows_the_best_value_that_the_loop_does_not() -> None:
+    saved, resumed = EarlyStoppingCallback(2), EarlyStoppingCallback(2)
+    saved.on_evaluate(arguments(), TrainerState(global_step=1), TrainerControl(), {"eval_loss": 1})
+    restore_states([resumed], export_states([saved], {}))
+    args, state, control = arguments(), TrainerState(global_step=1), TrainerControl()
+    resumed.on_train_begin(args, state, control)
+    for _ in range(2):
+        state.global_step += 1
+        resumed.on_evaluate(args, state, control, {"eval_loss": 2.0})
+    assert control.should_training_stop
+
+
+def test_a_second_training_begins_without_count_and_best_value() -> None:
+    callback = EarlyStoppingCallback(2)
+    assert stops_at([0.1, 0.2], callback) is None
+    assert stops_at([0.9, 0.8, 0.7], callback) is None
+
+
+def test_a_second_evaluation_at_a_step_does_not_use_up_the_patience() -> None:
+    args, state, control = arguments(), TrainerState(global_step=5), TrainerControl()
+    callback = EarlyStoppingCallback(1)
+    callback.on_train_begin(args, state, control)
+    for _ in range(3):
+        callback.on_evaluate(args, state, control, {"eval_loss": 0.5})
+    assert not control.should_training_stop
+
+
 def reason_to_stop(*values: float, best: float | None = None, metric: str = "loss") -> str:
     """Return why a training is stopped whose last evaluations have these values."""
     callback, control = EarlyStoppingCallback(len(values)), TrainerControl()
@@ -280,14 +335,14 @@ def test_after_training_an_evaluation_may_report_what_it_likes() -> None:
     callback.on_evaluate(args, state, control, metrics={"eval_runtime": 0.5})
 
 
-def test_its_value_check_and_its_state_are_transformers_own() -> None:
+def test_its_value_check_and_its_state_are_transformers_own_and_the_best_value() -> None:
     callback = EarlyStoppingCallback(early_stopping_patience=3, early_stopping_threshold=0.1)
     state, control = TrainerState(best_metric=0.5), TrainerControl()
     for value in (0.5, 0.45):
         callback.check_metric_value(arguments(), state, control, value)
     assert callback.state() == {
         "args": {"early_stopping_patience": 3, "early_stopping_threshold": 0.1},
-        "attributes": {"early_stopping_patience_counter": 2},
+        "attributes": {"early_stopping_patience_counter": 2, "best_metric": 0.45},
     }
     callback.check_metric_value(arguments(), state, control, 0.35)
     assert callback.early_stopping_patience_counter == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -90,6 +91,83 @@ def test_new_arguments_of_a_callback_count_and_not_those_of_the_checkpoint() -> 
     saved.count = 2
     restore_states([restored], through_a_file([saved]))
     assert (restored.limit, restored.count) == (7, 2)
+
+
+def test_arguments_that_differ_from_the_checkpoint_s_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    restore_states([Exported(limit=7)], through_a_file([Exported(limit=3)]))
+    [record] = caplog.records
+    assert {"Exported", "limit", "7", "3"} <= set(re.findall(r"\w+", record.getMessage()))
+
+
+class InArguments(TrainerCallback, ExportableState):
+    """Keeps its number as an argument of its constructor."""
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+        self.trainer: object = None
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"count": self.count}, "attributes": {}}
+
+
+class InPrivate(InArguments):
+    """Keeps it under another name than the argument's."""
+
+    def __init__(self, count: int = 0) -> None:
+        super().__init__()
+        self._number = count
+
+    @property
+    def count(self) -> int:
+        return self._number
+
+    @count.setter
+    def count(self, value: int) -> None:
+        if value:
+            raise AttributeError
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"count": self._number}, "attributes": {}}
+
+
+class OwnWay(InArguments):
+    """Restores its number in its own way."""
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {}, "attributes": {"half": self.count / 2}}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Any:
+        return cls(int(state["attributes"]["half"] * 2))
+
+
+@pytest.mark.parametrize("kind", [InArguments, InPrivate, OwnWay])
+def test_a_state_in_the_arguments_is_restored_in_place(kind: Any) -> None:
+    saved, restored = kind(5), kind()
+    restored.trainer = "the trainer"
+    restore_states([restored], through_a_file([saved]))
+    assert (restored.count, restored.trainer) == (5, "the trainer")
+    assert restored.state() == saved.state()
+
+
+def test_a_state_in_the_arguments_of_transformers_own_class_is_restored() -> None:
+    class ExportableState:
+        @classmethod
+        def from_state(cls, state: dict[str, Any]) -> Any:
+            return cls(**state["args"])
+
+    class Theirs(TrainerCallback, ExportableState):
+        def __init__(self, seen: tuple[int, ...] = ()) -> None:
+            self.seen = list(seen)
+
+        def state(self) -> dict[str, Any]:
+            return {"args": {"seen": self.seen}, "attributes": {}}
+
+    restored = Theirs()
+    restore_states([restored], through_a_file([Theirs((1, 2))]))
+    assert restored.seen == [1, 2]
 
 
 def test_a_state_without_its_callback_is_named_and_kept(caplog: pytest.LogCaptureFixture) -> None:

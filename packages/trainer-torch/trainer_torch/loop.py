@@ -150,7 +150,8 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
     for number, batch in enumerate(batches, start=1):
         is_last = number == len(batches)
         run.world.average_gradients(run.model_wrapped, is_last)
-        loss = hooks.training_step(batch, len(batches))
+        with run.control.called(hooks, state):
+            loss = hooks.training_step(batch, len(batches))
         step_loss += loss / len(batches)
         position.batches += 1
         run.samples += batch_size_of(batch)
