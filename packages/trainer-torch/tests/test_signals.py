@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the step is finished, every callback is closed, and the process ends."""
+"""Signals: the step is finished, every callback is closed, and the process ends."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small import logged, trainer
+from small import data, logged, trainer
+from torch.utils.data import DataLoader
 
 from callback_core import TrainerCallback
 from trainer_torch.checkpoint import find_fault, list_checkpoints
+from trainer_torch.signals import Signals
 
 
 class SendsAt(TrainerCallback):
@@ -52,7 +55,8 @@ def test_a_signal_ends_the_training_after_its_step_and_the_callbacks_are_told_wh
     with pytest.raises(raised):
         trainer(tmp_path, sends).train()
     assert sends.steps == [1, 2, 3]
-    assert sends.told == [raised, f"{number.name} was received", "end"]
+    assert sends.told[::2] == [raised, "end"]
+    assert number.name in sends.told[1]
     assert list_checkpoints(tmp_path) == []
 
 
@@ -75,10 +79,186 @@ def test_an_interrupt_while_the_callbacks_are_told_leaves_none_unclosed(tmp_path
 
 def test_a_second_signal_ends_the_training_at_once(tmp_path: Path) -> None:
     sends = SendsAt(signal.SIGINT, times=2)
+    training = trainer(tmp_path, sends)
+    training.run.signals = Signals(clock=iter([0.0, 5.0]).__next__)
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path, sends).train()
+        training.train()
     assert sends.steps == [1, 2]
     assert sends.told == [KeyboardInterrupt, None, "end"]
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_a_launcher_delivers_twice_is_one(tmp_path: Path, second: Any) -> None:
+    sends, also = SendsAt(signal.SIGTERM), SendsAt(second)
+    with pytest.raises(SystemExit):
+        trainer(tmp_path, sends, also, enable_jit_checkpoint=True).train()
+    assert sends.steps == [1, 2, 3]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+
+
+class SendsInEvaluation(SendsAt):
+    """Sends it in the evaluation at a step."""
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step and self.times:
+            self.times -= 1
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize(
+    ("step", "strategy"), [(5, "epoch"), (10, "epoch"), (3, "steps"), (10, "steps")]
+)
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_in_an_evaluation_ends_the_training_there(
+    tmp_path: Path, step: int, strategy: str, number: signal.Signals, raised: type[BaseException]
+) -> None:
+    usual = {"eval_strategy": strategy, "eval_steps": 1}
+    sends = SendsInEvaluation(number, step)
+    with pytest.raises(raised):
+        trainer(tmp_path, sends, enable_jit_checkpoint=True, **usual).train()
+    assert sends.steps == list(range(1, step + 1))
+    assert sends.told[0] is raised
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{step}"]
+    whole, resumed = trainer(tmp_path / "whole", **usual), trainer(tmp_path, **usual)
+    whole.train()
+    resumed.train(resume_from_checkpoint=True)
+    for name in ("loss", "eval_loss"):
+        assert logged(resumed, name) == logged(whole, name)
+
+
+def test_a_signal_in_an_evaluation_before_the_first_step_ends_the_training_there(
+    tmp_path: Path,
+) -> None:
+    sends = SendsInEvaluation(signal.SIGINT, step=0)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, sends, eval_on_start=True).train()
+    assert sends.steps == []
+
+
+class SavesSlowly(TrainerCallback):
+    """Gets a signal while a checkpoint is saved, or when the last epoch has ended."""
+
+    def __init__(self, event: str, step: int) -> None:
+        self.step = step
+        setattr(self, event, self._send)
+
+    def _send(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("event", "step"), [("on_save", 4), ("on_save", 10), ("on_epoch_end", 10), ("on_log", 10)]
+)
+def test_a_signal_is_never_lost(tmp_path: Path, event: str, step: int) -> None:
+    training = trainer(tmp_path, SavesSlowly(event, step), save_strategy="steps", save_steps=2)
+    with pytest.raises(SystemExit):
+        training.train()
+    assert training.state.global_step == step
+
+
+def test_a_signal_after_the_loop_has_looked_for_the_last_time_is_raised() -> None:
+    for number, raised in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)):
+        with pytest.raises(raised), Signals():
+            signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_a_signal_that_clusters_send_before_they_kill_ends_the_training(
+    tmp_path: Path, name: str
+) -> None:
+    number = getattr(signal, name)
+    sends = SendsAt(number)
+    with pytest.raises(SystemExit) as ended:
+        trainer(tmp_path, sends, enable_jit_checkpoint=True).train()
+    assert ended.value.code == 128 + number
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+@pytest.fixture
+def handled() -> Iterator[list[int]]:
+    """Let the program handle SIGUSR1 and SIGTERM, and ignore SIGHUP and SIGINT."""
+    seen: list[int] = []
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in (
+            (signal.SIGUSR1, lambda number, frame: seen.append(number)),
+            (signal.SIGTERM, lambda number, frame: seen.append(number)),
+            (signal.SIGHUP, signal.SIG_IGN),
+            (signal.SIGINT, signal.SIG_IGN),
+        )
+    }
+    yield seen
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_signals_that_the_program_handles_or_ignores_stay_the_program_s(
+    tmp_path: Path, handled: list[int]
+) -> None:
+    callbacks = [SendsAt(number) for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)]
+    assert trainer(tmp_path, *callbacks).train().global_step == 10
+    assert handled == [signal.SIGUSR1]
+
+
+def test_the_program_s_own_handler_of_sigterm_is_called_too(
+    tmp_path: Path, handled: list[int]
+) -> None:
+    with pytest.raises(SystemExit):
+        trainer(tmp_path, SendsAt(signal.SIGTERM)).train()
+    assert handled == [signal.SIGTERM]
+
+
+IN_THE_GROUP = """
+import os, signal, sys
+from pathlib import Path
+from small import data, trainer
+from test_signals import SendsAt
+
+number, times = (int(word) for word in sys.argv[2:])
+
+class ToAll(SendsAt):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1:
+            for _ in range(self.times):
+                os.killpg(0, self.number)
+
+def main():
+    made = trainer(
+        Path(sys.argv[1]), ToAll(number, times=times), enable_jit_checkpoint=True,
+        dataloader_num_workers=2, eval_strategy="steps", eval_steps=3,
+    )
+    made.train()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "times"), [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGUSR1, 1)]
+)
+def test_a_signal_to_the_whole_process_group_reaches_workers_and_harms_nothing(
+    tmp_path: Path, number: signal.Signals, times: int
+) -> None:
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", IN_THE_GROUP, str(tmp_path), f"{int(number)}", f"{times}"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    assert done.returncode == (-number if number == signal.SIGINT else 128 + number), done.stderr
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+    assert "DataLoader" not in done.stderr
+    assert done.stderr.count(f"Received {number.name}") == 1
 
 
 def test_a_checkpoint_is_saved_where_that_is_asked_for_and_the_training_resumes_from_it(
@@ -149,3 +329,10 @@ def test_a_process_that_is_terminated_leaves_a_checkpoint_and_exits_with_143(
     assert done.returncode == 143, done.stderr
     assert "SIGTERM" in done.stderr
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+
+
+def test_the_workers_of_a_loader_are_still_set_up_by_the_user_s_function() -> None:
+    loader: Any = DataLoader(data(), num_workers=1, worker_init_fn=print)
+    for _ in range(2):
+        Signals().protect_workers(loader)
+    assert loader.worker_init_fn.then is print

@@ -53,8 +53,8 @@ class TrainingArguments:
         save_steps: The number of update steps between checkpoints.
         save_total_limit: The number of checkpoints to keep. Older ones are deleted, except the best
             one.
-        enable_jit_checkpoint: Save a checkpoint when SIGINT or SIGTERM ends the training. It ends
-            after the current step.
+        enable_jit_checkpoint: Save a checkpoint when a signal such as SIGINT or SIGTERM ends the
+            training. It ends after the current step.
         load_best_model_at_end: Load the best saved weights when training ends.
         metric_for_best_model: The metric that decides which model is best, with or without its
             prefix `eval_`. Defaults to `loss` with `load_best_model_at_end`.

@@ -65,6 +65,7 @@ def run_training(
     run.model_wrapped = model_wrapped
     try:
         with run.signals:
+            run.signals.protect_workers(run.train_dataloader)
             _run_epochs(run, plan, hooks, rng_state)
         samples = sum(run.world.gather(run.samples))
         speed = speed_metrics(start_time, samples, run.state.global_step - first_step)
@@ -97,6 +98,8 @@ def _run_epochs(
     fire(on.on_train_begin)
     if args.eval_on_start and state.global_step == 0:
         hooks.evaluate()
+        run.world.agree(run.control, run.signals)
+        _end_if_due(run, hooks)
     for epoch in _epochs(run, plan):
         _zero_grad(run)  # of a step that was stopped between two of its batches
         run.step_logs = {}
@@ -174,8 +177,6 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
     state.epoch = position.epoch + position.batches / plan.batches_per_epoch
     fire(on.on_step_end, loss=step_loss)
     _log_evaluate_save(run, hooks)
-    if run.signals.due:
-        _end_by_signal(run, hooks)
 
 
 def _log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:
@@ -198,15 +199,18 @@ def _log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:
     if run.control.should_save:
         hooks.save_checkpoint()
         run.world.agree(run.control, run.signals)
+    _end_if_due(run, hooks)
 
 
-def _end_by_signal(run: TrainingRun, hooks: LoopHooks) -> None:
+def _end_if_due(run: TrainingRun, hooks: LoopHooks) -> None:
     """End the training by the signal that is due, after a checkpoint if the arguments ask for one.
 
     Raises:
         KeyboardInterrupt: The signal is SIGINT.
-        SystemExit: The signal is SIGTERM.
+        SystemExit: It is another signal.
     """
+    if not run.signals.due:
+        return
     run.control.request_stop(run.signals.reason)
     if run.args.enable_jit_checkpoint and run.saved_step != run.state.global_step:
         hooks.save_checkpoint()

@@ -286,6 +286,7 @@ class Trainer:
     ) -> PredictionOutput:
         run, handler = self.run, self.callback_handler
         handler.eval_dataloader = self.get_eval_dataloader(dataset)
+        run.signals.protect_workers(handler.eval_dataloader)
         return run_evaluation(
             run.model,
             handler.eval_dataloader,
