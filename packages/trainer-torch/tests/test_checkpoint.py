@@ -452,3 +452,65 @@ def test_new_arguments_win_over_the_checkpoint_s_and_one_warning_names_them(
     assert warning.args == (
         "max_steps 8 instead of 4, num_train_epochs 2 instead of 1, logging_steps 2 instead of 1",
     )
+
+
+def steps_then_epochs(output_dir: Path, *callbacks: Any, **changed: Any) -> Trainer:
+    """Return a trainer that saves at steps and evaluates after each of 4 epochs of 5 steps."""
+    scores = {5: 0.9, 10: 0.1, 15: 0.2, 20: 0.3}
+    made = trainer(
+        output_dir,
+        *callbacks,
+        given={"compute_metrics": lambda _: {"score": scores.get(made.state.global_step, 0.0)}},
+        num_train_epochs=4,
+        eval_strategy="epoch",
+        metric_for_best_model="score",
+        **{"save_strategy": "steps", "save_steps": 5, "save_total_limit": 2, **changed},
+    )
+    return made
+
+
+@pytest.mark.parametrize("limit", [1, 2, None])
+def test_a_checkpoint_that_is_evaluated_after_it_was_saved_can_be_the_best(
+    tmp_path: Path, limit: int | None
+) -> None:
+    trained = steps_then_epochs(tmp_path, save_total_limit=limit)
+    trained.train()
+    assert trained.state.best_model_checkpoint == str(tmp_path / "checkpoint-5")
+    assert steps_of(tmp_path) == ([5, 20] if limit else [5, 10, 15, 20])
+
+
+@pytest.mark.parametrize("step", [5, 7])
+def test_a_resumed_training_knows_the_best_checkpoint_that_was_saved_before_its_evaluation(
+    tmp_path: Path, step: int
+) -> None:
+    usual = {"save_steps": 1 if step == 7 else 5}
+    steps_then_epochs(tmp_path, StopAt(step), **usual).train()
+    resumed = steps_then_epochs(tmp_path, **usual)
+    resumed.train(resume_from_checkpoint=tmp_path / f"checkpoint-{step}")
+    assert resumed.state.best_model_checkpoint == str(tmp_path / "checkpoint-5")
+    assert (tmp_path / "checkpoint-5").is_dir()
+
+
+def test_a_checkpoint_elsewhere_is_not_this_training_s_best(tmp_path: Path) -> None:
+    steps_then_epochs(tmp_path / "old", StopAt(5)).train()
+    resumed = steps_then_epochs(tmp_path / "new")
+    resumed.train(resume_from_checkpoint=tmp_path / "old" / "checkpoint-5")
+    assert resumed.state.best_model_checkpoint == str(tmp_path / "new" / "checkpoint-20")
+
+
+def test_the_best_model_that_was_saved_before_its_evaluation_is_loaded(tmp_path: Path) -> None:
+    class SavesToo(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_save |= state.global_step % 5 == 0
+
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_save = False
+
+    trained = steps_then_epochs(
+        tmp_path, SavesToo, save_strategy="epoch", load_best_model_at_end=True
+    )
+    trained.train()
+    saved = load_file(tmp_path / "checkpoint-5" / MODEL)
+    assert all(
+        torch.equal(tensor, saved[name]) for name, tensor in trained.model.named_parameters()
+    )

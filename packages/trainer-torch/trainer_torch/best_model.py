@@ -48,10 +48,11 @@ def update_best_metric(args: TrainingArguments, state: TrainerState, value: floa
 
 
 def update_best_checkpoint(run: TrainingRun) -> None:
-    """Record the checkpoint that is about to be saved in the state, if it is the best.
+    """Record the checkpoint of the current step in the state, if it is the best.
 
-    The best evaluation may fall between two checkpoints. transformers then has no best checkpoint
-    at all; here it is the best of the checkpoints at which the model was evaluated.
+    The model may be evaluated before that checkpoint is saved or after it. The best evaluation may
+    also fall between two checkpoints. transformers then has no best checkpoint at all; here it is
+    the best of the checkpoints at which the model was evaluated.
     """
     args, state = run.args, run.state
     if args.metric_for_best_model is None:

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from trainer_torch.best_model import deciding_metric, load_best_model, update_best_metric
+from trainer_torch.best_model import (
+    deciding_metric,
+    load_best_model,
+    update_best_checkpoint,
+    update_best_metric,
+)
 from trainer_torch.data import Plan, begin_epoch
 from trainer_torch.evaluation import speed_metrics
 from trainer_torch.outputs import batch_size_of
@@ -193,6 +198,8 @@ def _log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:
         metric = deciding_metric(run.args, hooks.evaluate())
         if metric is not None:
             update_best_metric(run.args, run.state, metric)
+            if run.saved_step == step:
+                update_best_checkpoint(run)
             if isinstance(run.lr_scheduler, ReduceLROnPlateau):
                 run.lr_scheduler.step(metric)
         run.world.agree(run.control, run.signals)

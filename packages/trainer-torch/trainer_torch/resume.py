@@ -59,6 +59,8 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> None:
     states.pop("TrainerControl", None)  # requests of that time are not requests of today
     restore_states(run.callback_handler.callbacks, states)
     logger.info("Resuming from %s at step %d.", checkpoint, run.state.global_step)
+    if checkpoint.resolve().parent == Path(run.args.output_dir).resolve():
+        run.saved_step = run.state.global_step
     _fit_number_of_ranks(run, count_ranks(checkpoint))
     saved = {name: getattr(run.state, name) for name in _FROM_ARGUMENTS}
     run.set_length(plan)
