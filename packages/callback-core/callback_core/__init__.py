@@ -20,6 +20,7 @@ from callback_core.persistence import ExportableState, export_states, restore_st
 from callback_core.printer import PrinterCallback
 from callback_core.progress_bar import ProgressCallback
 from callback_core.state import TrainerState
+from callback_core.validation import list_callbacks
 
 __all__ = [
     "COMMON_KEYWORDS",
@@ -42,6 +43,7 @@ __all__ = [
     "export_states",
     "get_available_reporting_integrations",
     "get_reporting_integration_callbacks",
+    "list_callbacks",
     "make_reporting_integration_callbacks",
     "request_stop",
     "restore_states",

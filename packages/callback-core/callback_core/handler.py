@@ -18,7 +18,7 @@ from callback_core.control import TrainerControl
 from callback_core.events import EVENTS, PER_CALLBACK_COPIES
 from callback_core.failures import PATIENCE, Failures, is_isolated
 from callback_core.state import TrainerState
-from callback_core.validation import check_callback, overrides
+from callback_core.validation import check_callback, instantiate, list_callbacks, overrides
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,9 @@ class CallbackHandler(TrainerCallback):
         lr_scheduler: The learning rate scheduler, once it exists.
 
     Raises:
-        TypeError: A callback has no event method, has one that refuses unknown keywords, or has
-            only one of `state_dict` and `load_state_dict`.
+        TypeError: `callbacks` is not several callbacks; or a callback is a class that needs
+            arguments, has no event method, has one that refuses unknown keywords, or has only one
+            of `state_dict` and `load_state_dict`.
         ValueError: A callback has an invalid `on_error`.
     """
 
@@ -97,7 +98,7 @@ class CallbackHandler(TrainerCallback):
         self._failures = Failures()
         self._calls: dict[str, list[_Call]] = {}
         self.callbacks = []
-        for callback in callbacks:
+        for callback in list_callbacks(callbacks):
             self.add_callback(callback)
         if not any(has_base_named(callback, "DefaultFlowCallback") for callback in self.callbacks):
             logger.warning(
@@ -198,7 +199,7 @@ class CallbackHandler(TrainerCallback):
 
     def add_callback(self, callback: Any) -> None:
         """Add `callback`, or an instance of it if it is a class, after the others."""
-        added = callback() if isinstance(callback, type) else callback
+        added = instantiate(callback)
         if type(added) in map(type, self.callbacks):
             logger.warning(
                 "A second %s was added; both will be called. The callbacks were:\n%s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -122,3 +123,46 @@ def _is_own_method(cls: type, name: str) -> bool:
     return callable(getattr(cls, name)) and any(
         base.__name__ == TrainerCallback.__name__ for base in first.__mro__
     )
+
+
+def list_callbacks(callbacks: Iterable[Any] | None) -> list[Any]:
+    """Return `callbacks` as a list; `None` as an empty one.
+
+    Raises:
+        TypeError: `callbacks` is not several callbacks, for example because it is a callback.
+    """
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, (type, str, bytes, Mapping)) or not isinstance(callbacks, Iterable):
+        is_text = isinstance(callbacks, (str, bytes))
+        one = callbacks if isinstance(callbacks, type) else type(callbacks)
+        raise TypeError(
+            f"callbacks is {repr(callbacks) if is_text else one.__name__}, but must be a list of "
+            "callbacks. Put a single callback into a list: [callback]."
+        )
+    return list(callbacks)
+
+
+def instantiate(callback: Any) -> Any:
+    """Return `callback`, or an instance of it if it is a class.
+
+    Raises:
+        TypeError: It is a class that needs arguments.
+    """
+    if not isinstance(callback, type):
+        return callback
+    try:
+        return callback()
+    except TypeError as error:
+        import inspect  # here, because it takes 10 ms
+
+        try:
+            inspect.signature(callback).bind()
+        except TypeError:
+            raise TypeError(
+                f"{callback.__name__} is a class that needs arguments, so pass an instance of it: "
+                f"{callback.__name__}(…). {error}."
+            ) from None
+        except ValueError:  # it has no signature
+            pass
+        raise

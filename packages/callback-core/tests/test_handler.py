@@ -163,6 +163,35 @@ def test_what_has_no_event_method_is_refused(wrong: Any) -> None:
         handler_of(wrong)
 
 
+@pytest.mark.parametrize("wrong", [Recorder(), Recorder, "Recorder", {"Recorder": Recorder()}])
+def test_callbacks_that_are_no_list_are_refused_by_name(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"(Recorder|dict).*list"):
+        CallbackHandler(wrong, None, None, None, None)
+
+
+def test_callbacks_may_come_from_a_generator() -> None:
+    callbacks = (made for made in (DefaultFlowCallback(), Recorder()))
+    assert len(CallbackHandler(callbacks, None, None, None, None).callbacks) == 2
+
+
+class Patient(TrainerCallback):
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+
+class Broken(TrainerCallback):
+    def __init__(self) -> None:
+        raise TypeError("a mistake in it")
+
+
+def test_a_class_that_needs_arguments_is_refused_by_name_and_a_mistake_in_it_is_shown() -> None:
+    handler = CallbackHandler([DefaultFlowCallback], None, None, None, None)
+    with pytest.raises(TypeError, match=r"Patient.*instance.*patience"):
+        handler.add_callback(Patient)
+    with pytest.raises(TypeError, match="a mistake in it"):
+        handler.add_callback(Broken)
+
+
 def test_a_method_without_keywords_is_refused_when_it_is_added() -> None:
     class Narrow(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any) -> None:  # type: ignore[override]
