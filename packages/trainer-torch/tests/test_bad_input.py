@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from small import Net, data, net, trainer
+from small import Net, arguments, data, net, trainer
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+from torch.utils.data import DataLoader, TensorDataset
 
 from callback_core import TrainerCallback
+from trainer_torch import Trainer, TrainingArguments
 
 
 class Started(TrainerCallback):
@@ -162,34 +163,98 @@ def test_a_plateau_schedule_without_a_metric(tmp_path: Path) -> None:
         trainer(tmp_path, Started, given=given).train()
 
 
-class LeavesTraces(nn.Module):
-    """Changes running statistics and a moving average of its weights, and draws random numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.layer, self.drop = nn.BatchNorm1d(4), nn.Linear(4, 3), nn.Dropout(0.5)
-        self.average = nn.Parameter(torch.zeros(3, 4), requires_grad=False)
-
-    def forward(self, features: Any, labels: Any) -> Any:
-        with torch.no_grad():
-            self.average.lerp_(self.layer.weight, 0.5)
-        return nn.functional.cross_entropy(self.drop(self.layer(self.norm(features))), labels)
+def build(tmp_path: Path, **given: Any) -> Any:
+    return trainer(tmp_path, Started, given=given)
 
 
-def test_looking_at_the_model_beforehand_leaves_its_tensors_and_the_generators_alone(
-    tmp_path: Path,
-) -> None:
-    class Looks(TrainerCallback):
-        def on_train_begin(
-            self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
-        ) -> None:
-            assert torch.equal(model.norm.running_mean, torch.zeros(4))
-            assert torch.equal(model.average, torch.zeros(3, 4))
-            assert all(parameter.grad is None for parameter in model.parameters())
-            states.append(torch.get_rng_state())
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"model": Net}, "class Net"),
+        ({"model": None}, "model.*NoneType"),
+        ({"model": lambda batch: batch}, "model.*function"),
+        ({"train_dataset": DataLoader(data())}, "train_dataset.*DataLoader.*get_train_dataloader"),
+        ({"eval_dataset": DataLoader(data())}, "eval_dataset.*DataLoader.*get_eval_dataloader"),
+        ({"eval_dataset": {"a": data(), "b": DataLoader(data())}}, r"eval_dataset\['b'\]"),
+        ({"train_dataset": {"train": data(), "test": data()}}, "train_dataset.*'train', 'test'"),
+        ({"train_dataset": tuple(data()[:])}, "train_dataset.*TensorDataset"),
+        ({"train_dataset": "data.csv"}, "train_dataset.*str"),
+        ({"train_dataset": TensorDataset}, "train_dataset.*TensorDataset"),
+        ({"train_dataset": (sample for sample in data())}, "train_dataset.*generator"),
+        ({"compute_loss": nn.CrossEntropyLoss()}, "compute_loss.*CrossEntropyLoss"),
+        ({"compute_loss": nn.functional.mse_loss}, "compute_loss.*mse_loss"),
+        ({"compute_loss": lambda outputs: 0}, "compute_loss.*the model"),
+        ({"compute_loss": "cross_entropy"}, "compute_loss.*str"),
+        ({"compute_metrics": "accuracy"}, "compute_metrics.*str"),
+        ({"compute_metrics": lambda predictions, labels: {}}, "compute_metrics.*EvalPrediction"),
+        ({"data_collator": lambda: None}, "data_collator.*samples"),
+        ({"data_collator": Net}, "data_collator.*class Net"),
+        ({"callbacks": Started()}, "Started.*list"),
+        ({"callbacks": Started}, "Started.*list"),
+        ({"callbacks": "tensorboard"}, "tensorboard.*list"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_a_part_of_a_wrong_type(tmp_path: Path, given: dict[str, Any], named: str) -> None:
+    with pytest.raises(TypeError, match=f"(?s){named}"):
+        build(tmp_path, **given)
 
-    states: list[Any] = []
-    given = {"model": LeavesTraces(), "compute_loss": None}
-    trainer(tmp_path, Looks, given=given).train()
-    torch.manual_seed(42)
-    assert torch.equal(states[0], torch.get_rng_state())
+
+def test_arguments_that_are_none(tmp_path: Path) -> None:
+    args: Any = arguments(tmp_path)
+    for given, named in [
+        ((args, net()), r"TrainingArguments.*Net.*Trainer\(model, args\)"),
+        ((net(), args.to_dict()), "args.*TrainingArguments"),
+        ((net(), {}), "args.*TrainingArguments"),
+        ((net(), "output"), "args.*str"),
+        ((net(), TrainingArguments), "args.*TrainingArguments"),
+        ((net(), data()), "args.*TensorDataset"),
+        ((net(), net()), "args.*Net"),
+    ]:
+        with pytest.raises(TypeError, match=named):
+            Trainer(*given)
+
+
+def test_a_class_of_callbacks_that_needs_arguments(tmp_path: Path) -> None:
+    class Patient(TrainerCallback):
+        def __init__(self, patience: int) -> None:
+            self.patience = patience
+
+    with pytest.raises(TypeError, match=r"Patient.*instance.*patience"):
+        trainer(tmp_path, Started, Patient)
+
+
+@pytest.mark.parametrize("function", [list, tuple, dict.fromkeys, lambda samples, more=None: 1])
+def test_functions_that_fit_are_taken(tmp_path: Path, function: Any) -> None:
+    build(tmp_path, data_collator=function)
+
+
+def as_mapping(dataset: TensorDataset) -> list[dict[str, Any]]:
+    return [{"input": x, "labels": y} for x, y in dataset]
+
+
+@pytest.mark.parametrize("dataset", [data(), as_mapping(data())], ids=["tuple", "mapping"])
+def test_a_plain_model_without_a_loss(tmp_path: Path, dataset: Any) -> None:
+    given = {"model": nn.Linear(4, 3), "compute_loss": None, "train_dataset": dataset}
+    with pytest.raises(TypeError, match=r"Linear.*input.*compute_loss") as error:
+        build(tmp_path, **given).train()
+    assert any("check" in note for note in error.value.__notes__)
+    with pytest.raises(TypeError, match=r"Linear.*compute_loss"):
+        build(tmp_path, **given).evaluate(dataset)
+
+
+def test_a_plain_model_of_which_a_batch_asks_nothing_but_its_input(tmp_path: Path) -> None:
+    given = {"model": nn.Linear(4, 3), "compute_loss": None, "train_dataset": data()[:][0]}
+    with pytest.raises(ValueError, match=r"Linear.*\(4, 3\).*compute_loss"):
+        build(tmp_path, **given).train()
+
+
+def test_lazy_parameters(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d())
+    with pytest.raises(ValueError, match=r"0\.weight.*1\.running_mean"):
+        build(tmp_path, model=model).train()
+
+
+def test_label_names_that_are_no_list(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"label_names.*'target'"):
+        arguments(tmp_path, label_names="target")

@@ -168,17 +168,6 @@ def test_leaves_that_are_no_tensors_are_joined_too(tmp_path: Path) -> None:
     assert output.predictions is None
 
 
-def test_batches_that_do_not_fit_together_are_an_error_that_names_their_shapes(
-    tmp_path: Path,
-) -> None:
-    def ragged(model: nn.Module, batch: Any) -> Any:
-        return model(batch[0]).sum(), torch.zeros(len(batch[0]), len(batch[0]))
-
-    made = trainer(tmp_path, given={"compute_loss": ragged}, per_device_eval_batch_size=4)
-    with pytest.raises(ValueError, match=r"\(1, 1\), \(4, 4\).*data_collator"):
-        made.predict(data(9))
-
-
 @pytest.mark.parametrize("score", [np.float32(0.5), np.array([0.5]), torch.tensor(0.5)])
 def test_metrics_of_numpy_and_torch_become_python_s_and_can_be_saved(
     tmp_path: Path, score: Any

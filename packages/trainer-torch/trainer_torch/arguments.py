@@ -60,6 +60,8 @@ class TrainingArguments:
             prefix `eval_`. Defaults to `loss` with `load_best_model_at_end`.
         greater_is_better: Whether a greater metric is better. Defaults to false for names that end
             in `loss`, and to true for others.
+        label_names: The names of the labels in a batch that is a mapping, for `compute_metrics`.
+            By default `labels`. For several names, the labels are a tuple.
         seed: The seed of the random number generators and of the order of the data.
         data_seed: The seed of the order of the data, instead of `seed`.
         use_cpu: Train on the CPU even if there is a GPU.
@@ -108,6 +110,7 @@ class TrainingArguments:
     load_best_model_at_end: bool = False
     metric_for_best_model: str | None = None
     greater_is_better: bool | None = None
+    label_names: list[str] | None = None
     seed: int = 42
     data_seed: int | None = None
     use_cpu: bool = False
@@ -124,6 +127,10 @@ class TrainingArguments:
         if not self.output_dir:
             raise ValueError(f"output_dir is {self.output_dir!r}, but must name a directory.")
         self.output_dir = os.fspath(self.output_dir)
+        if isinstance(self.label_names, str):
+            raise ValueError(
+                f"label_names is {self.label_names!r}, but must be a list: [{self.label_names!r}]."
+            )
         for name in ("eval_strategy", "logging_strategy", "save_strategy"):
             setattr(self, name, _strategy(name, getattr(self, name)))
         if self.lr_scheduler_type not in SCHEDULES:

@@ -14,6 +14,7 @@ from trainer_torch.checkpoint import (
     load_model,
     rotate_checkpoints,
 )
+from trainer_torch.outputs import plain_number
 from trainer_torch.run import TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -28,22 +29,39 @@ def deciding_metric(args: TrainingArguments, metrics: Mapping[str, float]) -> fl
 
     Raises:
         KeyError: The evaluation does not report that metric.
+        TypeError: It reports no metrics, or something else than one number.
     """
     if args.metric_for_best_model is None:
         return None
     key = best_metric_key(args.metric_for_best_model)
+    if not isinstance(metrics, Mapping):  # of a subclass
+        raise TypeError(
+            f"evaluate returned {metrics!r}, but metric_for_best_model needs metrics by name. "
+            f"Return a dict with {key!r}."
+        )
     if key not in metrics:
         raise KeyError(
             f"metric_for_best_model is {args.metric_for_best_model!r}, but the evaluation does not "
             f"report {key!r}. It reports: {', '.join(metrics)}. Choose one of them, or return "
             f"{key!r} from compute_metrics."
         )
-    return metrics[key]
+    value: float = plain_number(key, metrics[key])
+    return value
 
 
 def update_best_metric(args: TrainingArguments, state: TrainerState, value: float) -> None:
-    """Record the deciding metric of an evaluation in `state`, if it is the best. NaN never is."""
-    if value == value and _is_better(args, value, state.best_metric):
+    """Record the deciding metric of an evaluation in `state`, and that it is the best, if it is.
+
+    NaN never is. An overridden `evaluate` may have logged nothing. The history then gets the metric
+    here, because it decides which checkpoint is the best.
+    """
+    if value != value:
+        return
+    key = best_metric_key(str(args.metric_for_best_model))
+    if _logged_metric(state, key, state.global_step) != value:
+        epoch = {} if state.epoch is None else {"epoch": state.epoch}
+        state.log_history.append({key: value, **epoch, "step": state.global_step})
+    if _is_better(args, value, state.best_metric):
         state.best_metric, state.best_global_step = value, state.global_step
 
 

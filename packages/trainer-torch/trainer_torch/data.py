@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.batches import kind_of
 from trainer_torch.world import SINGLE_PROCESS, World
 
 
@@ -160,6 +163,41 @@ class RoundRobinLoader(DataLoader[Any]):
         return turns + (self.world.rank < rest and not self.whole_turns)
 
 
+def check_dataset(name: str, dataset: object) -> None:
+    """Check that `dataset` can be read.
+
+    Args:
+        name: The name of the dataset, for the message.
+        dataset: What was given as a dataset.
+
+    Raises:
+        TypeError: It cannot. The message says what to pass.
+    """
+    if isinstance(dataset, DataLoader):
+        advice = (
+            "Pass its dataset; the Trainer makes a loader of it, with the batch size in the "
+            "arguments and with data_collator. To use your own loader, override "
+            "get_train_dataloader or get_eval_dataloader"
+        )
+    elif isinstance(dataset, type):
+        advice = "Pass an instance of it"
+    elif isinstance(dataset, Mapping):
+        advice = f"Pass one of its values: {', '.join(map(repr, islice(dataset, 10)))}"
+    elif isinstance(dataset, tuple) and all(isinstance(i, (Tensor, np.ndarray)) for i in dataset):
+        advice = "Pass a torch.utils.data.TensorDataset of these tensors"
+    elif isinstance(dataset, (str, bytes)):
+        advice = "Load it, and pass the dataset"
+    elif hasattr(dataset, "iloc"):
+        advice = "It is read by column. Pass a dataset of its rows, such as to_dict('records')"
+    elif isinstance(dataset, IterableDataset):
+        return
+    elif not hasattr(dataset, "__getitem__"):
+        advice = "Pass a dataset with __getitem__ and __len__, or a torch IterableDataset"
+    else:
+        return
+    raise TypeError(f"{name} is {kind_of(dataset)}, which is not a dataset. {advice}.")
+
+
 def train_dataloader(
     dataset: Dataset[Any],
     collate: Callable[..., Any] | None,
@@ -167,6 +205,7 @@ def train_dataloader(
     world: World = SINGLE_PROCESS,
 ) -> DataLoader[Any]:
     """Return a loader of shuffled training batches. An iterable dataset keeps its own order."""
+    check_dataset("train_dataset", dataset)
     options: dict[str, Any] = {
         "batch_size": args.per_device_train_batch_size,
         "collate_fn": collate,
@@ -190,6 +229,7 @@ def eval_dataloader(
     world: World = SINGLE_PROCESS,
 ) -> DataLoader[Any]:
     """Return a loader of evaluation batches, in the order of `dataset`."""
+    check_dataset("The dataset to evaluate or predict", dataset)
     options: dict[str, Any] = {
         "batch_size": args.per_device_eval_batch_size,
         "collate_fn": collate,

@@ -25,6 +25,7 @@ from callback_core import Request, TrainerControl
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.signals import Signals
 from trainer_torch.world import SINGLE_PROCESS, World
+from trainer_torch.wrapping import distributed_part
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class DistributedWorld(World):
         Raises:
             ValueError: No parameter of `model` requires a gradient.
         """
-        if isinstance(model, DistributedDataParallel):
+        if distributed_part(model) is not None:
             return model
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ValueError(
@@ -65,7 +66,8 @@ class DistributedWorld(World):
 
     def average_gradients(self, wrapped: nn.Module, now: bool) -> None:
         """Set the flag of DistributedDataParallel that its context `no_sync` sets."""
-        wrapped.require_backward_grad_sync = now  # type: ignore[assignment]
+        if (part := distributed_part(wrapped)) is not None:
+            part.require_backward_grad_sync = now
 
     def share_buffers(self, model: nn.Module) -> None:
         """Broadcast each buffer of `model` from the main process."""
@@ -166,11 +168,6 @@ def find_world(args: TrainingArguments) -> World:
             return SINGLE_PROCESS
         _connect(args)
     return DistributedWorld(args) if dist.get_world_size() > 1 else SINGLE_PROCESS
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside a DistributedDataParallel; any other model as it is."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _connect(args: TrainingArguments) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer_torch.outputs import batch_size_of, map_tensors, plain_number
+from trainer_torch.batch_size import count_loaded
+from trainer_torch.batches import describe
+from trainer_torch.joining import join, to_cpu
+from trainer_torch.outputs import plain_number
 from trainer_torch.world import SINGLE_PROCESS, World
 
 
@@ -21,7 +24,10 @@ class EvalPrediction(NamedTuple):
     """The argument of `compute_metrics`.
 
     Attributes:
-        predictions: The predictions for all samples, as numpy arrays of shape (samples, ...).
+        predictions: The predictions for all samples, as a numpy array of shape (samples, ...).
+            Several predictions are a tuple or a dict of such arrays, as the model returned them. If
+            batches are of different lengths, shorter ones are filled with -100, as in transformers.
+            Lists with an item for each sample, such as the boxes in an image, become one list.
         label_ids: The labels of all samples in the same form, or `None` if the data has none.
     """
 
@@ -49,15 +55,21 @@ PredictionStep = Callable[[Any], tuple[Tensor | None, Any, Any]]
 """Takes a batch. Returns its loss, predictions and labels; `None` for what is missing."""
 
 
+BatchSize = Callable[[Any, int | None], int | None]
+"""Takes a batch, and how many samples the loader has put into it. Returns how many are in it.
+`None` stands for an unknown number."""
+
+
 @dataclass
 class _Outputs:
-    """What one rank collects. Everything in it is on the CPU."""
+    """What one rank collects, with an item for each batch. Tensors in it are on the CPU."""
 
-    samples: int = 0
-    steps: int = 0
-    loss_sum: Tensor | None = None
+    sizes: list[int | None] = field(default_factory=list)
+    losses: list[float | None] = field(default_factory=list)
     predictions: list[Any] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
+    batch: str = ""
+    """What the first batch consists of."""
 
 
 def run_evaluation(
@@ -67,6 +79,8 @@ def run_evaluation(
     on_batch: Callable[[], None],
     *,
     prefix: str,
+    batch_size: BatchSize,
+    warn: Callable[[str], None],
     compute_metrics: ComputeMetrics | None = None,
     keep_predictions: bool = False,
     world: World = SINGLE_PROCESS,
@@ -78,7 +92,9 @@ def run_evaluation(
         batches: The batches of this rank.
         step: Runs the model on a batch.
         on_batch: Called after each batch.
-        prefix: Put before the name of each metric, with an underscore.
+        prefix: Put before the name of each metric that does not have it yet, with an underscore.
+        batch_size: Counts the samples in a batch.
+        warn: Logs a warning, unless it has been logged before.
         compute_metrics: Computes further metrics, if the data has labels.
         keep_predictions: Return predictions and labels even without `compute_metrics`.
         world: The processes that share the batches.
@@ -89,62 +105,117 @@ def run_evaluation(
         `steps_per_second`.
 
     Raises:
-        ValueError: There is no batch on any rank.
+        TypeError: `compute_metrics` returns no mapping, or one of what is not a single number.
+        ValueError: There is no batch on any rank; the number of samples in the batches, by which
+            losses are weighted, cannot be told; or the predictions cannot be joined.
     """
     start_time = time.perf_counter()
     keep_predictions = keep_predictions or compute_metrics is not None
     world.share_buffers(model)
     with evaluation_mode(model):
-        own = _collect(batches, step, on_batch, keep_predictions)
-    outputs = world.gather(own)
-    samples, steps = sum(rank.samples for rank in outputs), max(rank.steps for rank in outputs)
-    if steps == 0:
+        own = _collect(batches, step, on_batch, batch_size, keep_predictions)
+    ranks = world.gather(own)
+    sizes = _interleave([rank.sizes for rank in ranks])
+    if not sizes:
         raise ValueError("There is nothing to evaluate: the dataset is empty.")
+    losses = _interleave([rank.losses for rank in ranks])
+    metrics: dict[str, Any] = {}
+    if any(loss is not None for loss in losses):
+        metrics["loss"] = _mean_loss(losses, sizes, own.batch)
     evaluated = EvalPrediction(
-        _concatenate(_interleave([rank.predictions for rank in outputs])),
-        _concatenate(_interleave([rank.labels for rank in outputs])),
+        join(_interleave([rank.predictions for rank in ranks]), sizes),
+        join(_interleave([rank.labels for rank in ranks]), sizes),
     )
-    metrics: dict[str, float] = {}
-    loss_sums = [rank.loss_sum for rank in outputs if rank.loss_sum is not None]
-    if loss_sums:
-        metrics["loss"] = (torch.stack(loss_sums).sum() / samples).item()
     if compute_metrics is not None and evaluated.label_ids is not None:
-        metrics.update(compute_metrics(evaluated))
-    metrics.update(speed_metrics(start_time, samples, steps))
+        metrics.update(_without_prefix(prefix, compute_metrics(evaluated)))
+    elif compute_metrics is not None:
+        warn(
+            "compute_metrics is not called, because there are no labels in the batches: the first "
+            f"one is {own.batch}. If one of these holds the labels, name it in label_names."
+        )
+    metrics.update(
+        speed_metrics(start_time, sum_known(sizes), max(len(rank.sizes) for rank in ranks))
+    )
     named = {f"{prefix}_{name}": plain_number(name, value) for name, value in metrics.items()}
     # Use rank 0's metrics, so that ranks never diverge in what they decide by them.
     return PredictionOutput(*evaluated, world.gather(named)[0])
 
 
 def _collect(
-    batches: Iterable[Any], step: PredictionStep, on_batch: Callable[[], None], keep: bool
+    batches: Iterable[Any],
+    step: PredictionStep,
+    on_batch: Callable[[], None],
+    batch_size: BatchSize,
+    keep: bool,
 ) -> _Outputs:
     """Run `step` on each batch. Predictions and labels are collected only if `keep` is set."""
     outputs, losses = _Outputs(), []
-    for batch in batches:
+    for index, batch in enumerate(batches):
+        outputs.batch = outputs.batch or describe(batch)
+        outputs.sizes.append(batch_size(batch, count_loaded(batches, index)))
         loss, predictions, labels = step(batch)
-        size = batch_size_of(batch)
-        outputs.samples += size
-        outputs.steps += 1
-        if loss is not None:
-            losses.append(loss.detach() * size)  # stays on its device until the end
+        losses.append(loss.detach() if isinstance(loss, Tensor) else loss)  # stays on its device
         if keep:
-            outputs.predictions.append(map_tensors(_to_cpu, predictions))
-            outputs.labels.append(map_tensors(_to_cpu, labels))
+            outputs.predictions.append(to_cpu(predictions))
+            outputs.labels.append(to_cpu(labels))
         on_batch()
-    if losses:
-        outputs.loss_sum = torch.stack(losses).sum().cpu()
+    outputs.losses = [None if loss is None else float(loss) for loss in losses]
     return outputs
 
 
-def speed_metrics(start_time: float, samples: float, steps: int) -> dict[str, float]:
-    """Return the seconds since `start_time`, and the samples and steps per second."""
+def _mean_loss(losses: list[float | None], sizes: list[int | None], batch: str) -> float:
+    """Return the mean over all samples of `losses`, the means over the samples in each batch."""
+    known = [loss for loss in losses if loss is not None]
+    if len(known) < len(losses):
+        raise ValueError(
+            f"{len(known)} of {len(losses)} batches have a loss, and the others have none, so this "
+            "evaluation has no mean loss. Return a loss for each batch or for none."
+        )
+    if len(known) == 1:
+        return known[0]
+    weights = [size for size in sizes if size is not None]
+    if len(weights) < len(sizes):
+        raise ValueError(
+            "The mean loss cannot be computed, because the number of samples in each batch is "
+            f"unknown. The first batch is {batch}. Its tensors have different lengths, and its "
+            "data loader does not tell. Override get_batch_size of the Trainer."
+        )
+    pairs = [(loss, weight) for loss, weight in zip(known, weights, strict=True) if weight > 0]
+    return sum(loss * weight for loss, weight in pairs) / (sum(weights) or math.nan)
+
+
+def _without_prefix(prefix: str, metrics: Any) -> dict[str, Any]:
+    """Return what `compute_metrics` returned, without the prefix that a name may have already."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"compute_metrics returned {metrics!r}, but must return a dict of metrics by name, for "
+            "example {'accuracy': 0.5}."
+        )
+    named = {str(name).removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
+    if len(named) < len(metrics):
+        raise ValueError(
+            f"compute_metrics returned {', '.join(map(repr, metrics))}. Names that differ only in "
+            f"the prefix '{prefix}_' are the same metric."
+        )
+    return named
+
+
+def sum_known(sizes: list[int | None]) -> int | None:
+    """Return the sum of `sizes`, or `None` if one of them is unknown."""
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def speed_metrics(start_time: float, samples: int | None, steps: int) -> dict[str, float]:
+    """Return the seconds since `start_time`, and the samples and steps per second.
+
+    If the number of samples is unknown, their rate is left out.
+    """
     runtime = time.perf_counter() - start_time
-    return {
-        "runtime": round(runtime, 4),
-        "samples_per_second": round(samples / runtime, 3),
-        "steps_per_second": round(steps / runtime, 3),
-    }
+    metrics = {"runtime": round(runtime, 4)}
+    if samples is not None:
+        metrics["samples_per_second"] = round(samples / runtime, 3)
+    return {**metrics, "steps_per_second": round(steps / runtime, 3)}
 
 
 @contextmanager
@@ -165,31 +236,3 @@ def _interleave(batches_of_ranks: list[list[Any]]) -> list[Any]:
     absent = object()
     turns = zip_longest(*batches_of_ranks, fillvalue=absent)
     return [batch for turn in turns for batch in turn if batch is not absent]
-
-
-def _to_cpu(tensor: Tensor) -> Tensor:
-    dtype = torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype  # unknown to numpy
-    return tensor.detach().to("cpu", dtype)
-
-
-def _concatenate(batches: list[Any]) -> Any:
-    """Concatenate `batches` of one structure, leaf by leaf.
-
-    Tensors become numpy arrays, other leaves lists.
-    """
-    first = batches[0] if batches else None
-    if isinstance(first, Tensor):
-        if len({batch.shape[1:] for batch in batches}) > 1:
-            shapes = sorted({tuple(batch.shape) for batch in batches})
-            raise ValueError(
-                f"Predictions or labels cannot be concatenated: batches have the shapes {shapes}. "
-                "Let data_collator pad all of them to one length."
-            )
-        return np.concatenate([np.atleast_1d(batch.numpy()) for batch in batches])
-    if isinstance(first, Mapping):
-        return {name: _concatenate([batch[name] for batch in batches]) for name in first}
-    if isinstance(first, (tuple, list)):
-        if first and isinstance(first[0], (Tensor, Mapping, tuple, list)):
-            return tuple(_concatenate(list(parts)) for parts in zip(*batches, strict=True))
-        return [leaf for batch in batches for leaf in batch]
-    return None if first is None else batches

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from trainer_torch.batch_size import count_loaded
 from trainer_torch.best_model import (
     deciding_metric,
     load_best_model,
@@ -20,8 +21,7 @@ from trainer_torch.best_model import (
     update_best_metric,
 )
 from trainer_torch.data import Plan, begin_epoch
-from trainer_torch.evaluation import speed_metrics
-from trainer_torch.outputs import batch_size_of
+from trainer_torch.evaluation import speed_metrics, sum_known
 from trainer_torch.precision import clip_gradients
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import set_rng_state
@@ -29,11 +29,22 @@ from trainer_torch.seeding import set_rng_state
 logger = logging.getLogger(__name__)
 
 
+class TrainOutput(NamedTuple):
+    """The result of `Trainer.train`: all steps done, the mean loss, and the metrics."""
+
+    global_step: int
+    training_loss: float
+    metrics: dict[str, float]
+
+
 class LoopHooks(Protocol):
     """What the loop calls and a subclass of Trainer may override."""
 
     def training_step(self, batch: Any, batches_in_step: int) -> Tensor:
         """Add the gradients of a batch and return its loss, detached."""
+
+    def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
+        """Return the number of samples in a batch, or `None` if it cannot be told."""
 
     def evaluate(self) -> Mapping[str, float]:
         """Evaluate, log the metrics and return them."""
@@ -51,7 +62,7 @@ def run_training(
     hooks: LoopHooks,
     model_wrapped: nn.Module,
     rng_state: dict[str, Any] | None,
-) -> dict[str, float]:
+) -> TrainOutput:
     """Train from the run's position to the end of `plan`, or until the control asks to stop.
 
     Whatever ends the training, every callback is closed.
@@ -64,7 +75,7 @@ def run_training(
         rng_state: The random generators of the checkpoint, if resuming from one.
 
     Returns:
-        The metrics of the training, which are also logged.
+        The result. Its metrics are also logged.
     """
     start_time, first_step = time.perf_counter(), run.state.global_step
     run.model_wrapped = model_wrapped
@@ -72,7 +83,7 @@ def run_training(
         with run.signals:
             run.signals.protect_workers(run.train_dataloader)
             _run_epochs(run, plan, hooks, rng_state)
-        samples = sum(run.world.gather(run.samples))
+        samples = sum_known(run.world.gather(run.samples))
         speed = speed_metrics(start_time, samples, run.state.global_step - first_step)
         metrics = {f"train_{name}": value for name, value in speed.items()}
         metrics["train_loss"] = run.position.mean_loss(run.state.global_step)
@@ -85,7 +96,7 @@ def run_training(
     finally:
         run.model_wrapped = run.model
     run.fire(run.callback_handler.on_train_end)
-    return metrics
+    return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
 
 
 def _run_epochs(
@@ -160,9 +171,10 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
         run.world.average_gradients(run.model_wrapped, is_last)
         with run.control.called(hooks, state):
             loss = hooks.training_step(batch, len(batches))
-        step_loss += loss / len(batches)
+        step_loss += loss.to(step_loss.dtype) / len(batches)  # bfloat16 has two digits
+        size = hooks.get_batch_size(batch, count_loaded(run.train_dataloader, position.batches))
+        run.samples = sum_known([run.samples, size])
         position.batches += 1
-        run.samples += batch_size_of(batch)
         if not is_last:
             fire(on.on_substep_end, loss=loss)
             run.world.agree(run.control, run.signals)
@@ -195,7 +207,7 @@ def _log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:
         hooks.log({"loss": run.position.take_loss(step), **run.step_logs})
         run.world.agree(run.control, run.signals)
     if run.control.should_evaluate:
-        metric = deciding_metric(run.args, hooks.evaluate())
+        metric = deciding_metric(run.args, _evaluate(run, hooks))
         if metric is not None:
             update_best_metric(run.args, run.state, metric)
             if run.saved_step == step:
@@ -207,6 +219,18 @@ def _log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:
         hooks.save_checkpoint()
         run.world.agree(run.control, run.signals)
     _end_if_due(run, hooks)
+
+
+def _evaluate(run: TrainingRun, hooks: LoopHooks) -> Mapping[str, float]:
+    """Evaluate, and return the metrics. The evaluation is then no longer due.
+
+    An overridden `evaluate` may not fire `on_evaluate`, which resets the flag.
+    """
+    asked = [request for request in run.control.requests if request.flag == "should_evaluate"]
+    metrics = hooks.evaluate()
+    if asked and asked[0] in run.control.requests:
+        run.control.reset({"should_evaluate": False})
+    return metrics
 
 
 def _end_if_due(run: TrainingRun, hooks: LoopHooks) -> None:

@@ -1,106 +1,83 @@
-"""Inputs and outputs of a model: finds the loss, the predictions, the labels and the batch size."""
+"""Outputs of a model: finds the loss and the predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from numbers import Real
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from callback_core import scalar
+from trainer_torch.batches import describe, field_names
 
 ComputeLoss = Callable[[nn.Module, Any], Any]
 """Takes the model and a batch on its device. Returns the loss, or the loss and predictions."""
 
-
-def forward(model: nn.Module, batch: Any) -> Any:
-    """Call `model` with `batch`: a mapping by keyword, a tuple or list by position."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    if isinstance(batch, (tuple, list)):
-        return model(*batch)
-    return model(batch)
+_CACHES: Final = ("past_key_values", "cache_params", "mems")
+_INTERNALS: Final = ("hidden_states", "attentions", "encoder_last_hidden_state")
 
 
-def split_output(output: Any) -> tuple[Tensor | None, Any]:
+def split_output(output: Any, ignored: Collection[str] = ()) -> tuple[Tensor | None, Any]:
     """Return the loss and the predictions in what a model or a `compute_loss` returned.
 
-    The loss is the output itself, its first item, `output["loss"]` or `output.loss`, if that is a
-    tensor without dimensions. The predictions are the rest, or `None` if there is no rest.
+    The loss is the output itself, its first item, `output["loss"]` or `output.loss`, if that is one
+    number. The predictions are the rest, or `None` if there is no rest. Of an output with names,
+    other losses, caches, hidden states and attentions are not predictions.
+
+    Args:
+        output: A tensor, a mapping, a tuple, a list, a data class, or an object with a `loss`.
+        ignored: Names of further items that are not predictions.
+
+    Raises:
+        ValueError: What is called `loss` is not one number.
     """
-    if isinstance(output, Mapping):
-        named = {name: value for name, value in output.items() if name != "loss"}
-        only = next(iter(named.values())) if len(named) == 1 else named or None
-        return _loss(output.get("loss")), only
-    if hasattr(output, "loss"):
-        return _loss(output.loss), getattr(output, "logits", None)
+    named = _named(output)
+    if named is not None:
+        predictions = {
+            name: value
+            for name, value in named.items()
+            if value is not None and name not in ignored and _is_prediction(name)
+        }
+        only = next(iter(predictions.values())) if len(predictions) == 1 else predictions or None
+        return _named_loss(named.get("loss"), output), only
     parts = tuple(output) if isinstance(output, (tuple, list)) else (output,)
     loss = _loss(parts[0]) if parts else None
-    rest = parts if loss is None else parts[1:]
+    rest = tuple(part for part in parts[loss is not None :] if part is not None)
     return loss, rest[0] if len(rest) == 1 else rest or None
 
 
-def labels_of(batch: Any) -> Any:
-    """Return `batch["labels"]`, or the last item of a tuple or list of two or more."""
-    if isinstance(batch, Mapping):
-        return batch.get("labels")
-    if isinstance(batch, (tuple, list)) and len(batch) > 1:
-        return batch[-1]
-    return None
+def ignored_outputs(model: nn.Module) -> Collection[str]:
+    """Return the names of outputs that are not predictions according to the model's `config`.
+
+    They are its `keys_to_ignore_at_inference`, as in transformers.
+    """
+    return getattr(getattr(model, "config", None), "keys_to_ignore_at_inference", None) or ()
 
 
-def batch_size_of(batch: Any) -> int:
-    """Return the length of the first tensor in `batch`, or 1 if there is none."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else 1
-    if isinstance(batch, Mapping):
-        return batch_size_of(list(batch.values()))
-    if isinstance(batch, (tuple, list)):
-        for value in batch:
-            if isinstance(value, (Tensor, Mapping, tuple, list)):
-                return batch_size_of(value)
-    return 1
-
-
-def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Return `value` with `function` applied to each tensor in its mappings, tuples and lists."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {name: map_tensors(function, item) for name, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a namedtuple
-        return type(value)(*(map_tensors(function, item) for item in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(map_tensors(function, item) for item in value)
-    return value
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Return `batch` on `device`. Copies from pinned memory are asynchronous."""
-    return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
-
-
-def require_loss(loss: Tensor | None, returned_by: str) -> Tensor:
-    """Return `loss`, after checking that it can be trained on.
+def require_loss(output: Any, returned_by: str) -> Tensor:
+    """Return the loss in `output`, after checking that it can be trained on.
 
     Args:
-        loss: The loss of a training batch.
+        output: What a model or a `compute_loss` returned for a training batch.
         returned_by: The name of the model or function that returned it, for the message.
 
     Raises:
         ValueError: There is no loss, or it has no gradient.
     """
+    loss, _ = split_output(output)
     if loss is None:
+        what = f"{describe(output)}, which has no loss" if output is not None else "None"
         raise ValueError(
-            f"{returned_by} returned no loss for a training batch. Return a scalar tensor: as the "
-            "first item of a tuple, as ['loss'] or as .loss. Or pass compute_loss to the Trainer, "
-            "a function of the model and a batch."
+            f"For a training batch, {returned_by} returned {what}. Return the loss as a scalar "
+            "tensor: alone, as the first item of a tuple, as ['loss'] or as .loss. Or pass "
+            "compute_loss to the Trainer, a function of the model and a batch."
         )
     if not loss.requires_grad:
         raise ValueError(
-            f"The loss that {returned_by} returned has no gradient: it was detached, or computed "
-            "under torch.no_grad()."
+            f"The loss that {returned_by} returned has no gradient: it was detached, converted to "
+            "a number, or computed under torch.no_grad()."
         )
     return loss
 
@@ -125,5 +102,44 @@ def plain_number(name: str, value: Any) -> Any:
         ) from None
 
 
+def _named(output: Any) -> dict[str, Any] | None:
+    """Return the items of `output` by name, or `None` if they have no names."""
+    if isinstance(output, Mapping):
+        return dict(output)
+    names = field_names(output)
+    if isinstance(output, tuple) and "loss" not in names:
+        return None  # a named tuple whose loss has another name, if it has one
+    if not names and not hasattr(output, "loss"):
+        return None
+    if not names:
+        attributes = [name for name in getattr(output, "__dict__", ()) if not name.startswith("_")]
+        names = list(dict.fromkeys([*attributes, "loss", "logits"]))
+    return {name: getattr(output, name, None) for name in names}
+
+
+def _is_prediction(name: str) -> bool:
+    if {"loss", "losses"} & set(str(name).split("_")):
+        return False
+    return name not in _CACHES and not str(name).endswith(_INTERNALS)
+
+
 def _loss(value: Any) -> Tensor | None:
-    return value if isinstance(value, Tensor) and value.ndim == 0 else None
+    if isinstance(value, Tensor):
+        return value if value.ndim == 0 else None
+    is_number = isinstance(value, Real) and not isinstance(value, (bool, int))
+    return torch.tensor(float(value)) if is_number else None
+
+
+def _named_loss(value: Any, output: Any) -> Tensor | None:
+    if value is None:
+        return None
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.reshape(())
+    loss = _loss(value)
+    if loss is None:
+        shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+        raise ValueError(
+            f"The loss in {describe(output)} is a {type(value).__name__}{shape}, not one number. "
+            "Return a scalar tensor, for example the mean."
+        )
+    return loss

@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+import copy
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader
 
-from callback_core import IntervalStrategy, best_metric_key
-from trainer_torch.arguments import TrainingArguments
-from trainer_torch.outputs import forward, require_loss, split_output, to_device
+from callback_core import IntervalStrategy
+from trainer_torch.batches import forward, to_device
+from trainer_torch.data import EpochSampler
+from trainer_torch.outputs import ignored_outputs, require_loss, split_output
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import preserved_rng
 
-
-def check_parts(
-    args: TrainingArguments, eval_dataset: object, optimizer: Any, lr_scheduler: Any
-) -> None:
-    """Check that the parts of a trainer fit together.
-
-    Raises:
-        ValueError: They do not. The message says which and what to do.
-    """
-    evaluates = args.eval_strategy != IntervalStrategy.NO or args.eval_on_start
-    if evaluates and not has_data(eval_dataset):
-        raise ValueError(
-            f"eval_strategy is {args.eval_strategy!r} and eval_on_start {args.eval_on_start}, but "
-            "there is no data to evaluate on. Give the Trainer an eval_dataset that is not empty, "
-            "or turn both off."
-        )
-    if isinstance(eval_dataset, Mapping) and args.metric_for_best_model is not None:
-        key = best_metric_key(args.metric_for_best_model)
-        if not any(key.startswith(f"eval_{name}_") for name in eval_dataset):
-            raise ValueError(
-                f"metric_for_best_model is {args.metric_for_best_model!r}, but with several "
-                "evaluation datasets it must start with the name of one: "
-                + ", ".join(f"{name}_{args.metric_for_best_model}" for name in eval_dataset)
-            )
-    if lr_scheduler is not None and getattr(lr_scheduler, "optimizer", optimizer) is not optimizer:
-        raise ValueError(
-            "The scheduler in optimizers belongs to another optimizer than the one beside it. "
-            "Pass both: (optimizer, scheduler of that optimizer)."
-        )
+logger = logging.getLogger(__name__)
 
 
 def check_training(run: TrainingRun) -> None:
@@ -88,35 +62,67 @@ def _check_saving(output_dir: str, model: nn.Module) -> None:
 
 
 def check_model(run: TrainingRun, needs_predictions: bool) -> None:
-    """Run a model that returns its own loss on one batch, and restore its tensors.
+    """Run a copy of a model that returns its own loss on one batch. The model stays as it is.
 
-    An iterable dataset is not read, because reading might use it up.
+    Only data that the Trainer itself loads is read, because reading other data might use it up. A
+    model that cannot be copied is not checked. Neither is one whose copy does not fit into memory.
+    In these cases, the first step finds what is wrong.
 
     Raises:
         ValueError: The model returns no loss to train on, or no predictions although
             `needs_predictions`.
     """
-    if isinstance(run.train_dataloader.dataset, IterableDataset):
+    loader = run.train_dataloader
+    if not isinstance(getattr(loader, "sampler", None), EpochSampler):
         return
-    state = run.model.state_dict()
-    before = {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
     with preserved_rng():
-        batch = next(iter(run.train_dataloader))
-        run.model.train()
-        loss, predictions = split_output(forward(run.model, to_device(batch, run.args.device)))
-    with torch.no_grad():  # a forward pass may change running statistics and moving averages
-        for name, tensor in state.items():
-            tensor.copy_(before[name])
-    require_loss(loss, type(run.model).__name__)
+        try:
+            model = copy.deepcopy(run.model)
+        except Exception as error:
+            logger.debug("The model is not checked before training, as it has no copy: %r", error)
+            return
+        try:
+            _check_outputs(
+                model, to_device(_first_samples(loader), run.args.device), needs_predictions
+            )
+        except torch.OutOfMemoryError:
+            logger.debug("The model is not checked before training: a copy does not fit in memory.")
+        except Exception as error:
+            error.add_note(
+                "This error comes from a check before training, which runs a copy of the model on "
+                "one batch of train_dataset. Nothing has been trained or logged yet."
+            )
+            raise
+
+
+def _first_samples(loader: DataLoader[Any]) -> Any:
+    """Return the first samples of the dataset of `loader` as a batch.
+
+    They are loaded in a process of their own if `loader` does so, because a dataset may not bear to
+    be used here first, for example with an open file.
+    """
+    count = min(loader.batch_size or 1, len(loader.dataset))  # type: ignore[arg-type]
+    samples: DataLoader[Any] = DataLoader(
+        loader.dataset,
+        batch_size=count,
+        sampler=range(count),
+        collate_fn=loader.collate_fn,
+        num_workers=min(1, loader.num_workers),
+        generator=torch.Generator(),
+    )
+    return next(iter(samples))
+
+
+def _check_outputs(model: nn.Module, batch: Any, needs_predictions: bool) -> None:
+    output = forward(model.train(), batch)
+    require_loss(output, type(model).__name__)
+    predictions = split_output(output, ignored_outputs(model))[1]
+    if needs_predictions and predictions is None:
+        with torch.no_grad():  # some models return predictions only then
+            output = forward(model.eval(), batch)
+        predictions = split_output(output, ignored_outputs(model))[1]
     if needs_predictions and predictions is None:
         raise ValueError(
             "compute_metrics needs predictions, but the model returns only a loss. Return both: "
             "(loss, predictions)."
         )
-
-
-def has_data(dataset: object) -> bool:
-    """Return whether `dataset`, or each one in a mapping, exists and is not known to be empty."""
-    if isinstance(dataset, Mapping):
-        return len(dataset) > 0 and all(has_data(part) for part in dataset.values())
-    return dataset is not None and not (isinstance(dataset, Sized) and len(dataset) == 0)

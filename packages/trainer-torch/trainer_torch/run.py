@@ -17,11 +17,13 @@ from callback_core import (
     ProgressCallback,
     TrainerControl,
     TrainerState,
+    list_callbacks,
     make_reporting_integration_callbacks,
 )
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.data import Plan
 from trainer_torch.optimizers import create_optimizer, create_scheduler
+from trainer_torch.parts import check_initialized
 from trainer_torch.position import LoopPosition
 from trainer_torch.signals import Signals
 from trainer_torch.world import World
@@ -50,8 +52,10 @@ class TrainingRun:
         control: What callbacks ask for.
         signals: The signals that end the training.
         saved_step: The step of the last checkpoint of this training.
-        samples: The number of samples that this process has trained on in this training.
+        samples: The number of samples that this process has trained on in this training; `None` if
+            the number in a batch could not be told.
         step_logs: What the next log reports of the last update step, besides the loss.
+        warned: The warnings that were logged and are not repeated.
     """
 
     args: TrainingArguments
@@ -67,8 +71,9 @@ class TrainingRun:
     control: TrainerControl = field(default_factory=TrainerControl)
     signals: Signals = field(default_factory=Signals)
     saved_step: int | None = None
-    samples: int = 0
+    samples: int | None = 0
     step_logs: dict[str, Any] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)
 
     def fire(self, event: Callable[..., TrainerControl], **kwargs: Any) -> None:
         """Fire an event and keep the control that it returns.
@@ -78,6 +83,12 @@ class TrainingRun:
             kwargs: What the event passes to callbacks besides arguments, state and control.
         """
         self.control = event(self.args, self.state, self.control, **kwargs)
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning in the main process, unless this trainer has logged it before."""
+        if self.world.is_main and message not in self.warned:
+            self.warned.add(message)
+            logger.warning("%s", message)
 
     def close_callbacks(self, exception: BaseException) -> None:
         """Fire the events of a training that `exception` ends. Errors of callbacks are logged."""
@@ -97,6 +108,7 @@ class TrainingRun:
             optimizers: The optimizer and the scheduler of the user. The arguments describe what is
                 created instead of `None`.
         """
+        check_initialized(self.model)
         optimizer, lr_scheduler = optimizers
         self.optimizer = optimizer or create_optimizer(self.model, self.args)
         self.lr_scheduler = lr_scheduler or create_scheduler(
@@ -121,13 +133,13 @@ class TrainingRun:
 
 def create_handler(
     args: TrainingArguments,
-    callbacks: Iterable[Any],
+    callbacks: Iterable[Any] | None,
     model: nn.Module,
     processing_class: Any,
     optimizers: tuple[Optimizer | None, Any],
 ) -> CallbackHandler:
     """Return a handler that calls the trackers, then `callbacks`, then the progress bar."""
-    callbacks = list(callbacks)
+    callbacks = list_callbacks(callbacks)
     return CallbackHandler(
         [
             DefaultFlowCallback,

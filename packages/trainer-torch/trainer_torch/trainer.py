@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from callback_core import CallbackHandler, TrainerControl, TrainerState
+from trainer_torch import batches, outputs
 from trainer_torch import checkpoint as checkpoints
-from trainer_torch import outputs
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.batch_size import count_samples
 from trainer_torch.best_model import update_best_checkpoint
 from trainer_torch.data import eval_dataloader, plan_training, train_dataloader
-from trainer_torch.distributed import find_world, unwrap
+from trainer_torch.distributed import find_world
 from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation
-from trainer_torch.loop import run_training
+from trainer_torch.loop import TrainOutput, run_training
+from trainer_torch.parts import check_parts
 from trainer_torch.position import LoopPosition
 from trainer_torch.precision import backward
-from trainer_torch.preflight import check_model, check_parts, check_training
+from trainer_torch.preflight import check_model, check_training
 from trainer_torch.resume import choose_checkpoint, resume
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.seeding import set_seed
-
-
-class TrainOutput(NamedTuple):
-    """The result of `Trainer.train`: all steps done, the mean loss, and the metrics."""
-
-    global_step: int
-    training_loss: float
-    metrics: dict[str, float]
+from trainer_torch.wrapping import unwrap
 
 
 class Trainer:
@@ -92,9 +87,10 @@ class Trainer:
         callbacks: Iterable[Any] | None = None,
         optimizers: tuple[Optimizer | None, Any] = (None, None),
     ) -> None:
-        args = args or TrainingArguments()
+        args = TrainingArguments() if args is None else args
+        functions = (data_collator, compute_loss, compute_metrics)
+        check_parts(model, args, train_dataset, eval_dataset, *functions, *optimizers)
         world = find_world(args)
-        check_parts(args, eval_dataset, *optimizers)
         self.data_collator = data_collator
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
@@ -103,7 +99,7 @@ class Trainer:
         self._given_optimizers = optimizers
         self._given_model = model.to(args.device)
         bare = unwrap(self._given_model)
-        handler = create_handler(args, callbacks or (), bare, processing_class, optimizers)
+        handler = create_handler(args, callbacks, bare, processing_class, optimizers)
         position = LoopPosition(args.device, world)
         self.run = TrainingRun(args, world, bare, bare, handler, position, *optimizers)
         world.mark(self.state)
@@ -155,8 +151,7 @@ class Trainer:
         # The user may have wrapped the model, or assigned another one since.
         is_given = unwrap(self._given_model) is run.model
         wrapped = run.world.wrap(self._given_model if is_given else run.model)
-        metrics = run_training(run, plan, self, wrapped, rng_state)
-        return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
+        return run_training(run, plan, self, wrapped, rng_state)
 
     def evaluate(
         self,
@@ -239,7 +234,7 @@ class Trainer:
         """Return the loss of a batch on the device, or the loss and the predictions."""
         if self._compute_loss is not None:
             return self._compute_loss(model, batch)
-        return outputs.forward(model, batch)
+        return batches.forward(model, batch)
 
     def training_step(self, batch: Any, batches_in_step: int) -> Tensor:
         """Add the gradients of a batch, and return its loss, detached.
@@ -250,18 +245,26 @@ class Trainer:
             batch: A batch of the training data.
             batches_in_step: The number of batches in this update step.
         """
-        output = self.compute_loss(self.model_wrapped, outputs.to_device(batch, self.args.device))
+        output = self.compute_loss(self.model_wrapped, batches.to_device(batch, self.args.device))
         by_model = self._model_returns_the_loss()
         returned_by = type(self.model).__name__ if by_model else "compute_loss"
-        loss = outputs.require_loss(outputs.split_output(output)[0], returned_by)
+        loss = outputs.require_loss(output, returned_by)
         backward(loss, batches_in_step)
         return loss.detach()
 
     def prediction_step(self, batch: Any) -> tuple[Tensor | None, Any, Any]:
         """Return the loss, predictions and labels of a batch; `None` for what is missing."""
-        batch = outputs.to_device(batch, self.args.device)
-        loss, predictions = outputs.split_output(self.compute_loss(self.model, batch))
-        return loss, predictions, outputs.labels_of(batch)
+        batch = batches.to_device(batch, self.args.device)
+        output = self.compute_loss(self.model, batch)
+        loss, predictions = outputs.split_output(output, outputs.ignored_outputs(self.model))
+        return loss, predictions, batches.labels_of(batch, self.args.label_names)
+
+    def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
+        """Return the number of samples in a batch, which weights its loss in an evaluation.
+
+        The data loader has put `loaded` samples into it. `None` means that a number is unknown.
+        """
+        return count_samples(batch, loaded)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of this process's training batches."""
@@ -275,11 +278,8 @@ class Trainer:
 
     def _model_returns_the_loss(self) -> bool:
         """Return whether the loss comes from `forward`, not from code of the user."""
-        return (
-            self._compute_loss is None
-            and type(self).compute_loss is Trainer.compute_loss
-            and type(self).training_step is Trainer.training_step
-        )
+        own = type(self).compute_loss, type(self).training_step
+        return self._compute_loss is None and own == (Trainer.compute_loss, Trainer.training_step)
 
     def _evaluate(
         self, dataset: Dataset[Any], prefix: str, keep_predictions: bool
@@ -293,6 +293,8 @@ class Trainer:
             self.prediction_step,
             lambda: run.fire(handler.on_prediction_step),
             prefix=prefix,
+            batch_size=self.get_batch_size,
+            warn=run.warn_once,
             compute_metrics=self.compute_metrics,
             keep_predictions=keep_predictions,
             world=run.world,

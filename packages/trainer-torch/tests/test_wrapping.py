@@ -1,0 +1,84 @@
+"""A model that is given in a wrapper trains in it, and is saved, evaluated and shown without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import Net, logged, net, trainer
+from torch import nn
+
+from callback_core import TrainerCallback
+from trainer_torch.wrapping import distributed_part, unwrap
+
+
+def compiled(model: nn.Module) -> Any:
+    return torch.compile(model, backend="eager")
+
+
+def test_the_model_is_found_in_its_wrappers() -> None:
+    model = net()
+    for wrapped in (model, compiled(model)):
+        assert unwrap(wrapped) is model
+        assert distributed_part(wrapped) is None
+
+
+class Sees(TrainerCallback):
+    def __init__(self) -> None:
+        self.models: list[Any] = []
+
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
+        self.models.append(model)
+
+
+@pytest.mark.parametrize("by_model", [True, False])
+def test_a_compiled_model_trains_compiled_and_is_saved_under_its_own_names(
+    tmp_path: Path, by_model: bool
+) -> None:
+    class WithLoss(Net):
+        def forward(self, features: Any, labels: Any = None) -> Any:
+            scores = super().forward(features)
+            return (
+                scores if labels is None else (nn.functional.cross_entropy(scores, labels), scores)
+            )
+
+    def results(name: str, wrap: Any) -> Any:
+        torch.manual_seed(1)
+        model, looks = WithLoss(), Sees()
+        given: dict[str, Any] = {"model": wrap(model)}
+        if by_model:
+            given["compute_loss"] = None
+        made = trainer(
+            tmp_path / name, looks, given=given, save_strategy="epoch", eval_strategy="epoch"
+        )
+        made.train()
+        assert made.model is model
+        assert all(seen is model for seen in looks.models)
+        saved = load_file(tmp_path / name / "checkpoint-10" / "model.safetensors")
+        assert set(saved) == set(model.state_dict())
+        return logged(made, "eval_loss")
+
+    assert results("compiled", compiled) == results("plain", lambda model: model)
+
+
+def test_a_compiled_model_resumes_from_the_checkpoint_of_a_plain_one(tmp_path: Path) -> None:
+    trainer(tmp_path, save_strategy="epoch", num_train_epochs=1).train()
+    given = {"model": compiled(net())}
+    made = trainer(tmp_path, given=given, save_strategy="epoch", num_train_epochs=2)
+    assert made.train(resume_from_checkpoint=True).global_step == 10
+
+
+def test_a_compiled_model_computes_its_losses_compiled(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        calls.append(1)
+        return graph.forward
+
+    trainer(tmp_path, given={"model": torch.compile(net(), backend=backend)}).train()
+    assert calls

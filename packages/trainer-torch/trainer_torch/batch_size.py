@@ -1,0 +1,146 @@
+"""The number of samples in a batch: what the data loader puts into it, and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+from trainer_torch.batches import field_names
+
+Shape = tuple[int, ...]
+
+
+def count_loaded(batches: Iterable[Any], index: int) -> int | None:
+    """Return how many samples a data loader puts into its batch number `index`, from 0.
+
+    Returns `None` if that cannot be known: of an iterable dataset, of a batch sampler of one's own,
+    or of another loader than torch's.
+    """
+    if (
+        not isinstance(batches, DataLoader)
+        or type(batches).__iter__ is not DataLoader.__iter__
+        or type(batches.batch_sampler) is not BatchSampler
+        or isinstance(batches.dataset, IterableDataset)
+        or not getattr(batches, "in_order", True)
+    ):
+        return None
+    size = batches.batch_sampler.batch_size
+    left = len(batches.sampler) - index * size  # type: ignore[arg-type]
+    return min(size, left) if left > 0 else None
+
+
+def count_samples(batch: Any, loaded: int | None) -> int | None:
+    """Return the number of samples in `batch`, or `None` if it cannot be told.
+
+    It is the length of the tensors, the arrays and the lists of samples in the batch. If they are
+    of several lengths, as with weights of classes or edges of graphs, `loaded` decides between
+    them. It also decides if it is the second dimension of everything, as in batches of sequences
+    with the time first. Where it contradicts a common length, a collator has left samples out or
+    divided them.
+
+    Args:
+        batch: A batch.
+        loaded: The number of samples that the data loader has put into it, if that is known.
+    """
+    found = _Found()
+    found.look_into(batch)
+    shapes = found.resolve(loaded, of_parts=_is_tuple_of_tensors(batch))
+    if shapes is None:
+        return None
+    lengths = {shape[0] for shape in shapes}
+    if len(lengths) != 1:
+        return loaded if not lengths or loaded in lengths else None
+    if loaded is not None and all(shape[1:2] == (loaded,) for shape in shapes):
+        return loaded
+    return lengths.pop()
+
+
+@dataclass
+class _Found:
+    """The shapes in a batch. A number alone has none.
+
+    Attributes:
+        shapes: Those of tensors and arrays, and the lengths of lists that have an item a sample.
+        lists: Tuples and lists of items that are alike: an item for each sample, or for each part
+            of all samples. Each is given as its length and the shapes in it.
+    """
+
+    shapes: list[Shape] = field(default_factory=list)
+    lists: list[tuple[int, list[Shape]]] = field(default_factory=list)
+
+    def look_into(self, value: Any) -> None:
+        if isinstance(value, PackedSequence):
+            self.shapes.append((int(value.batch_sizes[0]),))
+        elif isinstance(value, (Tensor, np.ndarray)):
+            if isinstance(value, Tensor) and value.is_nested:
+                self.shapes.append((len(value.unbind()),))
+            elif value.ndim > 0:
+                self.shapes.append(tuple(value.shape))
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                self.look_into(item)
+        elif names := field_names(value):
+            for name in names:
+                self.look_into(getattr(value, name))
+        elif isinstance(value, (tuple, list)) and value:
+            self._look_into_list(value)
+
+    def resolve(self, loaded: int | None, of_parts: bool) -> list[Shape] | None:
+        """Return the shapes of everything, with each of the lists read in one of both ways.
+
+        Args:
+            loaded: As in `count_samples`.
+            of_parts: Whether the batch is a list of tensors. Its items are passed to the model one
+                by one, so they are parts rather than samples.
+        """
+        shapes, size = list(self.shapes), loaded
+        if size is None and len({shape[0] for shape in shapes}) == 1:
+            size = shapes[0][0]
+        for length, parts in self.lists:
+            lengths = {shape[0] for shape in parts}
+            if lengths == {size} or (of_parts and length != size):
+                shapes += parts
+            elif of_parts and length == 2 and len(lengths) == 1:
+                return None  # two samples, or a pair of parts from a collator that left samples out
+            elif length == size:
+                shapes.append((length,))
+            else:
+                shapes += [(length,), *parts]
+        return shapes
+
+    def _look_into_list(self, items: Sequence[Any]) -> None:
+        kinds = {_kind(item) for item in items}
+        if len(kinds) == 1 and isinstance(items[0], (Tensor, np.ndarray, tuple, list)):
+            inside = _Found()
+            for item in items:
+                inside.look_into(item)
+            parts = inside.shapes + [(length,) for length, _ in inside.lists]
+            self.lists.append((len(items), parts))
+        elif len(kinds) == 1 and isinstance(items[0], Mapping):
+            self.shapes.append((len(items),))  # a mapping for each sample
+        elif any(_kind(item) is not None for item in items):
+            for item in items:
+                self.look_into(item)
+        else:
+            self.shapes.append((len(items),))  # of texts, numbers or objects
+
+
+def _is_tuple_of_tensors(batch: Any) -> bool:
+    return isinstance(batch, (tuple, list)) and all(isinstance(item, Tensor) for item in batch)
+
+
+def _kind(item: Any) -> Any:
+    """Return what items for each sample have in common; `None` for what has no shape in it."""
+    if isinstance(item, (Tensor, np.ndarray)):
+        return type(item), item.dtype, item.ndim
+    if isinstance(item, Mapping):
+        return tuple(item)
+    if isinstance(item, (tuple, list)):
+        return type(item)
+    return tuple(names) if (names := field_names(item)) else None

@@ -1,0 +1,134 @@
+"""Checks that what a Trainer is given can be used: model, arguments, datasets and functions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sized
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from callback_core import IntervalStrategy, best_metric_key
+from trainer_torch.arguments import TrainingArguments
+from trainer_torch.batches import kind_of
+from trainer_torch.data import check_dataset
+
+
+def check_parts(
+    model: object,
+    args: object,
+    train_dataset: object,
+    eval_dataset: object,
+    data_collator: object,
+    compute_loss: object,
+    compute_metrics: object,
+    optimizer: Any,
+    lr_scheduler: Any,
+) -> None:
+    """Check that the parts of a trainer can be used, and that they fit together.
+
+    Raises:
+        TypeError: A part has a wrong type. The message says which and what to pass.
+        ValueError: Parts do not fit together. The message says which and what to do.
+    """
+    args = _check_model_and_args(model, args)
+    for name, dataset in [("train_dataset", train_dataset), ("eval_dataset", eval_dataset)]:
+        if name == "eval_dataset" and isinstance(dataset, Mapping):
+            for key, part in dataset.items():
+                check_dataset(f"{name}[{key!r}]", part)
+        elif dataset is not None:
+            check_dataset(name, dataset)
+    _check_function("data_collator", data_collator, ["the list of samples"])
+    _check_function("compute_loss", compute_loss, ["the model", "a batch"])
+    _check_function("compute_metrics", compute_metrics, ["an EvalPrediction"])
+    _check_evaluation(args, eval_dataset)
+    if lr_scheduler is not None and getattr(lr_scheduler, "optimizer", optimizer) is not optimizer:
+        raise ValueError(
+            "The scheduler in optimizers belongs to another optimizer than the one beside it. "
+            "Pass both: (optimizer, scheduler of that optimizer)."
+        )
+
+
+def check_initialized(model: nn.Module) -> None:
+    """Check that the shapes of all parameters are known, as optimizers and checkpoints need.
+
+    Raises:
+        ValueError: `model` has lazy modules that have not been called yet.
+    """
+    lazy = [name for name, tensor in model.named_parameters() if is_lazy(tensor)]
+    lazy += [name for name, tensor in model.named_buffers() if is_lazy(tensor)]
+    if lazy:
+        raise ValueError(
+            f"The shapes of {', '.join(lazy)} are unknown, because lazy modules get them from "
+            "their first input. Call the model with a batch before training: model(inputs)."
+        )
+
+
+def _check_model_and_args(model: object, args: object) -> TrainingArguments:
+    if isinstance(args, nn.Module) or isinstance(model, TrainingArguments):
+        raise TypeError(
+            f"model is {kind_of(model)}, and args is {kind_of(args)}. The order is "
+            "Trainer(model, args)."
+        )
+    if isinstance(model, type):
+        raise TypeError(f"model is the class {model.__name__}. Pass an instance of it.")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is {kind_of(model)}, but must be a torch.nn.Module.")
+    if isinstance(args, Mapping):
+        raise TypeError("args is a dict. Pass TrainingArguments(**args).")
+    if not isinstance(args, TrainingArguments):
+        raise TypeError(f"args is {kind_of(args)}, but must be trainer_torch.TrainingArguments.")
+    return args
+
+
+def _check_evaluation(args: TrainingArguments, eval_dataset: object) -> None:
+    evaluates = args.eval_strategy != IntervalStrategy.NO or args.eval_on_start
+    if evaluates and not _has_data(eval_dataset):
+        raise ValueError(
+            f"eval_strategy is {args.eval_strategy!r} and eval_on_start {args.eval_on_start}, but "
+            "there is no data to evaluate on. Give the Trainer an eval_dataset that is not empty, "
+            "or turn both off."
+        )
+    if isinstance(eval_dataset, Mapping) and args.metric_for_best_model is not None:
+        key = best_metric_key(args.metric_for_best_model)
+        if not any(key.startswith(f"eval_{name}_") for name in eval_dataset):
+            raise ValueError(
+                f"metric_for_best_model is {args.metric_for_best_model!r}, but with several "
+                "evaluation datasets it must start with the name of one: "
+                + ", ".join(f"{name}_{args.metric_for_best_model}" for name in eval_dataset)
+            )
+
+
+def _has_data(dataset: object) -> bool:
+    """Return whether `dataset`, or each one in a mapping, exists and is not known to be empty."""
+    if isinstance(dataset, Mapping):
+        return len(dataset) > 0 and all(_has_data(part) for part in dataset.values())
+    return dataset is not None and not (isinstance(dataset, Sized) and len(dataset) == 0)
+
+
+def _check_function(name: str, function: object, arguments: list[str]) -> None:
+    """Check that `function`, if there is one, can be called with `arguments`."""
+    if function is None:
+        return
+    of = function if hasattr(function, "__qualname__") else type(function)
+    module = getattr(of, "__module__", None) or ""
+    if not callable(function) or (isinstance(function, type) and module != "builtins"):
+        raise TypeError(f"{name} is {kind_of(function)}, but must be a function.")
+    if name == "compute_loss" and module.startswith("torch.nn."):
+        raise TypeError(
+            f"compute_loss is {of.__name__} of {module}, which takes predictions and labels. Write "
+            "a function of the model and a batch that calls the model, and returns what "
+            f"{of.__name__} makes of its predictions and the labels."
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # not written in Python
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} is called with {' and '.join(arguments)}, but its parameters are {signature}: "
+            f"{error}."
+        ) from None
