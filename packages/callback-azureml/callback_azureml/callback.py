@@ -23,6 +23,7 @@ class AzureMLCallback(MLflowCallback):
             `max_log_params` is 200, the limit of Azure ML.
 
     Raises:
+        ModuleNotFoundError: The SDK is not installed. A callback that is switched off needs none.
         ValueError: A setting is invalid.
         NotConfigured: There is no tracking URI, no run and no Azure ML job. A callback that
             `DISABLE_MLFLOW_INTEGRATION` disables does not raise this.

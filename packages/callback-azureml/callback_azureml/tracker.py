@@ -46,6 +46,7 @@ class AzureMLTracker(MLflowTracker):
             raise ValueError(f"azureml_run is {azureml_run!r}, it must be an azureml.core.Run.")
         super().__init__(**settings)
         self.azureml_run = azureml_run
+        self.requires = self._required()
         most = PARAMETERS if self.max_log_params is None else self.max_log_params
         self.limits = replace(self.limits, batch_size=POINTS, parameter_count=most)
         job = _job()
@@ -115,6 +116,14 @@ class AzureMLTracker(MLflowTracker):
     def close(self, status: Status | None) -> None:
         """Set how the run ended. The job's own run stays open: Azure ends it with the job."""
         super().close(None if self.run.id == _job() else status)
+
+    def _required(self) -> dict[str, str]:
+        """Return the modules that the destination needs. `azureml_run` has its own already."""
+        if self.azureml_run is not None:
+            return {}
+        if self._has_uri():
+            return {"mlflow": "mlflow", "azureml.mlflow": "azureml-mlflow"}
+        return {} if _job() is None else {"azureml.core": "callback-azureml[v1]"}
 
     def _free_name(self, name: str) -> str:
         """Return an unused name for a folder of artifacts. Azure does not overwrite files.

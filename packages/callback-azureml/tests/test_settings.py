@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 from callback_azureml import AzureMLCallback, AzureMLTracker
-from callback_contract.testing import not_configured, replay, run_python
+from callback_contract.testing import missing, not_configured, replay, run_python
 from callback_core import (
     NotConfigured,
     get_available_reporting_integrations,
@@ -183,3 +183,28 @@ print(made.state.global_step)
     assert done.returncode == 0, done.stdout + done.stderr
     [run] = workspace.runs.runs("logged in")
     assert [step for step, _ in run.of("train/loss")] == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("module", "install"), [("mlflow", "mlflow"), ("azureml", "azureml-mlflow")]
+)
+def test_without_its_sdk_the_callback_is_refused_when_it_is_made(module: str, install: str) -> None:
+    with missing(module), pytest.raises(ModuleNotFoundError) as refused:
+        AzureMLCallback(tracking_uri=URI)
+    assert refused.value.name == module
+    assert "AzureMLCallback" in str(refused.value)
+    assert f"pip install {install}" in str(refused.value)
+
+
+def test_a_job_without_a_tracking_uri_needs_sdk_v1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZUREML_RUN_ID", "job")
+    with missing("azureml"), pytest.raises(ModuleNotFoundError) as refused:
+        AzureMLCallback()
+    assert "callback-azureml[v1]" in str(refused.value)
+    AzureMLCallback()
+
+
+def test_a_callback_that_is_switched_off_needs_no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISABLE_MLFLOW_INTEGRATION", "true")
+    with missing("mlflow"):
+        assert AzureMLCallback(tracking_uri=URI).tracker.disabled

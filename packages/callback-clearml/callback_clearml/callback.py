@@ -27,6 +27,7 @@ class ClearMLCallback(TrackerCallback):
             recognized automatically.
 
     Raises:
+        ModuleNotFoundError: The SDK is not installed. A callback that is switched off needs none.
         ValueError: A setting is invalid.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from callback_clearml import sdk
@@ -30,6 +31,7 @@ class ClearMLTracker(Tracker):
     """
 
     name = "clearml"
+    requires: Mapping[str, str] = MappingProxyType({"clearml": "clearml"})
     limits = Limits(batch_size=500, non_finite=False)
 
     _numbers: ClassVar = TrainingNumbers()

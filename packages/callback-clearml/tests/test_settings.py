@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from callback_clearml import ClearMLCallback, ClearMLTracker
 from callback_contract.testing import missing
 from callback_core import get_available_reporting_integrations
-from trainer_torch.testing import small_trainer
 
 
 @pytest.mark.parametrize(("argument", "value"), [("delivery", "later"), ("flush_limit", -1)])
@@ -30,11 +28,9 @@ def test_the_entry_point_is_registered() -> None:
     assert "clearml" in get_available_reporting_integrations()
 
 
-def test_without_clearml_training_continues_and_the_log_names_the_install_command(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    made = small_trainer(tmp_path, ClearMLCallback(flush_limit=600))
-    with missing("clearml"):
-        made.train()
-    assert made.state.global_step == 12
-    assert "pip install clearml" in caplog.text
+def test_without_its_sdk_the_callback_is_refused_when_it_is_made() -> None:
+    with missing("clearml"), pytest.raises(ModuleNotFoundError) as refused:
+        ClearMLCallback()
+    assert refused.value.name == "clearml"
+    assert "ClearMLCallback" in str(refused.value)
+    assert "pip install clearml" in str(refused.value)

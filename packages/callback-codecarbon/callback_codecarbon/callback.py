@@ -10,7 +10,7 @@ from typing import Any
 from callback_codecarbon.meter import Meter, Reading
 from callback_codecarbon.settings import MeterSettings
 from callback_core import CallbackArguments, TrainerCallback, TrainerControl, TrainerState
-from callback_core.tracking import Session
+from callback_core.tracking import Session, check_sdk
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class CodeCarbonCallback(TrainerCallback):
         stop_limit: Seconds that the end of training waits for the last measurement.
 
     Raises:
+        ModuleNotFoundError: CodeCarbon is not installed.
         ValueError: A setting is invalid.
     """
 
@@ -53,6 +54,7 @@ class CodeCarbonCallback(TrainerCallback):
     ) -> None:
         if not stop_limit >= 0:
             raise ValueError(f"stop_limit is {stop_limit!r}, it must be seconds, 0 or more.")
+        check_sdk("codecarbon", install="codecarbon", needed_by=type(self).__name__)
         self.settings = MeterSettings.read(
             offline, country_iso_code, measure_power_secs, tracking_mode, settings or {}
         )

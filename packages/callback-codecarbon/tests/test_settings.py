@@ -10,7 +10,6 @@ import pytest
 from callback_codecarbon import CodeCarbonCallback
 from callback_contract.testing import missing
 from callback_core import get_available_reporting_integrations
-from trainer_torch.testing import small_trainer
 
 
 def test_the_default_is_codecarbons_online_tracker() -> None:
@@ -51,11 +50,9 @@ def test_the_entry_point_is_registered() -> None:
     assert "codecarbon" in get_available_reporting_integrations()
 
 
-def test_without_codecarbon_training_continues_and_the_log_names_the_install_command(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    made = small_trainer(tmp_path, CodeCarbonCallback)
-    with missing("codecarbon"):
-        made.train()
-    assert made.state.global_step == 12
-    assert "pip install codecarbon" in caplog.text
+def test_without_its_sdk_the_callback_is_refused_when_it_is_made() -> None:
+    with missing("codecarbon"), pytest.raises(ModuleNotFoundError) as refused:
+        CodeCarbonCallback()
+    assert refused.value.name == "codecarbon"
+    assert "CodeCarbonCallback" in str(refused.value)
+    assert "pip install codecarbon" in str(refused.value)

@@ -39,6 +39,7 @@ class CometCallback(TrackerCallback):
             recognized automatically.
 
     Raises:
+        ModuleNotFoundError: The SDK is not installed. A callback that is switched off needs none.
         ValueError: A setting is invalid.
     """
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 from typing import Any, Final
 
 from callback_comet import archive, sdk
@@ -43,6 +44,7 @@ class CometTracker(Tracker):
     """
 
     name = "comet_ml"
+    requires: Mapping[str, str] = MappingProxyType({"comet_ml": "comet_ml"})
     limits = LIMITS
 
     def __init__(

@@ -68,11 +68,9 @@ def test_the_entry_point_is_registered() -> None:
     assert "comet_ml" in get_available_reporting_integrations()
 
 
-def test_without_comet_training_continues_and_the_log_names_the_install_command(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    made = small_trainer(tmp_path, CometCallback(flush_limit=600))
-    with missing("comet_ml"):
-        made.train()
-    assert made.state.global_step == 12
-    assert "pip install comet_ml" in caplog.text
+def test_without_its_sdk_the_callback_is_refused_when_it_is_made() -> None:
+    with missing("comet_ml"), pytest.raises(ModuleNotFoundError) as refused:
+        CometCallback()
+    assert refused.value.name == "comet_ml"
+    assert "CometCallback" in str(refused.value)
+    assert "pip install comet_ml" in str(refused.value)

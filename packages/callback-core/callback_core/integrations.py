@@ -65,8 +65,9 @@ def make_reporting_integration_callbacks(
 ) -> list[Any]:
     """Return a callback of each class that `get_reporting_integration_callbacks` returns.
 
-    With `"all"`, an integration that is not configured is left out, and a warning names it. One
-    that is among the callbacks `beside` these is left out too, because it would record twice.
+    With `"all"`, an integration that is not configured or lacks its SDK is left out, and a warning
+    names it. One that is among the callbacks `beside` these is left out too, because it would
+    record twice.
 
     Args:
         report_to: The integrations, as for `get_reporting_integration_callbacks`.
@@ -76,6 +77,7 @@ def make_reporting_integration_callbacks(
         ValueError: No installed package offers a name, a setting is wrong, or a name stands for one
             of the callbacks `beside` these.
         NotConfigured: An integration that `report_to` names is not configured.
+        ModuleNotFoundError: An integration that `report_to` names lacks its SDK.
     """
     names, made = _names(report_to), {}
     classes = _named(names)
@@ -90,7 +92,7 @@ def make_reporting_integration_callbacks(
         for one in missing:
             try:
                 made[one] = one()
-            except NotConfigured as error:
+            except (NotConfigured, ModuleNotFoundError) as error:
                 if names != ["all"]:
                     raise
                 logger.warning("%s is not used: %s", one.__name__, error)

@@ -23,12 +23,15 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "more": "import callback_two\nclass MoreCallback(callback_two.TwoCallback):\n    pass\n",
         "lost": """
 import os
-import callback_core, callback_one
+import callback_core.tracking, callback_one
 
 class LostCallback(callback_one.OneCallback):
     def __init__(self):
         if "LOST_URL" not in os.environ:
             raise callback_core.NotConfigured("set LOST_URL")
+        if "LOST_SDK" in os.environ:
+            module = os.environ["LOST_SDK"]
+            callback_core.tracking.check_sdk(module, install="lost", needed_by="LostCallback")
 """,
     }
     for name, source in sources.items():
@@ -121,6 +124,26 @@ def test_of_all_one_that_is_not_configured_is_named_and_left_out(
 def test_one_that_is_named_and_not_configured_is_an_error() -> None:
     with pytest.raises(NotConfigured, match="set LOST_URL"):
         made(["lost", "two"])
+
+
+def test_of_all_one_without_its_sdk_is_named_and_left_out(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOST_URL", "there")
+    monkeypatch.setenv("LOST_SDK", "lost_sdk")
+    found = made("all")
+    assert "LostCallback" not in found
+    assert "OneCallback" in found, "what it extends is used in its place"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "pip install lost" in caplog.text
+
+
+def test_one_that_is_named_and_lacks_its_sdk_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOST_URL", "there")
+    monkeypatch.setenv("LOST_SDK", "lost_sdk")
+    with pytest.raises(ModuleNotFoundError) as raised:
+        made("lost")
+    assert raised.value.name == "lost_sdk"
 
 
 def test_callbacks_are_made_in_the_order_of_their_names() -> None:

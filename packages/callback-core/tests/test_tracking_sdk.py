@@ -1,14 +1,16 @@
-"""Importing an SDK: if it is missing, the error names it and the install that mends it."""
+"""A tracker's SDK: if it is missing, the error names it and the install that mends it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+from tracking_for_tests import FileTracker
 
-from callback_core.tracking import import_sdk
+from callback_core.tracking import TrackerCallback, check_sdk, import_sdk
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +52,6 @@ def test_a_missing_sdk_says_who_needs_it_and_how_to_install_it(module: str, miss
         imported(module)
     assert str(raised.value) == f"LinesCallback needs {missing}: pip install lines-sdk>=2"
     assert raised.value.name == missing
-    assert isinstance(raised.value.__cause__, ModuleNotFoundError)
 
 
 def test_what_an_installed_sdk_misses_is_not_mended_by_installing_it() -> None:
@@ -63,3 +64,63 @@ def test_any_other_error_of_an_sdk_is_its_own() -> None:
     with pytest.raises(ImportError, match="needs another Python") as raised:
         imported("lines_sdk.impossible")
     assert not isinstance(raised.value, ModuleNotFoundError)
+
+
+def found(module: str) -> bool:
+    try:
+        check_sdk(module, install="lines-sdk>=2", needed_by="LinesCallback")
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def test_looking_for_an_sdk_imports_nothing_of_it() -> None:
+    assert found("lines_sdk")
+    assert found("lines_sdk.impossible")
+    assert not found("lines_sdk.newer")
+    assert "lines_sdk" not in sys.modules
+
+
+def test_a_module_in_a_folder_that_several_packages_share_is_found(tmp_path: Path) -> None:
+    for part in ("one", "two"):
+        (tmp_path / "shared_sdk" / part).mkdir(parents=True)
+        (tmp_path / "shared_sdk" / part / "__init__.py").touch()
+    assert found("shared_sdk.two")
+    assert not found("shared_sdk.three")
+    assert "shared_sdk" not in sys.modules
+
+
+def test_a_folder_to_which_an_sdk_writes_is_not_the_sdk(tmp_path: Path) -> None:
+    (tmp_path / "written_sdk" / "run-1").mkdir(parents=True)
+    assert not found("written_sdk")
+    with pytest.raises(ModuleNotFoundError):
+        imported("written_sdk")
+
+
+def test_a_module_of_the_path_is_not_a_part_of_another(tmp_path: Path) -> None:
+    (tmp_path / "newer.py").touch()
+    assert not found("lines_sdk.runs.newer")
+
+
+def test_a_module_whose_import_is_blocked_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lines_sdk", None)
+    assert not found("lines_sdk")
+    assert not found("lines_sdk.runs")
+
+
+class NeedyTracker(FileTracker):
+    requires = MappingProxyType({"lines_sdk": "lines-sdk", "other_sdk.runs": "other-sdk"})
+
+
+def test_a_callback_without_its_sdk_is_refused_when_it_is_made(tmp_path: Path) -> None:
+    tracker = NeedyTracker(str(tmp_path / "out"))
+    with pytest.raises(ModuleNotFoundError, match="pip install other-sdk"):
+        TrackerCallback(tracker)
+    (tmp_path / "other_sdk").mkdir()
+    (tmp_path / "other_sdk" / "runs.py").touch()
+    TrackerCallback(tracker)
+
+
+def test_a_callback_that_is_switched_off_needs_no_sdk(tmp_path: Path) -> None:
+    (tmp_path / "off").touch()
+    TrackerCallback(NeedyTracker(str(tmp_path / "out"), off=str(tmp_path / "off")))

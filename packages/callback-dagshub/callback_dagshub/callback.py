@@ -32,6 +32,7 @@ class DagsHubCallback(MLflowCallback):
             each checkpoint to the MLflow run.
 
     Raises:
+        ModuleNotFoundError: The SDK is not installed. A callback that is switched off needs none.
         ValueError: A setting is invalid.
         TypeError: `tracking_uri` was passed.
         NotConfigured: There is no repository.

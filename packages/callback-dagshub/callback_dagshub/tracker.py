@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from callback_core.tracking import Opening, Upload, config
@@ -26,6 +28,7 @@ class DagsHubTracker(MLflowTracker):
     """
 
     name = "dagshub"
+    requires: Mapping[str, str] = MappingProxyType({"mlflow": "mlflow", "dagshub": "dagshub"})
 
     def __init__(
         self,

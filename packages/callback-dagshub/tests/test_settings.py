@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from callback_contract.testing import run_python
+from callback_contract.testing import missing, run_python
 from callback_core import (
     NotConfigured,
     get_reporting_integration_callbacks,
@@ -150,3 +150,12 @@ def test_importing_and_constructing_the_callback_imports_no_sdk() -> None:
     )
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["mlflow", "dagshub"])
+def test_without_its_sdk_the_callback_is_refused_when_it_is_made(module: str) -> None:
+    with missing(module), pytest.raises(ModuleNotFoundError) as refused:
+        DagsHubCallback("o/r")
+    assert refused.value.name == module
+    assert "DagsHubCallback" in str(refused.value)
+    assert f"pip install {module}" in str(refused.value)

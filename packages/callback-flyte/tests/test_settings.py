@@ -12,6 +12,7 @@ import pytest
 from attempts import Attempt, attempt, decks
 from flytekit.bin.entrypoint import setup_execution
 
+from callback_contract.testing import missing
 from callback_core import (
     NotConfigured,
     get_reporting_integration_callbacks,
@@ -118,3 +119,11 @@ def test_the_entry_point_is_registered() -> None:
     [point] = entry_points(group="callback_core.integrations", name="flyte")
     assert point.load() is FlyteCallback
     assert get_reporting_integration_callbacks("flyte") == [FlyteCallback]
+
+
+def test_without_its_sdk_the_callback_is_refused_when_it_is_made() -> None:
+    with missing("flytekit"), pytest.raises(ModuleNotFoundError) as refused:
+        FlyteCallback()
+    assert refused.value.name == "flytekit"
+    assert "FlyteCallback" in str(refused.value)
+    assert "pip install flytekit" in str(refused.value)

@@ -37,6 +37,7 @@ class MLflowCallback(TrackerCallback):
             recognized automatically.
 
     Raises:
+        ModuleNotFoundError: The SDK is not installed. A callback that is switched off needs none.
         ValueError: A setting is invalid.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from callback_core.tracking import (
@@ -49,6 +50,7 @@ class MLflowTracker(Tracker):
     """
 
     name = "mlflow"
+    requires: Mapping[str, str] = MappingProxyType({"mlflow": "mlflow"})
 
     def __init__(
         self,

@@ -76,11 +76,9 @@ def test_the_entry_point_is_registered() -> None:
     assert "mlflow" in get_available_reporting_integrations()
 
 
-def test_without_mlflow_training_continues_and_the_log_names_the_install_command(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    made = small_trainer(tmp_path, MLflowCallback(flush_limit=600))
-    with missing("mlflow"):
-        made.train()
-    assert made.state.global_step == 12
-    assert "pip install mlflow" in caplog.text
+def test_without_its_sdk_the_callback_is_refused_when_it_is_made() -> None:
+    with missing("mlflow"), pytest.raises(ModuleNotFoundError) as refused:
+        MLflowCallback()
+    assert refused.value.name == "mlflow"
+    assert "MLflowCallback" in str(refused.value)
+    assert "pip install mlflow" in str(refused.value)

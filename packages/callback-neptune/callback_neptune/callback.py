@@ -43,6 +43,7 @@ class NeptuneCallback(TrackerCallback):
         integration_version_key: The path in a run that holds the version of this package.
 
     Raises:
+        ModuleNotFoundError: The SDK is not installed. A callback that is switched off needs none.
         TypeError: `neptune.init_run` has no such argument.
         ValueError: A setting is invalid, or cannot be passed to a delivery process.
     """

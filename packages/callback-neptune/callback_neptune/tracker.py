@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from threading import Event
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
 from uuid import uuid4
 from weakref import ref
@@ -51,6 +52,7 @@ class NeptuneTracker(Tracker):
     """
 
     name = "neptune"
+    requires: Mapping[str, str] = MappingProxyType({"neptune": "neptune"})
     limits = LIMITS
 
     _numbers: ClassVar = TrainingNumbers()

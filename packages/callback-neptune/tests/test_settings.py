@@ -11,6 +11,7 @@ import neptune
 import pytest
 from neptune_server import token_for
 
+from callback_contract.testing import missing
 from callback_neptune import NeptuneCallback, NeptuneTracker
 from callback_neptune.arguments import run_arguments
 
@@ -122,3 +123,11 @@ def test_a_tracker_from_settings_has_the_private_arguments() -> None:
     assert (again.api_token, again.run_arguments) == (first.api_token, first.run_arguments)
     elsewhere = NeptuneTracker(**{**settings, "kept": "of another process"})
     assert (elsewhere.api_token, elsewhere.run_arguments) == (None, {"tags": ["a"]})
+
+
+def test_without_its_sdk_the_callback_is_refused_when_it_is_made() -> None:
+    with missing("neptune"), pytest.raises(ModuleNotFoundError) as refused:
+        NeptuneCallback(mode="offline")
+    assert refused.value.name == "neptune"
+    assert "NeptuneCallback" in str(refused.value)
+    assert "pip install neptune" in str(refused.value)

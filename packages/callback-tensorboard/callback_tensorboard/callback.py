@@ -32,7 +32,7 @@ class TensorBoardCallback(TrackerCallback):
             recognized automatically.
 
     Raises:
-        RuntimeError: `tensorboard` is not installed, and there is no `tb_writer`.
+        ModuleNotFoundError: `tensorboard` is not installed, and there is no `tb_writer`.
         TypeError: `tb_writer` is not a writer.
         ValueError: `TENSORBOARD_LOGGING_DIR`, `delivery` or a limit is invalid, or `delivery` is
             `process` and there is a `tb_writer`.

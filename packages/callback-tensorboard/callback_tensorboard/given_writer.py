@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from callback_core.tracking import Opening, Point, Status
@@ -26,6 +27,8 @@ class GivenWriterTracker(TensorBoardTracker):
     Raises:
         TypeError: `writer` is not a writer.
     """
+
+    requires: Mapping[str, str] = MappingProxyType({})  # the writer has its own
 
     def __init__(self, writer: Any) -> None:
         needed = ("add_scalar", "add_text", "flush")

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from socket import gethostname
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from callback_core.tracking import Limits, Opening, Point, Rejected, Status, Tracker, flattened
@@ -36,20 +35,15 @@ class TensorBoardTracker(Tracker):
             new for each run. A trial of a hyperparameter search adds its name as a subdirectory.
 
     Raises:
-        RuntimeError: `tensorboard` is not installed.
         ValueError: `logging_dir` cannot be a directory.
     """
 
     name = "tensorboard"
+    requires: Mapping[str, str] = MappingProxyType({"tensorboard": "tensorboard"})
     limits = Limits(text=True)
     rewinds = True
 
     def __init__(self, logging_dir: str | None = None) -> None:
-        if find_spec("tensorboard") is None:
-            raise RuntimeError(
-                "TensorBoardCallback requires the package tensorboard, which is not installed: "
-                "pip install tensorboard"
-            )
         self.logging_dir = None if logging_dir is None else _check_directory(logging_dir)
         self._directory = Path()
         self._file: EventFile | None = None

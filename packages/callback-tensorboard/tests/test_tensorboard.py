@@ -286,7 +286,7 @@ from callback_tensorboard import TensorBoardCallback
 """
     code = "import callback_tensorboard" + code + "TensorBoardCallback()"
     answer = run_python("-c", code).stderr
-    assert "RuntimeError: TensorBoardCallback" in answer
+    assert "ModuleNotFoundError: TensorBoardCallback" in answer
     assert "pip install tensorboard" in answer
 
 

@@ -44,6 +44,7 @@ class WandbCallback(TrackerCallback):
             recognized automatically.
 
     Raises:
+        ModuleNotFoundError: The SDK is not installed. A callback that is switched off needs none.
         ValueError: A setting is invalid, or `watch` is combined with `delivery="process"`.
     """
 

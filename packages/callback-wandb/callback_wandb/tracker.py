@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from callback_core.tracking import Limits, Opening, Point, Rejected, Status, Tracker, Upload
@@ -33,6 +34,7 @@ class WandbTracker(Tracker):
     """
 
     name = "wandb"
+    requires: Mapping[str, str] = MappingProxyType({"wandb": "wandb"})
     limits = Limits(text=True)
 
     def __init__(

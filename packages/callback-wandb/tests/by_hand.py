@@ -1,8 +1,8 @@
-"""A simulated training without torch: by_hand.py OUTPUT_DIR [kill|missing|fails|begun|open].
+"""A simulated training without torch: by_hand.py OUTPUT_DIR [kill|fails|begun|open].
 
 It logs eight losses, each an eighth of its step. Then it ends. With `kill`, it is killed once the
-SDK has accepted all. With `missing` and `fails`, it first waits for a warning; with `begun`, for
-the SDK's process; with `open`, for the run.
+SDK has accepted all. With `fails`, it first waits for a warning; with `begun`, for the SDK's
+process; with `open`, for the run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
-from importlib.abc import MetaPathFinder
 from typing import Any
 
 from callback_contract.testing import children
@@ -37,14 +36,6 @@ class Arguments:
         return {"output_dir": self.output_dir}
 
 
-class Missing(MetaPathFinder):
-    """Makes the SDK look as if it were not installed."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name.partition(".")[0] == "wandb":
-            raise ModuleNotFoundError(f"No module named {name!r}", name="wandb")
-
-
 class WarningFlag(logging.Handler):
     """Notes whether a warning was logged."""
 
@@ -58,8 +49,6 @@ def main(output_dir: str, what: str = "") -> None:
     warning = WarningFlag()
     logging.basicConfig()
     logging.getLogger().addHandler(warning)
-    if what == "missing":
-        sys.meta_path.insert(0, Missing())
     callback = WandbCallback(flush_limit=2 if what in ("begun", "open") else 300)
     args: Any = Arguments(output_dir)
     state, control = TrainerState(max_steps=1000), TrainerControl()
@@ -72,7 +61,6 @@ def main(output_dir: str, what: str = "") -> None:
     tracker = callback.tracker
     conditions = {
         "kill": lambda: tracker.run is not None and tracker.run.step >= STEPS,
-        "missing": lambda: warning.is_set,
         "fails": lambda: warning.is_set,
         "begun": children,
         "open": lambda: tracker.run is not None,

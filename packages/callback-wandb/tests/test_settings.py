@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from by_hand import BY_HAND
 from recorded import runs, the_run
 
-from callback_contract.testing import run_python
+from callback_contract.testing import missing, run_python
 from callback_core import get_available_reporting_integrations
 from callback_wandb import WandbCallback, WandbTracker
 from trainer_torch.testing import small_trainer
@@ -85,9 +84,15 @@ def test_importing_and_constructing_the_callback_imports_no_sdk() -> None:
     assert not {"wandb", "torch", "numpy"} & {*modules}
 
 
-def test_without_the_sdk_training_continues_and_the_log_names_the_install_command(
-    tmp_path: Path,
-) -> None:
-    done = run_python(BY_HAND, str(tmp_path / "out"), "missing")
-    assert "trained 8 steps" in done.stdout, done.stderr
-    assert "pip install wandb" in done.stderr
+def test_without_its_sdk_the_callback_is_refused_when_it_is_made() -> None:
+    with missing("wandb"), pytest.raises(ModuleNotFoundError) as refused:
+        WandbCallback()
+    assert refused.value.name == "wandb"
+    assert "WandbCallback" in str(refused.value)
+    assert "pip install wandb" in str(refused.value)
+
+
+def test_a_callback_that_is_switched_off_needs_no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    with missing("wandb"):
+        assert WandbCallback().tracker.disabled

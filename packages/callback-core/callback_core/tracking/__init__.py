@@ -7,7 +7,7 @@ from callback_core.tracking.limits import flattened
 from callback_core.tracking.naming import TrainingNumbers, tracked_name
 from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.retry import backoff
-from callback_core.tracking.sdk import import_sdk
+from callback_core.tracking.sdk import check_sdk, import_sdk
 from callback_core.tracking.session import Member, Session
 from callback_core.tracking.tracker import (
     Limits,
@@ -37,6 +37,7 @@ __all__ = [
     "TrainingSide",
     "Upload",
     "backoff",
+    "check_sdk",
     "config",
     "flattened",
     "import_sdk",

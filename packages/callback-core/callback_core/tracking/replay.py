@@ -66,7 +66,7 @@ def replay(folder: RunFolder, name: str, patience: float) -> int:
     title = f"{folder.run} to {name}"
     try:
         consumer = Consumer(_tracker(folder, name), folder, name)
-    except (ValueError, NotConfigured) as error:
+    except (ValueError, NotConfigured, ModuleNotFoundError) as error:
         print(f"{title}: cannot be delivered: {str(error).removesuffix('.')}.")
         return 1
     try:

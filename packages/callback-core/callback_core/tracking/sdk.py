@@ -1,9 +1,39 @@
-"""`import_sdk`: imports a tracker's SDK when a run opens, and not earlier."""
+"""Finds a tracker's SDK when the callback is made, and imports it when a run opens."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from itertools import accumulate
 from typing import Any
+
+
+def check_sdk(module: str, *, install: str, needed_by: str) -> None:
+    """Check that a module of a tracker's SDK is installed. This imports nothing.
+
+    Args:
+        module: The name of the module.
+        install: The argument of `pip install` that installs it.
+        needed_by: The callback that needs it.
+
+    Raises:
+        ModuleNotFoundError: It is not installed; the message says how to install it.
+    """
+    if sys.modules.get(module) is not None:
+        return
+    spec: ModuleSpec | None = None
+    path: Sequence[str] | None = None
+    for name in accumulate(module.split("."), "{}.{}".format):
+        is_blocked = name in sys.modules and sys.modules[name] is None
+        spec = None if is_blocked else _spec_of(name, path)
+        if spec is None:
+            break
+        path = spec.submodule_search_locations or ()
+    # A folder without code, such as the one to which an SDK writes, is a module without an origin.
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{needed_by} needs {name}: pip install {install}", name=name)
 
 
 def import_sdk(module: str, *, install: str, needed_by: str) -> Any:
@@ -15,13 +45,18 @@ def import_sdk(module: str, *, install: str, needed_by: str) -> Any:
         needed_by: The callback that needs it.
 
     Raises:
-        ModuleNotFoundError: It is not installed; the message says how to install it.
+        ModuleNotFoundError: It is not installed; the message says how to install it. If the SDK is
+            installed, but one of its requirements is not, the error is the SDK's own.
     """
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the SDK is installed, but one of its requirements is not
-        raise ModuleNotFoundError(
-            f"{needed_by} needs {error.name}: pip install {install}", name=error.name
-        ) from error
+    check_sdk(module, install=install, needed_by=needed_by)
+    return import_module(module)
+
+
+def _spec_of(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    """Find a module as the import system does, but without importing its parent."""
+    for finder in sys.meta_path:
+        find: Any = getattr(finder, "find_spec", None)
+        spec: ModuleSpec | None = None if find is None else find(name, path)
+        if spec is not None:
+            return spec
+    return None

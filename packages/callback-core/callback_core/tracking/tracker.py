@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from callback_core._json import write_atomically
@@ -142,9 +143,12 @@ class TrainingSide:
 
     Attributes:
         name: The tracker's name in files and messages. It is the same as that of its entry point.
+        requires: The modules of the SDK, each with the argument of `pip install` that installs it.
+            The callback that the user makes checks that they are installed.
     """
 
     name: ClassVar[str]
+    requires: Mapping[str, str] = MappingProxyType({})
 
     @property
     def disabled(self) -> bool:

@@ -14,6 +14,7 @@ from callback_core.control import TrainerControl
 from callback_core.state import TrainerState
 from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.identity import check_identity
+from callback_core.tracking.sdk import check_sdk
 from callback_core.tracking.session import DeliveryOptions, Member, Session
 from callback_core.tracking.tracker import Status, Tracker
 
@@ -69,6 +70,8 @@ class TrackerCallback(TrainerCallback):
             first training, and in processes other than the main one.
 
     Raises:
+        ModuleNotFoundError: The tracker's SDK is not installed. A tracker that is switched off
+            needs none.
         ValueError: A limit is negative, `delivery` is none of the three, or another process cannot
             make the tracker.
     """
@@ -88,6 +91,9 @@ class TrackerCallback(TrainerCallback):
             self.options = DeliveryOptions(delivery, open_limit, flush_limit, redact)
         except ValueError as error:
             raise ValueError(f"{type(self).__name__}: {error}") from None
+        if not tracker.disabled:
+            for module, install in tracker.requires.items():
+                check_sdk(module, install=install, needed_by=type(self).__name__)
         if delivery == "process":
             check_identity(tracker)
         self.tracker = tracker
