@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from callback_clearml.sdk import title_and_series
-from callback_core.tracking import Point, Status, Upload
+from callback_core.tracking import Point, Status, Upload, summary_name
 
 _CAPTURE_NOTHING: Final = {
     "auto_connect_arg_parser": False,
@@ -74,9 +74,7 @@ class OfflineTask:
         """Set single values."""
         logger = self._task.get_logger()
         for point in points:
-            logger.report_single_value(
-                point.name.removeprefix("train/") + suffix, float(point.value)
-            )
+            logger.report_single_value(summary_name(point.name) + suffix, float(point.value))
         logger.flush(wait=True)
 
     def log_files(self, upload: Upload, name: str) -> None:

@@ -19,7 +19,7 @@ from zipfile import ZipFile
 
 from callback_clearml.sdk import title_and_series
 from callback_core import NotConfigured
-from callback_core.tracking import Point, Rejected, Status, Upload
+from callback_core.tracking import Point, Rejected, Status, Upload, summary_name
 
 _RETRIES: Final = {
     "total": 2,
@@ -95,7 +95,7 @@ class OnlineTask:
     def log_summary(self, points: Sequence[Point], suffix: str) -> None:
         """Set single values."""
         title, iteration = _SINGLE_VALUE
-        self._send([(title, _single_name(p) + suffix, iteration, p) for p in points])
+        self._send([(title, summary_name(p.name) + suffix, iteration, p) for p in points])
 
     def log_files(self, upload: Upload, name: str) -> None:
         """Upload a checkpoint to the task's output destination, by default the file server."""
@@ -182,10 +182,6 @@ def _packed(directory: Path) -> Iterator[Path]:
             for path in sorted(directory.rglob("*")):
                 packed.write(path, path.relative_to(directory))
         yield package
-
-
-def _single_name(point: Point) -> str:
-    return point.name.removeprefix("train/")
 
 
 def _exact_match(name: str) -> str:

@@ -221,3 +221,17 @@ print("equal")
     done = run_python("-c", script)
     assert done.stdout.endswith("equal\n"), done.stderr
     assert "before the following modules" not in done.stderr
+
+
+def test_names_that_comet_would_cut_to_one_stay_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = small_trainer(tmp_path / "out", offline(tmp_path / "archives"))
+    logs = {"n" * 120 + end: value for value, end in enumerate("abc", 100)}
+    made.add_callback(At(3, lambda: made.log(logs)))
+    made.train()
+    found = {value: name for (name, _), value in only(tmp_path / "archives").curves().items()}
+    assert set(logs.values()) <= found.keys()
+    assert max(map(len, found.values())) == 100
+    [line] = [message for message in caplog.messages if next(iter(logs)) in message]
+    assert found[101] in line

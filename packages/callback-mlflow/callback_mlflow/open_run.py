@@ -15,7 +15,7 @@ from callback_mlflow.runs import existing_run
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 100  # parameters, or tags, in a request
-_TAG_LENGTH: Final = 5000
+_NAME_LENGTH: Final = 250
 
 _STATUS: Final[dict[Status, str]] = {
     "finished": "FINISHED",
@@ -43,7 +43,7 @@ class OpenRun:
         """Set tags. Existing ones get the new value."""
         RunTag = import_module("mlflow.entities").RunTag
         for batch in _batches(list(tags.items())):
-            self._log(tags=[RunTag(name[:250], value[:_TAG_LENGTH]) for name, value in batch])
+            self._log(tags=[RunTag(name, value) for name, value in batch])
 
     def log_metrics(self, points: Sequence[Point]) -> None:
         """Add points. MLflow's databases ignore a duplicate with the same time in milliseconds."""
@@ -71,11 +71,12 @@ class OpenRun:
         known = self.client.get_run(self.id).data.params
         changed = {name: value for name, value in given.items() if known.get(name, value) != value}
         if changed:
+            as_tags = {f"changed.{name}"[:_NAME_LENGTH]: name for name in changed}
             logger.warning(
                 "MLflow does not change logged parameters. The new values are logged as tags: %s.",
-                ", ".join(f"changed.{name} (was {known[name]:.40})" for name in changed),
+                ", ".join(f"{tag} (was {known[name]:.40})" for tag, name in as_tags.items()),
             )
-            self.set_tags({f"changed.{name}": value for name, value in changed.items()})
+            self.set_tags({tag: changed[name] for tag, name in as_tags.items()})
         Param = import_module("mlflow.entities").Param
         refused: list[str] = []
         for batch in _batches([item for item in given.items() if item[0] not in known]):

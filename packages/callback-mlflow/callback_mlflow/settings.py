@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from posixpath import normpath
@@ -10,7 +11,12 @@ from typing import Any, Final
 
 from callback_core.tracking import config
 
+logger = logging.getLogger(__name__)
+
 _TAG: Final = re.compile(r"[\w.\- /:]{1,250}")
+
+_TAG_LENGTH: Final = 8000
+"""The most characters of a tag's value, from `mlflow.utils.validation`."""
 
 
 def read_run_id(argument: str, given: str | None, variable: str | None) -> str | None:
@@ -26,7 +32,7 @@ def read_run_id(argument: str, given: str | None, variable: str | None) -> str |
 def read_tags(
     argument: str, given: Mapping[str, Any] | None, variable: str | None
 ) -> dict[str, str]:
-    """Return the values of tags, by name.
+    """Return the values of tags, by name. One that is too long for MLflow is cut, with a warning.
 
     Raises:
         ValueError: It is neither a mapping nor a JSON object, or a name is invalid in MLflow.
@@ -38,7 +44,14 @@ def read_tags(
                 f"{config.setting(argument, given, variable).source} has a tag {name!r}, it must "
                 "be a name of letters, digits and ._-:/ or spaces, at most 250 of them."
             )
-    return {name: _as_text(part) for name, part in found.items()}
+    tags = {name: _as_text(part) for name, part in found.items()}
+    if long := [name for name, value in tags.items() if len(value) > _TAG_LENGTH]:
+        logger.warning(
+            "MLflow takes %d characters of a tag, so these are cut: %s.",
+            _TAG_LENGTH,
+            ", ".join(long),
+        )
+    return {name: value[:_TAG_LENGTH] for name, value in tags.items()}
 
 
 def _as_text(value: Any) -> str:

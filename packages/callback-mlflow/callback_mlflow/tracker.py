@@ -35,6 +35,7 @@ LIMITS: Final = Limits(
     parameter_length=6000,
     key_characters=r"\w.\- /" if sys.platform == "win32" else r"\w.\- /:",
     key_length=250,
+    key_is_path=True,
 )
 """The limits of MLflow since 2.10, from `mlflow.utils.validation`."""
 

@@ -29,8 +29,15 @@ logger = logging.getLogger(__name__)
 
 CheckpointKind = Literal["same", "last", "best"]
 
-LIMITS: Final = Limits(batch_size=1000, parameter_length=16384, non_finite=False, text=True)
-"""Neptune's limits. Neptune does not support NaN and infinities."""
+LIMITS: Final = Limits(
+    batch_size=1000,
+    parameter_length=16384,
+    key_is_path=True,
+    non_finite=False,
+    text=True,
+    text_length=1000,
+)
+"""Neptune's limits, from its types. Neptune does not support NaN and infinities."""
 
 INTEGRATION_VERSION_KEY: Final = "source_code/integrations/callback-neptune"
 """The path that holds the version of this package. Neptune's own integrations use such paths."""

@@ -11,7 +11,7 @@ from recorded import Recorded, offline_runs
 
 from callback_contract.testing import run_python
 from callback_neptune import NeptuneCallback
-from trainer_torch.testing import comparable, logged_points, small_trainer
+from trainer_torch.testing import At, comparable, logged_points, small_trainer
 
 
 def offline(**settings: Any) -> NeptuneCallback:
@@ -160,3 +160,22 @@ def users_run() -> neptune.Run:
         git_ref=False,
         source_files=[],
     )
+
+
+def test_names_that_neptune_takes_for_one_stay_apart(tmp_path: Path) -> None:
+    trained = small_trainer(tmp_path / "out", offline())
+    logs = {name: float(value) for value, name in enumerate(("a//b", "a/b", "/a/b"), 100)}
+    trained.add_callback(At(3, lambda: trained.log(logs)))
+    trained.train()
+    curves = only(tmp_path).curves()
+    assert set(logs.values()) <= set(curves.values())
+
+
+def test_a_text_that_neptune_would_cut_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = small_trainer(tmp_path / "out", offline())
+    trained.add_callback(At(3, lambda: trained.log({"note": "x" * 1500})))
+    trained.train()
+    [line] = [message for message in caplog.messages if "note" in message]
+    assert "1000" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +39,9 @@ class GivenWriterTracker(TensorBoardTracker):
                 "choose the callback's own directory, set TENSORBOARD_LOGGING_DIR."
             )
         self._writer = writer
+        self._is_x = type(writer).__module__.startswith("tensorboardX.")
+        if self._is_x:
+            self.limits = replace(self.limits, key_characters=r"-/\w.")  # it would do so itself
 
     def settings(self) -> None:
         """Return `None`, because no other process can use the writer."""
@@ -85,8 +89,9 @@ class GivenWriterTracker(TensorBoardTracker):
                 "%r cannot rewind: points from step %d on may be duplicated.", self._writer, step
             )
             return
-        is_x = type(self._writer).__module__.startswith("tensorboardX.")
-        name = "tensorboardX.proto.event_pb2" if is_x else "tensorboard.compat.proto.event_pb2"
+        name = (
+            "tensorboardX.proto.event_pb2" if self._is_x else "tensorboard.compat.proto.event_pb2"
+        )
         proto = import_module(name)
         for _ in range(2):  # TensorBoard ignores the first restart of a run
             start = proto.SessionLog(status=proto.SessionLog.START)

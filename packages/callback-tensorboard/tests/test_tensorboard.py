@@ -302,3 +302,16 @@ def test_an_unusable_directory_does_not_affect_the_training(
     run.end()
     [message] = [m for m in caplog.messages if "callback_core.tracking.replay" in m]
     assert " 1 " in message and str(tmp_path / "taken") in message
+
+
+@WRITERS
+def test_names_that_a_writer_changes_stay_apart(tmp_path: Path, make_writer: Any) -> None:
+    writer = make_writer(str(tmp_path / "mine"))
+    run = Run(TensorBoardCallback(writer), tmp_path)
+    run.begin()
+    run.log(1, **{"a b": 1.0, "a_b": 2.0, "a(b": 3.0})
+    run.log(2, **{"a(b": 3.0, "a_b": 2.0, "a b": 1.0})
+    run.end()
+    writer.close()
+    found = [points(tmp_path / "mine", tag) for tag in read(tmp_path / "mine").Tags()["scalars"]]
+    assert sorted(found) == [[(1, value), (2, value)] for value in (1.0, 2.0, 3.0)]

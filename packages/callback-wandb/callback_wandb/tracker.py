@@ -9,7 +9,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from callback_core.tracking import Limits, Opening, Point, Rejected, Status, Tracker, Upload
+from callback_core.tracking import (
+    Limits,
+    Opening,
+    Point,
+    Rejected,
+    Status,
+    Tracker,
+    Upload,
+    summary_name,
+)
 from callback_wandb import sdk, settings
 from callback_wandb.rows import Rows
 from callback_wandb.versions import fitting, log_version
@@ -35,7 +44,7 @@ class WandbTracker(Tracker):
 
     name = "wandb"
     requires: Mapping[str, str] = MappingProxyType({"wandb": "wandb"})
-    limits = Limits(text=True)
+    limits = Limits(text=True, reserved=(AXIS,))
 
     def __init__(
         self,
@@ -116,7 +125,7 @@ class WandbTracker(Tracker):
 
     def log_summary(self, points: Sequence[Point]) -> None:
         """Set values in the run's summary, without the prefix `train/`."""
-        values = {point.name.removeprefix("train/"): point.value for point in points}
+        values = {summary_name(point.name): point.value for point in points}
         with self._open_run() as run:
             run.summary.update(values)
 

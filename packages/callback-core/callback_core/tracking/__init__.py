@@ -4,7 +4,7 @@ from callback_core.tracking import config
 from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.limits import flattened
-from callback_core.tracking.naming import TrainingNumbers, tracked_name
+from callback_core.tracking.naming import TrainingNumbers, summary_name, tracked_name
 from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.retry import backoff
 from callback_core.tracking.sdk import check_sdk, import_sdk
@@ -42,5 +42,6 @@ __all__ = [
     "flattened",
     "import_sdk",
     "linked_copy",
+    "summary_name",
     "tracked_name",
 ]

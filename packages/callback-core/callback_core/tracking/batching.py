@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from callback_core.tracking.calls import Abandoned, TrackerCalls
 from callback_core.tracking.history import History
 from callback_core.tracking.journal import Record
-from callback_core.tracking.limits import fitting_name
+from callback_core.tracking.limits import change_of_name, distinct_name, shortened
 from callback_core.tracking.naming import SUMMARY, tracked_name
 from callback_core.tracking.tracker import Point, Rejected, Tracker
 from callback_core.tracking.values import restored
@@ -41,6 +41,7 @@ class Batches:
             (self._summary, tracker.log_summary),
         )
         self._names: dict[str, str] = {}  # as logged -> as sent
+        self._taken: set[str] = set()  # as sent
         self._singly = 0  # how many of the next points are delivered one by one
         self._failures = 0  # in a row
         self._refused: set[str] = set()
@@ -60,6 +61,15 @@ class Batches:
         for points, _ in self._waiting:
             points.clear()
 
+    def know(self, names: Iterable[str]) -> None:
+        """Name what is logged as `names`, in this order, unless it has a name.
+
+        The order decides which of two names gets a number, so it is that of the whole journal.
+        """
+        for name in names:
+            if name not in self._names:
+                self._name_of(name)
+
     def add(self, record: Record, history: History) -> None:
         """Add the points of `record` that the tracker can take and does not have."""
         content, step = record.content, record.step
@@ -74,14 +84,21 @@ class Batches:
             sent_as = self._names.get(name) or self._name_of(name)
             point = Point(sent_as, value, step, time, content.get("epoch"))
             if isinstance(value, str):
-                if self._limits.text:
-                    self._text.append(point)
-                else:
-                    self._left_out[name] = "it is text"
+                self._add_text(name, point)
             elif value - value != 0 and not self._limits.non_finite:
                 self._left_out[name] = f"it was {value} at step {step}"
             else:
                 (self._summary if is_summary or name in SUMMARY else self._metrics).append(point)
+
+    def _add_text(self, name: str, point: Point) -> None:
+        """Add a point whose value is a string, if the tracker takes text."""
+        if not self._limits.text:
+            self._left_out[name] = "it is text"
+            return
+        text = shortened(point.value, self._limits.text_length)
+        if text != point.value:
+            self._left_out[name] = f"cut to {self._limits.text_length} characters"
+        self._text.append(point._replace(value=text))
 
     def deliver(self) -> None:
         """Deliver all points. After an error of the tracker, the next call continues from there."""
@@ -137,10 +154,8 @@ class Batches:
     def _name_of(self, name: str) -> str:
         """Return the name under which points logged as `name` are sent."""
         tracked = tracked_name(name)
-        fitting = fitting_name(tracked, self._limits)
-        if fitting in self._names.values():
-            self._left_out[name] = f"has the name of another: {fitting}"
-        elif len(fitting) < len(tracked):
-            self._left_out[name] = f"its name is cut to {fitting}"
-        self._names[name] = fitting
-        return fitting
+        sent_as = self._names[name] = distinct_name(tracked, self._limits, self._taken)
+        self._taken.add(sent_as)
+        if why := change_of_name(tracked, sent_as, self._limits):
+            self._left_out[name] = why
+        return sent_as

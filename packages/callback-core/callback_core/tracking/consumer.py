@@ -186,6 +186,7 @@ class Consumer:
             if history.begin is not None:
                 self._history, self._begin = history, history.begin.content
                 self._read_to, self._rewind_to = history.start, history.rewind_to
+                self._batches.know(history.names)
             if history.is_delivered:
                 self._state = RunState.CLOSED
             return history

@@ -76,6 +76,7 @@ class History:
 
     Attributes:
         begin: The last record with which a training begins.
+        names: The names of all values, in the order in which they were first logged.
         superseded: The stretches that a resumed training replaced; see `Timeline`.
         size: How many bytes the journal held.
         start: The offset from which to read on.
@@ -85,6 +86,7 @@ class History:
 
     def __init__(self, journal: Path, progress: DeliveryProgress, rewinds: bool) -> None:
         self.begin: Record | None = None
+        self.names: dict[str, None] = {}
         self.size = self.start = self._offset = progress.offset
         self.rewind_to: int | None = None
         self._sent: dict[tuple[str, int], list[Sent]] = {}
@@ -98,6 +100,7 @@ class History:
             elif last.kind == "logs":
                 starts.append(last.start)
                 steps.append(last.step)
+                self.names.update(dict.fromkeys(last.content["logs"]))
         self.superseded = timeline.superseded
         closed = progress.status is not None
         ended = last is not None and last.kind == "end" and last.end <= progress.offset

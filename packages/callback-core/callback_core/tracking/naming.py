@@ -28,6 +28,16 @@ def tracked_name(name: str) -> str:
     return f"train/{name}"
 
 
+def summary_name(tracked: str) -> str:
+    """Return the name in a summary of a value with the name `tracked`.
+
+    `train/train_loss` becomes `train_loss`. A name of more parts stays, because another value may
+    have the rest of it: `train/eval/loss`.
+    """
+    group, _, rest = tracked.partition("/")
+    return rest if group == "train" and "/" not in rest else tracked
+
+
 def is_measured(name: str) -> bool:
     """Return whether `name` measures time, so that it never comes out the same twice."""
     return name.endswith(_MEASURED)

@@ -30,9 +30,10 @@ from callback_core.tracking.delivery.process import ProcessDelivery
 from callback_core.tracking.delivery.thread import ThreadDelivery
 from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.journal import Journal
+from callback_core.tracking.limits import distinct_name
 from callback_core.tracking.redaction import Redaction, scrubbed
 from callback_core.tracking.run_folder import RunFolder, open_journal, warn_of_pending_runs
-from callback_core.tracking.tracker import Status, Tracker
+from callback_core.tracking.tracker import Limits, Status, Tracker
 from callback_core.tracking.values import plain
 
 logger = logging.getLogger(__name__)
@@ -417,7 +418,9 @@ class Session:
                 if step == self._epoch_step:
                     continue
                 self._epoch_step = step
-            name, made_plain = self._names.get(name) or self._name_of(name), plain(value)
+            if name not in self._names:
+                self._name_of(name, left_out)
+            name, made_plain = self._names[name], plain(value)
             if made_plain is None:
                 large = isinstance(value, int)
                 left_out[name] = "too large" if large else f"a {type(value).__name__}, not a number"
@@ -432,10 +435,15 @@ class Session:
             record["summary"] = True
         self._write(record)
 
-    def _name_of(self, name: Any) -> str:
-        """Return the name under which the journal has what is logged as `name`."""
-        self._names[name] = scrubbed(str(name))
-        return self._names[name]
+    def _name_of(self, name: Any, left_out: dict[str, str]) -> None:
+        """Choose the name under which the journal has what is logged as `name`.
+
+        Two names may be the same as text or without their secrets: `1` and `"1"`.
+        """
+        text = scrubbed(str(name))
+        self._names[name] = distinct_name(text, Limits(), self._names.values())
+        if self._names[name] != text:
+            left_out[text] = f"another value of its name, recorded as {self._names[name]}"
 
     def _write(self, record: dict[str, Any]) -> None:
         self.begin()

@@ -58,6 +58,8 @@ class Upload(NamedTuple):
 class Limits:
     """What a tracker can take. More than that is cut or left out, and reported.
 
+    Names that become the same are kept apart: the second one ends in `_2`, which is reported too.
+
     Attributes:
         batch_size: The most points that one call delivers.
         parameter_length: The most characters of a parameter's value as a string. Longer values are
@@ -66,8 +68,12 @@ class Limits:
         key_characters: The characters of names, as the inside of a regular expression's `[…]`.
             Others become underscores.
         key_length: The most characters of a name. Longer names are cut.
+        key_is_path: Whether `/` separates the parts of a name, so that the tracker takes no part
+            that is empty, `.` or `..`. Such parts become underscores.
+        reserved: Names that the tracker uses for something else.
         non_finite: Whether NaN and infinities can be points. Otherwise they are left out.
         text: Whether strings can be logged at a step, by `log_text`. Otherwise they are left out.
+        text_length: The most characters of such a string. Longer ones are cut.
         deliver_every: Seconds between two deliveries during the training. One call delivers what
             was logged meanwhile.
         retry_after: Seconds before a call that failed is made again. They double with each failure
@@ -80,8 +86,11 @@ class Limits:
     parameter_count: int | None = None
     key_characters: str | None = None
     key_length: int | None = None
+    key_is_path: bool = False
+    reserved: Sequence[str] = ()
     non_finite: bool = True
     text: bool = False
+    text_length: int | None = None
     deliver_every: float = 0.2
     retry_after: float = 1.0
 
