@@ -22,8 +22,8 @@ class TensorBoardCallback(TrackerCallback):
         Trainer(model, args, ..., callbacks=[TensorBoardCallback()])
 
     Args:
-        tb_writer: A `SummaryWriter` to use; it stays open. By default, each run is written to
-            `TENSORBOARD_LOGGING_DIR`, else to `<output_dir>/runs/<date>_<host>`.
+        tb_writer: A `SummaryWriter` to use; it stays open. By default, each run gets a directory
+            `<date>_<host>` in `TENSORBOARD_LOGGING_DIR`, else in `<output_dir>/runs`.
         delivery: `thread` writes in the background; `process` writes in a separate process, which
             outlives a killed training; `inline` writes in the training's own thread.
         open_limit: Seconds that the end of training waits for the run to open.

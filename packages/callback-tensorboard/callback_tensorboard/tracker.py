@@ -31,8 +31,8 @@ class TensorBoardTracker(Tracker):
     the relative path, so that the run is found again after the output directory was moved.
 
     Args:
-        logging_dir: The directory to write to. The default, `<output_dir>/runs/<date>_<host>`, is
-            new for each run. A trial of a hyperparameter search adds its name as a subdirectory.
+        logging_dir: The directory of all runs, by default `<output_dir>/runs`. Each run has a new
+            directory in it, `<date>_<host>`, or the name of a trial of a hyperparameter search.
 
     Raises:
         ValueError: `logging_dir` cannot be a directory.
@@ -63,7 +63,9 @@ class TensorBoardTracker(Tracker):
         """Create the directory of a new run, or continue in that of an earlier one."""
         self._close_file()
         if opening.run_id is None:
-            self._directory = self._new_directory(opening)
+            runs = self.logging_dir or opening.output_dir / "runs"
+            name = opening.trial_name or f"{datetime.now():%b%d_%H-%M-%S}_{gethostname()}"
+            self._directory = _new_directory(runs, name)
         else:
             self._directory = opening.output_dir / opening.run_id
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -118,16 +120,6 @@ class TensorBoardTracker(Tracker):
             self._file.close()
             self._file = None
 
-    def _new_directory(self, opening: Opening) -> Path:
-        """Create the directory of a new run, and return its path."""
-        directory = self.logging_dir
-        if directory is None:
-            directory = _new_run_directory(opening.output_dir / "runs")
-        if opening.trial_name:
-            directory /= opening.trial_name
-        directory.mkdir(parents=True, exist_ok=True)
-        return directory
-
 
 def _hparams() -> ModuleType | None:
     """Return the module for the HParams tab; `None` if TensorBoard lacks the plugin."""
@@ -153,9 +145,8 @@ def _check_directory(logging_dir: str) -> Path:
     return directory
 
 
-def _new_run_directory(runs: Path) -> Path:
-    """Create a new directory in `runs`, and return its path."""
-    name = f"{datetime.now():%b%d_%H-%M-%S}_{gethostname()}"
+def _new_directory(runs: Path, name: str) -> Path:
+    """Create a new directory in `runs`, and return its path: `name`, `name_2` and so on."""
     for number in count(1):
         directory = runs / (name if number == 1 else f"{name}_{number}")
         try:

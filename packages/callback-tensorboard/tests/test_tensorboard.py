@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from socket import gethostname
 from types import SimpleNamespace
 from typing import Any
 
@@ -181,7 +182,9 @@ def test_the_environment_names_the_directory(
     run.begin()
     run.log(1, loss=0.5)
     run.end()
-    assert points(tmp_path / "curves", "train/loss") == [(1, 0.5)]
+    [directory] = (tmp_path / "curves").iterdir()
+    assert points(directory, "train/loss") == [(1, 0.5)]
+    assert gethostname() in directory.name
 
 
 def test_a_second_training_gets_its_own_directory(tmp_path: Path) -> None:
