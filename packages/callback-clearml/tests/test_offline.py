@@ -105,6 +105,22 @@ def test_a_delivery_process_writes_a_session_too(tmp_path: Path) -> None:
     assert len(points["train", "loss"]) == 12
 
 
+DRAWING = """
+import sys
+from pathlib import Path
+from trainer_torch.testing import draws_after_training
+from callback_clearml import ClearMLCallback
+expected = draws_after_training(Path("without"), run_name=None)
+assert draws_after_training(Path("with"), ClearMLCallback(), run_name=None) == expected
+"""
+
+
+def test_an_offline_training_draws_the_same_random_numbers(tmp_path: Path) -> None:
+    done = run_python("-c", DRAWING, variables={"CLEARML_OFFLINE_MODE": "1"})
+    assert done.returncode == 0, done.stderr
+    assert session(tmp_path / "cache")
+
+
 USERS_TASK = """
 import sys
 from pathlib import Path

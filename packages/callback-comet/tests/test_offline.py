@@ -184,6 +184,22 @@ small_trainer(Path(sys.argv[1]), callback, At(5, killed), **saving).train()
     assert {step for name, step in kept.curves() if name == "train/loss"} == set(range(1, 13))
 
 
+def test_a_training_that_imports_the_sdk_draws_the_same_random_numbers(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from trainer_torch.testing import draws_after_training
+from callback_comet import CometCallback
+out = Path(sys.argv[1])
+expected = draws_after_training(out / "without", run_name=None)
+callback = CometCallback(mode="OFFLINE", offline_directory=sys.argv[2])
+assert draws_after_training(out / "with", callback, run_name=None) == expected
+"""
+    done = run_python("-c", script, str(tmp_path / "out"), str(tmp_path / "archives"))
+    assert done.returncode == 0, done.stderr
+    assert only(tmp_path / "archives")
+
+
 def test_a_delivery_process_delivers(tmp_path: Path) -> None:
     made = small_trainer(tmp_path / "out", offline(tmp_path / "archives", delivery="process"))
     made.train()

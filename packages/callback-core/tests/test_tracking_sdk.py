@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
+import random
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from tracking_for_tests import FileTracker
@@ -124,3 +128,54 @@ def test_a_callback_without_its_sdk_is_refused_when_it_is_made(tmp_path: Path) -
 def test_a_callback_that_is_switched_off_needs_no_sdk(tmp_path: Path) -> None:
     (tmp_path / "off").touch()
     TrackerCallback(NeedyTracker(str(tmp_path / "out"), off=str(tmp_path / "off")))
+
+
+DRAWING = """
+import random
+from random import choice, seed
+ids = random.random(), choice("ab")
+def draw():
+    return random.random(), choice("ab")
+def seed_all():
+    random.seed(3), seed(3)
+"""
+
+
+def test_an_sdk_draws_nothing_from_the_programs_generator(tmp_path: Path) -> None:
+    (tmp_path / "lines_sdk" / "runs.py").write_text(DRAWING)
+    before = random.getstate()
+    module: Any = imported("lines_sdk.runs")
+    assert module.draw() != module.draw()
+    assert random.getstate() == before
+
+
+def test_an_sdk_that_the_program_imported_draws_from_a_generator_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "lines_sdk" / "runs.py").write_text(DRAWING)
+    module: Any = import_module("lines_sdk.runs")
+    imported("lines_sdk")
+    before = random.getstate()
+    assert module.draw() != module.draw()
+    assert random.getstate() == before
+
+
+def test_what_else_is_imported_meanwhile_has_the_programs_generator(tmp_path: Path) -> None:
+    (tmp_path / "users_augmentation.py").write_text("import random\nfrom random import choice")
+    (tmp_path / "lines_sdk" / "runs.py").write_text("import users_augmentation")
+    imported("lines_sdk.runs")
+    users = sys.modules["users_augmentation"]
+    assert (vars(users)["random"], vars(users)["choice"]) == (random, random.choice)
+
+
+def test_an_sdk_that_seeds_does_so_for_the_program(tmp_path: Path) -> None:
+    (tmp_path / "lines_sdk" / "runs.py").write_text(DRAWING)
+    module: Any = imported("lines_sdk.runs")
+    module.seed_all()
+    assert random.random() == random.Random(3).random()
+
+
+def test_importing_an_sdk_leaves_the_import_statement_as_it_was() -> None:
+    before = builtins.__import__
+    imported("lines_sdk.runs")
+    with pytest.raises(ImportError):
+        imported("lines_sdk.impossible")
+    assert builtins.__import__ is before

@@ -9,44 +9,17 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
-from mlflow.tracking import fluent
 from reader import Database
 
 from callback_contract.testing import replay, wait_until
 from callback_core.tracking import Opening, Point, Rejected
 from callback_mlflow import MLflowCallback, MLflowTracker
 from trainer_torch.testing import At, logged_points, small_trainer
-
-
-@pytest.fixture(scope="session")
-def made_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an empty database. Creating it takes seconds."""
-    path = tmp_path_factory.mktemp("made") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path.parent)  # the runs' artifacts go here
-        mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def database(
-    made_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Database]:
-    """Return a new database, and set the tracking URI to it."""
-    path = tmp_path / "mlflow.db"
-    shutil.copy(made_database, path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
-    yield Database(path)
-    while mlflow.active_run() is not None:
-        mlflow.end_run()
-    mlflow.set_tracking_uri(None)
-    fluent._active_experiment_id = None  # noqa: SLF001
 
 
 @pytest.fixture

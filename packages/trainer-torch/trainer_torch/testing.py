@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -160,3 +162,17 @@ def comparable(points: Mapping[tuple[str, int], float]) -> dict[tuple[str, int],
 def _tracked_name(name: str) -> str:
     split, _, rest = name.partition("_")
     return f"{split}/{rest}" if split in ("eval", "test") and rest else f"train/{name}"
+
+
+def draws_after_training(output_dir: Path, *callbacks: Any, **changed: Any) -> list[float]:
+    """Train, and return what the generators of Python, numpy and torch draw next.
+
+    A callback changes none of these numbers, unless it or its SDK has drawn from a generator.
+
+    Args:
+        output_dir: The output directory.
+        callbacks: The callbacks.
+        changed: Training arguments to replace or add.
+    """
+    small_trainer(output_dir, *callbacks, **changed).train()
+    return [random.random(), np.random.rand(), torch.rand(1).item()]

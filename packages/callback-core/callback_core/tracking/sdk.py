@@ -9,6 +9,8 @@ from importlib.machinery import ModuleSpec
 from itertools import accumulate
 from typing import Any
 
+from callback_core.tracking.own_random import own_random
+
 
 def check_sdk(module: str, *, install: str, needed_by: str) -> None:
     """Check that a module of a tracker's SDK is installed. This imports nothing.
@@ -37,7 +39,7 @@ def check_sdk(module: str, *, install: str, needed_by: str) -> None:
 
 
 def import_sdk(module: str, *, install: str, needed_by: str) -> Any:
-    """Return a module of a tracker's SDK.
+    """Return a module of a tracker's SDK, which draws no numbers from the program's `random`.
 
     Args:
         module: The name of the module.
@@ -49,7 +51,8 @@ def import_sdk(module: str, *, install: str, needed_by: str) -> Any:
             installed, but one of its requirements is not, the error is the SDK's own.
     """
     check_sdk(module, install=install, needed_by=needed_by)
-    return import_module(module)
+    with own_random(module.partition(".")[0]):
+        return import_module(module)
 
 
 def _spec_of(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
