@@ -8,19 +8,22 @@ from callback_contract import CAPABILITIES, GROUPS, RULES, TRACKER_CAPABILITIES,
 INTRODUCTION = """\
 # The contract of callbacks
 
-{count} rules for training callbacks, and why each is there. Their ids never change.
-[Check a callback of yours](contract-for-yours.md) tells how to run them.
+The contract has {count} rules for training callbacks. Their ids never change.
+[Check your callback](contract-for-yours.md) explains how to run them.
 
 This page is made from the rules: `tools/pants run tools/contract_docs.py > docs/contract.md`.
 
-A rule runs if the callback claims the capabilities that it *needs*. A rule *unless* a capability
-runs if the callback does not claim that one. A rule *of trackers* looks into the store of a
-tracker, and runs for a `TrackerContract` only. *Since* is the first version of the contract that
-has the rule: it does not run for a callback with an older `contract`.
+The last line about a rule says when it runs:
+
+- *Since* is the first version of the contract that has the rule. The rule does not run for a
+  callback with an older `contract`.
+- *Of trackers*: The rule reads the store of a tracker. It runs only for a `TrackerContract`.
+- *Needs*: The rule runs only if the callback claims these capabilities.
+- *Unless*: The rule runs only if the callback does not claim this capability.
 
 ## Capabilities
 
-| capability | a callback that claims it |
+| capability | a callback claims it if it |
 |---|---|
 """
 
@@ -49,7 +52,7 @@ def section(rule: Rule) -> Iterator[str]:
     """Yield the lines about one rule."""
     yield from ("", f"### {rule.id}", "", rule.demands, "")
     yield f"- **Why:** {linked(rule.why)}"
-    yield f"- **To mend it:** {rule.mend}"
+    yield f"- **To fix it:** {rule.fix}"
     applies = [f"since {rule.since[0]}.{rule.since[1]}"]
     if rule.of_trackers:
         applies.append("of trackers")

@@ -1,11 +1,11 @@
 """Check transformers' own callbacks against the contract, for `docs/contract-of-transformers.md`.
 
 Install each SDK into an environment of its own, because transformers' integrations import some of
-the SDKs that are installed. `run` writes the results of one callback to a file. `page` makes the
-page from all files:
+the SDKs that are installed. The callbacks without an SDK share one. `run` writes the results of one
+callback to a file. `page` makes the page from all files:
 
     python -m venv /tmp/peer
-    /tmp/peer/bin/pip install torch==2.13.0 transformers==5.23.0 mlflow==3.17.2 pytest
+    /tmp/peer/bin/pip install torch==2.13.0 transformers==5.24.0 mlflow pytest
     export PYTHONPATH=packages/callback-core:packages/callback-contract
     /tmp/peer/bin/python tools/peers/contract_of_transformers.py run /tmp/results MLflowCallback
     /tmp/peer/bin/python tools/peers/contract_of_transformers.py page /tmp/results \
@@ -31,27 +31,39 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from contract_page import page
-from transformers_callbacks import PACKAGES, PEERS, VERSION, Peer, asked, extend_arguments
+from transformers_callbacks import (
+    PACKAGES,
+    PEERS,
+    VERSION,
+    Peer,
+    extend_arguments,
+    watch_trainings,
+)
 
 from callback_contract import RULES, ContractViolation, Rule
 from callback_contract._process import captured_output
 from callback_contract._python import missing
-from callback_contract._suite import check_rule
+from callback_contract._suite import check_rule, plan
+from callback_contract._violation import DoesNotApply
 
-LIMIT: Final = 90.0
-"""The seconds that a rule may take."""
+LIMIT: Final = Peer.time_limit + 60.0
+"""The seconds after which a rule is killed that its own time limit does not end."""
 
 JOBS: Final = int(os.environ.get("JOBS", "4"))
 """The number of rules to check at once. They mostly wait."""
 
 
 def run(peer: type[Peer], only: list[str], into: Path) -> None:
-    """Check each rule for one callback, and write the results to a file in `into`."""
+    """Check the rules for one callback, and write the results to a file in `into`.
+
+    With `only`, the ids of some rules, the file keeps its results for all others.
+    """
     import transformers
 
     if transformers.__version__ != VERSION:
         sys.exit(f"This needs transformers {VERSION}, not {transformers.__version__}.")
     extend_arguments()
+    watch_trainings()
     into = into.absolute()
     into.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
@@ -59,18 +71,22 @@ def run(peer: type[Peer], only: list[str], into: Path) -> None:
         os.chdir(folder)
         sys.path[:] = [os.path.abspath(path) for path in sys.path]
         peer.load()
-        rules = [rule for rule in asked(peer, claimed=True) if not only or rule.id in only]
+        planned = [one for one in plan(peer) if not only or one.rule.id in only]
+        rules = [rule for rule, expected, _ in planned if expected == "kept"]
         outcomes = apart(peer, rules, Path(folder))
         results = []
-        for rule in rules:
-            outcome, message = outcomes[rule.id]
-            message = message.partition(". Demanded: ")[0].removeprefix(f"[{rule.id}] ")
+        for rule, expected, lacks in planned:
+            outcome, message = outcomes.get(rule.id, (expected, lacks))
             results.append([rule.id, outcome, plain(message, folder)])
             if outcome == "crashed":
                 print(rule.id, message, file=sys.stderr)
     versions = {name: version(name) for name in ("transformers", "torch", *peer.packages)}
+    file = into / f"{peer.__name__}.json"
+    if only:
+        before = json.loads(file.read_text())["results"]
+        results = sorted([*results, *(one for one in before if one[0] not in only)])
     data = {"versions": versions, "results": results}
-    (into / f"{peer.__name__}.json").write_text(json.dumps(data, indent=1) + "\n")
+    file.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def apart(peer: type[Peer], rules: list[Rule], folder: Path) -> dict[str, tuple[str, str]]:
@@ -151,7 +167,9 @@ def _checked(peer: type[Peer], rule: Rule, folder: Path, prepares: bool) -> tupl
         with captured_output():
             check_rule(rule, subject, at)
     except ContractViolation as violation:
-        return "broken", str(violation)
+        return "broken", violation.seen
+    except DoesNotApply as reason:
+        return "does not apply", str(reason)
     except BaseException as error:
         return "crashed", "".join(traceback.format_exception(error))
     return "kept", ""
@@ -160,18 +178,21 @@ def _checked(peer: type[Peer], rule: Rule, folder: Path, prepares: bool) -> tupl
 def plain(message: str, folder: str) -> str:
     """Return a message without the parts that differ between runs."""
     message = re.sub(re.escape(folder) + r"/[A-Z]{3}-\d{3}", "…", message).replace(folder, "…")
-    message = re.sub(r"(\d+: )?/tmp/\w+", "…", message.replace(str(PACKAGES), "packages"))
+    message = re.sub(r"/tmp/\w+", "…", message.replace(str(PACKAGES), "packages"))
     message = re.sub(r"0x[0-9a-f]{6,}", "0x…", message)
-    message = re.sub(r"\b[0-9a-f]{16,}\b|\b\d{8}_\d{6}-\w{8}\b", "…", message)
-    message = re.sub(r"(processes are left): [\d, ]+", r"\1", message)
-    if message.startswith("left open: "):
-        opened = re.sub(r"(\w+):\[\w*\]|\b\d+: ", r"\1", message.removeprefix("left open: "))
-        message = "left open: " + ", ".join(sorted({*opened.split(", ")}))
-    begun, left, names = message.partition("threads are left: ")
-    if left:
-        names = re.sub(r"((?:Thread|Executor|Dummy)-)[\d_]+", r"\1…", names)
-        message = begun + left + ", ".join(sorted({*names.split(", ")}))
-    return message
+    message = re.sub(r"\b[0-9a-f]{24,}\b|\b\d{8}_\d{6}-\w{8}\b", "…", message)
+    message = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+", "…", message)
+    before, left, names = message.partition(" are left: ")
+    plain_names = {_plain_name(name) for name in names.split(", ")} - {""}
+    return (before + left + ", ".join(sorted(plain_names))).removesuffix(": ")
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of a leftover without numbers of descriptors, processes and threads."""
+    name = re.sub(r"^\d+(: |$)", "", name)
+    name = re.sub(r"(\w+):\[\w*\]", r"\1", name)
+    name = re.sub(r"((?:Thread|Executor|Dummy)-)[\d_]+", r"\1…", name)
+    return re.sub(r"\btmp\w{8}\b", "tmp…", name)
 
 
 if __name__ == "__main__":

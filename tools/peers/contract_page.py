@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from transformers_callbacks import NOT_ASKED, PEERS, Peer, asked
+from transformers_callbacks import PEERS, Peer
 
 from callback_contract import RULES
 
@@ -34,13 +35,11 @@ when `on_train_end` returns.
 
 - One defect can break several rules. For example, a tracker that ends a training when it cannot
   write a value breaks each rule that logs such a value.
-- Some rules need something that transformers does not have. They were not checked, and they are not
-  counted:
-{not_asked}
 - IMP-002, about a missing SDK, was checked in an interpreter that never imported the SDK.
-- No callback claims `unreachable`, `resume` or `rewinds`, and no tracker claims `state`, because
-  none documents them. `tracking`, `settings`, `reasons` and `prints_logs` are features of this
-  library, so no callback claims them either.
+- The rules about trackers that extend this library's `Tracker` do not apply.
+- No callback documents `resume`, `rewinds`, `redacts` or `scalars`, and no tracker documents
+  `state`, so none claims them. `reasons` is a feature of this library.
+- `adopts`, `settings` and the trackers' `unreachable` need hooks that nobody wrote for this page.
 
 `tools/peers/contract_of_transformers.py` makes this page. Its docstring has the commands.
 """
@@ -66,19 +65,16 @@ def page(results: Path, limit: float) -> Iterator[str]:
     yield INTRODUCTION.format(
         versions=", ".join(f"{name} {number}" for name, number in sorted(versions.items())),
         limit=f"{limit:.0f}",
-        not_asked="\n".join(f"  {linked(rule)}: {why}" for rule, why in NOT_ASKED.items()),
     ).rstrip("\n")
     yield from (
         "",
-        "| callback | rules run | kept | broken | not claimed |",
+        "| callback | kept | broken | does not apply | not claimed |",
         "|---|---:|---:|---:|---:|",
     )
     for name, of in of_all.items():
-        outcomes = [outcome for _, outcome, _ in of["results"]]
-        kept, broken = outcomes.count("kept"), outcomes.count("broken")
-        rules = len(asked(PEERS[name], claimed=False))
-        shown = f"[{name}](#{name.lower()})"
-        yield f"| {shown} | {kept + broken} | {kept} | {broken} | {rules - kept - broken} |"
+        counts = Counter(outcome for _, outcome, _ in of["results"])
+        cells = (counts[o] for o in ("kept", "broken", "does not apply", "not claimed"))
+        yield f"| [{name}](#{name.lower()}) | {' | '.join(map(str, cells))} |"
     yield from ("", NOT_RUN.rstrip("\n"))
     for name, of in of_all.items():
         yield from ("", f"## {name}", "")

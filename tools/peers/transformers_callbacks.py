@@ -15,20 +15,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Final
 
-from callback_contract import RULES, CallbackContract, RecordedRun, Rule, TrackerContract
-from callback_contract._training import Arguments
+from callback_contract import CallbackContract, RecordedRun, Rule, TrackerContract
+from callback_contract._training import Arguments, Training
 
-VERSION: Final = "5.23.0"
+VERSION: Final = "5.24.0"
 PACKAGES: Final = Path(__file__).resolve().parents[2] / "packages"
 INTEGRATIONS: Final = "transformers.integrations.integration_utils"
-
-NOT_ASKED: Final = {
-    "CTL-005": "Its control keeps no reasons; it only has `should_training_stop = True`.",
-    "FLT-002": "Its handler has no `on_error`; an error in any callback ends the training.",
-}
-"""Rules that need something that transformers does not have, with the reason."""
 
 ARGUMENTS: Final = {
     "full_determinism": False,
@@ -53,6 +48,7 @@ class Peer(CallbackContract):
 
     __test__ = False
     contract = (2, 0)
+    time_limit = 240.0
     home: ClassVar[str] = "transformers.trainer_callback"
     packages: ClassVar[tuple[str, ...]] = ()
     reader: ClassVar[str] = ""
@@ -78,13 +74,13 @@ class Peer(CallbackContract):
 class DefaultFlowCallback(Peer):
     """Decides when to log, to evaluate and to save."""
 
-    capabilities = frozenset({"steers", "flow"})
+    capabilities = frozenset({"steers"})
 
 
 class EarlyStoppingCallback(Peer):
     """Stops a training that no longer improves."""
 
-    capabilities = frozenset({"steers", "stops", "state", "patience"})
+    capabilities = frozenset({"stops", "state", "patience"})
     arguments = {"eval_strategy": "steps", "load_best_model_at_end": True}  # noqa: RUF012
 
     def make(self, output_dir: Path) -> Any:
@@ -105,7 +101,7 @@ class PrinterCallback(Peer):
 class ProgressCallback(Peer):
     """Draws a bar."""
 
-    capabilities = frozenset({"prints", "bars"})
+    capabilities = frozenset({"prints"})
 
 
 class NotebookProgressCallback(Peer):
@@ -120,13 +116,19 @@ class KubeflowCallback(Peer):
     """Reports the progress of a training to Kubeflow."""
 
     home = INTEGRATIONS
+    capabilities = frozenset({"unreachable"})
+    secrets = ("token-of-a-pod",)
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
         """Set a token, and the address of a controller that does not exist."""
         token = output_dir.parent / "token"
-        token.write_text("token")
+        token.write_text(self.secrets[0])
         os.environ["KUBEFLOW_TRAINER_SERVER_URL"] = "http://127.0.0.1:9/"
         os.environ["KUBEFLOW_TRAINER_SERVER_TOKEN"] = str(token)
+
+    def make_unreachable(self, output_dir: Path) -> Any:
+        """Return a new one. `prepare` has set the address."""
+        return self.make(output_dir)
 
 
 class CodeCarbonCallback(Peer):
@@ -159,10 +161,15 @@ class FlyteCallback(Peer):
 
 
 class PeerTracker(Peer, TrackerContract):
-    """One of transformers' callbacks that writes logs to a store."""
+    """One of transformers' callbacks that writes logs to a store.
+
+    Attributes:
+        is_training: Whether a training has begun and not ended. `watch_trainings` keeps it current.
+    """
 
     __test__ = False
     home = INTEGRATIONS
+    is_training: ClassVar[bool] = False
 
     def settle(self) -> None:
         """Let the SDK send what is pending, as it does when the process ends."""
@@ -172,8 +179,11 @@ class PeerTracker(Peer, TrackerContract):
         self.at_once = rule.id == "DEL-001"
 
     def read(self, output_dir: Path) -> list[RecordedRun]:
-        """Return what is stored, for most rules after the SDK has sent everything."""
-        if not self.at_once:
+        """Return what is stored, for most rules after the SDK has sent everything.
+
+        The SDK would end the run of a training that continues, so that one is read as it is.
+        """
+        if not (self.at_once or self.is_training):
             self.settle()
         return self.stored(output_dir)
 
@@ -188,10 +198,11 @@ class TensorBoardCallback(PeerTracker):
     packages = ("tensorboard",)
     sdk = "tensorboard"
     capabilities = frozenset({"sdk", "parameters", "non_finite", "text"})
+    precision = "single"
 
     def stored(self, output_dir: Path) -> list[RecordedRun]:
         """Read the directories with TensorBoard's own reader."""
-        runs = [run for run in output_dir.glob("runs/*") if any(run.iterdir())]
+        runs = {events.parent for events in output_dir.rglob("events.out.tfevents.*")}
         return [self._recorded(run) for run in sorted(runs, key=lambda run: run.stat().st_ctime_ns)]
 
     @staticmethod
@@ -265,6 +276,17 @@ class WandbCallback(PeerTracker):
     reader = "callback-wandb"
     capabilities = frozenset({"sdk", "parameters", "non_finite", "text", "files"})
 
+    @classmethod
+    def load(cls) -> None:
+        """Let it save the final model without transformers' Trainer.
+
+        The Trainer would need accelerate, and arguments of transformers' own class.
+        """
+        super().load()
+        module: Any = ModuleType("transformers.trainer")
+        module.Trainer = _SavesModel
+        sys.modules["transformers.trainer"] = module
+
     def prepare(self, output_dir: Path, rule: Rule) -> None:
         """Set the directory, and enable checkpoints if the rule needs them."""
         super().prepare(output_dir, rule)
@@ -284,6 +306,17 @@ class WandbCallback(PeerTracker):
         ]
 
 
+class _SavesModel:
+    """The part of transformers' Trainer that `WandbCallback` uses at the end of a training."""
+
+    def __init__(self, **_: Any) -> None:
+        """Accept the arguments of transformers' Trainer."""
+
+    def save_model(self, output_dir: str) -> None:
+        """Save a file in place of a model."""
+        Path(output_dir, "model.safetensors").write_bytes(b"weights")
+
+
 class CometCallback(PeerTracker):
     """Sends to a stand-in for Comet's server, from our tests."""
 
@@ -291,6 +324,7 @@ class CometCallback(PeerTracker):
     sdk = "comet_ml"
     reader = "callback-comet"
     capabilities = frozenset({"sdk", "parameters", "non_finite", "files"})
+    secrets = ("k" * 25,)
 
     @classmethod
     def load(cls) -> None:
@@ -300,7 +334,7 @@ class CometCallback(PeerTracker):
             "COMET_HTTP_SESSION_RETRY_TOTAL": "0",
             "COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL": "0",
             "COMET_ERROR_TRACKING_ENABLE": "false",
-            "COMET_API_KEY": "k" * 25,
+            "COMET_API_KEY": cls.secrets[0],
         }
         super().load()
 
@@ -318,6 +352,7 @@ class CometCallback(PeerTracker):
 
         recorded.add_point = add_number
         self.server = import_module("comet_server").CometServer()
+        self.server.keep_alive = False  # an open connection would keep a thread of the server
         self.server.start()
         os.environ["COMET_URL_OVERRIDE"] = self.server.url
         os.environ["COMET_PROJECT_NAME"] = "contract"
@@ -426,6 +461,18 @@ def extend_arguments(**values: Any) -> None:
         setattr(Arguments, name, value)
 
 
+def watch_trainings() -> None:
+    """Note in `PeerTracker.is_training` when a training begins and when it ends."""
+    fire = Training.fire
+
+    def watched(training: Training, event: str, **passed: Any) -> None:
+        fire(training, event, **passed)
+        if event in ("on_train_begin", "on_train_end"):
+            PeerTracker.is_training = event == "on_train_begin"
+
+    Training.fire = watched  # type: ignore[method-assign]
+
+
 def _numbers(points: Mapping[str, list[tuple[int, Any]]]) -> dict[str, list[tuple[int, float]]]:
     """Return the points that are numbers."""
     return {n: [p for p in of if isinstance(p[1], (int, float))] for n, of in points.items()}
@@ -450,14 +497,3 @@ PEERS: Final[dict[str, type[Peer]]] = {
         FlyteCallback,
     )
 }
-
-
-def asked(peer: type[Peer], *, claimed: bool) -> list[Rule]:
-    """Return the rules for one callback; with `claimed`, only those that it claims to keep."""
-    return [
-        rule
-        for rule in sorted(RULES.values(), key=lambda rule: rule.id)
-        if (peer.of_trackers or not rule.of_trackers)
-        and rule.id not in NOT_ASKED
-        and (not claimed or rule.needs <= set(peer.capabilities))
-    ]

@@ -209,9 +209,11 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return dict(sorted(found.items()))
 
 
-def leftovers(read: Callable[[], set[Any]], before: set[Any]) -> set[Any]:
+def leftovers(
+    read: Callable[[], set[Any]], before: set[Any], seconds: float = _END_TIMEOUT
+) -> set[Any]:
     """Wait for everything that is not in `before` to end, and return what remains."""
-    deadline = time.monotonic() + _END_TIMEOUT
+    deadline = time.monotonic() + seconds
     while (remaining := read() - before) and time.monotonic() < deadline:
         gc.collect()  # objects in reference cycles are closed only when they are collected
         time.sleep(0.02)

@@ -19,7 +19,7 @@ class Rule:
         id: The name of the rule, such as `LIF-002`. It never changes and is never reused.
         demands: What the rule requires, in one sentence or a few.
         why: What goes wrong if a callback breaks the rule, with an issue that reports it.
-        mend: How to fix a violation.
+        fix: How to fix a violation.
         since: The first version of the contract that has the rule.
         needs: The rule applies only to callbacks that claim all of these capabilities.
         unless: The rule applies only to callbacks that do not claim this capability.
@@ -30,7 +30,7 @@ class Rule:
     id: str
     demands: str
     why: str
-    mend: str
+    fix: str
     since: Version
     needs: frozenset[str]
     unless: str | None
@@ -76,7 +76,7 @@ def rule(
     rule_id: str,
     *,
     why: str,
-    mend: str,
+    fix: str,
     since: Version = (2, 0),
     needs: Iterable[str] = (),
     unless: str | None = None,
@@ -89,7 +89,7 @@ def rule(
             raise ValueError(f"The id {rule_id!r} is taken, or its group is unknown.")
         demands = " ".join((check.__doc__ or "").split())
         RULES[rule_id] = Rule(
-            rule_id, demands, why, mend, since, frozenset(needs), unless, of_trackers, check
+            rule_id, demands, why, fix, since, frozenset(needs), unless, of_trackers, check
         )
         return check
 

@@ -6,10 +6,8 @@ from typing import Literal, NamedTuple
 
 from callback_contract._registry import Rule
 
-Outcome = Literal[
-    "kept", "broken", "crashed", "deviates", "mended", "not claimed", "does not apply"
-]
-"""The outcome of a rule. `crashed`: a hook or the contract itself raised an error. `mended`: the
+Outcome = Literal["kept", "broken", "crashed", "deviates", "fixed", "not claimed", "does not apply"]
+"""The outcome of a rule. `crashed`: a hook or the contract itself raised an error. `fixed`: the
 callback keeps a rule from which it is declared to deviate."""
 
 

@@ -241,15 +241,14 @@ def _explained(
         seen, cause = str(error), error.cause
     first = (causes or {}).get(cause or "")
     if first is not None and first != rule.id:
-        return ContractViolation(
-            f"[{rule.id}] fails for the same reason as {first}: {cause}", cause
-        )
+        message = f"[{rule.id}] fails for the same reason as {first}: {cause}"
+        return ContractViolation(message, cause, seen)
     if cause is not None and causes is not None:
         causes[cause] = rule.id
     lines = [f"[{rule.id}] {rule.demands}", f"  seen: {seen}"]
     if done := case.summary():
         lines.append(f"  done: {done}")
-    return ContractViolation("\n".join([*lines, f"  to fix it: {rule.mend}"]), cause)
+    return ContractViolation("\n".join([*lines, f"  to fix it: {rule.fix}"]), cause, seen)
 
 
 def check(
@@ -295,4 +294,4 @@ def _outcome(
         return Result(rule, "does not apply", str(reason))
     except Exception as error:
         return Result(rule, "crashed", f"{type(error).__name__}: {error}", repr(error))
-    return Result(rule, "mended" if deviates else "kept")
+    return Result(rule, "fixed" if deviates else "kept")

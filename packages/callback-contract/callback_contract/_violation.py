@@ -8,11 +8,13 @@ class ContractViolation(AssertionError):
 
     Attributes:
         cause: The same text for all rules that fail for the same reason; `None` if it is unknown.
+        seen: What was observed; by default the message.
     """
 
-    def __init__(self, message: str, cause: str | None = None) -> None:
+    def __init__(self, message: str, cause: str | None = None, seen: str | None = None) -> None:
         super().__init__(message)
         self.cause = cause
+        self.seen = message if seen is None else seen
 
 
 class DoesNotApply(Exception):

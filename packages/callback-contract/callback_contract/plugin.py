@@ -95,7 +95,7 @@ def _outcome(report: pytest.TestReport, call: pytest.CallInfo[None]) -> Outcome 
     if report.outcome == "passed":
         return "kept"
     if call.excinfo is None:  # a strict xfail fails because the rule passes
-        return "mended"
+        return "fixed"
     return "broken" if isinstance(call.excinfo.value, ContractViolation) else "crashed"
 
 

@@ -52,7 +52,7 @@ def _not_claimed(name: str, results: Sequence[Result]) -> Iterator[str]:
 def _failures(name: str, results: Sequence[Result]) -> Iterator[str]:
     by_cause: dict[str, list[Result]] = {}
     for result in results:
-        if result.outcome in ("broken", "crashed", "mended"):
+        if result.outcome in ("broken", "crashed", "fixed"):
             by_cause.setdefault(result.cause or result.rule.id, []).append(result)
     for cause, failed in by_cause.items():
         ids = ", ".join(result.rule.id for result in failed)

@@ -191,7 +191,7 @@ def test_values_that_depend_on_the_duration_are_not_compared(tmp_path: Path) -> 
 
 def test_a_failure_names_the_demand_the_event_the_error_and_the_fix(tmp_path: Path) -> None:
     [result] = check(Broken, tmp_path, ["LIF-001"])
-    for part in (RULES["LIF-001"].demands, RULES["LIF-001"].mend, "AttributeError", "on_train_end"):
+    for part in (RULES["LIF-001"].demands, RULES["LIF-001"].fix, "AttributeError", "on_train_end"):
         assert part in result.message
 
 
@@ -204,7 +204,7 @@ def test_rules_that_fail_for_the_same_reason_name_the_first(tmp_path: Path) -> N
     broken = [result for result in check(suite, tmp_path) if result.outcome == "broken"]
     assert len({result.cause for result in broken}) == 1
     assert len(broken) > 10
-    assert RULES[broken[1].rule.id].mend not in broken[1].message
+    assert RULES[broken[1].rule.id].fix not in broken[1].message
     assert broken[0].rule.id in broken[1].message
     [line] = [line for line in table({"Repeats": broken}).splitlines() if "LIF-002" in line]
     assert all(result.rule.id in line for result in broken)
@@ -215,7 +215,7 @@ def test_check_distinguishes_deviations_from_mended_ones() -> None:
     suite = type("Deviating", (Broken,), {"deviations": deviations})
     outcomes = {result.rule.id: result.outcome for result in check(suite)}
     assert outcomes["LIF-001"] == "deviates"
-    assert outcomes["LIF-002"] == "mended"
+    assert outcomes["LIF-002"] == "fixed"
 
 
 def test_only_the_selected_rules_are_checked(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_the_plugin_writes_a_table_and_a_file(pytester: pytest.Pytester) -> None
     chosen = "LIF-001 or LIF-002 or LIF-003 or STA-001"
     done = pytester.runpytest("-k", chosen, "--contract-report", "report.json", *plugin)
     done.stdout.fnmatch_lines(
-        ["test_mine.Mine *1 *1 *1 *1", "LIF-001 broken in *", "LIF-002 mended in *"]
+        ["test_mine.Mine *1 *1 *1 *1", "LIF-001 broken in *", "LIF-002 fixed in *"]
     )
     report = json.loads((pytester.path / "report.json").read_text(encoding="utf-8"))
     rules = {rule["id"]: rule for rule in report["callbacks"]["test_mine.Mine"]["rules"]}

@@ -22,6 +22,7 @@ from callback_contract._case import Case
 from callback_contract._isolation import collected_warnings
 from callback_contract._stored import wait_for
 from callback_contract._suite import check_rule
+from callback_contract.testing import run_python
 from callback_core.tracking import TrackerCallback
 
 
@@ -129,3 +130,26 @@ def test_the_process_is_restored_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         checked(breaks, tmp_path / "first")
     assert not deliveries() and "OF_A_RULE" not in os.environ
+
+
+_ALONE = """
+import sys
+from callback_contract import CallbackContract, check
+from callback_core import TrainerCallback
+
+class Suite(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+
+    def make(self, output_dir):
+        return TrainerCallback()
+
+[result] = check(Suite, rules=sys.argv[1:])
+sys.exit(result.message or None)
+"""
+
+
+@pytest.mark.slow
+def test_the_first_rule_in_a_process_does_not_blame_a_callback_for_torchs_imports() -> None:
+    done = run_python("-c", _ALONE, "LEF-003")
+    assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from callback_contract._registry import rule
 from callback_contract._subject import Setting
 from callback_contract._violation import ContractViolation, require
 
-_MEND = "Read the setting in the constructor, with a function of callback_core.tracking.config."
+_FIX = "Read the setting in the constructor, with a function of callback_core.tracking.config."
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def _error(case: Case, setting: Setting, text: str | None, *given: Any) -> str:
     needs=("settings",),
     why="A value in the program lost against a variable that somebody had set long before "
     "(mlflow/mlflow#8877).",
-    mend=_MEND,
+    fix=_FIX,
 )
 def an_argument_overrides_a_variable(case: Case) -> None:
     """An argument overrides its variable, which overrides the default.
@@ -82,7 +82,7 @@ def an_argument_overrides_a_variable(case: Case) -> None:
     needs=("settings",),
     why="One tracker read `true` from a variable, and another ignored everything except `TRUE` "
     "(transformers 5.23.0).",
-    mend=_MEND,
+    fix=_FIX,
 )
 def a_variable_accepts_its_documented_forms(case: Case) -> None:
     """Each documented form of a variable has its meaning, also with whitespace around it."""
@@ -101,7 +101,7 @@ def a_variable_accepts_its_documented_forms(case: Case) -> None:
     needs=("settings",),
     why="An unknown COMET_MODE only logs a warning and disables Comet, which the user notices "
     "hours later (transformers 5.23.0).",
-    mend=_MEND,
+    fix=_FIX,
 )
 def an_invalid_variable_raises(case: Case) -> None:
     """For an invalid variable, the constructor raises a ValueError.
@@ -121,7 +121,7 @@ def an_invalid_variable_raises(case: Case) -> None:
     "CFG-004",
     needs=("settings",),
     why="The string 'False' enabled a flag (transformers 5.23.0).",
-    mend=_MEND,
+    fix=_FIX,
 )
 def an_invalid_argument_raises(case: Case) -> None:
     """For an invalid argument, the constructor raises a ValueError that names it and the value."""

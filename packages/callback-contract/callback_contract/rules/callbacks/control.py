@@ -16,7 +16,7 @@ from callback_core import TrainerControl
     "CTL-001",
     why="save_strategy='best' sets should_save to False although a user's callback requested a "
     "checkpoint (transformers 5.23.0).",
-    mend="Only set flags to True. Do not assign conditions, as in `control.should_save = is_best`.",
+    fix="Only set flags to True. Do not assign conditions, as in `control.should_save = is_best`.",
 )
 def clears_no_flag(case: Case) -> None:
     """A flag that is on before an event is on after it."""
@@ -28,7 +28,7 @@ def clears_no_flag(case: Case) -> None:
     why="Users cannot tell which of several callbacks stopped a training "
     "(keras-team/keras#12052). The control records who requested what, when and why, unless a "
     "callback drops the record.",
-    mend="Change or return the control that the event passes, not a new one.",
+    fix="Change or return the control that the event passes, not a new one.",
 )
 def keeps_the_requests_of_others(case: Case) -> None:
     """After an event, the control has all earlier requests with their author, step and reason."""
@@ -40,7 +40,7 @@ def keeps_the_requests_of_others(case: Case) -> None:
     unless="steers",
     why="Users could not tell which of several callbacks stopped a training "
     "(keras-team/keras#12052). Nobody suspects a callback that should only observe.",
-    mend="Leave the control alone, or claim the capability `steers`.",
+    fix="Leave the control alone, or claim the capability `steers`.",
 )
 def requests_nothing_unless_it_steers(case: Case) -> None:
     """A callback without `steers` requests no log, evaluation, checkpoint or end of an epoch."""
@@ -55,7 +55,7 @@ def requests_nothing_unless_it_steers(case: Case) -> None:
     "CTL-004",
     unless="stops",
     why="A training that stops early without a message looks complete (scverse/scvi-tools#978).",
-    mend="Do not stop the training, or claim the capability `stops`.",
+    fix="Do not stop the training, or claim the capability `stops`.",
 )
 def does_not_stop_a_training_unless_it_stops(case: Case) -> None:
     """A callback without `stops` does not stop a training before its last step."""
@@ -71,7 +71,7 @@ def does_not_stop_a_training_unless_it_stops(case: Case) -> None:
     needs=("stops", "reasons"),
     why="Users of every framework want to know which callback stopped a training, and why "
     "(keras-team/keras#12052, Lightning-AI/pytorch-lightning#21188).",
-    mend='Call `control.request_stop("why")` instead of setting should_training_stop.',
+    fix='Call `control.request_stop("why")` instead of setting should_training_stop.',
 )
 def gives_a_reason_for_a_stop(case: Case) -> None:
     """A callback that claims `reasons` gives a reason when it stops a training."""
@@ -84,7 +84,7 @@ def gives_a_reason_for_a_stop(case: Case) -> None:
     "CTL-006",
     why="The return value of an event replaces the control for all later callbacks "
     "(transformers 5.23.0). A callback that returned something else by mistake broke the loop.",
-    mend="Return None or the control.",
+    fix="Return None or the control.",
 )
 def returns_a_control_or_nothing(case: Case) -> None:
     """An event returns None or a `TrainerControl`."""
@@ -96,7 +96,7 @@ def returns_a_control_or_nothing(case: Case) -> None:
     needs=("stops",),
     why="Early stopping that watched a metric under a wrong name never stopped a training, and "
     "nobody noticed (ThilinaRajapakse/simpletransformers#1097).",
-    mend="Set control.should_training_stop, or train in the hook train_until_it_stops until the "
+    fix="Set control.should_training_stop, or train in the hook train_until_it_stops until the "
     "callback does.",
 )
 def stops_when_its_author_says(case: Case) -> None:
@@ -112,7 +112,7 @@ def stops_when_its_author_says(case: Case) -> None:
     needs=("stops",),
     why="A stopped training stopped again at once when it was resumed or restarted "
     "(huggingface/transformers#28544).",
-    mend="Reset all counters in on_train_begin.",
+    fix="Reset all counters in on_train_begin.",
 )
 def a_stop_does_not_affect_the_next_training(case: Case) -> None:
     """After a callback has stopped a training, the next training takes its first step."""

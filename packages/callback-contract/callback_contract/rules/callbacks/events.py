@@ -18,7 +18,7 @@ from callback_core import TrainerState
     "EVT-001",
     why="Newer loops pass more keywords (huggingface/transformers#32385, "
     "huggingface/transformers#33444). A callback without **kwargs then ends the training.",
-    mend="End the signature of every event with **kwargs, and ignore unknown keywords.",
+    fix="End the signature of every event with **kwargs, and ignore unknown keywords.",
 )
 def accepts_unknown_keywords(case: Case) -> None:
     """Every event accepts unknown keywords."""
@@ -29,7 +29,7 @@ def accepts_unknown_keywords(case: Case) -> None:
     "EVT-002",
     why="A data loader that yields nothing makes an epoch without a step. transformers then "
     "warns and ends the training as usual (transformers 5.23.0, trainer.py).",
-    mend="At the end of an epoch or a training, do not rely on an earlier step or log.",
+    fix="At the end of an epoch or a training, do not rely on an earlier step or log.",
 )
 def an_epoch_may_have_no_step(case: Case) -> None:
     """An epoch and a training without a step raise no error."""
@@ -44,7 +44,7 @@ def an_epoch_may_have_no_step(case: Case) -> None:
     "EVT-003",
     why="eval_on_start evaluates before the first step, when all counters are still 0 "
     "(transformers 4.42).",
-    mend="Do not divide by the step, and initialise everything that steps set.",
+    fix="Do not divide by the step, and initialise everything that steps set.",
 )
 def an_evaluation_may_come_first(case: Case) -> None:
     """An evaluation between `on_train_begin` and the first step raises no error."""
@@ -57,12 +57,12 @@ def an_evaluation_may_come_first(case: Case) -> None:
     "EVT-004",
     why="An interrupt may come at any time, even in the first batch. A callback that then fails "
     "hides the cause and leaves its run open (Lightning-AI/pytorch-lightning#12291).",
-    mend="In on_exception and on_train_end, use nothing that only a step or an epoch sets.",
+    fix="In on_exception and on_train_end, use nothing that only a step or an epoch sets.",
 )
 def a_training_may_die_anywhere(case: Case) -> None:
     """`on_exception` and `on_train_end` raise no error wherever the training dies.
 
-    That is before it begins, right after it has begun, in a step or in an evaluation.
+    It may die before it begins, right after it has begun, in a step or in an evaluation.
     """
     for events in (
         (),
@@ -82,10 +82,13 @@ def a_training_may_die_anywhere(case: Case) -> None:
     "EVT-005",
     why="Strategies and callbacks decide independently whether a step logs, evaluates or saves. "
     "A step may be evaluated as the best and never saved (transformers 5.23.0).",
-    mend="In an event, use nothing that only another event sets; initialise it before.",
+    fix="In an event, use nothing that only another event sets; initialise it before.",
 )
 def a_step_may_be_followed_by_any_combination(case: Case) -> None:
-    """After a step, a log, an evaluation and a checkpoint may follow in any order, or none."""
+    """A step raises no error, whatever follows it.
+
+    A log, an evaluation and a checkpoint may follow in any order, or be missing.
+    """
     for order in _orders():
         training = case.begin()
         training.fire("on_epoch_begin")
@@ -101,7 +104,7 @@ def a_step_may_be_followed_by_any_combination(case: Case) -> None:
     why="transformers added on_optimizer_step, on_pre_optimizer_step and on_push_begin in later "
     "versions (huggingface/transformers#31095, huggingface/transformers#33444, "
     "huggingface/transformers#42850), and other loops have events of their own.",
-    mend="In __getattr__, raise AttributeError for unknown names.",
+    fix="In __getattr__, raise AttributeError for unknown names.",
 )
 def ignores_unknown_events(case: Case) -> None:
     """An unknown event raises no error."""
@@ -115,7 +118,7 @@ def ignores_unknown_events(case: Case) -> None:
     "EVT-007",
     why="Not every log has a loss: evaluations, the end of training and other callbacks also log. "
     "They may log a count, a text or NaN (huggingface/transformers#4883).",
-    mend="Read logs with `.get`, and format a value only if it is an int or a float.",
+    fix="Read logs with `.get`, and format a value only if it is an int or a float.",
 )
 def a_log_may_hold_anything(case: Case) -> None:
     """A log without a loss, or with an integer, a text, a Boolean or NaN, raises no error."""
@@ -138,7 +141,7 @@ def a_log_may_hold_anything(case: Case) -> None:
     "EVT-008",
     why="A dictionary of evaluation sets is evaluated set by set, as eval_a_loss and eval_b_loss. "
     "Users evaluate more sets with metric_key_prefix (Lightning-AI/pytorch-lightning#524).",
-    mend="Read metrics with `.get`, and ignore an evaluation that lacks the metric.",
+    fix="Read metrics with `.get`, and ignore an evaluation that lacks the metric.",
 )
 def evaluations_may_have_other_names(case: Case) -> None:
     """Evaluations of further sets, under names of their own, raise no error."""
@@ -158,7 +161,7 @@ def evaluations_may_have_other_names(case: Case) -> None:
     why="A stream has no length, and a training with max_steps has no number of epochs: "
     "transformers then sets it to sys.maxsize (transformers 5.23.0, trainer.py). Without an "
     "evaluation set, eval_dataloader is None.",
-    mend="Read the length of a training from state.max_steps. Before len(), check that the data "
+    fix="Read the length of a training from state.max_steps. Before len(), check that the data "
     "have a length.",
 )
 def data_may_have_no_length(case: Case) -> None:
@@ -172,7 +175,7 @@ def data_may_have_no_length(case: Case) -> None:
     "EVT-010",
     why="A plain PyTorch model has no config, and a wrapped model has another class "
     "(unslothai/unsloth-zoo#873).",
-    mend="Read the configuration with `getattr(model, 'config', None)`.",
+    fix="Read the configuration with `getattr(model, 'config', None)`.",
 )
 def a_model_may_have_no_configuration(case: Case) -> None:
     """A model without a `config` raises no error."""
@@ -186,7 +189,7 @@ def a_model_may_have_no_configuration(case: Case) -> None:
     "EVT-011",
     why="A trial of a search saves below output_dir/run-0. A callback that builds the path itself "
     "looks for a checkpoint that does not exist (ultralytics/yolov5#4672).",
-    mend="Use the keyword checkpoint_dir of on_save, and tolerate a missing directory.",
+    fix="Use the keyword checkpoint_dir of on_save, and tolerate a missing directory.",
 )
 def a_trial_saves_in_its_own_directory(case: Case) -> None:
     """A trial of a search, which saves in a directory of its own, raises no error."""
@@ -202,7 +205,7 @@ def a_trial_saves_in_its_own_directory(case: Case) -> None:
     "EVT-012",
     why="Users' directories have spaces and non-ASCII letters in their names. Callbacks build "
     "shell commands, URLs and files from them.",
-    mend="Use pathlib, open files with encoding='utf-8', and quote shell arguments.",
+    fix="Use pathlib, open files with encoding='utf-8', and quote shell arguments.",
 )
 def a_directory_may_have_any_name(case: Case) -> None:
     """An `output_dir` with spaces, symbols and letters of other scripts raises no error."""
@@ -215,7 +218,7 @@ def a_directory_may_have_any_name(case: Case) -> None:
     "EVT-013",
     why="A resumed training begins at the step of its checkpoint. A callback that counts steps "
     "from 0, or waits for a first epoch, fails there (huggingface/transformers#28544).",
-    mend="Read state.global_step and state.epoch, and do not rely on earlier events.",
+    fix="Read state.global_step and state.epoch, and do not rely on earlier events.",
 )
 def a_training_may_resume_without_a_state(case: Case) -> None:
     """A training that resumes from a checkpoint without the callback's state raises no error."""

@@ -22,7 +22,7 @@ from callback_contract._watching import HandledTraining
     "FLT-001",
     why="An invalid value is noticed only at the first error, hours later, if at all. An unknown "
     "COMET_MODE only logs a warning and disables Comet (transformers 5.x).",
-    mend="Set on_error to 'raise' or 'isolate', or leave the default.",
+    fix="Set on_error to 'raise' or 'isolate', or leave the default.",
 )
 def has_a_valid_error_policy(case: Case) -> None:
     """`on_error`, if it is set, is `raise`, `isolate` or a function."""
@@ -34,7 +34,7 @@ def has_a_valid_error_policy(case: Case) -> None:
     "FLT-002",
     why="fastai formats `e.args[0]` of the error that ended the training, so a bare assert became "
     "an IndexError (fastai 2.8). Ctrl-C and SIGTERM also end trainings.",
-    mend="In on_exception, use only `repr(exception)` and `isinstance(exception, Exception)`.",
+    fix="In on_exception, use only `repr(exception)` and `isinstance(exception, Exception)`.",
 )
 def accepts_any_exception(case: Case) -> None:
     """`on_exception` accepts any exception: one without arguments, an interrupt, an exit."""
@@ -46,7 +46,7 @@ def accepts_any_exception(case: Case) -> None:
     "FLT-003",
     why="Users need to see the error that ended the training. A hook that fails or changes the "
     "error masks it (pytorch/ignite#1234).",
-    mend="Read the exception without changing it, and raise nothing from it.",
+    fix="Read the exception without changing it, and raise nothing from it.",
 )
 def leaves_the_error_unchanged(case: Case) -> None:
     """`on_exception` and `on_train_end` do not change the error that ended the training."""
@@ -61,7 +61,7 @@ def leaves_the_error_unchanged(case: Case) -> None:
     "FLT-004",
     why="A bare except swallows Ctrl-C and SIGTERM (NVIDIA/CleanUNet#11). A training that users "
     "cannot stop gets killed, and loses everything since its last checkpoint.",
-    mend="Catch Exception. Never catch BaseException, and never use a bare except.",
+    fix="Catch Exception. Never catch BaseException, and never use a bare except.",
 )
 def propagates_interrupts(case: Case) -> None:
     """A callback catches no KeyboardInterrupt while it reads logs or metrics, or runs the model."""
@@ -85,12 +85,12 @@ def propagates_interrupts(case: Case) -> None:
     why="A webhook without a timeout blocked a training for hours because its server did not "
     "answer, and one that was refused ended another training (huggingface/transformers#9210, "
     "radixark/miles#2571).",
-    mend="Give each call a timeout, catch its errors and log a warning, or call in a thread.",
+    fix="Give each call a timeout, catch its errors and log a warning, or call in a thread.",
 )
 def an_unreachable_service_costs_nothing(case: Case) -> None:
     """Without a network, no event fails or pauses the training, and each connection has a timeout.
 
-    The rule watches the thread of the training. Other threads do not delay it.
+    The rule watches only the training's thread, because other threads do not delay it.
     """
     callback = case.make()
     with _no_network() as network:
@@ -109,7 +109,7 @@ def an_unreachable_service_costs_nothing(case: Case) -> None:
     why="Outages of trackers ended trainings after hours (Lightning-AI/pytorch-lightning#6641, "
     "huggingface/transformers#8849, wandb/wandb#5873). In one case, eight GPUs lost 15 hours "
     "(radixark/miles#2571).",
-    mend="Set `on_error = 'isolate'` on the class, or catch the errors of the service.",
+    fix="Set `on_error = 'isolate'` on the class, or catch the errors of the service.",
 )
 def an_outage_does_not_end_a_training(case: Case) -> None:
     """A training completes although its callback cannot reach its service."""

@@ -61,7 +61,7 @@ with open(answers, "w") as file:
     "IMP-001",
     why="Importing all installed trackers delayed programs by 6 and 9 seconds "
     "(Lightning-AI/pytorch-lightning#19261, huggingface/transformers#26308).",
-    mend="Import the SDK in the method that first needs it.",
+    fix="Import the SDK in the method that first needs it.",
     needs=("sdk",),
 )
 def imports_no_sdk(case: Case) -> None:
@@ -74,7 +74,7 @@ def imports_no_sdk(case: Case) -> None:
     "IMP-002",
     why="DagsHub's callback raises an AttributeError before it reaches the check that names the "
     "missing package (transformers 4.34.0).",
-    mend="Catch the ImportError of the SDK, and raise or log the `pip install` command.",
+    fix="Catch the ImportError of the SDK, and raise or log the `pip install` command.",
     needs=("sdk",),
 )
 def says_what_to_install(case: Case) -> None:
@@ -103,7 +103,7 @@ def says_what_to_install(case: Case) -> None:
     "IMP-003",
     why="Importing transformers 5.x prints a notice if WANDB_MODE is offline, even in programs "
     "that never use wandb.",
-    mend="Move the side effects of the module into on_train_begin.",
+    fix="Move the side effects of the module into on_train_begin.",
 )
 def importing_it_has_no_side_effects(case: Case) -> None:
     """Importing the callback's module in a fresh interpreter has no side effects.

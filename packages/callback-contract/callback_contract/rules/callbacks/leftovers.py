@@ -1,4 +1,4 @@
-"""Leftovers: after a training, however it ended, the process is as it was before."""
+"""Leftovers: after a training or an evaluation, the process is as it was before."""
 
 from __future__ import annotations
 
@@ -11,24 +11,41 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from callback_contract import _process
 from callback_contract._case import Case
 from callback_contract._process import captured_output, difference, files_below, leftovers
 from callback_contract._registry import rule
-from callback_contract._training import OUT_OF_MEMORY
+from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import DoesNotApply, require
 from callback_contract._watching import watch
 
 
-def _train(case: Case, error: BaseException | None) -> None:
-    """Train to the end, or until `error` ends the training."""
-    training = case.training(max_steps=6)
-    if error is None:
-        training.live()
-        return
+def _done(case: Case) -> Iterator[str]:
+    """Train and evaluate, and yield a description after each training and each evaluation.
+
+    An evaluation comes without a training, and after each. The trainings end in different ways.
+    """
+    training = case.training()
+    training.fire("on_init_end")
+    training.evaluate()
+    yield "an evaluation without a training"
+    for error in (None, OUT_OF_MEMORY, KeyboardInterrupt()):
+        training = case.training(max_steps=6)
+        if error is None:
+            training.live()
+        else:
+            _die(training, error)
+        how = "a training" if error is None else f"a training that ended with {error!r}"
+        yield how
+        training.evaluate()
+        yield f"{how} and an evaluation"
+
+
+def _die(training: Training, error: BaseException) -> None:
+    """Train until `error` ends the training in its fourth step."""
     training.begin()
     for step in training.steps(save=True):
         if step == 3:
@@ -38,31 +55,45 @@ def _train(case: Case, error: BaseException | None) -> None:
     training.end(error)
 
 
+def _train_without_the_callback(case: Case) -> None:
+    """Let torch import what it needs at the first step, which also changes settings."""
+    case.training(object(), max_steps=1).run()
+    case.forget_trainings()
+
+
 def _require_no_leftovers(case: Case, kind: str, read: Callable[[], set[Any]]) -> None:
-    """Require that trainings leave nothing behind that `read` returns."""
+    """Require that nothing remains of what `read` returns after a training or an evaluation."""
     case.make()  # the hook may start a store that outlives the callbacks
-    for error in (None, OUT_OF_MEMORY, KeyboardInterrupt()):
-        before = read()
-        with captured_output():
-            _train(case, error)
-        left = leftovers(read, before)
-        how = "a training" if error is None else f"a training that ended with {error!r}"
-        require(not left, f"after {how}, {kind} are left: {', '.join(sorted(map(str, left)))}")
+    _train_without_the_callback(case)
+    before = read()
+    with captured_output():
+        for done in _done(case):
+            left = sorted(map(_name, leftovers(read, before)))
+            shown = ", ".join(left[:_MOST_NAMES] + ["…"] * (len(left) > _MOST_NAMES))
+            require(not left, f"after {done}, {kind} are left: {shown}")
+
+
+_MOST_NAMES: Final = 8
+"""The most leftovers that a message names."""
+
+
+def _name(leftover: Any) -> str:
+    return leftover.name if isinstance(leftover, threading.Thread) else str(leftover)
 
 
 def _require_restored(case: Case, read: Callable[[], dict[str, Any]]) -> None:
-    """Require that trainings do not change what `read` returns.
+    """Require that no training and no evaluation changes what `read` returns.
 
     The process has unusual settings before, because a callback must not reset them to defaults.
     """
+    _train_without_the_callback(case)
     _make_unusual()
-    for error in (None, OUT_OF_MEMORY):
-        with captured_output():
-            before = read()
-            _train(case, error)
-            changed = difference(before, read())
-        how = "a training" if error is None else "a training that died"
-        require(not changed, f"after {how}, these have changed: {', '.join(changed)}")
+    with captured_output():
+        before = read()
+        for done in _done(case):
+            changed = leftovers(lambda: {*difference(before, read())}, set(), seconds=2.0)
+            names = ", ".join(sorted(changed))
+            require(not changed, f"after {done}, these have changed: {names}")
 
 
 def _make_unusual() -> None:
@@ -89,10 +120,11 @@ def _unusual_hook(*_: Any) -> None:
     "LEF-001",
     why="A tracker's running thread keeps the interpreter from exiting. MLflow's thread freezes "
     "at exit (mlflow/mlflow#12402), and ClearML's close() never returns if its server hangs.",
-    mend="In on_train_end, stop and join the threads that on_train_begin started.",
+    fix="In on_train_end, stop and join the threads that on_train_begin started. If an evaluation "
+    "outside a training starts a thread, join it in the same event, because no other follows.",
 )
 def leaves_no_thread(case: Case) -> None:
-    """No thread that started in a training remains after it."""
+    """No thread that started in a training or an evaluation remains after it."""
     _require_no_leftovers(case, "threads", _process.threads)
 
 
@@ -100,10 +132,10 @@ def leaves_no_thread(case: Case) -> None:
     "LEF-002",
     why="A tracker's process kept running after the training script had ended, and Ctrl-C did not "
     "end it (wandb/wandb#5187).",
-    mend="In on_train_end, end the processes that on_train_begin started, and wait for them.",
+    fix="In on_train_end, end the processes that on_train_begin started, and wait for them.",
 )
 def leaves_no_process(case: Case) -> None:
-    """No process that started in a training remains after it."""
+    """No process that started in a training or an evaluation remains after it."""
     _require_no_leftovers(case, "processes", _process.children)
 
 
@@ -111,10 +143,10 @@ def leaves_no_process(case: Case) -> None:
     "LEF-003",
     why="A run id that remained in the environment sent the next training to a run that did not "
     "exist (mlflow/mlflow#8877).",
-    mend="Pass settings to the SDK as arguments, or restore the variables in on_train_end.",
+    fix="Pass settings to the SDK as arguments, or restore the variables in on_train_end.",
 )
 def restores_the_environment(case: Case) -> None:
-    """A training does not change environment variables permanently."""
+    """Neither a training nor an evaluation changes environment variables permanently."""
     _require_restored(case, lambda: dict(os.environ))
 
 
@@ -122,10 +154,10 @@ def restores_the_environment(case: Case) -> None:
     "LEF-004",
     why="A loop that saves at SIGTERM does not receive the signal if a tracker's handler replaced "
     "its own (clearml/clearml-agent#20).",
-    mend="Leave signals to the loop, which fires on_exception, or restore the handler.",
+    fix="Leave signals to the loop, which fires on_exception, or restore the handler.",
 )
 def restores_signal_handlers(case: Case) -> None:
-    """A training does not change signal handlers permanently."""
+    """Neither a training nor an evaluation changes signal handlers permanently."""
     _require_restored(case, _process.signal_handlers)
 
 
@@ -133,10 +165,10 @@ def restores_signal_handlers(case: Case) -> None:
     "LEF-005",
     why="Composer's MLflow logger replaces sys.excepthook to notice a crash. If two callbacks do "
     "this, the first hook is lost, and a debugger's hook too.",
-    mend="Use on_exception to notice errors, or restore the hook in on_train_end.",
+    fix="Use on_exception to notice errors, or restore the hook in on_train_end.",
 )
 def restores_the_hooks_for_errors(case: Case) -> None:
-    """A training does not change the hooks for uncaught errors permanently.
+    """Neither a training nor an evaluation changes the hooks for uncaught errors permanently.
 
     These are `sys.excepthook`, `sys.unraisablehook` and `threading.excepthook`.
     """
@@ -147,7 +179,7 @@ def restores_the_hooks_for_errors(case: Case) -> None:
     "LEF-006",
     why="TensorBoardCallback writes to ./runs in the working directory if a model is evaluated "
     "before any training (transformers 5.23.0).",
-    mend="Write below args.output_dir at every event.",
+    fix="Write below args.output_dir at every event.",
 )
 def writes_only_to_the_output_directory(case: Case) -> None:
     """Neither an evaluation nor a training writes to the working directory."""
@@ -168,10 +200,11 @@ def writes_only_to_the_output_directory(case: Case) -> None:
     "LEF-007",
     why="A search with hundreds of trials in one process runs out of file descriptors: the writer "
     "that TensorBoardCallback opens after a training is never closed (transformers 5.23.0).",
-    mend="In on_train_end, close all open files and connections.",
+    fix="In on_train_end, close all open files and connections. If an evaluation outside a "
+    "training opens one, close it in the same event, because no other follows.",
 )
 def leaves_no_file_open(case: Case) -> None:
-    """No file or connection that was opened in a training is open after it."""
+    """No file or connection that was opened in a training or an evaluation is open after it."""
     _require_no_leftovers(case, "files", _process.open_files)
 
 
@@ -179,10 +212,13 @@ def leaves_no_file_open(case: Case) -> None:
     "LEF-008",
     why="A tracker's log handler printed every line of the program a second time "
     "(tornede/py_experimenter#58).",
-    mend="Log to `logging.getLogger(__name__)`, and leave handlers and levels to the program.",
+    fix="Log to `logging.getLogger(__name__)`, and leave handlers and levels to the program.",
 )
 def restores_logging(case: Case) -> None:
-    """A training does not change the handlers and levels of loggers, except those of its SDK."""
+    """Neither a training nor an evaluation changes the handlers and levels of loggers.
+
+    The loggers of the callback's SDK are exempt.
+    """
     sdk = (case.subject.sdk or "-").partition(".")[0]
 
     def loggers() -> dict[str, Any]:
@@ -196,26 +232,22 @@ def restores_logging(case: Case) -> None:
     "LEF-009",
     why="Disks fill up: ClearML's `update_weights_package` leaves a copy of each checkpoint in "
     "the temporary directory unless it uploads in the background (clearml 2.1.12).",
-    mend="Create temporary files in a `tempfile.TemporaryDirectory` that ends with the call.",
+    fix="Create temporary files in a `tempfile.TemporaryDirectory` that ends with the call.",
 )
 def leaves_no_temporary_file(case: Case) -> None:
-    """No file that a training created in the temporary directory remains after it."""
-    for number, error in enumerate((None, OUT_OF_MEMORY)):
-        with _process.temporary_directory(case.folder / f"tmp-{number}") as folder:
-            with captured_output():
-                _train(case, error)
-            left = leftovers(lambda: {*files_below(folder)}, set())
-        require(not left, f"temporary files are left: {', '.join(sorted(left))}")
+    """No file that a training or an evaluation created in the temporary directory remains."""
+    with _process.temporary_directory(case.folder / "tmp") as folder:
+        _require_no_leftovers(case, "temporary files", lambda: {*files_below(folder)})
 
 
 @rule(
     "LEF-010",
     why="A running profiler, silenced warnings or a disabled garbage collector outlive the "
     "training, and slow down or hide what follows (allenai/OLMo-core#689).",
-    mend="In on_train_end, restore what on_train_begin changed, or use `with` blocks.",
+    fix="In on_train_end, restore what on_train_begin changed, or use `with` blocks.",
 )
 def restores_the_interpreter(case: Case) -> None:
-    """A training does not change the settings of the interpreter permanently.
+    """Neither a training nor an evaluation changes the settings of the interpreter permanently.
 
     These include the working directory, `sys.path`, the standard streams, warning filters, the
     garbage collector, tracing, profiling and builtins.
@@ -227,7 +259,7 @@ def restores_the_interpreter(case: Case) -> None:
     "LEF-011",
     why="A callback disabled gradients for its samples and did not enable them again, so the rest "
     "of the training learnt nothing.",
-    mend="Use `with torch.no_grad():`, `numpy.errstate()` and the like instead of bare switches.",
+    fix="Use `with torch.no_grad():`, `numpy.errstate()` and the like instead of bare switches.",
 )
 def restores_torch_and_numpy(case: Case) -> None:
     """No event changes the global settings of torch and numpy permanently.
@@ -245,7 +277,7 @@ def restores_torch_and_numpy(case: Case) -> None:
     why="A callback that outlives its training and references the model, the optimizer or an error "
     "with its traceback keeps device memory allocated, so the next training runs out of it "
     "(huggingface/setfit#567).",
-    mend="Drop the model in on_train_end. Keep numbers and texts, not tensors or exceptions.",
+    fix="Drop the model in on_train_end. Keep numbers and texts, not tensors or exceptions.",
 )
 def releases_the_training(case: Case) -> None:
     """After a training, a callback references neither the model nor the optimizer."""
@@ -263,7 +295,7 @@ def releases_the_training(case: Case) -> None:
     "LEF-013",
     why="Each training of a search registered one more function with atexit, and each function "
     "referenced its callback (DataDog/dd-trace-py#2409).",
-    mend="Call atexit.unregister in on_train_end, and keep no callbacks in a module's list.",
+    fix="Call atexit.unregister in on_train_end, and keep no callbacks in a module's list.",
 )
 def is_referenced_by_nothing(case: Case) -> None:
     """A callback is freed after its training once its user drops it."""

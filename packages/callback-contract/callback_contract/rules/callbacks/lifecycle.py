@@ -25,7 +25,7 @@ from callback_core import TrainerState
     "LIF-001",
     why="A loop that fails before its first step still ends its callbacks "
     "(Lightning-AI/pytorch-lightning#10397).",
-    mend="In on_train_end, do nothing if on_train_begin has opened nothing.",
+    fix="In on_train_end, do nothing if on_train_begin has opened nothing.",
 )
 def ends_without_a_begin(case: Case) -> None:
     """`on_train_end` raises no error if the training never began."""
@@ -36,7 +36,7 @@ def ends_without_a_begin(case: Case) -> None:
     "LIF-002",
     why="The trainer ends a pruned trial, and the search around it ends it again. Users also end "
     "a training themselves to close its run (huggingface/transformers#48874).",
-    mend="In on_train_end, close only what is open, and mark it as closed.",
+    fix="In on_train_end, close only what is open, and mark it as closed.",
 )
 def ends_twice(case: Case) -> None:
     """A second `on_train_end` raises no error."""
@@ -50,7 +50,7 @@ def ends_twice(case: Case) -> None:
     "LIF-003",
     why="A callback in its second training used values that the first one had left behind "
     "(keras-team/keras#20256, keras-team/keras#22967, pytorch/ignite#3535).",
-    mend="Initialise everything that belongs to one training in on_train_begin.",
+    fix="Initialise everything that belongs to one training in on_train_begin.",
 )
 def a_second_training_equals_the_first(case: Case) -> None:
     """In a second training, a callback behaves like a new one.
@@ -71,7 +71,7 @@ def a_second_training_equals_the_first(case: Case) -> None:
     "LIF-004",
     why="Users call evaluate() on a model that they only loaded. transformers' TensorBoardCallback "
     "then writes to ./runs, because no training has begun (transformers 5.23.0).",
-    mend="Open what an evaluation needs when it comes, or do nothing outside a training. "
+    fix="Open what an evaluation needs when it comes, or do nothing outside a training. "
     "state.epoch is None there, and state.max_steps is 0.",
 )
 def evaluates_before_training(case: Case) -> None:
@@ -88,7 +88,7 @@ def evaluates_before_training(case: Case) -> None:
     "LIF-005",
     why="Trackio's callback logged to a run that on_train_end had finished "
     "(huggingface/transformers#46935).",
-    mend="In on_train_end, reset every attribute that marks something as open.",
+    fix="In on_train_end, reset every attribute that marks something as open.",
 )
 def evaluates_after_training(case: Case) -> None:
     """An evaluation and a prediction after a training raise no error."""
@@ -101,7 +101,7 @@ def evaluates_after_training(case: Case) -> None:
 @rule(
     "LIF-006",
     why="add_callback accepts callbacks at any time, so any event may be the first one.",
-    mend="Read what you need from args and state at each event, or do nothing until the next "
+    fix="Read what you need from args and state at each event, or do nothing until the next "
     "on_train_begin.",
 )
 def joins_during_a_training(case: Case) -> None:
@@ -118,7 +118,7 @@ def joins_during_a_training(case: Case) -> None:
     "LIF-007",
     why="transformers' Trainer does not call on_train_end if a training raises. In a notebook, "
     "the next train() uses the same callbacks (huggingface/transformers#48875).",
-    mend="In on_train_begin, close what an earlier training left open, and initialise everything.",
+    fix="In on_train_begin, close what an earlier training left open, and initialise everything.",
 )
 def a_training_after_a_failed_one_equals_the_first(case: Case) -> None:
     """After a training that died, a callback behaves like a new one.
@@ -139,7 +139,7 @@ def a_training_after_a_failed_one_equals_the_first(case: Case) -> None:
     "LIF-008",
     why="In a distillation or a search, two trainers in one program each have callbacks. ClearML's "
     "callback keeps counters on its class and mixes them up (transformers 5.23.0).",
-    mend="Store everything on the object, nothing on its class or in the module.",
+    fix="Store everything on the object, nothing on its class or in the module.",
 )
 def two_callbacks_do_not_interfere(case: Case) -> None:
     """Two callbacks of one class, in trainings that alternate, behave as if each were alone."""
@@ -156,7 +156,7 @@ def two_callbacks_do_not_interfere(case: Case) -> None:
     "LIF-009",
     why="Programs construct callbacks long before they train, or never train. A constructor that "
     "opens a file or a run leaves an empty one each time.",
-    mend="Open files, runs and connections in on_train_begin, not in the constructor.",
+    fix="Open files, runs and connections in on_train_begin, not in the constructor.",
 )
 def its_constructor_opens_nothing(case: Case) -> None:
     """The constructor writes no file, and starts no thread and no process."""

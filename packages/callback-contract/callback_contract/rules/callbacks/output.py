@@ -22,7 +22,7 @@ _CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
     "OUT-001",
     why="If each of eight processes prints a bar and logs, none of them is readable "
     "(huggingface/transformers#28373).",
-    mend="Write only if state.is_world_process_zero is True.",
+    fix="Write only if state.is_world_process_zero is True.",
 )
 def other_ranks_print_nothing(case: Case) -> None:
     """A process that is not the main process writes nothing to standard output."""
@@ -35,7 +35,7 @@ def other_ranks_print_nothing(case: Case) -> None:
     "OUT-002",
     why="A bar that is drawn a thousand times fills log files with carriage returns, and some "
     "readers then treat them as binary (tqdm/tqdm#750, allenai/allennlp#1927).",
-    mend="Call isatty() on the stream, and write plain lines if it returns False.",
+    fix="Call isatty() on the stream, and write plain lines if it returns False.",
 )
 def writes_no_control_characters_to_a_pipe(case: Case) -> None:
     """Output to a pipe or a file has no control characters, except line ends and tabs."""
@@ -51,7 +51,7 @@ def writes_no_control_characters_to_a_pipe(case: Case) -> None:
     unless="prints",
     why="Other programs read a program's output, for example as JSON. A library's messages break "
     "it, and nothing silences them (Lightning-AI/pytorch-lightning#21294).",
-    mend="Use logging, or claim the capability `prints` if the output is for a person.",
+    fix="Use logging, or claim the capability `prints` if the output is for a person.",
 )
 def prints_nothing_unless_it_prints(case: Case) -> None:
     """A callback that does not claim `prints` writes nothing to standard output."""
@@ -67,7 +67,7 @@ def prints_nothing_unless_it_prints(case: Case) -> None:
     why="In a container, under LANG=C or in a Windows console, the output may not support a check "
     "mark or a bar. The training then ends with a UnicodeEncodeError (theislab/scarches#25, "
     "AnswerDotAI/fastprogress#21).",
-    mend="Print ASCII, or encode with the stream's encoding and errors='backslashreplace'.",
+    fix="Print ASCII, or encode with the stream's encoding and errors='backslashreplace'.",
 )
 def prints_to_any_encoding(case: Case) -> None:
     """A training raises no error if standard output supports only ASCII."""
@@ -81,7 +81,7 @@ def prints_to_any_encoding(case: Case) -> None:
     "OUT-005",
     why="A warning at each step hides the loss and fills disks "
     "(Lightning-AI/pytorch-lightning#21294).",
-    mend="Warn once, and count further occurrences.",
+    fix="Warn once, and count further occurrences.",
 )
 def does_not_warn_at_each_step(case: Case) -> None:
     """An ordinary training does not repeat a warning at each step or log."""

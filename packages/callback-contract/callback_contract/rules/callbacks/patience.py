@@ -10,9 +10,7 @@ from callback_contract._registry import rule
 from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import require
 
-_MEND = (
-    "Count the evaluations in a row without an improvement, and stop when they reach `patience`."
-)
+_FIX = "Count the evaluations in a row without an improvement, and stop when they reach `patience`."
 
 
 def _evaluate(training: Training, losses: Sequence[float]) -> int | None:
@@ -54,7 +52,7 @@ def _require_stop(
     needs=("patience",),
     why="The usual mistake is to stop one evaluation too early or too late "
     "(keras-team/keras#8100).",
-    mend=_MEND,
+    fix=_FIX,
 )
 def stops_when_patience_is_exhausted(case: Case) -> None:
     """The training stops at the evaluation that exhausts the patience, and not before."""
@@ -67,7 +65,7 @@ def stops_when_patience_is_exhausted(case: Case) -> None:
     needs=("patience",),
     why="Evaluations without an improvement were counted over the whole training instead of in a "
     "row (keras-team/keras#9462).",
-    mend=_MEND,
+    fix=_FIX,
 )
 def an_improvement_resets_the_count(case: Case) -> None:
     """An evaluation that is better than all earlier ones resets the count."""
@@ -79,7 +77,7 @@ def an_improvement_resets_the_count(case: Case) -> None:
     needs=("patience",),
     why="A threshold that is added instead of subtracted makes every value an improvement "
     "(HomericIntelligence/Odyssey#1992).",
-    mend="Count only values that beat the best one by more than the threshold as improvements.",
+    fix="Count only values that beat the best one by more than the threshold as improvements.",
 )
 def an_improvement_exceeds_the_threshold(case: Case) -> None:
     """A value is an improvement only if it is better by more than the threshold."""
@@ -92,7 +90,7 @@ def an_improvement_exceeds_the_threshold(case: Case) -> None:
     needs=("patience",),
     why="All comparisons with NaN are false. NaN counted as an improvement, so the training never "
     "stopped (Bjarten/early-stopping-pytorch#28, ultralytics/ultralytics#19357).",
-    mend="Test `value < best`, not `not value >= best`.",
+    fix="Test `value < best`, not `not value >= best`.",
 )
 def nan_is_no_improvement(case: Case) -> None:
     """NaN is no improvement."""
@@ -104,7 +102,7 @@ def nan_is_no_improvement(case: Case) -> None:
     needs=("patience",),
     why="The evaluation of another set counted as one without an improvement, or ended the "
     "training (Lightning-AI/pytorch-lightning#524).",
-    mend="Ignore evaluations that do not report the metric.",
+    fix="Ignore evaluations that do not report the metric.",
 )
 def other_evaluations_do_not_count(case: Case) -> None:
     """An evaluation of another set, under other names, does not use up the patience."""
@@ -123,7 +121,7 @@ def other_evaluations_do_not_count(case: Case) -> None:
     needs=("patience", "state"),
     why="The count restarts when a training is resumed, so that the training never stops "
     "(keras-team/keras#14862, huggingface/transformers#28544).",
-    mend="Save the count and the best value in the state, and do not reset them in on_train_begin.",
+    fix="Save the count and the best value in the state, and do not reset them in on_train_begin.",
 )
 def the_count_continues_after_a_resume(case: Case) -> None:
     """A resumed training stops at the same evaluation as an uninterrupted one."""

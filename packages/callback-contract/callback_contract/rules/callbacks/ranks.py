@@ -15,14 +15,17 @@ from callback_contract._watching import (
     watch,
 )
 
-_MEND = "Begin every event that writes with `if not state.is_world_process_zero: return`."
+_FIX = (
+    "Begin every event that writes or starts something with "
+    "`if not state.is_world_process_zero: return`."
+)
 
 
 @rule(
     "RNK-001",
     why="Flyte's and DagsHub's on_train_end write on every rank (transformers 4.34.0). Two writers "
     "corrupt a file or race for it (huggingface/transformers#28009).",
-    mend=_MEND,
+    fix=_FIX,
 )
 def other_ranks_write_no_files(case: Case) -> None:
     """A process that is not the main process of the training writes nothing to `output_dir`.
@@ -48,7 +51,7 @@ def other_ranks_write_no_files(case: Case) -> None:
     "RNK-002",
     why="A tracker's client that started slowly on one rank made the other ranks wait until their "
     "collective operation timed out (starVLA/starVLA#369). 64 ranks would start 64 clients.",
-    mend=_MEND,
+    fix=_FIX,
     of_trackers=True,
 )
 def other_ranks_start_nothing(case: Case) -> None:
@@ -71,7 +74,7 @@ def other_ranks_start_nothing(case: Case) -> None:
     "RNK-003",
     why="If one process stops or saves and the others do not, they wait in a collective operation "
     "until it times out (speechbrain/speechbrain#1939, unslothai/unsloth-zoo#873).",
-    mend="Decide by the state and the metrics, which all processes share, and request it on all.",
+    fix="Decide by the state and the metrics, which all processes share, and request it on all.",
 )
 def every_rank_makes_the_same_requests(case: Case) -> None:
     """The callback makes the same requests in every process, at every event."""

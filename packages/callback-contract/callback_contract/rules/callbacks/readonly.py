@@ -26,7 +26,7 @@ from callback_core import TrainerControl
     "ROY-001",
     why="WandbCallback sets args.run_name to None in a search, so later readers find no name "
     "(transformers 4.34.0 and 5.23.0).",
-    mend="Change a copy: `dataclasses.replace(args, …)` or `args.to_dict()`.",
+    fix="Change a copy: `dataclasses.replace(args, …)` or `args.to_dict()`.",
 )
 def leaves_the_arguments(case: Case) -> None:
     """No event changes the arguments."""
@@ -37,7 +37,7 @@ def leaves_the_arguments(case: Case) -> None:
     "ROY-002",
     why="All callbacks share the state, and checkpoints contain it. A resumed training begins with "
     "whatever a callback put there (huggingface/transformers#33875).",
-    mend="Store counters on the callback, and save them in its own state_dict.",
+    fix="Store counters on the callback, and save them in its own state_dict.",
 )
 def leaves_the_state(case: Case) -> None:
     """No event changes the `TrainerState`, including `log_history`."""
@@ -49,7 +49,7 @@ def leaves_the_state(case: Case) -> None:
     unless="alters",
     why="A callback dropped gradients, updated running statistics with its own forward pass, or "
     "froze a layer for its samples. The training changed, and nobody knew why (wandb/wandb#5573).",
-    mend="Only read the model, and store what you compute on the callback; or claim `alters`.",
+    fix="Only read the model, and store what you compute on the callback; or claim `alters`.",
 )
 def leaves_the_model(case: Case) -> None:
     """No event changes the model, its gradients, the optimizer or the schedule.
@@ -64,7 +64,7 @@ def leaves_the_model(case: Case) -> None:
     why="A callback switched a model to evaluation mode to log samples and never back, so the rest "
     "of the training had no dropout (shubhamagarwal92/mmd#14). Another one switched all modules "
     "to training mode, including frozen ones (Lightning-AI/pytorch-lightning#2551).",
-    mend="Save `module.training` for each module in model.modules(), and restore it in a finally "
+    fix="Save `module.training` for each module in model.modules(), and restore it in a finally "
     "block. `model.train()` switches all modules.",
 )
 def leaves_the_mode(case: Case) -> None:
@@ -79,7 +79,7 @@ def leaves_the_mode(case: Case) -> None:
     "ROY-005",
     why="PrinterCallback removed total_flos from the shared logs, so the result of train() lacked "
     "it (transformers 5.23.0).",
-    mend="Change a copy: `logs = dict(logs)`.",
+    fix="Change a copy: `logs = dict(logs)`.",
 )
 def leaves_the_logs(case: Case) -> None:
     """`on_log` does not change `logs`."""
@@ -90,7 +90,7 @@ def leaves_the_logs(case: Case) -> None:
     "ROY-006",
     why="NotebookProgressCallback removes the epoch and the runtimes from the caller's metrics, so "
     "evaluate() returns fewer metrics in a notebook (transformers 5.23.0).",
-    mend="Change a copy: `metrics = dict(metrics)`.",
+    fix="Change a copy: `metrics = dict(metrics)`.",
 )
 def leaves_the_metrics(case: Case) -> None:
     """`on_evaluate` and `on_predict` do not change `metrics`."""
@@ -102,13 +102,13 @@ def leaves_the_metrics(case: Case) -> None:
     why="A random number that a callback or its SDK draws changes the rest of the run. MLflow "
     "draws the names of its runs in a thread (huggingface/transformers#39215, "
     "huggingface/transformers#17032).",
-    mend="Draw from your own generator, such as `random.Random(seed)` or `torch.Generator()`.",
+    fix="Draw from your own generator, such as `random.Random(seed)` or `torch.Generator()`.",
 )
 def leaves_the_random_generators(case: Case) -> None:
     """After a training, the global random generators have the same state as without the callback.
 
     These are Python's generator, and numpy's and torch's if they are loaded. The rule trains with
-    and without a `run_name`. It ignores the callback's requests, so the length does not differ.
+    and without a `run_name`. It ignores the callback's requests, so that the length is the same.
     """
     for name in ("contract", None):
         args = case.arguments(run_name=name)
@@ -125,7 +125,7 @@ def leaves_the_random_generators(case: Case) -> None:
     "ROY-008",
     why="A checkpoint may list its files with their hashes before on_save. A missing or an "
     "additional file then breaks it (huggingface/transformers#27820).",
-    mend="Write outside the checkpoint, and change only copies of its files.",
+    fix="Write outside the checkpoint, and change only copies of its files.",
 )
 def leaves_checkpoints(case: Case) -> None:
     """No event changes the files of a checkpoint.
@@ -139,7 +139,7 @@ def leaves_checkpoints(case: Case) -> None:
     "ROY-009",
     why="A hook that remains on the model prevents saving and copying it, and slows it down "
     "(wandb/wandb#5573).",
-    mend="Keep the handles of hooks, and call `remove()` on them in on_train_end.",
+    fix="Keep the handles of hooks, and call `remove()` on them in on_train_end.",
 )
 def leaves_no_hook(case: Case) -> None:
     """A training leaves no new hook on the model, its weights or its optimizer."""
@@ -159,7 +159,7 @@ def leaves_no_hook(case: Case) -> None:
     "ROY-010",
     why="Users reuse an output directory and keep files of their own in it. A callback that clears "
     "it at the start deletes their results.",
-    mend="Choose distinctive file names, and delete only files that the callback wrote.",
+    fix="Choose distinctive file names, and delete only files that the callback wrote.",
 )
 def leaves_the_files_of_others(case: Case) -> None:
     """A training neither changes nor deletes files that were in `output_dir` before."""
@@ -178,7 +178,7 @@ def leaves_the_files_of_others(case: Case) -> None:
     "ROY-011",
     why="The loop and all callbacks share the tensor. An in-place change of one callback changes "
     "the loss that the others see.",
-    mend="Change a copy: `loss.clone()`. Avoid in-place operations such as `loss.add_()`.",
+    fix="Change a copy: `loss.clone()`. Avoid in-place operations such as `loss.add_()`.",
 )
 def leaves_the_loss(case: Case) -> None:
     """No event changes the `loss` that it receives."""

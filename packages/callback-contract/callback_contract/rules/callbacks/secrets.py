@@ -13,7 +13,7 @@ from callback_contract._violation import DoesNotApply, require
     "SEC-001",
     why="A token in a file beside the checkpoints is uploaded, shared and committed with them "
     "(allenai/rslearn#687).",
-    mend="Keep secrets in memory and in the environment. Write where they come from instead.",
+    fix="Keep secrets in memory and in the environment. Write where they come from instead.",
 )
 def writes_no_secret(case: Case) -> None:
     """No declared secret is in a file below `output_dir`, in a log message or in the output."""
@@ -36,7 +36,7 @@ def writes_no_secret(case: Case) -> None:
 @rule(
     "SEC-002",
     why="Users share checkpoints, and with them any key inside (NVIDIA-NeMo/labs-molt#128).",
-    mend="Leave secrets out of state_dict. Read them from the constructor or the environment.",
+    fix="Leave secrets out of state_dict. Read them from the constructor or the environment.",
 )
 def keeps_no_secret_in_checkpoints(case: Case) -> None:
     """No declared secret is part of the state."""

@@ -30,7 +30,7 @@ _STEPS = 12
     why="Early stopping counts from 0 in a resumed training. Keras' EarlyStopping resets itself in "
     "on_train_begin (keras-team/keras#9462, keras-team/keras#14862), and transformers restored the "
     "initial values (huggingface/transformers#28544).",
-    mend="In load_state_dict, restore everything that state_dict returns. Do not reset it in "
+    fix="In load_state_dict, restore everything that state_dict returns. Do not reset it in "
     "on_train_begin.",
 )
 def a_resumed_training_begins_with_the_state(case: Case) -> None:
@@ -64,7 +64,7 @@ def a_resumed_training_begins_with_the_state(case: Case) -> None:
     needs=("state",),
     why="A numpy number in the state fails when the first checkpoint is written, hours later: "
     "`Object of type float32 is not JSON serializable` (transformers 5.23.0).",
-    mend="Use dict, list, str, int, float, bool and None, with strings as keys.",
+    fix="Use dict, list, str, int, float, bool and None, with strings as keys.",
 )
 def the_state_is_json(case: Case) -> None:
     """At any time, the state has only types that JSON restores unchanged."""
@@ -84,7 +84,7 @@ def the_state_is_json(case: Case) -> None:
     needs=("state",),
     why="In Composer's checkpoints, two callbacks of one class share an entry. In transformers', "
     "the oldest entries win (huggingface/transformers#33875).",
-    mend="Store the state on the object, not on its class.",
+    fix="Store the state on the object, not on its class.",
 )
 def callbacks_of_one_class_do_not_share_state(case: Case) -> None:
     """A second callback of the class does not change the state of the first one."""
@@ -101,7 +101,7 @@ def callbacks_of_one_class_do_not_share_state(case: Case) -> None:
     needs=("state",),
     why="A loop may save before the first step, and restores callbacks before their training "
     "begins (huggingface/transformers#32115).",
-    mend="Set every attribute of the state in the constructor.",
+    fix="Set every attribute of the state in the constructor.",
 )
 def saves_and_restores_at_any_time(case: Case) -> None:
     """The state can be saved and restored before, during and after a training."""
@@ -118,7 +118,7 @@ def saves_and_restores_at_any_time(case: Case) -> None:
     needs=("state",),
     why="If an unknown field is an error, checkpoints of newer versions cannot be loaded "
     "(OpenGVLab/InternVL#558, transformers 5.23.0).",
-    mend="Read known entries by name, and ignore the others.",
+    fix="Read known entries by name, and ignore the others.",
 )
 def loads_the_state_of_a_newer_version(case: Case) -> None:
     """Loading a state ignores unknown entries."""
@@ -134,7 +134,7 @@ def loads_the_state_of_a_newer_version(case: Case) -> None:
     "STA-006",
     needs=("state",),
     why="The state in a checkpoint belonged to another step (Lightning-AI/pytorch-lightning#1464).",
-    mend="Return copies of lists and dicts that change later.",
+    fix="Return copies of lists and dicts that change later.",
 )
 def a_saved_state_does_not_change(case: Case) -> None:
     """A saved state does not change while the training continues."""
@@ -155,7 +155,7 @@ def a_saved_state_does_not_change(case: Case) -> None:
     unless="state",
     why="Nobody notices a check that is skipped silently. The tests of a released library ran 1 of "
     "47 checks and passed (scikit-learn/scikit-learn#33003).",
-    mend="Claim the capability `state`, or remove state_dict and load_state_dict.",
+    fix="Claim the capability `state`, or remove state_dict and load_state_dict.",
 )
 def claims_its_state(case: Case) -> None:
     """A callback that saves state in checkpoints claims the capability `state`."""
@@ -168,7 +168,7 @@ def claims_its_state(case: Case) -> None:
     "STA-008",
     why="A callback with its own counter counts from 0 after a resume. It then stops, saves or "
     "changes the training at the wrong steps (keras-team/keras#14862).",
-    mend="Save what the requests depend on in state_dict, or derive them from `state`.",
+    fix="Save what the requests depend on in state_dict, or derive them from `state`.",
 )
 def a_resumed_training_gets_the_same_requests(case: Case) -> None:
     """After a resume, a callback makes the same requests as in an uninterrupted training."""
@@ -190,10 +190,10 @@ def a_resumed_training_gets_the_same_requests(case: Case) -> None:
     needs=("state",),
     why="A state that is saved but not loaded, or saved in part, is noticed only when somebody "
     "compares a resumed run with an uninterrupted one (pytorch/ignite#3535).",
-    mend="Save all accumulated values in state_dict, and restore all of them.",
+    fix="Save all accumulated values in state_dict, and restore all of them.",
 )
 def a_resumed_training_ends_with_the_same_state(case: Case) -> None:
-    """After a resumed training, the state and the public attributes are those after a full one.
+    """After a resumed training, the state and the public attributes are as after a full one.
 
     The rule compares only values that are equal after two full trainings. It skips trackers,
     whose state depends on their store.
@@ -218,7 +218,7 @@ def a_resumed_training_ends_with_the_same_state(case: Case) -> None:
     needs=("alters",),
     why="If averaged weights, a warm-up or unfreezing restart after a resume, they train a "
     "different model (Lightning-AI/pytorch-lightning#6891, Lightning-AI/pytorch-lightning#21901).",
-    mend="Save what the change depends on in state_dict, or derive it from `state`.",
+    fix="Save what the change depends on in state_dict, or derive it from `state`.",
 )
 def a_resumed_training_trains_the_same_model(case: Case) -> None:
     """With a callback that alters the model, a resumed training ends with the same weights."""
@@ -237,7 +237,7 @@ def a_resumed_training_trains_the_same_model(case: Case) -> None:
     needs=("state",),
     why="transformers constructs a callback from its state alone. A missing argument of the "
     "constructor ends the resumed training (huggingface/transformers#28544).",
-    mend="In `state()`, return all arguments of the constructor as `args`, and what changes as "
+    fix="In `state()`, return all arguments of the constructor as `args`, and what changes as "
     "`attributes`.",
 )
 def an_exported_state_makes_the_callback(case: Case) -> None:
@@ -262,7 +262,7 @@ def an_exported_state_makes_the_callback(case: Case) -> None:
     "STA-012",
     why="A resumed training that opens its log with mode 'w' deletes the log of the hours before "
     "(roboflow/rf-detr#1321). Lightning's CSVLogger deletes its file.",
-    mend="Append if state.global_step is not 0 when the training begins.",
+    fix="Append if state.global_step is not 0 when the training begins.",
 )
 def a_resumed_training_keeps_its_files(case: Case) -> None:
     """After a resume, a file still has the lines that it had at the checkpoint.

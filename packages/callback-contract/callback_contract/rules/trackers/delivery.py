@@ -36,7 +36,7 @@ FILES = ("model.safetensors", "trainer_state.json", "nested/part-1.bin")
     "DEL-001",
     why="Scalars are missing unless the user sleeps and flushes (clearml/clearml#766). Rounded to "
     "four decimals, a loss of 0.00002 is 0 (axolotl-ai-cloud/axolotl#3320).",
-    mend="Send each log unrounded with state.global_step, and flush in on_train_end.",
+    fix="Send each log unrounded with state.global_step, and flush in on_train_end.",
 )
 def stores_every_point_at_its_step(case: Case) -> None:
     """When `on_train_end` returns, the store has every logged value at its step.
@@ -56,7 +56,7 @@ def stores_every_point_at_its_step(case: Case) -> None:
     "DEL-002",
     why="A table with the columns of the first log lacks those of the evaluations "
     "(ErikHartman/bopep#40). The totals come last, and get lost (clearml/clearml#766).",
-    mend="Accept any names in each log, whatever earlier logs contained.",
+    fix="Accept any names in each log, whatever earlier logs contained.",
 )
 def stores_all_of_an_ordinary_training(case: Case) -> None:
     """The store has all logs of an ordinary training: steps, evaluations and totals.
@@ -72,7 +72,7 @@ def stores_all_of_an_ordinary_training(case: Case) -> None:
     "DEL-003",
     why="A point that is sent again after it arrived appears twice (ray-project/ray#29916). A "
     "store that requires increasing steps drops late points (allenai/tango#152).",
-    mend="Log in on_log only, because on_evaluate repeats the same values. Send from one queue, "
+    fix="Log in on_log only, because on_evaluate repeats the same values. Send from one queue, "
     "and record what has been sent.",
 )
 def stores_each_point_once_and_in_order(case: Case) -> None:
@@ -90,7 +90,7 @@ def stores_each_point_once_and_in_order(case: Case) -> None:
     "DEL-004",
     why="A second training with the same callback is drawn over the first: "
     "huggingface/transformers#9210.",
-    mend="Reset the run in on_train_end, and open another one in on_train_begin.",
+    fix="Reset the run in on_train_end, and open another one in on_train_begin.",
 )
 def a_second_training_is_another_run(case: Case) -> None:
     """A second training with the same callback is stored as another run."""
@@ -105,7 +105,7 @@ def a_second_training_is_another_run(case: Case) -> None:
     "DEL-005",
     why="After the end of a training, nothing could be logged (clearml/clearml#1119), or a stray "
     "run was opened for it (comet-ml/issue-tracking#536).",
-    mend="Keep the id of the last closed run, and reopen this run in on_log.",
+    fix="Keep the id of the last closed run, and reopen this run in on_log.",
 )
 def stores_an_evaluation_after_the_end(case: Case) -> None:
     """Logs after `on_train_end`, such as a final evaluation, are stored in the same run."""
@@ -122,7 +122,7 @@ def stores_an_evaluation_after_the_end(case: Case) -> None:
     "DEL-006",
     why="Trainer.evaluate without a training raised an error or stored nothing: "
     "huggingface/transformers#32689.",
-    mend="In on_log, open a run if none is open.",
+    fix="In on_log, open a run if none is open.",
 )
 def stores_an_evaluation_without_a_training(case: Case) -> None:
     """Logs without any training are stored."""
@@ -136,7 +136,7 @@ def stores_an_evaluation_without_a_training(case: Case) -> None:
     "DEL-007",
     needs=["parameters"],
     why="Users cannot compare runs whose arguments are missing: huggingface/transformers#11342.",
-    mend="Send args.to_dict() when a training begins.",
+    fix="Send args.to_dict() when a training begins.",
 )
 def stores_the_arguments(case: Case) -> None:
     """Each run has the arguments of its own training."""
@@ -151,7 +151,7 @@ def stores_the_arguments(case: Case) -> None:
 @tracker_rule(
     "DEL-008",
     why="A server rejects a request with more than 1,000 values as a whole: mlflow/mlflow#6049.",
-    mend="Send batches of at most as many points as the store accepts.",
+    fix="Send batches of at most as many points as the store accepts.",
 )
 def stores_more_than_a_batch(case: Case) -> None:
     """The store has all values of a log with 1,200 values."""
@@ -167,13 +167,13 @@ def stores_more_than_a_batch(case: Case) -> None:
     "DEL-009",
     why="The metrics of a second data set overwrote those of the first "
     "(neuralmagic/sparseml#653). A second log of the same step was dropped (allenai/tango#152).",
-    mend="Store the whole name. If the store does not accept it, warn of each name that is left "
+    fix="Store the whole name. If the store does not accept it, warn of each name that is left "
     "out.",
 )
 def different_names_share_no_curve(case: Case) -> None:
     """Values with different names in several logs of one step are in different curves.
 
-    Long names may differ only at their ends. A warning may name the values that are not stored.
+    Long names may differ only at their ends. A value may be left out if a warning names it.
     """
     names = ["loss", "eval_loss", "eval_a_loss", "eval_b_loss", "test_loss", "a_loss", "b/loss"]
     names += ["c.loss", "loss_1", "loss_10", "c_loss", "b loss"]
@@ -203,7 +203,7 @@ def different_names_share_no_curve(case: Case) -> None:
 @tracker_rule(
     "DEL-010",
     why="Any code in the process may change its current run: mlflow/mlflow#3592.",
-    mend="Name the run in each call, and do not use the current run of the process.",
+    fix="Name the run in each call, and do not use the current run of the process.",
 )
 def simultaneous_trainings_do_not_mix(case: Case) -> None:
     """Two trainings that alternate in one process are two runs, each with its own points."""
@@ -219,7 +219,7 @@ def simultaneous_trainings_do_not_mix(case: Case) -> None:
 @tracker_rule(
     "DEL-011",
     why="A tensor that is read later has a later value: AI-Hypercomputer/maxtext#3840.",
-    mend="Convert values to plain numbers in on_log, before another thread gets them.",
+    fix="Convert values to plain numbers in on_log, before another thread gets them.",
 )
 def stores_values_as_they_were_logged(case: Case) -> None:
     """A scalar that the loop changes later is stored with its value at the time of the log."""
@@ -239,7 +239,7 @@ def stores_values_as_they_were_logged(case: Case) -> None:
     "DEL-012",
     why="Logs from before a kill are lost. A training that resumes from the checkpoint does not "
     "log them again: comet-ml/issue-tracking#463.",
-    mend="Flush in on_log, or in on_save at the latest. Do not keep points until on_train_end.",
+    fix="Flush in on_log, or in on_save at the latest. Do not keep points until on_train_end.",
 )
 def logs_before_a_checkpoint_survive_a_kill(case: Case) -> None:
     """Logs before a checkpoint are stored although the process is killed after it.
@@ -256,7 +256,7 @@ def logs_before_a_checkpoint_survive_a_kill(case: Case) -> None:
     "DEL-013",
     needs=["files"],
     why="An upload races with the loop that deletes the checkpoint: axolotl-ai-cloud/axolotl#2630.",
-    mend="In on_save, copy the checkpoint or create hard links to its files.",
+    fix="In on_save, copy the checkpoint or create hard links to its files.",
 )
 def stores_checkpoints_that_are_deleted(case: Case) -> None:
     """Each checkpoint is stored completely, even if the loop deletes it right after `on_save`."""
@@ -274,7 +274,7 @@ def stores_checkpoints_that_are_deleted(case: Case) -> None:
     needs=["files"],
     why="A loop saves the last step again at its end. An upload that fails in on_save ends the "
     "training: axolotl-ai-cloud/axolotl#2630.",
-    mend="Replace an earlier checkpoint of the same step, or store both.",
+    fix="Replace an earlier checkpoint of the same step, or store both.",
 )
 def a_checkpoint_may_be_saved_twice(case: Case) -> None:
     """A checkpoint that is saved twice at one step is stored as it was the second time."""
@@ -296,7 +296,7 @@ def a_checkpoint_may_be_saved_twice(case: Case) -> None:
     needs=["files"],
     why="A callback that joins args.output_dir and the step looks for a trial's checkpoint in the "
     "wrong directory (ultralytics/yolov5#4672).",
-    mend="Upload the directory that on_save passes as checkpoint_dir to the run of the trial.",
+    fix="Upload the directory that on_save passes as checkpoint_dir to the run of the trial.",
 )
 def stores_the_checkpoints_of_trials(case: Case) -> None:
     """The checkpoints of a search, in `run-0` and `run-1`, are in the runs of their trials."""

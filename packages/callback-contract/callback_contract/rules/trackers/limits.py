@@ -40,7 +40,7 @@ def _require_parameters(stored: Stored, **expected: str) -> None:
     why="An argument of more than 250 characters ended the training: "
     "huggingface/transformers#8849. Users who compare runs must know what is cut: "
     "mlflow/mlflow#10512.",
-    mend="Cut values to the store's limit before sending them, and name them in a warning.",
+    fix="Cut values to the store's limit before sending them, and name them in a warning.",
 )
 def a_long_argument_affects_nothing_else(case: Case) -> None:
     """An argument of 10,000 characters is stored completely or named in a warning.
@@ -60,15 +60,15 @@ def a_long_argument_affects_nothing_else(case: Case) -> None:
 @tracker_rule(
     "LIM-002",
     needs=["parameters"],
-    why="A server rejects more than 100 parameters in one request, all of them: "
+    why="A server rejects a request with more than 100 parameters as a whole: "
     "huggingface/transformers#11342. Users who compare runs must know what is missing: "
     "huggingface/transformers#34276.",
-    mend="Send parameters in batches. If a run accepts no more, name some of them in a warning.",
+    fix="Send parameters in batches. If a run accepts no more, name some of them in a warning.",
 )
 def many_arguments_affect_nothing_else(case: Case) -> None:
-    """Of more than 500 arguments, all are stored, or a warning names one that is not.
+    """More than 500 arguments are all stored, or a warning names one that is not.
 
-    The first ones and all points are stored.
+    In any case, the first arguments and all points are stored.
     """
     names = [f"number_{index}" for index in range(500)]
     stored, warnings = _train_with(case, **{name: index for index, name in enumerate(names)})
@@ -85,7 +85,7 @@ def many_arguments_affect_nothing_else(case: Case) -> None:
     needs=["parameters"],
     why="Nested arguments affect a training as much as others: "
     "Lightning-AI/pytorch-lightning#19972.",
-    mend="Flatten nested arguments to joined names, or send them as strings.",
+    fix="Flatten nested arguments to joined names, or send them as strings.",
 )
 def stores_nested_arguments(case: Case) -> None:
     """The content of dicts and lists among the arguments is stored, in any form."""
@@ -100,7 +100,7 @@ def stores_nested_arguments(case: Case) -> None:
 @tracker_rule(
     "LIM-004",
     why="An argument that JSON cannot represent ends the training: huggingface/transformers#30038.",
-    mend="Send every value that is not plain as a string.",
+    fix="Send every value that is not plain as a string.",
 )
 def unusual_arguments_cost_nothing(case: Case) -> None:
     """Points are stored if arguments are paths, sets, enumerations, NaN or other objects."""
@@ -114,7 +114,7 @@ def unusual_arguments_cost_nothing(case: Case) -> None:
     "LIM-005",
     why="A configuration with many labels ended the training: huggingface/transformers#9210. "
     "Models of other frameworks have no such configuration: unslothai/unsloth-zoo#873.",
-    mend="Apply the limits of arguments to the configuration, and tolerate that it lacks to_dict.",
+    fix="Apply the limits of arguments to the configuration, and tolerate that it lacks to_dict.",
 )
 def any_configuration_of_the_model_is_accepted(case: Case) -> None:
     """Points are stored whatever the model's configuration is.
@@ -132,7 +132,7 @@ def any_configuration_of_the_model_is_accepted(case: Case) -> None:
     "LIM-006",
     why="The store rejects a name with a parenthesis (verl-project/verl#119). Programs take names "
     "from data, in any language (huggingface/sentence-transformers#2725).",
-    mend="Replace the characters in names that the store does not accept.",
+    fix="Replace the characters in names that the store does not accept.",
 )
 def stores_values_of_any_name(case: Case) -> None:
     """Values with unusual characters in their names are stored, or a warning names them.

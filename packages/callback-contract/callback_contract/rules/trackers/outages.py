@@ -51,7 +51,7 @@ def _train_in_outage(
     needs=["unreachable"],
     why="A tracker's timeout cost 15 hours of eight GPUs (radixark/miles#2571). An SDK that "
     "retries blocked the end of a training for minutes (Lightning-AI/pytorch-lightning#12834).",
-    mend="Pass logs to a thread or a file, and contact the service from there. In on_train_end, "
+    fix="Pass logs to a thread or a file, and contact the service from there. In on_train_end, "
     "wait for a limited time.",
 )
 def an_outage_does_not_delay_the_training(case: Case) -> None:
@@ -73,7 +73,7 @@ def an_outage_does_not_delay_the_training(case: Case) -> None:
     needs=["unreachable"],
     why="A run that had lost its server looked finished (comet-ml/issue-tracking#539). A warning "
     "for each failed value hides the loss (Lightning-AI/pytorch-lightning#21294).",
-    mend="Warn at the first failure and at the end. Name the tracker, what it lacks, and what to "
+    fix="Warn at the first failure and at the end. Name the tracker, what it lacks, and what to "
     "do.",
 )
 def warns_of_an_outage(case: Case) -> None:
@@ -88,7 +88,7 @@ def warns_of_an_outage(case: Case) -> None:
     "AWY-003",
     needs=["unreachable"],
     why="Everything that was logged without a connection is lost: comet-ml/issue-tracking#463.",
-    mend="Write logs to a file first, and deliver from the file, now or later.",
+    fix="Write logs to a file first, and deliver from the file, now or later.",
 )
 def delivers_after_an_outage(case: Case) -> None:
     """After an outage, everything that is missing is delivered once and in order.
@@ -114,15 +114,16 @@ def delivers_after_an_outage(case: Case) -> None:
     why="In runs of days, connections usually break now and then "
     "(Lightning-AI/pytorch-lightning#6641). The client then cannot know whether the server "
     "processed the call (ray-project/ray#29916).",
-    mend="Let calls raise. Accept points that the store already has: add them again, or recognise "
+    fix="Let calls raise. Accept points that the store already has: add them again, or recognise "
     "them by name, step and time.",
 )
 def a_failed_call_can_be_repeated(case: Case) -> None:
     """A failed call can be repeated, whether or not it took effect.
 
-    No point is lost, and all are in one run. The first call of each method and the second call of
-    `log_metrics` fail: before the tracker processes the call, and after, as if the answer were
-    lost. In the first case, no point is stored twice.
+    In each training of this rule, one call fails: the first of a method, or the second of
+    `log_metrics`. It fails before the tracker processes it, or after, as if the answer were lost.
+    No point is lost, and all are in one run. If the tracker has not processed the call, no point
+    is stored twice.
     """
     methods = ("open", "log_parameters", "log_metrics", "close")
     for method, number in (*((name, 1) for name in methods), ("log_metrics", 2)):
@@ -143,7 +144,7 @@ def a_failed_call_can_be_repeated(case: Case) -> None:
     why="If the output directory cannot be written, such as on a full or a read-only disk, the "
     "first checkpoint fails. A tracker must not end the training earlier "
     "(Lightning-AI/pytorch-lightning#6641).",
-    mend='Catch the errors of opening files, or set on_error = "isolate" on the class.',
+    fix='Catch the errors of opening files, or set on_error = "isolate" on the class.',
 )
 def an_unwritable_output_directory_costs_nothing(case: Case) -> None:
     """A training completes although its `output_dir` cannot be created."""

@@ -19,7 +19,7 @@ from callback_contract._violation import DoesNotApply, require
     "RED-001",
     why="A tracker's credentials were written to its settings, to the run's parameters or to a "
     "file that users share with the checkpoints: allenai/rslearn#687.",
-    mend="Keep keys out of settings(), state_dict(), parameters and files. Read them from the "
+    fix="Keep keys out of settings(), state_dict(), parameters and files. Read them from the "
     "environment where you need them.",
 )
 def its_own_secrets_stay_in_the_process(case: Case) -> None:
@@ -38,7 +38,7 @@ def its_own_secrets_stay_in_the_process(case: Case) -> None:
     needs=["redacts"],
     why="hub_token was visible to everybody with access to the run: huggingface/diffusers#6916. "
     "A resolved configuration is nested, and so are its secrets: allenai/rslearn#687.",
-    mend="Redact every string whose name denotes a secret, at any depth of dicts and lists.",
+    fix="Redact every string whose name denotes a secret, at any depth of dicts and lists.",
 )
 def secret_arguments_are_not_stored(case: Case) -> None:
     """An argument whose name denotes a secret, such as `hub_token`, is not stored.
@@ -59,7 +59,7 @@ def secret_arguments_are_not_stored(case: Case) -> None:
     needs=["redacts"],
     why="URLs contain a user and a password, and objects become strings when they are sent "
     "(allenai/rslearn#687). Many keys have a known form (NVIDIA-NeMo/labs-molt#128).",
-    mend="Convert all values to strings first. Then remove credentials from URLs, and keys of "
+    fix="Convert all values to strings first. Then remove credentials from URLs, and keys of "
     "known forms from strings of any name.",
 )
 def secrets_within_arguments_are_not_stored(case: Case) -> None:
@@ -80,7 +80,7 @@ def secrets_within_arguments_are_not_stored(case: Case) -> None:
     needs=["redacts"],
     why="A command line that is logged as text contains keys (kohya-ss/sd-scripts#1123). Nobody "
     "checks what is uploaded as the model's configuration (PrimeIntellect-ai/prime-rl#1413).",
-    mend="Redact logged strings and the model's configuration in the same way as the arguments.",
+    fix="Redact logged strings and the model's configuration in the same way as the arguments.",
 )
 def secrets_outside_the_arguments_are_not_stored(case: Case) -> None:
     """Secrets in logged strings and in the model's configuration are not stored."""
@@ -96,7 +96,7 @@ def secrets_outside_the_arguments_are_not_stored(case: Case) -> None:
     "RED-005",
     needs=["parameters"],
     why="Redacting every name that contains `token` hides a model's settings: allenai/rslearn#687.",
-    mend="Redact strings only, and exclude the names that tokenizers use.",
+    fix="Redact strings only, and exclude the names that tokenizers use.",
 )
 def harmless_arguments_are_stored(case: Case) -> None:
     """Arguments that only resemble secrets by name are stored unchanged."""
@@ -115,7 +115,7 @@ def harmless_arguments_are_stored(case: Case) -> None:
     why="Users put keys into environment variables to keep them out of files. Stored with the "
     "arguments, they are visible to everybody with access to the run "
     "(huggingface/diffusers#6916).",
-    mend="Store only environment variables that are known to be harmless, by name.",
+    fix="Store only environment variables that are known to be harmless, by name.",
 )
 def secrets_in_the_environment_are_not_stored(case: Case) -> None:
     """Secrets in environment variables are not stored, whatever service they are for."""

@@ -95,7 +95,7 @@ def _require_finished(case: Case, stored: Stored) -> None:
     why="A resumed training opens another run, which splits its curve "
     "(huggingface/transformers#30563). Or it overwrites its file and loses the earlier part "
     "(roboflow/rf-detr#1321).",
-    mend="Return the run's id from state_dict. Reopen this run, append to it, and close it with "
+    fix="Return the run's id from state_dict. Reopen this run, append to it, and close it with "
     "the new status.",
 )
 def continues_its_run(case: Case) -> None:
@@ -113,7 +113,7 @@ def continues_its_run(case: Case) -> None:
     "RES-002",
     needs=["resume"],
     why="Steps that are repeated after a crash appear twice: ray-project/ray#29916.",
-    mend="Do not send a value again if the run has the same value at this step.",
+    fix="Do not send a value again if the run has the same value at this step.",
 )
 def stores_repeated_values_once(case: Case) -> None:
     """A value is stored once if the dead training and the resumed one both log it.
@@ -128,10 +128,10 @@ def stores_repeated_values_once(case: Case) -> None:
     "RES-003",
     needs=["resume"],
     why="A store drops a point if it already has one at this step: allenai/tango#152.",
-    mend="Send a value again if it differs from the one that was sent for its step.",
+    fix="Send a value again if it differs from the one that was sent for its step.",
 )
 def stores_changed_values(case: Case) -> None:
-    """A value that differs after the resume is stored."""
+    """If the resumed training logs another value at a step, that value is stored."""
     _resume(case, _interrupt(case, SUPERSEDED), *LOSSES[2:4])
     _require_one_run(case, LOSSES[:4])
 
@@ -140,10 +140,13 @@ def stores_changed_values(case: Case) -> None:
     "RES-004",
     needs=["resume", "rewinds"],
     why="Points of the dead training remain beside those that supersede them: wandb/wandb#6728.",
-    mend="Rewind the run to the step of the checkpoint before appending to it.",
+    fix="Rewind the run to the step of the checkpoint before appending to it.",
 )
 def removes_superseded_values(case: Case) -> None:
-    """Values that the dead training logged after the checkpoint are gone if they differ."""
+    """Values that the dead training logged after the checkpoint are removed.
+
+    A value may remain if the resumed training logs the same value at this step.
+    """
     _resume(case, _interrupt(case, SUPERSEDED, SUPERSEDED + 1), LOSSES[2])
     found = _require_one_run(case, LOSSES[:3]).points("loss")
     left = [(step, value) for step, value in found if matches(SUPERSEDED, value) or step > 3]
@@ -159,7 +162,7 @@ def removes_superseded_values(case: Case) -> None:
     "RES-005",
     needs=["resume", "parameters"],
     why="A store rejects a parameter whose value changed on resume: mlflow/mlflow#7152.",
-    mend="Report parameters that the store does not change as rejected, and continue.",
+    fix="Report parameters that the store does not change as rejected, and continue.",
 )
 def changed_arguments_cost_nothing(case: Case) -> None:
     """A training that resumes with other arguments is stored like any other.
@@ -181,7 +184,7 @@ def changed_arguments_cost_nothing(case: Case) -> None:
 @tracker_rule(
     "RES-006",
     why="Some loops do not save the state of callbacks: huggingface/transformers#33875.",
-    mend="If no state was loaded, find the run by the output directory, or open another one.",
+    fix="If no state was loaded, find the run by the output directory, or open another one.",
 )
 def a_resume_without_a_state_is_stored(case: Case) -> None:
     """A training that resumes without the callback's state is stored, in any run."""
@@ -199,7 +202,7 @@ def a_resume_without_a_state_is_stored(case: Case) -> None:
     "RES-007",
     needs=["resume"],
     why="The first resume worked, and the second failed: wandb/wandb#7951.",
-    mend="Rewind or skip repeated values at every resume, not only at the first.",
+    fix="Rewind or skip repeated values at every resume, not only at the first.",
 )
 def a_second_resume_equals_the_first(case: Case) -> None:
     """After two trainings that died, a third one continues their run. Each point is stored once."""
@@ -213,7 +216,7 @@ def a_second_resume_equals_the_first(case: Case) -> None:
     "RES-008",
     needs=["resume"],
     why="A resumed training continued the wrong run: wandb/wandb#5856.",
-    mend="Reopen the run of the state even if it was closed as finished.",
+    fix="Reopen the run of the state even if it was closed as finished.",
 )
 def a_finished_run_continues(case: Case) -> None:
     """A finished training that is extended continues its run."""
@@ -226,7 +229,7 @@ def a_finished_run_continues(case: Case) -> None:
     needs=["resume"],
     why="A training that resumed from an older checkpoint continued the wrong run: "
     "wandb/wandb#5856.",
-    mend="Take the run from the callback's state, and the step from the training's state.",
+    fix="Take the run from the callback's state, and the step from the training's state.",
 )
 def an_older_checkpoint_continues_its_run(case: Case) -> None:
     """A training that resumes from an older checkpoint continues its run at that step.
@@ -258,13 +261,13 @@ def an_older_checkpoint_continues_its_run(case: Case) -> None:
     needs=["resume"],
     why="When a node is lost, often only the checkpoint in a bucket remains: "
     "KempnerInstitute/KempnerForge#19.",
-    mend="Return everything that reopens the run from state_dict. If the run does not exist, open "
+    fix="Return everything that reopens the run from state_dict. If the run does not exist, open "
     "another one.",
 )
 def a_checkpoint_alone_is_enough(case: Case) -> None:
     """A training that resumes from a checkpoint alone, in another `output_dir`, is stored.
 
-    It continues its run, or stores a run in the other directory, and loses nothing.
+    It continues its run, or it stores a run in the other directory. Either way, nothing is lost.
     """
     interrupted = _interrupt(case, LOSSES[2], waits=True)
     other = case.folder / "elsewhere"
@@ -284,7 +287,7 @@ def a_checkpoint_alone_is_enough(case: Case) -> None:
     needs=["resume"],
     why="A run whose process was killed could not be reopened, or lost its points: "
     "roboflow/rf-detr#1321.",
-    mend="Reopen a run that was never closed like any other. Drop an incomplete last line of its "
+    fix="Reopen a run that was never closed like any other. Drop an incomplete last line of its "
     "file, and take over locks of dead processes.",
 )
 def a_killed_training_continues_its_run(case: Case) -> None:
@@ -304,8 +307,8 @@ def a_killed_training_continues_its_run(case: Case) -> None:
     "RES-012",
     needs=["resume"],
     why="A store has the runs of weeks. If a resumed training rewinds all of them, their points "
-    "are lost permanently (wandb/wandb#5856 reports a wrong run).",
-    mend="Rewind only the run that is reopened: every query must name its id.",
+    "are lost permanently (wandb/wandb#5856 reports that a wrong one was resumed).",
+    fix="Rewind only the run that is reopened: every query must name its id.",
 )
 def other_runs_do_not_change(case: Case) -> None:
     """When a training resumes, earlier runs in the store keep all their points."""

@@ -31,7 +31,7 @@ from callback_core.tracking import Tracker
     "RUN-001",
     why="Another process delivers what was logged without a connection, and has only the settings "
     "in a file (comet-ml/issue-tracking#463). A file must not contain keys.",
-    mend="Return the current arguments of the constructor from settings(), as JSON values and "
+    fix="Return the current arguments of the constructor from settings(), as JSON values and "
     "without secrets.",
 )
 def settings_make_an_equal_tracker(case: Case) -> None:
@@ -53,7 +53,7 @@ def settings_make_an_equal_tracker(case: Case) -> None:
     "RUN-002",
     why="Logs without a connection are lost if no other process delivers them: "
     "comet-ml/issue-tracking#463.",
-    mend="Define the tracker's class at the top level of a module without side effects. Return "
+    fix="Define the tracker's class at the top level of a module without side effects. Return "
     "everything that locates its store from settings().",
 )
 def another_process_delivers_to_the_same_store(case: Case) -> None:
@@ -105,7 +105,7 @@ sys.exit(replay.main([output_dir, "--patience", patience]))
     needs=["adopts"],
     why="Users open a run themselves to log more than a callback does. They found it closed "
     "(wandb/wandb#6779), or found a second run.",
-    mend="In on_train_begin, use the open run. Do not close a run that the user opened.",
+    fix="In on_train_begin, use the open run. Do not close a run that the user opened.",
 )
 def the_users_run_is_used_and_stays_open(case: Case) -> None:
     """A run that the user opened gets all points, and stays open after the training."""
@@ -124,7 +124,7 @@ def the_users_run_is_used_and_stays_open(case: Case) -> None:
     "RUN-004",
     why="Runs were named by the second in which they began, so runs of the same second were "
     "merged: VMarsocci/pangaea-bench#104, wandb/wandb#5860.",
-    mend="Let the store generate the id, or generate a random one.",
+    fix="Let the store generate the id, or generate a random one.",
 )
 def runs_of_the_same_second_are_distinct(case: Case) -> None:
     """Trainings of several callbacks with one `run_name`, in one second, are distinct runs."""
@@ -140,7 +140,7 @@ def runs_of_the_same_second_are_distinct(case: Case) -> None:
     "RUN-005",
     why="Newer versions of transformers leave run_name as None. A callback that joins it to a "
     "path, or computes its length, raises an error.",
-    mend="If args.run_name is None, choose a name.",
+    fix="If args.run_name is None, choose a name.",
 )
 def a_run_needs_no_name(case: Case) -> None:
     """A training is stored if its `run_name` is `None`, empty or full of unusual characters."""
@@ -155,7 +155,7 @@ def a_run_needs_no_name(case: Case) -> None:
     "RUN-006",
     why="All trials of a search had the same name and were drawn as one run: "
     "huggingface/transformers#30563.",
-    mend="In each on_train_begin that resumes nothing, open a run with the arguments of the trial.",
+    fix="In each on_train_begin that resumes nothing, open a run with the arguments of the trial.",
 )
 def trials_of_a_search_are_distinct_runs(case: Case) -> None:
     """Each trial of a hyperparameter search is a run with its own points and arguments."""
@@ -181,7 +181,7 @@ def trials_of_a_search_are_distinct_runs(case: Case) -> None:
     "RUN-007",
     why="Each of eight processes opened a run, or wrote into the existing one "
     "(huggingface/transformers#28009).",
-    mend="Do nothing if state.is_world_process_zero is False.",
+    fix="Do nothing if state.is_world_process_zero is False.",
 )
 def other_ranks_store_nothing(case: Case) -> None:
     """A process that is not the main process of the training opens no run."""

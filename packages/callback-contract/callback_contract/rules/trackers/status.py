@@ -36,7 +36,7 @@ def _require_statuses(case: Case, *expected: str, after: str) -> None:
     why="A run that remains active blocks the next one (huggingface/transformers#9210), or appears "
     "to run forever (huggingface/transformers#30333). A run that the user stopped counts as "
     "crashed or as complete (Lightning-AI/pytorch-lightning#12291).",
-    mend="In on_exception, record whether the error is an Exception. In on_train_end, close the "
+    fix="In on_exception, record whether the error is an Exception. In on_train_end, close the "
     "run as failed after an Exception, and as interrupted after other errors such as "
     "KeyboardInterrupt.",
 )
@@ -63,7 +63,7 @@ def a_run_has_the_status_of_its_training(case: Case) -> None:
     "STS-002",
     needs=["status"],
     why="A loop that raises may not notify its callbacks: Lightning-AI/pytorch-lightning#10397.",
-    mend="In on_train_begin, close a run that is still open as failed.",
+    fix="In on_train_begin, close a run that is still open as failed.",
 )
 def a_training_without_an_end_is_failed(case: Case) -> None:
     """The run of a training that never ended is `failed` once its callback begins another one."""
@@ -77,7 +77,7 @@ def a_training_without_an_end_is_failed(case: Case) -> None:
     "STS-003",
     needs=["status"],
     why="State that a callback keeps from one training affects the next: keras-team/keras#20256.",
-    mend="In on_train_begin, reset what on_exception recorded.",
+    fix="In on_train_begin, reset what on_exception recorded.",
 )
 def a_failure_does_not_affect_the_next_training(case: Case) -> None:
     """A run is not `failed` because the previous training with the same callback failed."""
@@ -91,7 +91,7 @@ def a_failure_does_not_affect_the_next_training(case: Case) -> None:
     "STS-004",
     needs=["status"],
     why="A log after the end leaves the run open: huggingface/transformers#46935.",
-    mend="After a log outside a training, close the run again with its previous status.",
+    fix="After a log outside a training, close the run again with its previous status.",
 )
 def an_evaluation_after_the_end_keeps_the_status(case: Case) -> None:
     """A run keeps its status, even `failed`, when something is logged after its end."""
@@ -109,7 +109,7 @@ def an_evaluation_after_the_end_keeps_the_status(case: Case) -> None:
     needs=["status"],
     why="An evaluation without a training leaves a run that appears to be active: "
     "huggingface/transformers#48875.",
-    mend="If on_log opened the run itself, close it afterwards.",
+    fix="If on_log opened the run itself, close it afterwards.",
 )
 def an_evaluation_without_a_training_is_closed(case: Case) -> None:
     """A run that was opened for an evaluation without a training does not stay open."""
@@ -126,7 +126,7 @@ def an_evaluation_without_a_training_is_closed(case: Case) -> None:
     needs=["status"],
     why="Users look for trainings that fail before their first step, for example for lack of "
     "memory: huggingface/transformers#30333.",
-    mend="Close an open run with the status for the error, even if nothing was logged.",
+    fix="Close an open run with the status for the error, even if nothing was logged.",
 )
 def a_training_that_fails_at_once_is_failed(case: Case) -> None:
     """A training that fails before its first log leaves no run that is `finished` or open."""
@@ -139,7 +139,7 @@ def a_training_that_fails_at_once_is_failed(case: Case) -> None:
     "STS-007",
     needs=["status"],
     why="A job that was killed counts as complete: Lightning-AI/pytorch-lightning#12291.",
-    mend="Set the status to finished only in an on_train_end without an earlier error.",
+    fix="Set the status to finished only in an on_train_end without an earlier error.",
 )
 def a_killed_training_is_not_finished(case: Case) -> None:
     """The run of a training whose process was killed is not `finished`."""
@@ -154,7 +154,7 @@ def a_killed_training_is_not_finished(case: Case) -> None:
     needs=["status"],
     why="A run that is finished while it is trained misleads its users. It keeps this status if "
     "its machine is lost (Lightning-AI/pytorch-lightning#12291).",
-    mend="Write the final status when the run is closed, and `running` or nothing before.",
+    fix="Write the final status when the run is closed, and `running` or nothing before.",
 )
 def a_running_training_is_not_finished(case: Case) -> None:
     """The run of a training in progress is not `finished`, if the store can be read."""

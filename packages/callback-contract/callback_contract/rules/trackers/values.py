@@ -28,7 +28,7 @@ NOT_FINITE: Final = {"not_a_number": math.nan, "infinite": math.inf, "negative":
     "VAL-001",
     why="A loss that becomes NaN indicates a fault in the data or the program "
     "(whylabs/whylogs#700). Users did not notice that it was skipped (Lightning-AI/LitLogger#57).",
-    mend="Write NaN and infinities in the store's representation, or leave them out if there is "
+    fix="Write NaN and infinities in the store's representation, or leave them out if there is "
     "none.",
 )
 def stores_non_finite_values(case: Case) -> None:
@@ -49,7 +49,7 @@ def stores_non_finite_values(case: Case) -> None:
     "VAL-002",
     why="Scalars of numpy and torch were not logged: CarperAI/trlx#417, "
     "huggingface/transformers#29784.",
-    mend="Convert every zero-dimensional value (value.shape == ()) with float(value).",
+    fix="Convert every zero-dimensional value (value.shape == ()) with float(value).",
 )
 def stores_scalars_of_numpy_and_torch(case: Case) -> None:
     """A zero-dimensional scalar, such as those of numpy and torch, is stored as a number.
@@ -76,7 +76,7 @@ def stores_scalars_of_numpy_and_torch(case: Case) -> None:
     "VAL-003",
     why="Values other than floats were dropped silently (huggingface/transformers#4883), or raised "
     "an error (aimhubio/aim#1817). total_flos exceeds 64 bits (huggingface/transformers#10213).",
-    mend="Send True as 1 and False as 0. Send integers as floats, or as integers of any size if "
+    fix="Send True as 1 and False as 0. Send integers as floats, or as integers of any size if "
     "`precision` is `exact`.",
 )
 def stores_booleans_and_integers(case: Case) -> None:
@@ -95,7 +95,7 @@ def stores_booleans_and_integers(case: Case) -> None:
     "VAL-004",
     why="Rounded to four decimals, small losses and learning rates are 0: "
     "axolotl-ai-cloud/axolotl#3320.",
-    mend="Store floats unrounded: repr(value) has all digits.",
+    fix="Store floats unrounded: repr(value) has all digits.",
 )
 def stores_small_and_large_numbers(case: Case) -> None:
     """Numbers of any size and sign are stored to the declared `precision`, also at step 0.
@@ -118,7 +118,7 @@ def stores_small_and_large_numbers(case: Case) -> None:
     "VAL-005",
     needs=["text"],
     why="Text with non-ASCII characters could not be written: labmlai/labml#108.",
-    mend="Write strings as UTF-8 with unchanged line breaks, and keep the strings of each step.",
+    fix="Write strings as UTF-8 with unchanged line breaks, and keep the strings of each step.",
 )
 def stores_text_unchanged(case: Case) -> None:
     """A string is stored unchanged, with other scripts, line breaks and quotes.
@@ -147,7 +147,7 @@ def stores_text_unchanged(case: Case) -> None:
     "VAL-006",
     why="A message at each log that nobody can silence hides the others: "
     "Lightning-AI/pytorch-lightning#21294.",
-    mend="Remember which names the callback has warned of.",
+    fix="Remember which names the callback has warned of.",
 )
 def does_not_warn_at_each_log(case: Case) -> None:
     """A value that is left out at every log does not cause a warning at every log."""
@@ -162,7 +162,7 @@ def does_not_warn_at_each_log(case: Case) -> None:
     why="A list among the metrics ended the training (huggingface/transformers#27608). A NaN made "
     "the store reject the whole request (facebookresearch/gcm#165), and so do a long name "
     "(huggingface/sentence-transformers#2725) and a text of many pages (mlflow/mlflow#10512).",
-    mend="Handle each value separately: catch the errors of float(value), leave out what the store "
+    fix="Handle each value separately: catch the errors of float(value), leave out what the store "
     "does not support, and cut names and strings to its limits.",
 )
 def unsupported_values_affect_only_themselves(case: Case) -> None:
@@ -186,7 +186,7 @@ def unsupported_values_affect_only_themselves(case: Case) -> None:
 @tracker_rule(
     "VAL-008",
     why="A loop fires on_log even if it has nothing to log: unslothai/unsloth-zoo#873.",
-    mend="Return early if the logs are empty.",
+    fix="Return early if the logs are empty.",
 )
 def an_empty_log_costs_nothing(case: Case) -> None:
     """Logs before and after an empty log are stored."""
