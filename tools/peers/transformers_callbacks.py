@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
+from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Final
@@ -171,6 +172,14 @@ class PeerTracker(Peer, TrackerContract):
     home = INTEGRATIONS
     is_training: ClassVar[bool] = False
 
+    def choose_store(self, output_dir: Path) -> None:
+        """Let new callbacks send to the store of `output_dir`."""
+
+    def make(self, output_dir: Path) -> Any:
+        """Return a new one, as transformers' Trainer makes it."""
+        self.choose_store(output_dir)
+        return super().make(output_dir)
+
     def settle(self) -> None:
         """Let the SDK send what is pending, as it does when the process ends."""
 
@@ -244,13 +253,17 @@ class MLflowCallback(PeerTracker):
         subprocess.run([sys.executable, "-c", made], check=True)
 
     def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Set the database, and enable checkpoints if the rule needs them."""
+        """Name the experiment, and enable checkpoints if the rule needs them."""
         super().prepare(output_dir, rule)
-        database = output_dir / "mlflow.db"
-        database.write_bytes((self.made / "mlflow.db").read_bytes())
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{database}"
         os.environ["MLFLOW_EXPERIMENT_NAME"] = "contract"
         os.environ["HF_MLFLOW_LOG_ARTIFACTS"] = str("files" in rule.needs)
+
+    def choose_store(self, output_dir: Path) -> None:
+        """Set the database."""
+        database = output_dir / "mlflow.db"
+        if not database.exists():
+            database.write_bytes((self.made / "mlflow.db").read_bytes())
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{database}"
 
     def settle(self) -> None:
         """Wait for MLflow's threads to write what is pending."""
@@ -261,10 +274,14 @@ class MLflowCallback(PeerTracker):
         return name
 
     def stored(self, output_dir: Path) -> list[RecordedRun]:
-        """Read the tables, without MLflow."""
+        """Read the tables, without MLflow, which returns points in the order of their times."""
         database = output_dir / "mlflow.db"
+        if not database.exists():
+            return []
         recorded = import_module("test_contract").recorded
         found = import_module("reader").Database(database).runs("contract")
+        for run in found:
+            run.points.sort(key=itemgetter(3, 1))
         return [recorded(run, self.made) for run in found]  # its models are not in a run's folder
 
 
@@ -290,8 +307,15 @@ class WandbCallback(PeerTracker):
     def prepare(self, output_dir: Path, rule: Rule) -> None:
         """Set the directory, and enable checkpoints if the rule needs them."""
         super().prepare(output_dir, rule)
+        self.folder = output_dir
+        self.of_other_stores: dict[Path, set[str]] = {}
         os.environ |= {"WANDB_MODE": "offline", "WANDB_DIR": str(output_dir)}
         os.environ["WANDB_LOG_MODEL"] = "checkpoint" if "files" in rule.needs else "false"
+
+    def choose_store(self, output_dir: Path) -> None:
+        """Note the earlier runs, because W&B does not change its directory within a process."""
+        if output_dir not in self.of_other_stores:
+            self.of_other_stores[output_dir] = {run.id for run in self._runs()}
 
     def settle(self) -> None:
         """End the run, as W&B does when the process ends."""
@@ -300,10 +324,16 @@ class WandbCallback(PeerTracker):
     def stored(self, output_dir: Path) -> list[RecordedRun]:
         """Read the files, without W&B."""
         recorded = import_module("test_contract").recorded
+        others = self.of_other_stores.get(output_dir, set())
         return [
             recorded(run.id, run.rows, run.config, run.summary, run.exit_code, run.artifacts)
-            for run in import_module("recorded").runs(output_dir)
+            for run in self._runs()
+            if run.id not in others
         ]
+
+    def _runs(self) -> list[Any]:
+        runs: list[Any] = import_module("recorded").runs(self.folder)
+        return runs
 
 
 class _SavesModel:
@@ -355,8 +385,11 @@ class CometCallback(PeerTracker):
         self.server.keep_alive = False  # an open connection would keep a thread of the server
         self.server.start()
         os.environ["COMET_URL_OVERRIDE"] = self.server.url
-        os.environ["COMET_PROJECT_NAME"] = "contract"
         os.environ["COMET_LOG_ASSETS"] = str("files" in rule.needs)
+
+    def choose_store(self, output_dir: Path) -> None:
+        """Set the project."""
+        os.environ["COMET_PROJECT_NAME"] = str(output_dir)
 
     def make(self, output_dir: Path) -> Any:
         """Return a new one, after a new search for comet_ml.
@@ -376,7 +409,8 @@ class CometCallback(PeerTracker):
     def stored(self, output_dir: Path) -> list[RecordedRun]:
         """Return what the server received."""
         recorded = import_module("test_contract").recorded
-        return [recorded(one) for one in self.server.experiments.values()]
+        kept = self.server.experiments.values()
+        return [recorded(one) for one in kept if one.project == str(output_dir)]
 
 
 class ClearMLCallback(PeerTracker):
@@ -396,6 +430,10 @@ class ClearMLCallback(PeerTracker):
         os.environ["CLEARML_CACHE_DIR"] = str(output_dir.parent / "cache")
         os.environ |= self.server.environment()
 
+    def choose_store(self, output_dir: Path) -> None:
+        """Set the project."""
+        os.environ["CLEARML_PROJECT"] = str(output_dir)
+
     def settle(self) -> None:
         """Let the SDK send what is pending."""
         task = import_module("clearml").Task.current_task()
@@ -405,7 +443,9 @@ class ClearMLCallback(PeerTracker):
     def stored(self, output_dir: Path) -> list[RecordedRun]:
         """Return what the server received."""
         recorded = import_module("test_contract").recorded
-        return [recorded(self.server, task) for task in self.server.tasks.values()]
+        project = self.server.projects.get(str(output_dir))
+        tasks = [task for task in self.server.tasks.values() if task["project"] == project]
+        return [recorded(self.server, task) for task in tasks]
 
 
 class TrackioCallback(PeerTracker):
@@ -414,7 +454,6 @@ class TrackioCallback(PeerTracker):
     packages = ("trackio",)
     sdk = "trackio"
     capabilities = frozenset({"sdk", "parameters", "non_finite", "text"})
-    project: ClassVar[str] = ""
 
     @classmethod
     def load(cls) -> None:
@@ -422,11 +461,9 @@ class TrackioCallback(PeerTracker):
         os.environ["TRACKIO_DIR"] = str(Path("trackio").absolute())
         super().load()
 
-    def prepare(self, output_dir: Path, rule: Rule) -> None:
-        """Use a new project for each rule; each project has its own database."""
-        super().prepare(output_dir, rule)
-        self.database = Path(os.environ["TRACKIO_DIR"]) / f"{rule.id}.db"
-        extend_arguments(project=rule.id)
+    def choose_store(self, output_dir: Path) -> None:
+        """Set the project. Each project has its own database."""
+        extend_arguments(project=output_dir.parent.name)
 
     def settle(self) -> None:
         """End the run, as Trackio does when the process ends."""
@@ -435,9 +472,10 @@ class TrackioCallback(PeerTracker):
 
     def stored(self, output_dir: Path) -> list[RecordedRun]:
         """Read the tables, without Trackio."""
-        if not self.database.exists():
+        file = Path(os.environ["TRACKIO_DIR"]) / f"{output_dir.parent.name}.db"
+        if not file.exists():
             return []
-        with sqlite3.connect(self.database) as database:
+        with sqlite3.connect(file) as database:
             rows = database.execute("select run_id, metrics from metrics order by id").fetchall()
             configs = dict(database.execute("select run_id, config from configs").fetchall())
         found = []
