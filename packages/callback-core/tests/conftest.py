@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from tqdm import TMonitor
 from tracking_for_tests import LET_GO, eventually, processes_about
 
 settings.load_profile("ci")  # the same examples in each run, and no deadline
+# tqdm's lock starts this process from Python 3.14 on. It lasts until the tests end.
+resource_tracker.ensure_running()
 
 
 def started() -> set[threading.Thread | str]:
