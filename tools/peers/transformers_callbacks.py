@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Final
 
 from callback_contract import CallbackContract, RecordedRun, Rule, TrackerContract
+from callback_contract._stored import wait_for
 from callback_contract._training import Arguments, Training
 
 VERSION: Final = "5.24.0"
@@ -166,18 +167,21 @@ class PeerTracker(Peer, TrackerContract):
 
     Attributes:
         is_training: Whether a training has begun and not ended. `watch_trainings` keeps it current.
+        at_once: Whether the rule asks what is stored as soon as training ends. `prepare` sets it.
     """
 
     __test__ = False
     home = INTEGRATIONS
     is_training: ClassVar[bool] = False
+    at_once: bool | None = None
 
     def choose_store(self, output_dir: Path) -> None:
         """Let new callbacks send to the store of `output_dir`."""
 
     def make(self, output_dir: Path) -> Any:
         """Return a new one, as transformers' Trainer makes it."""
-        self.choose_store(output_dir)
+        if self.at_once is not None:
+            self.choose_store(output_dir)
         return super().make(output_dir)
 
     def settle(self) -> None:
@@ -257,6 +261,7 @@ class MLflowCallback(PeerTracker):
         super().prepare(output_dir, rule)
         os.environ["MLFLOW_EXPERIMENT_NAME"] = "contract"
         os.environ["HF_MLFLOW_LOG_ARTIFACTS"] = str("files" in rule.needs)
+        self.choose_store(output_dir)
 
     def choose_store(self, output_dir: Path) -> None:
         """Set the database."""
@@ -308,7 +313,7 @@ class WandbCallback(PeerTracker):
         """Set the directory, and enable checkpoints if the rule needs them."""
         super().prepare(output_dir, rule)
         self.folder = output_dir
-        self.of_other_stores: dict[Path, set[str]] = {}
+        self.of_other_stores: dict[Path, set[str]] = {output_dir: set()}
         os.environ |= {"WANDB_MODE": "offline", "WANDB_DIR": str(output_dir)}
         os.environ["WANDB_LOG_MODEL"] = "checkpoint" if "files" in rule.needs else "false"
 
@@ -318,18 +323,25 @@ class WandbCallback(PeerTracker):
             self.of_other_stores[output_dir] = {run.id for run in self._runs()}
 
     def settle(self) -> None:
-        """End the run, as W&B does when the process ends."""
-        import_module("wandb").finish()
+        """End the run, as W&B does when the process ends, and wait until it is written."""
+        wandb = import_module("wandb")
+        if wandb.run is not None:
+            ended = wandb.run.id
+            wandb.finish()
+            wait_for(lambda: any(run.id == ended and run.ended for run in self._runs()), 10.0)
 
     def stored(self, output_dir: Path) -> list[RecordedRun]:
-        """Read the files, without W&B."""
+        """Read the files, without W&B. Its aliases of checkpoints become their names."""
         recorded = import_module("test_contract").recorded
         others = self.of_other_stores.get(output_dir, set())
-        return [
+        runs = [
             recorded(run.id, run.rows, run.config, run.summary, run.exit_code, run.artifacts)
             for run in self._runs()
             if run.id not in others
         ]
+        for run in runs:
+            run.files = {f.replace("checkpoint_global_step_", "checkpoint-") for f in run.files}
+        return runs
 
     def _runs(self) -> list[Any]:
         runs: list[Any] = import_module("recorded").runs(self.folder)
@@ -386,6 +398,7 @@ class CometCallback(PeerTracker):
         self.server.start()
         os.environ["COMET_URL_OVERRIDE"] = self.server.url
         os.environ["COMET_LOG_ASSETS"] = str("files" in rule.needs)
+        self.choose_store(output_dir)
 
     def choose_store(self, output_dir: Path) -> None:
         """Set the project."""
@@ -429,6 +442,7 @@ class ClearMLCallback(PeerTracker):
         os.environ["CLEARML_CONFIG_FILE"] = str(output_dir.parent / "none.conf")
         os.environ["CLEARML_CACHE_DIR"] = str(output_dir.parent / "cache")
         os.environ |= self.server.environment()
+        self.choose_store(output_dir)
 
     def choose_store(self, output_dir: Path) -> None:
         """Set the project."""

@@ -14,6 +14,7 @@ import pickle
 import random
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -25,6 +26,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from unittest import mock
 
 _END_TIMEOUT: Final = 30.0
 """Seconds that threads, processes and files of a training get to end after it."""
@@ -161,10 +163,21 @@ def values_of(switches: Mapping[str, Switch]) -> dict[str, Any]:
 
 
 def logging_state() -> dict[str, Any]:
-    """Return the handlers and the level of each logger, except those with the defaults."""
-    return {
-        name or "logging.disable": state for name, state in _loggers().items() if state != ([], 0)
-    }
+    """Return the handlers and the level of each logger, except those with the defaults.
+
+    A handler that does nothing is left out. Libraries add it to their loggers.
+    """
+    found: dict[str, Any] = {}
+    for name, (handlers, level) in _loggers().items():
+        effective = [one for one in handlers or () if not isinstance(one, logging.NullHandler)]
+        if effective or level:
+            found[name or "logging.disable"] = (effective, level)
+    return found
+
+
+def logger_names() -> set[str]:
+    """Return the names of all loggers."""
+    return {name or "logging.disable" for name in _loggers()}
 
 
 def signal_handlers() -> dict[str, Any]:
@@ -189,6 +202,17 @@ def children() -> set[int]:
     return known - {tracker._pid}  # noqa: SLF001
 
 
+def running_children() -> set[int]:
+    """Return `children` without those that have ended and that nobody has waited for."""
+    running = set()
+    for child in children():
+        with suppress(OSError):  # it has ended
+            status = Path(f"/proc/{child}/stat").read_text()
+            if not status.rpartition(") ")[2].startswith("Z"):
+                running.add(child)
+    return running
+
+
 def open_files() -> set[str]:
     """Return the open file descriptors and their targets, if the system lists them."""
     found = set()
@@ -199,13 +223,18 @@ def open_files() -> set[str]:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Return the content of each file below `folder`. Another thread may delete some meanwhile."""
+    """Return the content of each file below `folder`; nothing for a socket or a pipe.
+
+    Another thread may delete some meanwhile.
+    """
     found: dict[str, bytes] = {}
     for directory, _, names in os.walk(folder):  # which skips a directory that has just gone
         for name in names:
             path = Path(directory, name)
             with suppress(FileNotFoundError):
-                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+                is_file = stat.S_ISREG(path.stat().st_mode)
+                content = path.read_bytes() if is_file else b""
+                found[path.relative_to(folder).as_posix()] = content
     return dict(sorted(found.items()))
 
 
@@ -257,16 +286,11 @@ def log_messages() -> Iterator[list[str]]:
 def temporary_directory(folder: Path) -> Iterator[Path]:
     """Create `folder`, and use it for temporary files of this process and its children."""
     folder.mkdir()
-    directory, variable = tempfile.tempdir, os.environ.get("TMPDIR")
-    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
-    try:
+    with (
+        mock.patch.dict(os.environ, TMPDIR=str(folder)),
+        mock.patch.object(tempfile, "tempdir", str(folder)),
+    ):
         yield folder
-    finally:
-        tempfile.tempdir = directory
-        if variable is None:
-            os.environ.pop("TMPDIR", None)
-        else:
-            os.environ["TMPDIR"] = variable
 
 
 @contextmanager

@@ -151,6 +151,10 @@ class Scalar:
         """Return the value as a plain number."""
         return self.value
 
+    def fill_(self, value: float) -> None:
+        """Change the value, as a torch tensor's method does."""
+        self.value = value
+
 
 def parameter_of(parameters: Mapping[str, Any], name: str) -> str | None:
     """Return a parameter as a string; the store may prefix its name, as in `args/seed`."""

@@ -398,7 +398,7 @@ def test_each_rule_is_a_test(pytester: pytest.Pytester) -> None:
     done.stdout.fnmatch_lines(["FAILED *::Mine::test_contract[[]LIF-001[]]*"])
 
 
-def test_a_deviation_is_an_xfail_and_fails_once_it_is_mended(pytester: pytest.Pytester) -> None:
+def test_a_deviation_is_an_xfail_and_fails_once_it_is_fixed(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         module('{"LIF-001": Deviation("it is old", "#41"), "LIF-002": Deviation("it was old")}')
     )

@@ -5,27 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
+from unittest import mock
 
 from callback_contract._case import Case
 from callback_contract._registry import rule
 from callback_contract._subject import Setting
 from callback_contract._violation import ContractViolation, require
 
-_FIX = "Read the setting in the constructor, with a function of callback_core.tracking.config."
+_settings_rule = partial(
+    rule,
+    needs=("settings",),
+    fix="Read the setting in the constructor, with a function of callback_core.tracking.config.",
+)
 
 
 @contextmanager
 def _variable(name: str, value: str | None) -> Iterator[None]:
-    previous = os.environ.pop(name, None)
-    if value is not None:
-        os.environ[name] = value
-    try:
-        yield
-    finally:
+    with mock.patch.dict(os.environ):
         os.environ.pop(name, None)
-        if previous is not None:
-            os.environ[name] = previous
+        if value is not None:
+            os.environ[name] = value
+        yield
 
 
 def _value(case: Case, setting: Setting, text: str | None, *given: Any) -> Any:
@@ -52,12 +54,10 @@ def _error(case: Case, setting: Setting, text: str | None, *given: Any) -> str:
     return ""
 
 
-@rule(
+@_settings_rule(
     "CFG-001",
-    needs=("settings",),
     why="A value in the program lost against a variable that somebody had set long before "
     "(mlflow/mlflow#8877).",
-    fix=_FIX,
 )
 def an_argument_overrides_a_variable(case: Case) -> None:
     """An argument overrides its variable, which overrides the default.
@@ -77,12 +77,10 @@ def an_argument_overrides_a_variable(case: Case) -> None:
             require(value == setting.default, f"with {setting.variable}={empty!r} it is {value!r}")
 
 
-@rule(
+@_settings_rule(
     "CFG-002",
-    needs=("settings",),
     why="One tracker read `true` from a variable, and another ignored everything except `TRUE` "
     "(transformers 5.23.0).",
-    fix=_FIX,
 )
 def a_variable_accepts_its_documented_forms(case: Case) -> None:
     """Each documented form of a variable has its meaning, also with whitespace around it."""
@@ -96,12 +94,10 @@ def a_variable_accepts_its_documented_forms(case: Case) -> None:
                 )
 
 
-@rule(
+@_settings_rule(
     "CFG-003",
-    needs=("settings",),
     why="An unknown COMET_MODE only logs a warning and disables Comet, which the user notices "
     "hours later (transformers 5.23.0).",
-    fix=_FIX,
 )
 def an_invalid_variable_raises(case: Case) -> None:
     """For an invalid variable, the constructor raises a ValueError.
@@ -117,11 +113,9 @@ def an_invalid_variable_raises(case: Case) -> None:
             require(not missing, f"with {setting.variable}={text!r}, the error lacks {missing}")
 
 
-@rule(
+@_settings_rule(
     "CFG-004",
-    needs=("settings",),
     why="The string 'False' enabled a flag (transformers 5.23.0).",
-    fix=_FIX,
 )
 def an_invalid_argument_raises(case: Case) -> None:
     """For an invalid argument, the constructor raises a ValueError that names it and the value."""

@@ -12,26 +12,35 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 from callback_contract import _process
 from callback_contract._case import Case
 from callback_contract._process import captured_output, difference, files_below, leftovers
 from callback_contract._registry import rule
 from callback_contract._training import OUT_OF_MEMORY, Training
-from callback_contract._violation import DoesNotApply, require
+from callback_contract._violation import ContractViolation, DoesNotApply, require
 from callback_contract._watching import watch
 
 
-def _done(case: Case) -> Iterator[str]:
+class _Done(NamedTuple):
+    what: str
+    is_evaluation: bool
+
+    def __str__(self) -> str:
+        return self.what
+
+
+def _done(case: Case) -> Iterator[_Done]:
     """Train and evaluate, and yield a description after each training and each evaluation.
 
     An evaluation comes without a training, and after each. The trainings end in different ways.
     """
     training = case.training()
     training.fire("on_init_end")
-    training.evaluate()
-    yield "an evaluation without a training"
+    _evaluate(training)
+    yield _Done("an evaluation without a training", is_evaluation=True)
     for error in (None, OUT_OF_MEMORY, KeyboardInterrupt()):
         training = case.training(max_steps=6)
         if error is None:
@@ -39,9 +48,14 @@ def _done(case: Case) -> Iterator[str]:
         else:
             _die(training, error)
         how = "a training" if error is None else f"a training that ended with {error!r}"
-        yield how
+        yield _Done(how, is_evaluation=False)
+        _evaluate(training)
+        yield _Done(f"{how} and an evaluation", is_evaluation=True)
+
+
+def _evaluate(training: Training) -> None:
+    with suppress(ContractViolation):  # LIF-004 and LIF-005 report errors
         training.evaluate()
-        yield f"{how} and an evaluation"
 
 
 def _die(training: Training, error: BaseException) -> None:
@@ -61,16 +75,23 @@ def _train_without_the_callback(case: Case) -> None:
     case.forget_trainings()
 
 
-def _require_no_leftovers(case: Case, kind: str, read: Callable[[], set[Any]]) -> None:
+def _require_no_leftovers(
+    case: Case,
+    kind: str,
+    read: Callable[[], set[Any]],
+    read_after_evaluation: Callable[[], set[Any]] | None = None,
+) -> None:
     """Require that nothing remains of what `read` returns after a training or an evaluation."""
     case.make()  # the hook may start a store that outlives the callbacks
     _train_without_the_callback(case)
     before = read()
     with captured_output():
         for done in _done(case):
-            left = sorted(map(_name, leftovers(read, before)))
+            late = read_after_evaluation if done.is_evaluation else None
+            left = sorted(map(_name, leftovers(late or read, before)))
             shown = ", ".join(left[:_MOST_NAMES] + ["…"] * (len(left) > _MOST_NAMES))
             require(not left, f"after {done}, {kind} are left: {shown}")
+            before = read()
 
 
 _MOST_NAMES: Final = 8
@@ -135,8 +156,11 @@ def leaves_no_thread(case: Case) -> None:
     fix="In on_train_end, end the processes that on_train_begin started, and wait for them.",
 )
 def leaves_no_process(case: Case) -> None:
-    """No process that started in a training or an evaluation remains after it."""
-    _require_no_leftovers(case, "processes", _process.children)
+    """No process that started in a training or an evaluation remains after it.
+
+    After a training, the callback must also have waited for a process that has ended.
+    """
+    _require_no_leftovers(case, "processes", _process.children, _process.running_children)
 
 
 @rule(
@@ -217,13 +241,19 @@ def leaves_no_file_open(case: Case) -> None:
 def restores_logging(case: Case) -> None:
     """Neither a training nor an evaluation changes the handlers and levels of loggers.
 
-    The loggers of the callback's SDK are exempt.
+    The loggers of the callback's SDK are exempt, and so are the levels of new loggers, because
+    libraries set them when they are imported.
     """
     sdk = (case.subject.sdk or "-").partition(".")[0]
+    existing = _process.logger_names()
 
     def loggers() -> dict[str, Any]:
         found = _process.logging_state().items()
-        return {name: state for name, state in found if name.partition(".")[0] != sdk}
+        return {
+            name: state
+            for name, state in found
+            if name.partition(".")[0] != sdk and (name in existing or state[0])
+        }
 
     _require_restored(case, loggers)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from callback_contract._case import Case
 from callback_contract._registry import rule
 from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import require
+
+_patience_rule = partial(rule, needs=("patience",))
 
 _FIX = "Count the evaluations in a row without an improvement, and stop when they reach `patience`."
 
@@ -47,9 +50,8 @@ def _require_stop(
     )
 
 
-@rule(
+@_patience_rule(
     "PAT-001",
-    needs=("patience",),
     why="The usual mistake is to stop one evaluation too early or too late "
     "(keras-team/keras#8100).",
     fix=_FIX,
@@ -60,9 +62,8 @@ def stops_when_patience_is_exhausted(case: Case) -> None:
         _require_stop(case, [1.0] * (patience + 2), patience + 1, patience=patience)
 
 
-@rule(
+@_patience_rule(
     "PAT-002",
-    needs=("patience",),
     why="Evaluations without an improvement were counted over the whole training instead of in a "
     "row (keras-team/keras#9462).",
     fix=_FIX,
@@ -72,9 +73,8 @@ def an_improvement_resets_the_count(case: Case) -> None:
     _require_stop(case, [1.0, 1.1, 0.9, 1.0, 0.8, 0.85, 0.81, 0.82], 7)
 
 
-@rule(
+@_patience_rule(
     "PAT-003",
-    needs=("patience",),
     why="A threshold that is added instead of subtracted makes every value an improvement "
     "(HomericIntelligence/Odyssey#1992).",
     fix="Count only values that beat the best one by more than the threshold as improvements.",
@@ -85,9 +85,8 @@ def an_improvement_exceeds_the_threshold(case: Case) -> None:
     _require_stop(case, [1.0, 0.7, 0.4, 0.1], None, threshold=0.2)
 
 
-@rule(
+@_patience_rule(
     "PAT-004",
-    needs=("patience",),
     why="All comparisons with NaN are false. NaN counted as an improvement, so the training never "
     "stopped (Bjarten/early-stopping-pytorch#28, ultralytics/ultralytics#19357).",
     fix="Test `value < best`, not `not value >= best`.",
@@ -97,9 +96,8 @@ def nan_is_no_improvement(case: Case) -> None:
     _require_stop(case, [1.0, math.nan, math.nan, math.nan], 3)
 
 
-@rule(
+@_patience_rule(
     "PAT-005",
-    needs=("patience",),
     why="The evaluation of another set counted as one without an improvement, or ended the "
     "training (Lightning-AI/pytorch-lightning#524).",
     fix="Ignore evaluations that do not report the metric.",

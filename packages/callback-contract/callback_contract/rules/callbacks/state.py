@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 from callback_contract._case import Case
@@ -20,13 +21,14 @@ from callback_contract._watching import (
     weights_of,
 )
 
+_state_rule = partial(rule, needs=("state",))
+
 _STEPS = 12
 """The length of a training that is interrupted and resumed."""
 
 
-@rule(
+@_state_rule(
     "STA-001",
-    needs=("state",),
     why="Early stopping counts from 0 in a resumed training. Keras' EarlyStopping resets itself in "
     "on_train_begin (keras-team/keras#9462, keras-team/keras#14862), and transformers restored the "
     "initial values (huggingface/transformers#28544).",
@@ -59,9 +61,8 @@ def a_resumed_training_begins_with_the_state(case: Case) -> None:
     require(not lost, f"when the resumed training began, it reset {saved} to {lost}")
 
 
-@rule(
+@_state_rule(
     "STA-002",
-    needs=("state",),
     why="A numpy number in the state fails when the first checkpoint is written, hours later: "
     "`Object of type float32 is not JSON serializable` (transformers 5.23.0).",
     fix="Use dict, list, str, int, float, bool and None, with strings as keys.",
@@ -79,9 +80,8 @@ def the_state_is_json(case: Case) -> None:
     _require_json(callback)
 
 
-@rule(
+@_state_rule(
     "STA-003",
-    needs=("state",),
     why="In Composer's checkpoints, two callbacks of one class share an entry. In transformers', "
     "the oldest entries win (huggingface/transformers#33875).",
     fix="Store the state on the object, not on its class.",
@@ -96,9 +96,8 @@ def callbacks_of_one_class_do_not_share_state(case: Case) -> None:
     require(after == before, f"the training of the second callback changed {before} to {after}")
 
 
-@rule(
+@_state_rule(
     "STA-004",
-    needs=("state",),
     why="A loop may save before the first step, and restores callbacks before their training "
     "begins (huggingface/transformers#32115).",
     fix="Set every attribute of the state in the constructor.",
@@ -113,9 +112,8 @@ def saves_and_restores_at_any_time(case: Case) -> None:
         case.restore(case.make(), case.states_of(callback))
 
 
-@rule(
+@_state_rule(
     "STA-005",
-    needs=("state",),
     why="If an unknown field is an error, checkpoints of newer versions cannot be loaded "
     "(OpenGVLab/InternVL#558, transformers 5.23.0).",
     fix="Read known entries by name, and ignore the others.",
@@ -130,9 +128,8 @@ def loads_the_state_of_a_newer_version(case: Case) -> None:
     case.restore(case.make(), states)
 
 
-@rule(
+@_state_rule(
     "STA-006",
-    needs=("state",),
     why="The state in a checkpoint belonged to another step (Lightning-AI/pytorch-lightning#1464).",
     fix="Return copies of lists and dicts that change later.",
 )
@@ -185,9 +182,8 @@ def a_resumed_training_gets_the_same_requests(case: Case) -> None:
         )
 
 
-@rule(
+@_state_rule(
     "STA-009",
-    needs=("state",),
     why="A state that is saved but not loaded, or saved in part, is noticed only when somebody "
     "compares a resumed run with an uninterrupted one (pytorch/ignite#3535).",
     fix="Save all accumulated values in state_dict, and restore all of them.",
@@ -232,9 +228,8 @@ def a_resumed_training_trains_the_same_model(case: Case) -> None:
         )
 
 
-@rule(
+@_state_rule(
     "STA-011",
-    needs=("state",),
     why="transformers constructs a callback from its state alone. A missing argument of the "
     "constructor ends the resumed training (huggingface/transformers#28544).",
     fix="In `state()`, return all arguments of the constructor as `args`, and what changes as "

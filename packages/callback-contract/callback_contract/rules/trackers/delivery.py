@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Iterable
 
 from callback_contract._case import Case
@@ -223,10 +224,11 @@ def simultaneous_trainings_do_not_mix(case: Case) -> None:
 )
 def stores_values_as_they_were_logged(case: Case) -> None:
     """A scalar that the loop changes later is stored with its value at the time of the log."""
-    scalar = Scalar(LOSSES[0])
+    torch = sys.modules.get("torch")
+    scalar = Scalar(LOSSES[0]) if torch is None else torch.tensor(LOSSES[0])
     training = case.begin()
     log_steps(training, {"loss": 0.5, "accumulated": scalar})
-    scalar.value = 8.0
+    scalar.fill_(8.0)
     training.end()
     found = Stored(case).points("accumulated")
     require(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from callback_contract._case import Case
@@ -26,6 +27,8 @@ from callback_contract._stored import (
 )
 from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import require
+
+_resume_rule = partial(tracker_rule, needs=["resume"])
 
 SUPERSEDED = 7.125
 """A loss that a training logs before it dies. The resumed training logs another one instead."""
@@ -89,9 +92,8 @@ def _require_finished(case: Case, stored: Stored) -> None:
         require(status == "finished", f"the training was completed, but its run is {status!r}")
 
 
-@tracker_rule(
+@_resume_rule(
     "RES-001",
-    needs=["resume"],
     why="A resumed training opens another run, which splits its curve "
     "(huggingface/transformers#30563). Or it overwrites its file and loses the earlier part "
     "(roboflow/rf-detr#1321).",
@@ -109,9 +111,8 @@ def continues_its_run(case: Case) -> None:
     _require_finished(case, stored)
 
 
-@tracker_rule(
+@_resume_rule(
     "RES-002",
-    needs=["resume"],
     why="Steps that are repeated after a crash appear twice: ray-project/ray#29916.",
     fix="Do not send a value again if the run has the same value at this step.",
 )
@@ -124,9 +125,8 @@ def stores_repeated_values_once(case: Case) -> None:
     _require_one_run(case, LOSSES[:4]).require_once("loss", "eval_loss")
 
 
-@tracker_rule(
+@_resume_rule(
     "RES-003",
-    needs=["resume"],
     why="A store drops a point if it already has one at this step: allenai/tango#152.",
     fix="Send a value again if it differs from the one that was sent for its step.",
 )
@@ -198,9 +198,8 @@ def a_resume_without_a_state_is_stored(case: Case) -> None:
     stored.require_losses(*LOSSES[3:5], first=3)
 
 
-@tracker_rule(
+@_resume_rule(
     "RES-007",
-    needs=["resume"],
     why="The first resume worked, and the second failed: wandb/wandb#7951.",
     fix="Rewind or skip repeated values at every resume, not only at the first.",
 )
@@ -212,9 +211,8 @@ def a_second_resume_equals_the_first(case: Case) -> None:
     _require_one_run(case, LOSSES[:5]).require_once("loss", "eval_loss")
 
 
-@tracker_rule(
+@_resume_rule(
     "RES-008",
-    needs=["resume"],
     why="A resumed training continued the wrong run: wandb/wandb#5856.",
     fix="Reopen the run of the state even if it was closed as finished.",
 )
@@ -224,9 +222,8 @@ def a_finished_run_continues(case: Case) -> None:
     _require_one_run(case, LOSSES[:4]).require_once("loss", "eval_loss")
 
 
-@tracker_rule(
+@_resume_rule(
     "RES-009",
-    needs=["resume"],
     why="A training that resumed from an older checkpoint continued the wrong run: "
     "wandb/wandb#5856.",
     fix="Take the run from the callback's state, and the step from the training's state.",
@@ -256,9 +253,8 @@ def an_older_checkpoint_continues_its_run(case: Case) -> None:
     )
 
 
-@tracker_rule(
+@_resume_rule(
     "RES-010",
-    needs=["resume"],
     why="When a node is lost, often only the checkpoint in a bucket remains: "
     "KempnerInstitute/KempnerForge#19.",
     fix="Return everything that reopens the run from state_dict. If the run does not exist, open "
@@ -282,9 +278,8 @@ def a_checkpoint_alone_is_enough(case: Case) -> None:
         stored.require_losses(*LOSSES[2:4], first=3)
 
 
-@tracker_rule(
+@_resume_rule(
     "RES-011",
-    needs=["resume"],
     why="A run whose process was killed could not be reopened, or lost its points: "
     "roboflow/rf-detr#1321.",
     fix="Reopen a run that was never closed like any other. Drop an incomplete last line of its "
@@ -303,9 +298,8 @@ def a_killed_training_continues_its_run(case: Case) -> None:
     _require_finished(case, stored)
 
 
-@tracker_rule(
+@_resume_rule(
     "RES-012",
-    needs=["resume"],
     why="A store has the runs of weeks. If a resumed training rewinds all of them, their points "
     "are lost permanently (wandb/wandb#5856 reports that a wrong one was resumed).",
     fix="Rewind only the run that is reopened: every query must name its id.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from callback_contract._case import Case
 from callback_contract._killed_training import (
     POINTS_BEFORE_CHECKPOINT,
@@ -21,6 +23,8 @@ from callback_contract._stored import (
 from callback_contract._training import OUT_OF_MEMORY
 from callback_contract._violation import require
 
+_status_rule = partial(tracker_rule, needs=["status"])
+
 
 def _require_statuses(case: Case, *expected: str, after: str) -> None:
     statuses = [run.status for run in case.runs()]
@@ -30,9 +34,8 @@ def _require_statuses(case: Case, *expected: str, after: str) -> None:
     )
 
 
-@tracker_rule(
+@_status_rule(
     "STS-001",
-    needs=["status"],
     why="A run that remains active blocks the next one (huggingface/transformers#9210), or appears "
     "to run forever (huggingface/transformers#30333). A run that the user stopped counts as "
     "crashed or as complete (Lightning-AI/pytorch-lightning#12291).",
@@ -59,9 +62,8 @@ def a_run_has_the_status_of_its_training(case: Case) -> None:
         )
 
 
-@tracker_rule(
+@_status_rule(
     "STS-002",
-    needs=["status"],
     why="A loop that raises may not notify its callbacks: Lightning-AI/pytorch-lightning#10397.",
     fix="In on_train_begin, close a run that is still open as failed.",
 )
@@ -73,9 +75,8 @@ def a_training_without_an_end_is_failed(case: Case) -> None:
     _require_statuses(case, "failed", "finished", after="one that never ended and a complete one")
 
 
-@tracker_rule(
+@_status_rule(
     "STS-003",
-    needs=["status"],
     why="State that a callback keeps from one training affects the next: keras-team/keras#20256.",
     fix="In on_train_begin, reset what on_exception recorded.",
 )
@@ -87,9 +88,8 @@ def a_failure_does_not_affect_the_next_training(case: Case) -> None:
     _require_statuses(case, "failed", "finished", after="one that failed and a complete one")
 
 
-@tracker_rule(
+@_status_rule(
     "STS-004",
-    needs=["status"],
     why="A log after the end leaves the run open: huggingface/transformers#46935.",
     fix="After a log outside a training, close the run again with its previous status.",
 )
@@ -104,9 +104,8 @@ def an_evaluation_after_the_end_keeps_the_status(case: Case) -> None:
         require(status == expected, f"the status was {expected!r} and became {status!r}")
 
 
-@tracker_rule(
+@_status_rule(
     "STS-005",
-    needs=["status"],
     why="An evaluation without a training leaves a run that appears to be active: "
     "huggingface/transformers#48875.",
     fix="If on_log opened the run itself, close it afterwards.",
@@ -121,9 +120,8 @@ def an_evaluation_without_a_training_is_closed(case: Case) -> None:
     require(closed, "its run is still 'running'")
 
 
-@tracker_rule(
+@_status_rule(
     "STS-006",
-    needs=["status"],
     why="Users look for trainings that fail before their first step, for example for lack of "
     "memory: huggingface/transformers#30333.",
     fix="Close an open run with the status for the error, even if nothing was logged.",
@@ -135,9 +133,8 @@ def a_training_that_fails_at_once_is_failed(case: Case) -> None:
     require(statuses <= {"failed"}, f"the statuses in the store are {statuses}")
 
 
-@tracker_rule(
+@_status_rule(
     "STS-007",
-    needs=["status"],
     why="A job that was killed counts as complete: Lightning-AI/pytorch-lightning#12291.",
     fix="Set the status to finished only in an on_train_end without an earlier error.",
 )
@@ -149,9 +146,8 @@ def a_killed_training_is_not_finished(case: Case) -> None:
     require("finished" not in statuses, f"after a kill, the statuses are {statuses}")
 
 
-@tracker_rule(
+@_status_rule(
     "STS-008",
-    needs=["status"],
     why="A run that is finished while it is trained misleads its users. It keeps this status if "
     "its machine is lost (Lightning-AI/pytorch-lightning#12291).",
     fix="Write the final status when the run is closed, and `running` or nothing before.",

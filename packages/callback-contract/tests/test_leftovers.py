@@ -1,0 +1,83 @@
+"""Leftovers: what the rules count as left behind, and what they do not."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callback_contract import CallbackContract, check
+from callback_contract._process import files_below
+from callback_core import TrainerCallback
+
+
+def outcome(callback: type[TrainerCallback], rule: str, folder: Path) -> str:
+    """Check one rule for a callback of a class, and return its outcome."""
+    members = {"__test__": False, "contract": (2, 0), "make": lambda self, output_dir: callback()}
+    [result] = check(type("Suite", (CallbackContract,), members), folder, [rule])
+    return result.outcome
+
+
+class ImportsALibrary(TrainerCallback):
+    """Does to loggers what the import of a library does."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logger = logging.getLogger("a_library_of_the_sdk")
+        logger.addHandler(logging.NullHandler())
+        logger.setLevel(logging.WARNING)
+
+
+class AddsAHandler(TrainerCallback):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logging.getLogger("its_own_new_logger").addHandler(logging.StreamHandler())
+
+
+class SetsALevel(TrainerCallback):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logging.getLogger("of_the_program").setLevel(logging.ERROR)
+
+
+def test_the_loggers_of_a_library_that_is_imported_late_may_change(tmp_path: Path) -> None:
+    assert outcome(ImportsALibrary, "LEF-008", tmp_path) == "kept"
+
+
+@pytest.mark.parametrize("callback", [AddsAHandler, SetsALevel])
+def test_a_handler_and_the_level_of_a_known_logger_may_not_change(
+    callback: type[TrainerCallback], tmp_path: Path
+) -> None:
+    logging.getLogger("of_the_program")
+    assert outcome(callback, "LEF-008", tmp_path) == "broken"
+
+
+class StartsAProgramAtAnEvaluation(TrainerCallback):
+    """Starts a program at each evaluation, and waits for all of them when the training ends."""
+
+    def __init__(self) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.started.append(subprocess.Popen([sys.executable, "-c", ""]))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for program in self.started:
+            program.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")
+def test_a_program_that_ends_after_an_evaluation_is_not_left(tmp_path: Path) -> None:
+    assert outcome(StartsAProgramAtAnEvaluation, "LEF-002", tmp_path) == "kept"
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no such sockets")
+def test_a_socket_counts_as_a_file_without_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("its.sock")
+        assert files_below(tmp_path) == {"its.sock": b""}
