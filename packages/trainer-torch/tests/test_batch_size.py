@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ BATCHES = {
     "nested tensor": {"x": torch.nested.nested_tensor([torch.zeros(n) for n in (5, 6, 7, 8)])},
     "object": Graph(),
     "object and labels": (Graph(), Y),
+    "object with attributes": SimpleNamespace(x=X, y=Y),
     "nothing to be seen": {"n": 3, "name": "text"},
 }
 
@@ -70,7 +72,8 @@ def test_the_samples_are_counted_in_whatever_the_loader_has_put_four_into(name: 
 KNOWN_ALONE = (
     *("tensor", "array", "tuple", "mapping", "named tuple", "data class", "scalar first"),
     *("number first", "texts", "texts alone", "packed sequences", "a mapping for each sample"),
-    *("nested tensor", "object and labels"),
+    *("nested tensor", "object and labels", "object with attributes", "parts"),
+    "weights of classes first",
 )
 
 
@@ -93,6 +96,8 @@ def test_without_the_loader_nothing_is_guessed(name: str) -> None:
         (X[:3], torch.zeros(3, 1)),
         {"texts": ["a", "b", "c"], "labels": Y[:3]},
         [{"x": torch.zeros(6)}] * 3,
+        {"weights": torch.ones(5), "x": X[:3], "labels": Y[:3]},
+        SimpleNamespace(x=X[:3], y=Y[:3]),
     ],
 )
 def test_samples_that_the_collator_has_left_out_are_not_counted(batch: Any) -> None:
@@ -106,14 +111,15 @@ def test_rows_that_the_collator_has_made_of_each_sample_count() -> None:
 @pytest.mark.parametrize(
     "batch",
     [
-        {"weights": torch.ones(5), "x": X[:3], "labels": Y[:3]},
+        (torch.ones(5), X[:3], Y[:3]),
+        {"weights": torch.ones(5), "edges": torch.ones(2, 5), "x": X[:3], "targets": Y[:3]},
         {"images": [torch.zeros(3, 8, 8)] * 2},
         (torch.zeros(1, 6), torch.zeros(1, 6)),
     ],
-    ids=["weights", "images", "a pair that may be two samples"],
+    ids=["weights", "edges", "images", "a pair that may be two samples"],
 )
 def test_what_can_be_read_in_two_ways_is_not_guessed(batch: Any) -> None:
-    assert count_samples(batch, loaded=2 if isinstance(batch, tuple) else 4) is None
+    assert count_samples(batch, loaded=2 if len(batch) == 2 else 4) is None
 
 
 def sizes(loader: Any, batches: int) -> list[int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from trainer_torch.batches import field_names
+from trainer_torch.batches import field_names, named_labels_of
 
 Shape = tuple[int, ...]
 
@@ -35,30 +36,53 @@ def count_loaded(batches: Iterable[Any], index: int) -> int | None:
     return min(size, left) if left > 0 else None
 
 
-def count_samples(batch: Any, loaded: int | None) -> int | None:
+def count_samples(
+    batch: Any, loaded: int | None, label_names: Sequence[str] | None = None
+) -> int | None:
     """Return the number of samples in `batch`, or `None` if it cannot be told.
 
     It is the length of the tensors, the arrays and the lists of samples in the batch. If they are
-    of several lengths, as with weights of classes or edges of graphs, `loaded` decides between
-    them. It also decides if it is the second dimension of everything, as in batches of sequences
-    with the time first. Where it contradicts a common length, a collator has left samples out or
+    of several lengths, as with weights of classes or edges of graphs, it is the length that is most
+    frequent or that the labels have; but only if the data loader confirms it, or both agree.
+
+    `loaded` also decides if it is the second dimension of everything, as in batches of sequences
+    with the time first. Where it contradicts the only length, a collator has left samples out or
     divided them.
 
     Args:
         batch: A batch.
         loaded: The number of samples that the data loader has put into it, if that is known.
+        label_names: The names of the labels instead of `labels`.
     """
-    found = _Found()
-    found.look_into(batch)
-    shapes = found.resolve(loaded, of_parts=_is_tuple_of_tensors(batch))
+    shapes = _shapes_in(batch, loaded)
     if shapes is None:
         return None
-    lengths = {shape[0] for shape in shapes}
-    if len(lengths) != 1:
-        return loaded if not lengths or loaded in lengths else None
+    lengths = Counter(shape[0] for shape in shapes)
+    if not lengths:
+        return loaded
+    if len(lengths) > 1:
+        return _likely_length(lengths, loaded, named_labels_of(batch, label_names))
     if loaded is not None and all(shape[1:2] == (loaded,) for shape in shapes):
         return loaded
-    return lengths.pop()
+    return shapes[0][0]
+
+
+def _likely_length(lengths: Counter[int], loaded: int | None, labels: Any) -> int | None:
+    """Return the one of several `lengths` in a batch that is the number of samples, or `None`."""
+    (most, times), (_, times_of_next) = lengths.most_common(2)
+    frequent = most if times > times_of_next else None
+    of_labels = _shapes_in(labels, loaded) or []
+    if loaded in lengths and (loaded == frequent or any(loaded in s[:2] for s in of_labels)):
+        return loaded
+    return frequent if of_labels and all(shape == (frequent,) for shape in of_labels) else None
+
+
+def _shapes_in(value: Any, loaded: int | None) -> list[Shape] | None:
+    found = _Found()
+    found.look_into(value)
+    if not found.shapes and not found.lists and hasattr(value, "__dict__"):  # an object
+        found.look_into([item for name, item in vars(value).items() if not name.startswith("_")])
+    return found.resolve(loaded, of_parts=_is_tuple_of_tensors(value))
 
 
 @dataclass
@@ -75,6 +99,7 @@ class _Found:
     lists: list[tuple[int, list[Shape]]] = field(default_factory=list)
 
     def look_into(self, value: Any) -> None:
+        """Add the shapes in `value`."""
         if isinstance(value, PackedSequence):
             self.shapes.append((int(value.batch_sizes[0]),))
         elif isinstance(value, (Tensor, np.ndarray)):

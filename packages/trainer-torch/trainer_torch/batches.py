@@ -61,13 +61,19 @@ def labels_of(batch: Any, label_names: Sequence[str] | None = None) -> Any:
         label_names: The names of the labels instead of `labels`. For several names, the labels are
             a tuple, as in transformers. All of them must be there.
     """
-    found = [_item(batch, name) for name in label_names or ("labels",)]
-    if all(label is not None for label in found):
-        return found[0] if len(found) == 1 else tuple(found)
-    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-        return None
+    named = named_labels_of(batch, label_names)
+    if named is not None or not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        return named
     has_names = hasattr(batch, "_fields")
     return None if has_names and label_names else batch[-1]
+
+
+def named_labels_of(batch: Any, label_names: Sequence[str] | None) -> Any:
+    """Return the labels in `batch` as `labels_of` does, but only those that have a name."""
+    found = [_item(batch, name) for name in label_names or ("labels",)]
+    if any(label is None for label in found):
+        return None
+    return found[0] if len(found) == 1 else tuple(found)
 
 
 def describe(value: Any) -> str:

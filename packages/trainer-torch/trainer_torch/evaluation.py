@@ -178,7 +178,8 @@ def _mean_loss(losses: list[float | None], sizes: list[int | None], batch: str) 
         raise ValueError(
             "The mean loss cannot be computed, because the number of samples in each batch is "
             f"unknown. The first batch is {batch}. Its tensors have different lengths, and its "
-            "data loader does not tell. Override get_batch_size of the Trainer."
+            "data loader does not tell. Name the labels in label_names, or override get_batch_size "
+            "of the Trainer."
         )
     pairs = [(loss, weight) for loss, weight in zip(known, weights, strict=True) if weight > 0]
     return sum(loss * weight for loss, weight in pairs) / (sum(weights) or math.nan)

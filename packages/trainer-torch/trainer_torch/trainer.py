@@ -264,7 +264,7 @@ class Trainer:
 
         The data loader has put `loaded` samples into it. `None` means that a number is unknown.
         """
-        return count_samples(batch, loaded)
+        return count_samples(batch, loaded, self.args.label_names)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of this process's training batches."""
