@@ -171,7 +171,7 @@ def build(tmp_path: Path, **given: Any) -> Any:
     ("given", "named"),
     [
         ({"model": Net}, "class Net"),
-        ({"model": None}, "model.*NoneType"),
+        ({"model": None}, "model is None"),
         ({"model": lambda batch: batch}, "model.*function"),
         ({"train_dataset": DataLoader(data())}, "train_dataset.*DataLoader.*get_train_dataloader"),
         ({"eval_dataset": DataLoader(data())}, "eval_dataset.*DataLoader.*get_eval_dataloader"),
@@ -189,6 +189,9 @@ def build(tmp_path: Path, **given: Any) -> Any:
         ({"compute_metrics": lambda predictions, labels: {}}, "compute_metrics.*EvalPrediction"),
         ({"data_collator": lambda: None}, "data_collator.*samples"),
         ({"data_collator": Net}, "data_collator.*class Net"),
+        ({"optimizers": SGD(net().parameters())}, r"optimizers.*SGD.*optimizer, None"),
+        ({"optimizers": (SGD(net().parameters()),)}, r"optimizers.*1.*optimizer, None"),
+        ({"optimizers": (SGD, None)}, r"optimizers.*class SGD"),
         ({"callbacks": Started()}, "Started.*list"),
         ({"callbacks": Started}, "Started.*list"),
         ({"callbacks": "tensorboard"}, "tensorboard.*list"),

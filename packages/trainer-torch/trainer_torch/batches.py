@@ -79,17 +79,21 @@ def named_labels_of(batch: Any, label_names: Sequence[str] | None) -> Any:
 def describe(value: Any) -> str:
     """Return what a batch or an output consists of, for messages."""
     if isinstance(value, Mapping):
-        return f"a {type(value).__name__} with the keys {', '.join(map(repr, value))}"
+        return f"a {type(value).__name__} with {', '.join(map(repr, value)) or 'nothing in it'}"
     if names := field_names(value):
-        return f"a {type(value).__name__} with the fields {', '.join(map(repr, names))}"
+        return f"a {type(value).__name__} with {', '.join(map(repr, names))}"
     if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)}"
+        names = [type(item).__name__ for item in value[:5]]
+        more = ", …" if len(value) > 5 else ""
+        return f"a {type(value).__name__} of {len(value)} ({', '.join(names)}{more})"
     shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
     return f"a {type(value).__name__}{shape}"
 
 
 def kind_of(value: object) -> str:
     """Return what `value` is, for messages: its type, or the class that it is."""
+    if value is None:
+        return "None"
     if isinstance(value, type):
         return f"the class {value.__name__}"
     name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

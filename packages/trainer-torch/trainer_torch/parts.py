@@ -23,8 +23,7 @@ def check_parts(
     data_collator: object,
     compute_loss: object,
     compute_metrics: object,
-    optimizer: Any,
-    lr_scheduler: Any,
+    optimizers: Any,
 ) -> None:
     """Check that the parts of a trainer can be used, and that they fit together.
 
@@ -43,6 +42,7 @@ def check_parts(
     _check_function("compute_loss", compute_loss, ["the model", "a batch"])
     _check_function("compute_metrics", compute_metrics, ["an EvalPrediction"])
     _check_evaluation(args, eval_dataset)
+    optimizer, lr_scheduler = _check_optimizers(optimizers)
     if lr_scheduler is not None and getattr(lr_scheduler, "optimizer", optimizer) is not optimizer:
         raise ValueError(
             "The scheduler in optimizers belongs to another optimizer than the one beside it. "
@@ -80,6 +80,24 @@ def _check_model_and_args(model: object, args: object) -> TrainingArguments:
     if not isinstance(args, TrainingArguments):
         raise TypeError(f"args is {kind_of(args)}, but must be trainer_torch.TrainingArguments.")
     return args
+
+
+def _check_optimizers(optimizers: Any) -> Any:
+    if not isinstance(optimizers, (tuple, list)) or len(optimizers) != 2:
+        what = kind_of(optimizers)
+        if isinstance(optimizers, (tuple, list)):
+            what = f"{what} of {len(optimizers)}"
+        raise TypeError(
+            f"optimizers is {what}, but must be a pair of an optimizer and a scheduler. Either may "
+            "be None: (optimizer, None)."
+        )
+    optimizer = optimizers[0]
+    if optimizer is not None and not hasattr(optimizer, "param_groups"):
+        raise TypeError(
+            f"The first of optimizers is {kind_of(optimizer)}, but must be an optimizer of the "
+            "model's parameters, or None."
+        )
+    return optimizers
 
 
 def _check_evaluation(args: TrainingArguments, eval_dataset: object) -> None:

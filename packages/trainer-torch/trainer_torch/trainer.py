@@ -89,7 +89,7 @@ class Trainer:
     ) -> None:
         args = TrainingArguments() if args is None else args
         functions = (data_collator, compute_loss, compute_metrics)
-        check_parts(model, args, train_dataset, eval_dataset, *functions, *optimizers)
+        check_parts(model, args, train_dataset, eval_dataset, *functions, optimizers)
         world = find_world(args)
         self.data_collator = data_collator
         self.train_dataset = train_dataset
