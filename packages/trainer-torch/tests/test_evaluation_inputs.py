@@ -102,8 +102,29 @@ def test_a_loss_in_some_batches_only_is_an_error(tmp_path: Path) -> None:
         made.evaluate()
 
 
+def test_a_prediction_step_must_return_one_loss(tmp_path: Path) -> None:
+    class Steps(Trainer):
+        def prediction_step(self, batch: Any) -> Any:
+            return torch.ones(4), None, None
+
+    with pytest.raises(ValueError, match=r"prediction_step.*\(4,\)"):
+        Steps(net(), arguments(tmp_path), eval_dataset=data(4)).evaluate()
+
+
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("output", [None, (None, None), {"logits": torch.ones(9)}])
+def test_an_evaluation_without_a_loss_is_warned_about_once(
+    tmp_path: Path, output: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = trainer(tmp_path, given={"compute_loss": lambda model, batch: output})
+    made.predict(data(9))
+    assert not warnings(caplog)
+    assert "eval_loss" not in made.evaluate() | made.evaluate()
+    (warning,) = warnings(caplog)
+    assert "loss" in warning
 
 
 def named(samples: int = 9) -> list[dict[str, Any]]:

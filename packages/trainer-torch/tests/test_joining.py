@@ -139,3 +139,10 @@ def test_texts_become_one_list_and_what_is_left_stays_by_batch() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_types_that_numpy_does_not_have_become_float32(dtype: torch.dtype) -> None:
     assert to_cpu({"a": [torch.ones(2, dtype=dtype)]})["a"][0].dtype == torch.float32
+
+
+def test_sparse_tensors_become_dense_and_nested_ones_a_list_of_samples() -> None:
+    nested = torch.nested.nested_tensor([torch.ones(n) for n in (1, 3)])
+    sparse, samples = to_cpu((torch.eye(2).to_sparse(), nested))
+    assert join([sparse, sparse], [2, 2]).tolist() == [[1, 0], [0, 1]] * 2
+    assert [len(sample) for sample in join([samples, samples], [2, 2])] == [1, 3, 1, 3]

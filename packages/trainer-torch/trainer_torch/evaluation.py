@@ -115,27 +115,16 @@ def run_evaluation(
     with evaluation_mode(model):
         own = _collect(batches, step, on_batch, batch_size, keep_predictions)
     ranks = world.gather(own)
-    sizes = _interleave([rank.sizes for rank in ranks])
-    if not sizes:
+    outputs = _merged(ranks)
+    if not outputs.sizes:
         raise ValueError("There is nothing to evaluate: the dataset is empty.")
-    losses = _interleave([rank.losses for rank in ranks])
-    metrics: dict[str, Any] = {}
-    if any(loss is not None for loss in losses):
-        metrics["loss"] = _mean_loss(losses, sizes, own.batch)
     evaluated = EvalPrediction(
-        join(_interleave([rank.predictions for rank in ranks]), sizes),
-        join(_interleave([rank.labels for rank in ranks]), sizes),
+        join(outputs.predictions, outputs.sizes), join(outputs.labels, outputs.sizes)
     )
-    if compute_metrics is not None and evaluated.label_ids is not None:
-        metrics.update(_without_prefix(prefix, compute_metrics(evaluated)))
-    elif compute_metrics is not None:
-        warn(
-            "compute_metrics is not called, because there are no labels in the batches: the first "
-            f"one is {own.batch}. If one of these holds the labels, name it in label_names."
-        )
-    metrics.update(
-        speed_metrics(start_time, sum_known(sizes), max(len(rank.sizes) for rank in ranks))
-    )
+    metrics = _metrics(outputs, evaluated, compute_metrics, prefix)
+    _warn_of_missing_metrics(outputs, compute_metrics, keep_predictions, warn)
+    steps = max(len(rank.sizes) for rank in ranks)
+    metrics.update(speed_metrics(start_time, sum_known(outputs.sizes), steps))
     named = {f"{prefix}_{name}": plain_number(name, value) for name, value in metrics.items()}
     # Use rank 0's metrics, so that ranks never diverge in what they decide by them.
     return PredictionOutput(*evaluated, world.gather(named)[0])
@@ -154,13 +143,69 @@ def _collect(
         outputs.batch = outputs.batch or describe(batch)
         outputs.sizes.append(batch_size(batch, count_loaded(batches, index)))
         loss, predictions, labels = step(batch)
-        losses.append(loss.detach() if isinstance(loss, Tensor) else loss)  # stays on its device
+        losses.append(_detached(loss))  # stays on its device until the end
         if keep:
             outputs.predictions.append(to_cpu(predictions))
             outputs.labels.append(to_cpu(labels))
         on_batch()
     outputs.losses = [None if loss is None else float(loss) for loss in losses]
     return outputs
+
+
+def _detached(loss: Any) -> Any:
+    """Return the loss of a batch, after checking that it is one number."""
+    if not isinstance(loss, Tensor):
+        return loss
+    if loss.numel() != 1:
+        raise ValueError(
+            f"prediction_step returned a loss of shape {tuple(loss.shape)}, not one number. Return "
+            "the mean."
+        )
+    return loss.detach()
+
+
+def _merged(ranks: list[_Outputs]) -> _Outputs:
+    """Return the outputs of all ranks as those of one, in the order of the data."""
+    return _Outputs(
+        _interleave([rank.sizes for rank in ranks]),
+        _interleave([rank.losses for rank in ranks]),
+        _interleave([rank.predictions for rank in ranks]),
+        _interleave([rank.labels for rank in ranks]),
+        ranks[0].batch,
+    )
+
+
+def _metrics(
+    outputs: _Outputs,
+    evaluated: EvalPrediction,
+    compute_metrics: ComputeMetrics | None,
+    prefix: str,
+) -> dict[str, Any]:
+    """Return the mean loss and the computed metrics, without prefix, as far as there are any."""
+    metrics: dict[str, Any] = {}
+    if any(loss is not None for loss in outputs.losses):
+        metrics["loss"] = _mean_loss(outputs.losses, outputs.sizes, outputs.batch)
+    if compute_metrics is not None and evaluated.label_ids is not None:
+        metrics.update(_without_prefix(prefix, compute_metrics(evaluated)))
+    return metrics
+
+
+def _warn_of_missing_metrics(
+    outputs: _Outputs,
+    compute_metrics: ComputeMetrics | None,
+    keep_predictions: bool,
+    warn: Callable[[str], None],
+) -> None:
+    if compute_metrics is not None and all(labels is None for labels in outputs.labels):
+        warn(
+            "compute_metrics is not called, because there are no labels in the batches: the first "
+            f"one is {outputs.batch}. If one of these holds the labels, name it in label_names."
+        )
+    elif not keep_predictions and outputs.losses[0] is None:
+        warn(
+            "The evaluation reports only its speed, because there is no loss for its batches. The "
+            f"first one is {outputs.batch}. Return the loss in evaluations too."
+        )
 
 
 def _mean_loss(losses: list[float | None], sizes: list[int | None], batch: str) -> float:

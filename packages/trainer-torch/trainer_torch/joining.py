@@ -34,7 +34,10 @@ class NamedPredictions(dict[str, Any]):
 
 
 def to_cpu(value: Any) -> Any:
-    """Return `value` with its tensors on the CPU, in types that numpy has."""
+    """Return `value` with its tensors on the CPU, in types that numpy has.
+
+    Sparse tensors become dense, and nested ones a list of their samples.
+    """
     return map_leaves(_tensor_to_cpu, value)
 
 
@@ -166,5 +169,9 @@ def _array_of_sample(leaf: Any) -> Any:
 def _tensor_to_cpu(leaf: Any) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
+    if leaf.is_nested:
+        return [_tensor_to_cpu(sample) for sample in leaf.unbind()]
+    if leaf.layout is not torch.strided:
+        leaf = leaf.to_dense()
     is_unknown = leaf.dtype.is_floating_point and leaf.dtype not in _IN_NUMPY  # such as bfloat16
     return leaf.detach().to("cpu", torch.float32 if is_unknown else leaf.dtype)

@@ -56,12 +56,13 @@ def ignored_outputs(model: nn.Module) -> Collection[str]:
     return getattr(getattr(model, "config", None), "keys_to_ignore_at_inference", None) or ()
 
 
-def require_loss(output: Any, returned_by: str) -> Tensor:
+def require_loss(output: Any, returned_by: str, batch: Any) -> Tensor:
     """Return the loss in `output`, after checking that it can be trained on.
 
     Args:
         output: What a model or a `compute_loss` returned for a training batch.
         returned_by: The name of the model or function that returned it, for the message.
+        batch: The batch, for the message.
 
     Raises:
         ValueError: There is no loss, or it has no gradient.
@@ -70,9 +71,9 @@ def require_loss(output: Any, returned_by: str) -> Tensor:
     if loss is None:
         what = f"{describe(output)}, which has no loss" if output is not None else "None"
         raise ValueError(
-            f"For a training batch, {returned_by} returned {what}. Return the loss as a scalar "
-            "tensor: alone, as the first item of a tuple, as ['loss'] or as .loss. Or pass "
-            "compute_loss to the Trainer, a function of the model and a batch."
+            f"For a training batch, {describe(batch)}, {returned_by} returned {what}. Return the "
+            "loss as a scalar tensor: alone, as the first item of a tuple, as ['loss'] or as "
+            ".loss. Or pass compute_loss to the Trainer, a function of the model and a batch."
         )
     if not loss.requires_grad:
         raise ValueError(

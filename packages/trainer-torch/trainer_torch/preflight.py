@@ -115,7 +115,7 @@ def _first_samples(loader: DataLoader[Any]) -> Any:
 
 def _check_outputs(model: nn.Module, batch: Any, needs_predictions: bool) -> None:
     output = forward(model.train(), batch)
-    require_loss(output, type(model).__name__)
+    require_loss(output, type(model).__name__, batch)
     predictions = split_output(output, ignored_outputs(model))[1]
     if needs_predictions and predictions is None:
         with torch.no_grad():  # some models return predictions only then

@@ -145,7 +145,7 @@ class Trainer:
         if checkpoint is not None:
             resume(run, plan, checkpoint)
         check_training(run)
-        if self._model_returns_the_loss():
+        if self._returns_the_loss():
             check_model(run, needs_predictions=self.compute_metrics is not None)
         rng_state = checkpoints.load_rng_state(checkpoint, run.world) if checkpoint else None
         # The user may have wrapped the model, or assigned another one since.
@@ -245,10 +245,10 @@ class Trainer:
             batch: A batch of the training data.
             batches_in_step: The number of batches in this update step.
         """
-        output = self.compute_loss(self.model_wrapped, batches.to_device(batch, self.args.device))
-        by_model = self._model_returns_the_loss()
-        returned_by = type(self.model).__name__ if by_model else "compute_loss"
-        loss = outputs.require_loss(output, returned_by)
+        batch = batches.to_device(batch, self.args.device)
+        output = self.compute_loss(self.model_wrapped, batch)
+        returned_by = type(self.model).__name__ if self._returns_the_loss() else "compute_loss"
+        loss = outputs.require_loss(output, returned_by, batch)
         backward(loss, batches_in_step)
         return loss.detach()
 
@@ -276,10 +276,10 @@ class Trainer:
         """Return the loader of this process's batches of `dataset`, to evaluate or predict."""
         return eval_dataloader(dataset, self.data_collator, self.args, self.run.world)
 
-    def _model_returns_the_loss(self) -> bool:
-        """Return whether the loss comes from `forward`, not from code of the user."""
-        own = type(self).compute_loss, type(self).training_step
-        return self._compute_loss is None and own == (Trainer.compute_loss, Trainer.training_step)
+    def _returns_the_loss(self) -> bool:
+        """Return whether the loss comes from the model's `forward`, not from code of the user."""
+        own = self._compute_loss, type(self).compute_loss, type(self).training_step
+        return own == (None, Trainer.compute_loss, Trainer.training_step)
 
     def _evaluate(
         self, dataset: Dataset[Any], prefix: str, keep_predictions: bool
