@@ -48,7 +48,10 @@ class TrainerCallback:
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl | None:
-        """Training begins."""
+        """Training begins.
+
+        Passes `checkpoint_dir`: the directory of the checkpoint from which it resumes, or `None`.
+        """
 
     def on_epoch_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

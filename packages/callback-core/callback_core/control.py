@@ -27,7 +27,7 @@ class Request(NamedTuple):
 
     Attributes:
         flag: The flag.
-        by: The class name of the callback; `None` if no callback asked.
+        by: The class name of the callback, or what else asked; `None` if the program did.
         step: The `global_step` of the request; `None` outside of an event.
         reason: The reason that `TrainerControl.request_stop` got.
     """

@@ -50,7 +50,12 @@ PER_CALLBACK_COPIES: Final = ("logs", "metrics")
 
 _TABLE: Final = (
     Event("on_init_end", "The trainer has been built."),
-    Event("on_train_begin", "Training begins.", resets=("should_training_stop",)),
+    Event(
+        "on_train_begin",
+        "Training begins.",
+        passes=("checkpoint_dir",),
+        resets=("should_training_stop",),
+    ),
     Event("on_epoch_begin", "An epoch begins.", resets=("should_epoch_stop",)),
     Event(
         "on_step_begin",

@@ -20,16 +20,25 @@ _MOST_ELEMENTS: Final = 100  # of an array or tensor that is written out
 class PrinterCallback(TrainerCallback):
     """Prints the logs to standard output, in the main process of each machine.
 
-    Use it instead of a progress bar. It also prints who asked for an early end of the training.
+    Use it instead of a progress bar. It also prints where a training resumes, and who asked for its
+    early end.
     """
 
     _in_training = False
 
     def on_train_begin(
-        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        checkpoint_dir: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        """Note that a training runs, whose end may need a line."""
-        self._in_training = True
+        """Print where the training resumes, if it does."""
+        self._in_training = True  # its end may need a line
+        line = where_resumed(state, checkpoint_dir)
+        if state.is_local_process_zero and line is not None:
+            print(printable(line), flush=True)
 
     def on_log(
         self,
@@ -73,11 +82,28 @@ def why_stopped(state: TrainerState, control: Any) -> str | None:
     ]
     if not asked:
         return None
-    of_all = f" of {state.max_steps}" if state.max_steps > 0 else ""
-    line = f"Stopped at step {state.global_step}{of_all}: {'; '.join(dict.fromkeys(asked))}"
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in line
-    )
+    return _escaped(f"Stopped at {_step_of(state)}: {'; '.join(dict.fromkeys(asked))}")
+
+
+def where_resumed(state: TrainerState, checkpoint_dir: str | None) -> str | None:
+    """Return a line that says at which step a training resumes, or that nothing is left of it.
+
+    Args:
+        state: The state when training begins.
+        checkpoint_dir: The checkpoint from which it resumes, if the loop tells.
+
+    Returns:
+        The line, with control characters as escapes; `None` if the training begins at step 0.
+    """
+    if state.global_step == 0 and checkpoint_dir is None:
+        return None
+    source = "" if checkpoint_dir is None else f" from {checkpoint_dir}"
+    if 0 < state.max_steps <= state.global_step:
+        return _escaped(
+            f"Nothing is left to train{source}: {_step_of(state)} is done. To train on, raise "
+            "max_steps or num_train_epochs."
+        )
+    return _escaped(f"Resuming{source} at {_step_of(state)}.")
 
 
 def readable_logs(logs: Mapping[str, Any], max_str_len: int | None = None) -> dict[str, Any]:
@@ -104,6 +130,17 @@ def printable(text: str) -> str:
     r"""Return `text`, with escapes like `\u4e2d` for what standard output cannot write."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _step_of(state: TrainerState) -> str:
+    of_all = f" of {state.max_steps}" if state.max_steps > 0 else ""
+    return f"step {state.global_step}{of_all}"
+
+
+def _escaped(line: str) -> str:
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in line
+    )
 
 
 def _readable(value: Any, max_str_len: int | None) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl
-from callback_core.printer import printable, readable_logs, why_stopped
+from callback_core.printer import printable, readable_logs, where_resumed, why_stopped
 from callback_core.state import TrainerState
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ class ProgressCallback(TrainerCallback):
     """Shows the progress of training, evaluation and prediction, and writes the logs above the bar.
 
     Only the main process shows it. Bars appear in a terminal and in a notebook. If standard error
-    is a pipe or a file, only the logs are written, as plain lines. A line also names who asked for
-    an early end of the training. tqdm's environment variable `TQDM_DISABLE` turns the bars off.
+    is a pipe or a file, only the logs are written, as plain lines. Lines also say where a training
+    resumes, and who asked for its early end. tqdm's environment variable `TQDM_DISABLE` turns the
+    bars off.
 
     Args:
         max_str_len: Logged strings with more characters than this are replaced by their length.
@@ -40,11 +41,18 @@ class ProgressCallback(TrainerCallback):
         self._predicted: Any = None  # the dataloader of the prediction bar
 
     def on_train_begin(
-        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        checkpoint_dir: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        """Open the training's bar at the first step of this training."""
+        """Open the training's bar at the first step of this training, below where it resumes."""
         self._close_bars()  # that an error left open
         if state.is_world_process_zero:
+            if (line := where_resumed(state, checkpoint_dir)) is not None:
+                print(printable(line), flush=True)
             total = state.max_steps if state.max_steps > 0 else None
             self.training_bar = _bar(total=total, initial=state.global_step)
         self.current_step = state.global_step

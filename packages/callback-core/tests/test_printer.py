@@ -1,4 +1,4 @@
-"""What `PrinterCallback` and `ProgressCallback` print: the logs, and who has ended a training."""
+"""What `PrinterCallback` and `ProgressCallback` print: logs, a resume, and who ended a training."""
 
 from __future__ import annotations
 
@@ -312,3 +312,42 @@ def test_an_end_of_what_has_not_begun_is_not_early(training: Training, capsys: P
 def test_a_control_that_keeps_no_requests_explains_no_early_end() -> None:
     control = SimpleNamespace(should_training_stop=True)  # as transformers' is
     assert why_stopped(TrainerState(global_step=3, max_steps=4), control) is None
+
+
+@pytest.mark.parametrize(
+    ("step", "checkpoint", "numbers"),
+    [(2, "run/checkpoint-2", ["2", "2", "4"]), (3, None, ["3", "4"]), (0, "x/y", ["0", "4"])],
+)
+def test_a_training_that_resumes_says_at_which_step_and_from_where(
+    step: int,
+    checkpoint: str | None,
+    numbers: list[str],
+    training: Training,
+    capsys: Printed,
+) -> None:
+    training.state.global_step = step
+    # A loop that does not know the checkpoint does not pass it.
+    training.fire("on_train_begin", **({"checkpoint_dir": checkpoint} if checkpoint else {}))
+    printed = capsys.readouterr().out
+    assert re.findall(r"\d+", printed) == numbers
+    assert (checkpoint or "") in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_training_of_which_nothing_is_left_says_what_to_change(
+    training: Training, capsys: Printed
+) -> None:
+    training.state.global_step = 4
+    training.fire("on_train_begin", checkpoint_dir="run/checkpoint-4")
+    assert {"max_steps", "num_train_epochs"} <= set(re.findall(r"\w+", capsys.readouterr().out))
+
+
+def test_a_training_from_the_beginning_and_another_process_say_nothing_of_it(
+    training: Training, capsys: Printed
+) -> None:
+    training.fire("on_train_begin", checkpoint_dir=None)
+    training.fire("on_train_end")
+    training.state.is_world_process_zero = training.state.is_local_process_zero = False
+    training.state.global_step = 2
+    training.fire("on_train_begin", checkpoint_dir="run/checkpoint-2")
+    assert capsys.readouterr().out == ""

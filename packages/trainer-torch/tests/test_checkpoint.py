@@ -514,3 +514,35 @@ def test_the_best_model_that_was_saved_before_its_evaluation_is_loaded(tmp_path:
     assert all(
         torch.equal(tensor, saved[name]) for name, tensor in trained.model.named_parameters()
     )
+
+
+@pytest.mark.parametrize("disable_tqdm", [True, False])
+def test_a_resumed_training_says_from_where_and_if_nothing_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], disable_tqdm: bool
+) -> None:
+    def lines(checkpoint: Any) -> list[str]:
+        capsys.readouterr()
+        trainer(tmp_path, disable_tqdm=disable_tqdm).train(checkpoint)
+        return [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
+
+    trainer(tmp_path, **EVERY_STEP).train()
+    assert lines(None) == []
+    [resumed] = lines(tmp_path / "checkpoint-4")
+    assert str(tmp_path / "checkpoint-4") in resumed
+    assert "step 4 of 10" in resumed
+    [done] = lines(True)
+    assert str(tmp_path / "checkpoint-10") in done
+    assert "step 10 of 10" in done
+    assert {"max_steps", "num_train_epochs"} <= set(done.replace(".", " ").split())
+
+
+def test_callbacks_are_told_from_which_checkpoint_a_training_resumes(tmp_path: Path) -> None:
+    class Sees(TrainerCallback):
+        def on_train_begin(self, *args: Any, checkpoint_dir: Any = "", **kwargs: Any) -> None:
+            seen.append(checkpoint_dir)
+
+    seen: list[Any] = []
+    trained = trainer(tmp_path, Sees, **EVERY_STEP)
+    for checkpoint in (None, True, None):
+        trained.train(checkpoint)
+    assert seen == [None, str(tmp_path / "checkpoint-10"), None]

@@ -79,8 +79,53 @@ def test_a_log_of_several_steps_is_their_mean(tmp_path: Path) -> None:
     trained.train()
     expected = losses_by_hand(1, epochs=2, max_norm=1.0)
     assert logged(trained, "loss") == pytest.approx(
-        [sum(expected[:4]) / 4, sum(expected[4:8]) / 4], rel=1e-6
+        [sum(expected[:4]) / 4, sum(expected[4:8]) / 4, sum(expected[8:]) / 2], rel=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("changed", "steps"),
+    [
+        ({"logging_steps": 4}, [4, 8, 10]),
+        ({"logging_steps": 5}, [5, 10]),
+        ({"logging_steps": 500}, [10]),
+        ({"logging_steps": 500, "logging_first_step": True}, [1, 10]),
+        ({"logging_steps": 0.3}, [3, 6, 9, 10]),
+        ({"logging_strategy": "epoch", "max_steps": 7}, [5, 7]),
+        ({"logging_strategy": "no"}, []),
+        ({"logging_strategy": "no", "logging_first_step": True}, [1]),
+    ],
+)
+def test_each_step_is_in_a_log_once_and_the_last_steps_are_in_that_of_the_end(
+    tmp_path: Path, changed: dict[str, Any], steps: list[int]
+) -> None:
+    trained = trainer(tmp_path, **changed)
+    metrics = trained.train().metrics
+    entries = [entry for entry in trained.state.log_history if "loss" in entry]
+    assert [entry["step"] for entry in entries] == steps
+    if changed.get("logging_strategy") != "no":
+        before = [0, *steps]
+        summed = sum(
+            entry["loss"] * (entry["step"] - step)
+            for entry, step in zip(entries, before, strict=False)
+        )
+        assert summed / steps[-1] == pytest.approx(metrics["train_loss"])
+        assert {"grad_norm", "learning_rate"} <= set(entries[-1])
+    assert set(metrics) == {
+        *("train_runtime", "train_samples_per_second", "train_steps_per_second"),
+        *("train_loss", "epoch"),
+    }
+
+
+def test_a_training_that_is_stopped_early_logs_the_loss_of_its_last_steps(tmp_path: Path) -> None:
+    class Stops(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_training_stop |= state.global_step == 6
+
+    trained = trainer(tmp_path, Stops, logging_steps=4)
+    trained.train()
+    expected = losses_by_hand(1, epochs=2, max_norm=1.0)
+    assert logged(trained, "loss")[-1] == pytest.approx(sum(expected[4:6]) / 2, rel=1e-6)
 
 
 def test_events_pass_the_loss_of_the_batch_and_of_the_step_detached(tmp_path: Path) -> None:
@@ -197,7 +242,7 @@ def test_data_that_comes_to_its_end_stops_the_training_and_says_so(
 ) -> None:
     trained = trainer(tmp_path, given={"train_dataset": Stream(passes=1)}, max_steps=12)
     assert trained.train().global_step == 5
-    assert [record.args for record in caplog.records if record.name == "trainer_torch.loop"] == [
+    assert [record.args for record in caplog.records if record.name == "trainer_torch.data"] == [
         (1,)
     ]
     assert trained.control.requests[0].flag == "should_training_stop"

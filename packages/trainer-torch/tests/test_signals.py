@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -275,6 +276,68 @@ def test_a_checkpoint_is_saved_where_that_is_asked_for_and_the_training_resumes_
     resumed = trainer(tmp_path)
     resumed.train(resume_from_checkpoint=True)
     assert logged(resumed, "loss") == logged(whole, "loss")
+
+
+def told_to_continue(caplog: pytest.LogCaptureFixture) -> list[Any]:
+    """Return the arguments of the warnings that say how to continue."""
+    return [
+        record.args
+        for record in caplog.records
+        if record.name == "trainer_torch.resume" and record.levelname == "WARNING"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "saved"),
+    [
+        ({"enable_jit_checkpoint": True}, 3),
+        ({"save_strategy": "steps", "save_steps": 2}, 2),
+        ({}, None),
+    ],
+)
+def test_an_interrupted_training_says_how_to_continue(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    changed: dict[str, Any],
+    saved: int | None,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, SendsAt(signal.SIGINT), **changed).train()
+    [stopped] = [line for line in capsys.readouterr().out.splitlines() if "step 3 of 10" in line]
+    assert {"SIGINT", "Ctrl"} <= set(re.findall(r"\w+", stopped))
+    assert "program" not in stopped
+    [args] = told_to_continue(caplog)
+    assert "step 3 of 10" in args[0]
+    assert args[1:] == (() if saved is None else (saved, str(tmp_path / f"checkpoint-{saved}")))
+
+
+def test_an_interrupt_of_a_resumed_training_names_the_checkpoint_that_there_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        trainer(tmp_path, SendsAt(signal.SIGTERM), enable_jit_checkpoint=True).train()
+    for output_dir in (tmp_path, tmp_path / "other"):
+        caplog.clear()
+        with pytest.raises(KeyboardInterrupt):
+            trainer(output_dir, SendsAt(signal.SIGINT, step=5)).train(tmp_path / "checkpoint-3")
+        [args] = told_to_continue(caplog)
+        assert args[1:] == (3, str(tmp_path / "checkpoint-3"))
+
+
+def test_an_error_names_a_checkpoint_if_there_is_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Fails(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 5:
+                raise ValueError("broken")
+
+    for changed in ({}, {"save_strategy": "steps", "save_steps": 2}):
+        with pytest.raises(ValueError, match="broken"):
+            trainer(tmp_path, Fails, **changed).train()
+    [args] = told_to_continue(caplog)
+    assert args[1:] == (4, str(tmp_path / "checkpoint-4"))
 
 
 def test_a_step_that_has_been_saved_is_not_saved_again(tmp_path: Path) -> None:

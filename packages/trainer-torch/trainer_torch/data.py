@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sized
@@ -17,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import kind_of
 from trainer_torch.world import SINGLE_PROCESS, World
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,55 @@ def plan_training(
     if args.max_steps > 0:
         return Plan(args.max_steps, math.ceil(args.max_steps / steps), batches)
     return Plan(math.ceil(args.num_train_epochs * steps), math.ceil(args.num_train_epochs), batches)
+
+
+class DataLength:
+    """Compares the length of the training data with the batches that it yields.
+
+    Args:
+        plan: The length of the training, which was made from the length of the data.
+
+    Attributes:
+        is_short: Whether an epoch had fewer batches than the plan.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.is_short = False
+        self._plan = plan
+        self._told = False
+
+    def check(self, epoch: int, batches: int, by_steps: bool) -> None:
+        """Note an epoch that came to its end, and warn once if its length is not the plan's.
+
+        Args:
+            epoch: The epoch, from 0.
+            batches: The number of batches that the data yielded in it.
+            by_steps: Whether the user gave the number of steps, not that of epochs.
+        """
+        plan = self._plan
+        has_length = plan.num_train_epochs < sys.maxsize
+        self.is_short |= has_length and batches < plan.batches_per_epoch
+        if batches == 0:
+            logger.warning("Training stops: train_dataset yielded nothing in epoch %d.", epoch)
+        elif has_length and batches != plan.batches_per_epoch and not self._told:
+            self._told = True
+            if by_steps:
+                consequence = f"Training takes the {plan.max_steps} steps of max_steps all the same"
+            elif batches < plan.batches_per_epoch:
+                consequence = (
+                    f"Training ends after {plan.num_train_epochs} epochs, with fewer than the "
+                    f"{plan.max_steps} steps that the learning rate is planned for"
+                )
+            else:
+                consequence = f"Training ends after {plan.max_steps} steps, with fewer epochs"
+            logger.warning(
+                "The training data yielded %d batches in epoch %d, but its length is %d. %s. Make "
+                "its length right, or set max_steps.",
+                batches,
+                epoch,
+                plan.batches_per_epoch,
+                consequence,
+            )
 
 
 class EpochSampler(Sampler[int]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from callback_core import IntervalStrategy, Request
 from trainer_torch.batch_size import count_loaded
 from trainer_torch.best_model import (
     deciding_metric,
@@ -20,13 +20,12 @@ from trainer_torch.best_model import (
     update_best_checkpoint,
     update_best_metric,
 )
-from trainer_torch.data import Plan, begin_epoch
+from trainer_torch.data import DataLength, Plan, begin_epoch
 from trainer_torch.evaluation import speed_metrics, sum_known
 from trainer_torch.precision import clip_gradients
+from trainer_torch.resume import tell_how_to_continue
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import set_rng_state
-
-logger = logging.getLogger(__name__)
 
 
 class TrainOutput(NamedTuple):
@@ -75,7 +74,8 @@ def run_training(
         rng_state: The random generators of the checkpoint, if resuming from one.
 
     Returns:
-        The result. Its metrics are also logged.
+        The result. Its metrics are also logged, together with the loss of the steps since the last
+        log, unless `logging_strategy` is `no`.
     """
     start_time, first_step = time.perf_counter(), run.state.global_step
     run.model_wrapped = model_wrapped
@@ -87,15 +87,19 @@ def run_training(
         speed = speed_metrics(start_time, samples, run.state.global_step - first_step)
         metrics = {f"train_{name}": value for name, value in speed.items()}
         metrics["train_loss"] = run.position.mean_loss(run.state.global_step)
-        hooks.log(metrics)
+        unlogged = _unlogged(run)
+        logs = {**unlogged, **metrics}
+        hooks.log(logs)
         load_best_model(run)
     except BaseException as exception:
         with run.world.closing():
             run.close_callbacks(exception)
+        tell_how_to_continue(run, exception)
         raise
     finally:
         run.model_wrapped = run.model
     run.fire(run.callback_handler.on_train_end)
+    metrics = {name: value for name, value in logs.items() if name not in unlogged}
     return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
 
 
@@ -109,9 +113,9 @@ def _run_epochs(
     """
     args, state, position = run.args, run.state, run.position
     on, fire = run.callback_handler, run.fire
-    is_done = state.global_step >= plan.max_steps
+    is_done, length = state.global_step >= plan.max_steps, DataLength(plan)
     run.model.train()
-    fire(on.on_train_begin)
+    fire(on.on_train_begin, checkpoint_dir=run.resumed_from and str(run.resumed_from))
     if args.eval_on_start and state.global_step == 0:
         hooks.evaluate()
         run.world.agree(run.control, run.signals)
@@ -133,31 +137,60 @@ def _run_epochs(
             _run_step(run, plan, hooks, step_batches)
             if _leaves_epoch(run):
                 break
-        if position.batches == 0:
-            logger.warning("Training stops: train_dataset yielded nothing in epoch %d.", epoch)
-            run.control.request_stop("the training data has come to its end")
         position.epoch_ended = (
             position.batches >= plan.batches_per_epoch
             or run.control.should_epoch_stop
-            or not run.control.should_training_stop
+            or (position.batches > 0 and not run.control.should_training_stop)
         )
+        if not is_done and not _leaves_epoch(run):
+            length.check(epoch, position.batches, by_steps=args.max_steps > 0)
+            if position.batches == 0 or (length.is_short and not _goes_on(run, plan, epoch)):
+                _end_of_data(run)
         fire(on.on_epoch_end)
         _log_evaluate_save(run, hooks)
         if run.control.should_training_stop:
             break
 
 
-def _epochs(run: TrainingRun, plan: Plan) -> range:
-    """Return the epochs that are left.
+def _epochs(run: TrainingRun, plan: Plan) -> Iterator[int]:
+    """Yield the epochs that are left.
 
     If all steps are done, an epoch is left only if its end was not reached: the training was killed
     after its last step, and `on_epoch_end` is still due.
     """
     position = run.position
-    first = position.epoch + position.epoch_ended
+    epoch = position.epoch + position.epoch_ended
     if run.state.global_step >= plan.max_steps:
-        return range(first, first + (position.batches > 0 and not position.epoch_ended))
-    return range(first, plan.num_train_epochs)
+        yield from [epoch] * (position.batches > 0 and not position.epoch_ended)
+        return
+    while _goes_on(run, plan, epoch - 1):
+        yield epoch
+        epoch += 1
+
+
+def _goes_on(run: TrainingRun, plan: Plan, epoch: int) -> bool:
+    """Return whether another epoch follows `epoch`: one of the plan, or one to reach `max_steps`.
+
+    The latter is needed if the data has fewer batches than its length.
+    """
+    batches = run.position.batches
+    return epoch + 1 < plan.num_train_epochs or (
+        run.args.max_steps > run.state.global_step
+        and 0 < batches < plan.batches_per_epoch
+        and not run.control.should_epoch_stop
+    )
+
+
+def _end_of_data(run: TrainingRun) -> None:
+    """Ask for the end of training, and for what its last step is due by the strategy `steps`."""
+    args, state, control = run.args, run.state, run.control
+    step, by_steps = state.global_step, IntervalStrategy.STEPS
+    was_evaluated = step % state.eval_steps == 0
+    if args.eval_strategy == by_steps and args.eval_delay <= step and not was_evaluated:
+        control.should_evaluate = True
+    if args.save_strategy == by_steps and step not in (0, run.saved_step):
+        control.should_save = True
+    control.request_stop("the training data has come to its end")
 
 
 def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]) -> None:
@@ -242,10 +275,20 @@ def _end_if_due(run: TrainingRun, hooks: LoopHooks) -> None:
     """
     if not run.signals.due:
         return
-    run.control.request_stop(run.signals.reason)
-    if run.args.enable_jit_checkpoint and run.saved_step != run.state.global_step:
+    step = run.state.global_step
+    stop = Request("should_training_stop", "a signal", step, run.signals.reason)
+    run.control.requests = (*run.control.requests, stop)
+    if run.args.enable_jit_checkpoint and run.saved_step != step:
         hooks.save_checkpoint()
     run.signals.raise_due()
+
+
+def _unlogged(run: TrainingRun) -> dict[str, Any]:
+    """Return the loss and the like of the steps since the last log, if they are to be logged."""
+    step = run.state.global_step
+    if run.args.logging_strategy == IntervalStrategy.NO or step <= run.position.logged_step:
+        return {}
+    return {"loss": run.position.take_loss(step), **run.step_logs}
 
 
 def _leaves_epoch(run: TrainingRun) -> bool:

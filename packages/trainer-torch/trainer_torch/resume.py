@@ -1,4 +1,4 @@
-"""Resuming: chooses a checkpoint and restores a run from it."""
+"""Resuming: chooses a checkpoint, restores a run from it, and tells how to resume."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Final
 
 from callback_core import restore_states
 from trainer_torch.checkpoint import (
+    checkpoint_path,
+    checkpoint_step,
     count_ranks,
     find_checkpoint,
     list_checkpoints,
@@ -59,6 +61,7 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> None:
     states.pop("TrainerControl", None)  # requests of that time are not requests of today
     restore_states(run.callback_handler.callbacks, states)
     logger.info("Resuming from %s at step %d.", checkpoint, run.state.global_step)
+    run.resumed_from = checkpoint
     if checkpoint.resolve().parent == Path(run.args.output_dir).resolve():
         run.saved_step = run.state.global_step
     _fit_number_of_ranks(run, count_ranks(checkpoint))
@@ -78,6 +81,30 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> None:
             "Nothing is left to train: step %d of %d is done.",
             run.state.global_step,
             plan.max_steps,
+        )
+
+
+def tell_how_to_continue(run: TrainingRun, exception: BaseException) -> None:
+    """Log from which checkpoint a training that `exception` has ended can be resumed, if any."""
+    checkpoint = run.resumed_from
+    if run.saved_step is not None:
+        checkpoint = checkpoint_path(run.args.output_dir, run.saved_step)
+    # An error shows its own message. What ends a training from outside shows none.
+    if not run.world.is_main or (checkpoint is None and isinstance(exception, Exception)):
+        return
+    ended = f"Training ended at step {run.state.global_step} of {run.state.max_steps}"
+    if checkpoint is None:
+        logger.warning(
+            "%s and has saved no checkpoint, so it cannot be resumed. With "
+            "enable_jit_checkpoint=True, a signal such as Ctrl-C saves one.",
+            ended,
+        )
+    else:
+        logger.warning(
+            "%s. To continue from step %d, call train(resume_from_checkpoint=%r).",
+            ended,
+            checkpoint_step(checkpoint),
+            str(checkpoint),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from torch import nn
@@ -51,6 +52,7 @@ class TrainingRun:
         state: What callbacks see of the training.
         control: What callbacks ask for.
         signals: The signals that end the training.
+        resumed_from: The checkpoint from which this training was resumed, if any.
         saved_step: The step of the last checkpoint of this training.
         samples: The number of samples that this process has trained on in this training; `None` if
             the number in a batch could not be told.
@@ -70,6 +72,7 @@ class TrainingRun:
     state: TrainerState = field(default_factory=TrainerState)
     control: TrainerControl = field(default_factory=TrainerControl)
     signals: Signals = field(default_factory=Signals)
+    resumed_from: Path | None = None
     saved_step: int | None = None
     samples: int | None = 0
     step_logs: dict[str, Any] = field(default_factory=dict)
@@ -120,7 +123,7 @@ class TrainingRun:
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
         self.position = LoopPosition(self.args.device, self.world)
         self.state = TrainerState(epoch=0)
-        self.saved_step, self.samples = None, 0
+        self.resumed_from, self.saved_step, self.samples = None, None, 0
         self.set_length(plan)
 
     def set_length(self, plan: Plan) -> None:
