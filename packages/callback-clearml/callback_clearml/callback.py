@@ -18,7 +18,7 @@ class ClearMLCallback(TrackerCallback):
 
     Args:
         project_name: The project of a new task; `CLEARML_PROJECT`.
-        task_name: The name of a new task; `CLEARML_TASK`.
+        task_name: The name of a new task; `CLEARML_TASK`, else `args.run_name`, else `Trainer`.
         log_model: Keep each checkpoint as an output model; `CLEARML_LOG_MODEL`.
         delivery: `thread`, `process` or `inline`; see `TrackerCallback`.
         open_limit: Seconds that opening the task may take before a warning.

@@ -56,11 +56,13 @@ class OfflineTask:
                 )
         self.id = str(self._task.id)
 
-    def log_parameters(self, parameters: Mapping[str, Any], suffix: str) -> None:
+    def parameters(self) -> dict[str, str]:
+        """Return the values of the parameters that the task has, named `section/name`."""
+        return {name: str(value) for name, value in (self._task.get_parameters() or {}).items()}
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Set parameters named `section/name`. Other parameters stay."""
-        sections = (name.partition("/") for name in parameters)
-        names = [f"{section}{suffix}/{name}" for section, _, name in sections]
-        self._task.update_parameters(dict(zip(names, parameters.values(), strict=True)))
+        self._task.update_parameters(dict(parameters))
 
     def log_metrics(self, points: Sequence[Point], suffix: str) -> None:
         """Add points, and wait until they are in the folder's file."""

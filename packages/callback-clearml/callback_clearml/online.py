@@ -7,7 +7,6 @@ only sends requests, and reports whether the server accepted them.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 from zipfile import ZipFile
 
+from callback_clearml.parameters import as_text
 from callback_clearml.sdk import title_and_series
 from callback_core import NotConfigured
 from callback_core.tracking import Point, Rejected, Status, Upload, summary_name
@@ -77,15 +77,23 @@ class OnlineTask:
         if not adopted:
             self._client.tasks.started(task=task_id, force=True)
 
-    def log_parameters(self, parameters: Mapping[str, Any], suffix: str) -> None:
+    def parameters(self) -> dict[str, str]:
+        """Return the values of the parameters that the task has, named `section/name`."""
+        [task] = self._client.tasks.get_all(id=[self.id], only_fields=["hyperparams"])
+        return {
+            f"{section}/{name}": str(entry.value or "")
+            for section, entries in (task.hyperparams or {}).items()
+            for name, entry in entries.items()
+        }
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Set parameters named `section/name`. Other parameters stay."""
         entries = []
         for path, value in parameters.items():
             section, _, name = path.partition("/")
-            nested = isinstance(value, (dict, list))
-            text = json.dumps(value, default=str) if nested else str(value)
             kind = type(value).__name__
-            entries.append({"section": section + suffix, "name": name, "value": text, "type": kind})
+            entry = {"section": section, "name": name, "value": as_text(value), "type": kind}
+            entries.append(entry)
         self._client.tasks.edit_hyper_params(task=self.id, hyperparams=entries)
 
     def log_metrics(self, points: Sequence[Point], suffix: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from callback_clearml import sdk
 from callback_clearml.offline import OfflineTask
 from callback_clearml.online import OnlineTask
+from callback_clearml.parameters import NOT_USED, in_section, unused_values, warn_of_unused
 from callback_core.tracking import (
     Limits,
     Opening,
@@ -21,6 +22,9 @@ from callback_core.tracking import (
     flattened,
     import_sdk,
 )
+
+_DEFAULT_NAME: Final = "Trainer"
+_SHORTEST_NAME: Final = 3
 
 
 class ClearMLTracker(Tracker):
@@ -46,10 +50,11 @@ class ClearMLTracker(Tracker):
     ) -> None:
         project_name = _name("project_name", project_name, "CLEARML_PROJECT")
         self.project_name = project_name or "HuggingFace Transformers"
-        self.task_name = _name("task_name", task_name, "CLEARML_TASK") or "Trainer"
+        self.task_name = _name("task_name", task_name, "CLEARML_TASK")
         log_model = config.flag("log_model", log_model, "CLEARML_LOG_MODEL")
         self.log_model = log_model is True
         self._suffix = ""
+        self._is_users = False
         self._task: OnlineTask | OfflineTask
 
     @property
@@ -97,14 +102,20 @@ class ClearMLTracker(Tracker):
                 self._name_of(opening),
                 opening.training,
             )
+        self._is_users = opening.adopted
         self._suffix = (
             self._numbers.suffix(self._task.id, opening.training) if opening.adopted else ""
         )
         return self._task.id
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Set the task's parameters."""
-        self._task.log_parameters(parameters, self._suffix)
+        """Set the task's parameters. Values of the user's task that differ are told and kept."""
+        named = {in_section(path, self._suffix): value for path, value in parameters.items()}
+        if self._is_users:
+            unused = unused_values(self._task.parameters(), named)
+            warn_of_unused(self._task.id, unused, named)
+            named |= {in_section(path, NOT_USED): value for path, value in unused.items()}
+        self._task.log_parameters(named)
 
     def log_metrics(self, points: Sequence[Point]) -> None:
         """Add points to the task's scalars."""
@@ -123,7 +134,10 @@ class ClearMLTracker(Tracker):
         self._task.close(status)
 
     def _name_of(self, opening: Opening) -> str:
-        return " ".join(filter(None, (self.task_name, opening.trial_name)))
+        """Return the name of a new task, which ClearML requires to have 3 characters."""
+        name = self.task_name or (opening.name or "").strip() or _DEFAULT_NAME
+        name = " ".join(filter(None, (name, opening.trial_name)))
+        return name if len(name) >= _SHORTEST_NAME else f"{_DEFAULT_NAME} {name}"
 
 
 def _name(argument: str, given: str | None, variable: str) -> str | None:

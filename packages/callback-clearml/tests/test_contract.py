@@ -32,7 +32,7 @@ SETTINGS = (
     Setting(
         "task_name",
         "CLEARML_TASK",
-        "Trainer",
+        None,
         examples=[("named there", "named there")],
         given=[("here", "here"), (" here ", "here")],
         **NAMED,
