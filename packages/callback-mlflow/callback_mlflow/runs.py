@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from callback_core import NotConfigured
-from callback_core.tracking import Opening
+from callback_core.tracking import Opening, Redaction
 
 TRAINING_TAG: Final = "callback_core.training"
 """This tag identifies a run that a process created before it could note the run's id."""
@@ -61,7 +61,8 @@ def find_or_create_run(
     context = import_module("mlflow.tracking.context.registry")  # user, source, commit
     # Without a name MLflow draws one from Python's random generator, which the training may use.
     name = opening.trial_name or opening.name or f"run-{uuid.uuid4().hex[:8]}"
-    return client.create_run(experiment, tags=context.resolve_tags(given), run_name=name)
+    tags = Redaction().of(context.resolve_tags(given))  # a git remote may have a password
+    return client.create_run(experiment, tags=tags, run_name=name)
 
 
 def find_or_create_experiment(client: Any, name: str | None, parent: str | None) -> str:

@@ -71,7 +71,7 @@ class MLflowTracker(Tracker):
             "experiment_name", experiment_name, "MLFLOW_EXPERIMENT_NAME"
         )
         self.run_id = read_run_id("run_id", run_id, "MLFLOW_RUN_ID")
-        self.tags = read_tags("tags", tags, "MLFLOW_TAGS")
+        self.tags: dict[str, str] = Redaction().of(read_tags("tags", tags, "MLFLOW_TAGS"))
         self.nested = config.flag("nested", nested, "MLFLOW_NESTED_RUN") is True
         self.parent_run_id = parent_run_id
         log_artifacts = config.flag("log_artifacts", log_artifacts, "HF_MLFLOW_LOG_ARTIFACTS")

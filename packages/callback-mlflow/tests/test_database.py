@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,33 @@ def test_the_database_has_parameters_metrics_tags_and_status(
     assert run.tags["stage"] == "test"
     assert run.tags["mlflow.source.name"] == sys.argv[0]
     assert run.tags["mlflow.user"]
+
+
+def test_tags_have_no_secrets(database: Database, tmp_path: Path) -> None:
+    tags = {"db_pwd": "moonshine", "stage": "test", "note": "curl -u ada:moonshine https://host"}
+    small_trainer(tmp_path / "out", MLflowCallback(tags=tags)).train()
+    [run] = database.runs("Default")
+    assert (run.tags["db_pwd"], run.tags["stage"]) == ("[redacted]", "test")
+    assert "moonshine" not in str(run.tags)
+    for file in (tmp_path / "out").glob("tracking/*/*.json*"):
+        assert "moonshine" not in file.read_text()
+
+
+def test_the_repository_that_mlflow_finds_has_no_password(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "code" / "train.py"
+    script.parent.mkdir()
+    script.touch()
+    remote = "https://ada:moonshine@host.example/repository"
+    for command in ("init -q", f"remote add origin {remote}", "add train.py", "commit -q -m one"):
+        identity = ["-c", "user.name=Ada", "-c", "user.email=ada@host.example"]
+        subprocess.run(["git", *identity, *command.split()], cwd=script.parent, check=True)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    small_trainer(tmp_path / "out", MLflowCallback).train()
+    [run] = database.runs("Default")
+    assert run.tags["mlflow.source.git.commit"]
+    assert "moonshine" not in str(run.tags)
 
 
 def test_a_point_has_the_time_of_its_log_in_milliseconds(

@@ -48,6 +48,9 @@ _RUN_ARGUMENTS: Final = (
 )
 """The arguments of `neptune.init_run`, except `api_token`, `project` and `name`."""
 
+_SHOWN: Final = ("description", "tags")
+"""The arguments that everybody with access to the run can read."""
+
 _CUSTOM_RUN_ID_LENGTH: Final = 36
 
 _PRIVATE: Final[dict[str, dict[str, Any]]] = {}
@@ -115,7 +118,9 @@ def run_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
             )
     if given.get("with_id") is not None and given.get("custom_run_id") is not None:
         raise ValueError("with_id and custom_run_id both name a run. Pass only one of them.")
-    return dict(given)
+    redaction = Redaction()
+    shown = {name: redaction.of(given[name], name) for name in _SHOWN if given.get(name)}
+    return {**given, **shown}
 
 
 def storable(arguments: Mapping[str, Any]) -> dict[str, Any]:

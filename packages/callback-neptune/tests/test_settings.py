@@ -131,3 +131,10 @@ def test_without_its_sdk_the_callback_is_refused_when_it_is_made() -> None:
     assert refused.value.name == "neptune"
     assert "NeptuneCallback" in str(refused.value)
     assert "pip install neptune" in str(refused.value)
+
+
+def test_tags_and_description_have_no_secrets() -> None:
+    key = "hf_" + "Moonshine" * 4
+    found = run_arguments({"tags": ["first", f"with {key}"], "description": f"password={key}"})
+    assert found["tags"][0] == "first"
+    assert key not in str(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import weakref
@@ -15,7 +16,9 @@ from threading import Lock
 from typing import Any, Final
 
 from callback_core import NotConfigured
-from callback_core.tracking import import_sdk
+from callback_core.tracking import Redaction, import_sdk
+
+logger = logging.getLogger(__name__)
 
 OPEN_TIMEOUT: Final = 30.0
 """Seconds to wait for a server when a run is opened. The SDK's own default is 90."""
@@ -28,6 +31,9 @@ END_TIMEOUT: Final = 10.0
 
 QUIET: Final = {"console": "off", "save_code": False, "disable_git": True, "disable_code": True}
 """Turns off the SDK's automatic capture, unless its own settings enable it."""
+
+_RECORDED: Final = ("run_group", "run_job_type", "run_name", "run_notes", "run_tags")
+"""The SDK's own settings that everybody with access to the run can read."""
 
 _SERVICE_VARIABLE: Final = "WANDB_SERVICE"
 """The variable in which the SDK stores the address of its process."""
@@ -224,7 +230,26 @@ def _settings(known: Any, output_dir: Path, adopted: bool) -> dict[str, Any]:
         ours["root_dir"] = str(output_dir)
     if adopted:
         ours["x_update_finish_state"] = False
-    return ours | {"finish_timeout_raises": True}
+    return ours | _without_secrets(known) | {"finish_timeout_raises": True}
+
+
+def _without_secrets(known: Any) -> dict[str, Any]:
+    """Return settings that replace those by which the SDK itself would record a secret."""
+    redaction = Redaction()
+    given = {name: getattr(known, name) for name in _RECORDED if getattr(known, name)}
+    shown = {name: redaction.of(value) for name, value in given.items()}
+    ours = {name: shown[name] for name in given if shown[name] != _as_json(given[name])}
+    if redaction.of(sys.argv) != sys.argv and not known.x_disable_meta:
+        logger.warning(
+            "The command line contains a secret. W&B records it together with the machine and the "
+            "version of Python, so this run has none of the three."
+        )
+        ours["x_disable_meta"] = True
+    return ours
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_logged_in(wandb: Any) -> None:

@@ -271,6 +271,19 @@ def test_a_trial_is_a_run_in_a_group_even_if_the_user_has_a_run(
     assert len(run.points("train/loss")) == 12
 
 
+def test_the_sdk_records_no_secret_of_its_own_settings_and_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--api-key", "moonshine", "--lr=1"])
+    monkeypatch.setenv("WANDB_TAGS", "first,password=moonshine")
+    monkeypatch.setenv("WANDB_NOTES", "from https://ada:moonshine@host")
+    small_trainer(tmp_path / "out", WandbCallback).train()
+    [file] = (tmp_path / "out").rglob("*.wandb")
+    assert b"moonshine" not in file.read_bytes()
+    assert b"password=[redacted]" in file.read_bytes()
+    assert [r.name for r in caplog.records if r.levelname == "WARNING"] == ["callback_wandb.sdk"]
+
+
 @pytest.mark.parametrize("when", ["end", "checkpoint"])
 def test_models_are_versions_of_an_artifact(when: Any, tmp_path: Path) -> None:
     callback = WandbCallback(log_model=when)

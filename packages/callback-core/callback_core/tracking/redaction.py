@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, Final
+
+from callback_core.tracking.scrubbing import REDACTED, is_secret, scrubbed
+from callback_core.tracking.secret_names import Verdict, describes_secrets, verdict
 
 VARIABLE: Final = "CALLBACKS_REDACT"
 """The environment variable with further names of secrets, separated by commas."""
-
-REDACTED: Final = "[redacted]"
-
-# Matches names in lower case, with a space between their words.
-_SECRET: Final = re.compile(
-    r"\b(?:secrets?|pass(?:words?|wd|phrase)|credentials?|token|apikeys?|authorization|bearer|"
-    r"(?:(?:access|auth|api|hub|refresh|secret|bearer) tokens)|"
-    r"(?:access|account|api|auth|encryption|private|secret|signing|ssh) keys?)$"
-)
-_OF_A_TOKENIZER: Final = re.compile(
-    r"\b(?:audio|bos|boundary|class|cls|decoder|end|eos|eot|forced|image|mask|pad|padding|sep|"
-    r"special|start|stop|suppress|unk|unknown|video)\b.*token$"
-)
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_USER_INFO: Final = re.compile(r"(?<=://)(?!git@)[^/\s?#]+@")
-_ASSIGNED: Final = re.compile(
-    r"""([A-Za-z][\w-]*)(['"]?\s?[=:]\s?)("[^"]*"|'[^']*'|"""
-    r"""(?:(?:Bearer|Basic) )?[^\s'",;&)}\]]+)"""
-)
-_QUERY: Final = re.compile(r"(?i)([?&][\w-]*(?:token|key|secret|password|signature|sig)=)[^&\s#]+")
-_KNOWN_FORMS: Final = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|glpat-[\w-]{20,}|sk-[\w-]{20,}|"
-    r"xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
-)
 
 
 class Redaction:
     """Removes secrets from values, by their names and by their form.
 
-    A string is a secret if the last words of its name say so: `hub_token` and `apiKey`, but neither
-    `pad_token` nor `num_tokens`. In any other string, these are removed: the user and the password
-    of a URL, secrets in its query, values assigned to such a name (`api_key=…`), and keys of a
-    known form. A value that is neither string, number nor container is converted to a string.
+    A string is a secret if its name says so: `hub_token`, `wandbKey` and `db_pwd`, but neither
+    `pad_token` nor `key_file`. In any other string, these are removed: the user and the password
+    of a URL, secrets in its query, values assigned to such a name (`api_key=…`, `--api-key …`),
+    addresses of webhooks, private keys, and keys of a known form. A value that is neither string,
+    number nor container is converted to a string.
 
     Args:
         names: Further names, in upper or lower case, whose values are secrets whatever their form.
@@ -58,33 +39,62 @@ class Redaction:
 
     def of(self, value: Any, name: str = "") -> Any:
         """Return `value`, which has this name, without secrets, even inside containers."""
+        return self._of(value, name, "")
+
+    def _of(self, value: Any, name: str, owner: str) -> Any:
+        """Return `value` without secrets.
+
+        Args:
+            value: The value.
+            name: Its name.
+            owner: The name of the container that has it, if that name is one of secrets.
+        """
         if name and name.lower() in self._names:
             return REDACTED
         if isinstance(value, str):
-            return REDACTED if value and _is_secret(name) else scrubbed(value)
+            return self._of_string(value, name, owner)
         if isinstance(value, Mapping):
-            return {str(key): self.of(part, str(key)) for key, part in value.items()}
+            return self._of_mapping(value, owner if verdict(name) is Verdict.HARMLESS else name)
         if isinstance(value, (list, tuple, set, frozenset)):
-            return [self.of(part, name) for part in value]
+            return self._of_items(list(value), name, owner)
         if value is None or isinstance(value, (bool, int, float)):
             return value
-        return self.of(str(value), name)  # JSON would have it so
+        return self._of(str(value), name, owner)  # JSON would have it so
+
+    def _of_string(self, value: str, name: str, owner: str) -> str:
+        if value and any(is_secret(one, value) for one in _names_of(name, owner)):
+            return REDACTED
+        if value[:1] in ("{", "[") and value[-1:] in ("}", "]"):
+            try:
+                parsed = json.loads(value)
+                if (found := self._of(parsed, name, owner)) != parsed:
+                    return json.dumps(found)
+            except (ValueError, RecursionError):
+                pass
+        return scrubbed(value)
+
+    def _of_mapping(self, value: Mapping[Any, Any], owner: str) -> dict[str, Any]:
+        found = {scrubbed(str(key)): self._of(part, str(key), owner) for key, part in value.items()}
+        named = next((value[key] for key in ("name", "key", "variable") if key in value), None)
+        if isinstance(named, str) and "value" in found:  # as Kubernetes lists variables
+            found["value"] = self._of(value["value"], named, owner)
+        return found
+
+    def _of_items(self, items: list[Any], name: str, owner: str) -> list[Any]:
+        found = [self._of(item, name, owner) for item in items]
+        for index, (before, item) in enumerate(pairwise(items), 1):
+            if not isinstance(before, str) or not isinstance(item, (str, bytes)):
+                continue
+            is_flag = before.startswith("-") and not str(item).startswith("-")
+            if is_flag or (len(items) == 2 and verdict(before) is Verdict.SECRET):
+                found[index] = self._of(item, before, "")
+        return found
 
 
-def scrubbed(text: str) -> str:
-    """Return `text` without parts that look like secrets."""
-    text = _USER_INFO.sub(f"{REDACTED}@", text)
-    text = _ASSIGNED.sub(_without_value, text)
-    return _KNOWN_FORMS.sub(REDACTED, _QUERY.sub(rf"\g<1>{REDACTED}", text))
-
-
-def _without_value(found: re.Match[str]) -> str:
-    """Return `name=value` or `"name": value` without the value if that is a secret."""
-    name, sign, value = found.groups()
-    quote = value[0] if value[0] in "'\"" else ""
-    return f"{name}{sign}{quote}{REDACTED}{quote}" if _is_secret(name) else found[0]
-
-
-def _is_secret(name: str) -> bool:
-    words = " ".join(_WORD.findall(name)).lower()
-    return _SECRET.search(words) is not None and _OF_A_TOKENIZER.search(words) is None
+def _names_of(name: str, owner: str) -> Iterator[str]:
+    """Yield the names by which a part of a container may be a secret: `{"tokens": {"hf": …}}`."""
+    yield name
+    if owner:
+        yield f"{owner} {name}"
+        if not describes_secrets(name):
+            yield f"{name} {owner}"
