@@ -19,6 +19,7 @@ from callback_core.integrations import (
 from callback_core.persistence import ExportableState, export_states, restore_states
 from callback_core.printer import PrinterCallback
 from callback_core.progress_bar import ProgressCallback
+from callback_core.saved_checkpoint import saved_checkpoint
 from callback_core.state import TrainerState
 from callback_core.validation import list_callbacks
 
@@ -47,5 +48,6 @@ __all__ = [
     "make_reporting_integration_callbacks",
     "request_stop",
     "restore_states",
+    "saved_checkpoint",
     "scalar",
 ]

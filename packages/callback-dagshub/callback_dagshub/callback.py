@@ -57,7 +57,6 @@ class DagsHubCallback(MLflowCallback):
             "model_name": model_name,
             "upload_model": upload_model,
         }
-        self._saved: Path | None = None
         self._prepared: Session | None = None
         super().__init__(**options)
         self._uploads_model = self.tracker.upload_model
@@ -75,22 +74,10 @@ class DagsHubCallback(MLflowCallback):
         session, member = self.session, self.member
         if session is None or member is None or session is self._prepared:
             return
-        self._prepared, self._saved = session, None
+        self._prepared = session
         self._warn_of_duplicates(session)
         if self._uploads_model and not state.is_hyper_param_search:
             session.before_end(lambda status: self._keep_model(session, member, state, status))
-
-    def on_save(
-        self,
-        args: CallbackArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        checkpoint_dir: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Note the checkpoint; it may be the last."""
-        super().on_save(args, state, control, checkpoint_dir=checkpoint_dir, **kwargs)
-        self._saved = Path(checkpoint_dir or f"{args.output_dir}/checkpoint-{state.global_step}")
 
     def _keep_model(
         self, session: Session, member: Member, state: TrainerState, status: Status
@@ -99,7 +86,7 @@ class DagsHubCallback(MLflowCallback):
         if status != "finished":
             return
         best = state.best_model_checkpoint
-        directory = self._saved if best is None or not Path(best).is_dir() else Path(best)
+        directory = self.checkpoint if best is None or not Path(best).is_dir() else Path(best)
         if directory is None:
             logger.warning(
                 "DagsHub gets no model: the training saved no checkpoint. Choose a save_strategy "

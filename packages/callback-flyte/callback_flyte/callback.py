@@ -7,7 +7,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from callback_core import CallbackArguments, TrainerCallback, TrainerControl, TrainerState
+from callback_core import (
+    CallbackArguments,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    saved_checkpoint,
+)
 from callback_core.tracking import config
 from callback_flyte.deck import add_deck
 from callback_flyte.sync import CheckpointSync
@@ -81,12 +87,15 @@ class FlyteCallback(TrainerCallback):
         """Upload the checkpoint, and the best one if it is another."""
         if self._checkpoint is None or not state.is_world_process_zero:
             return
+        saved = saved_checkpoint(args, state, checkpoint_dir)
+        if saved is None:
+            raise FileNotFoundError(
+                f"{args.output_dir} has no checkpoint of this trial at step {state.global_step}, "
+                "so Flyte does not get it."
+            )
         sync = self._sync or self._new_sync(args)
         best = Path(state.best_model_checkpoint or "")
-        sync.keep(
-            Path(checkpoint_dir or f"{args.output_dir}/checkpoint-{state.global_step}"),
-            best if state.best_model_checkpoint and best.is_dir() else None,
-        )
+        sync.keep(saved, best if state.best_model_checkpoint and best.is_dir() else None)
 
     def on_train_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from callback_core import CallbackArguments, TrainerControl, TrainerState
+from callback_core import CallbackArguments, TrainerControl, TrainerState, saved_checkpoint
 from callback_core.tracking import DeliveryKind, TrackerCallback
 from callback_neptune import arguments, sdk
 from callback_neptune.tracker import INTEGRATION_VERSION_KEY, CheckpointKind, NeptuneTracker
@@ -158,9 +158,9 @@ class NeptuneCallback(TrackerCallback):
     ) -> None:
         """Upload the checkpoint, if `log_checkpoints` selects it."""
         if self._keeps_best:
-            saved = Path(checkpoint_dir or f"checkpoint-{state.global_step}").name
-            best = state.best_model_checkpoint
-            self.tracker.wants_checkpoint = best is not None and Path(best).name == saved
+            saved, best = saved_checkpoint(args, state, checkpoint_dir), state.best_model_checkpoint
+            is_best = saved is not None and best is not None and Path(best).name == saved.name
+            self.tracker.wants_checkpoint = is_best
         super().on_save(args, state, control, checkpoint_dir=checkpoint_dir, **kwargs)
 
 

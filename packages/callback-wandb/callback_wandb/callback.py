@@ -77,7 +77,6 @@ class WandbCallback(TrackerCallback):
         self._keeps_model = tracker.log_model != "false"
         self._watches = tracker.watch != "false"
         self._watched: ModelWatch | None = None
-        self._last_checkpoint: str | None = None
 
     def setup(
         self, args: CallbackArguments, state: TrainerState, model: Any, **kwargs: Any
@@ -99,7 +98,6 @@ class WandbCallback(TrackerCallback):
         **kwargs: Any,
     ) -> None:
         """Call `setup`, and begin to record."""
-        self._last_checkpoint = None
         self.tracker.in_search = state.is_hyper_param_search
         if state.is_world_process_zero and not self.tracker.disabled:
             try:
@@ -141,19 +139,6 @@ class WandbCallback(TrackerCallback):
         """Record the metrics of a prediction, which trainers do not log."""
         self.on_log(args, state, control, logs=metrics, **kwargs)
 
-    def on_save(
-        self,
-        args: CallbackArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        checkpoint_dir: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Note a checkpoint, and keep it with `log_model`."""
-        directory = checkpoint_dir or f"{args.output_dir}/checkpoint-{state.global_step}"
-        self._last_checkpoint = directory
-        super().on_save(args, state, control, checkpoint_dir=directory, **kwargs)
-
     def _before_end(
         self,
         args: CallbackArguments,
@@ -188,7 +173,7 @@ class WandbCallback(TrackerCallback):
                     if getattr(args, "load_best_model_at_end", False)
                     else None
                 )
-                checkpoint = best or self._last_checkpoint
+                checkpoint = best or self.checkpoint
                 if checkpoint is None:
                     logger.warning(
                         "W&B gets no final model: the model is spread over several processes, and "

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl
+from callback_core.saved_checkpoint import saved_checkpoint
 from callback_core.state import TrainerState
 from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.identity import check_identity
@@ -68,6 +69,7 @@ class TrackerCallback(TrainerCallback):
     Attributes:
         session: The session in which this callback takes part, or took part last; `None` before the
             first training, and in processes other than the main one.
+        checkpoint: The last checkpoint of this training, if it saved one.
 
     Raises:
         ModuleNotFoundError: The tracker's SDK is not installed. A tracker that is switched off
@@ -99,6 +101,7 @@ class TrackerCallback(TrainerCallback):
         self.tracker = tracker
         self.session: Session | None = None
         self.member: Member | None = None
+        self.checkpoint: Path | None = None
         self._resumed: dict[str, str | None] = {}
         self._status: Status = "finished"
         self._has_failed = False
@@ -127,7 +130,7 @@ class TrackerCallback(TrainerCallback):
         if self.session is not None:  # the loop before may have raised without an event
             self._finish(self.session.status_without_end())
         if state.is_world_process_zero and not self.tracker.disabled:
-            self._status, self.session = "finished", None
+            self._status, self.session, self.checkpoint = "finished", None, None
             session = Session.of(state)
             if session is None or session.status is not None:
                 session = Session(args, state, model, run=self._resumed.get("run"))
@@ -181,9 +184,14 @@ class TrackerCallback(TrainerCallback):
         if session is None or member is None or session.status or session.is_inherited:
             return
         session.record_save(member, state.global_step)
+        self.checkpoint = saved_checkpoint(args, state, checkpoint_dir)
         if self.tracker.takes_checkpoints:
-            directory = checkpoint_dir or f"{args.output_dir}/checkpoint-{state.global_step}"
-            session.keep(member, Path(directory), state.global_step)
+            if self.checkpoint is None:
+                raise FileNotFoundError(
+                    f"{args.output_dir} has no checkpoint of this trial at step "
+                    f"{state.global_step}, so {member.name} does not get it."
+                )
+            session.keep(member, self.checkpoint, state.global_step)
         session.deliver(member)
 
     def on_exception(
