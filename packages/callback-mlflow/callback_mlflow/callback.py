@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from callback_core import CallbackArguments, TrainerControl, TrainerState
 from callback_core.tracking import DeliveryKind, TrackerCallback
 from callback_mlflow.tracker import MLflowTracker
 
@@ -12,16 +13,16 @@ from callback_mlflow.tracker import MLflowTracker
 class MLflowCallback(TrackerCallback):
     """Sends parameters, metrics and optional checkpoints to MLflow, in the background.
 
-    The callback uses the run that is active in the training's thread, and leaves it open. Otherwise
-    it opens a run for each training, and closes it as `FINISHED`, `FAILED` or `KILLED`. Each
+    The callback uses the run that is active in the training's thread, and leaves it open; for a
+    trial of a search, it opens a run inside that one. Otherwise it opens a run for each training, and closes it as `FINISHED`, `FAILED` or `KILLED`. Each
     setting defaults to the environment variable named with it.
 
     Args:
         tracking_uri: The server or database, such as `http://host:5000` or `sqlite:///mlflow.db`;
             else the argument of `mlflow.set_tracking_uri`, `MLFLOW_TRACKING_URI`, or MLflow's
             default.
-        experiment_name: The experiment, created if it does not exist; `MLFLOW_EXPERIMENT_NAME`,
-            else the argument of `mlflow.set_experiment`.
+        experiment_name: The experiment, created if it does not exist; else that of the run around
+            the training's, the argument of `mlflow.set_experiment`, or `MLFLOW_EXPERIMENT_NAME`.
         run_id: Continue this run in every training of this callback; `MLFLOW_RUN_ID`.
         tags: Tags of the run; `MLFLOW_TAGS`, a JSON object.
         nested: Open a new run inside the active one; `MLFLOW_NESTED_RUN`.
@@ -78,6 +79,13 @@ class MLflowCallback(TrackerCallback):
             flush_limit=flush_limit,
             redact=redact,
         )
+
+    def on_train_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin to record. In a search, each trial gets a run of its own inside the active one."""
+        self.tracker.in_search = state.is_hyper_param_search
+        super().on_train_begin(args, state, control, **kwargs)
 
     def make_tracker(self, **settings: Any) -> MLflowTracker:
         """Return a tracker with these settings. Subclasses return their own kind of tracker."""

@@ -65,24 +65,27 @@ def find_or_create_run(
     return client.create_run(experiment, tags=tags, run_name=name)
 
 
-def find_or_create_experiment(client: Any, name: str | None, parent: str | None) -> str:
+def find_or_create_experiment(
+    client: Any, name: str | None, experiment: str | None, parent: str | None
+) -> str:
     """Return the id of an experiment, and create the experiment if it does not exist.
 
     Args:
         client: The client.
-        name: The name of the experiment; `None` for that of the parent run, or else that of
-            MLflow's fluent API.
+        name: The name of the experiment.
+        experiment: Its id; `None` for that of the parent run, or else that of the environment.
         parent: The id of the parent run.
 
     Raises:
         RuntimeError: The experiment is deleted.
     """
     if name is None:
+        if experiment is not None:
+            return experiment
         if parent is not None:
             return str(client.get_run(parent).info.experiment_id)
-        chosen = os.environ.get("MLFLOW_EXPERIMENT_ID")  # mlflow.set_experiment sets it too
         registry = import_module("mlflow.tracking.default_experiment.registry")
-        return chosen or str(registry.get_experiment_id())
+        return os.environ.get("MLFLOW_EXPERIMENT_ID") or str(registry.get_experiment_id())
     found = client.get_experiment_by_name(name)
     if found is None:
         return str(client.create_experiment(name))

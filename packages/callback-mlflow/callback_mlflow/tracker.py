@@ -43,7 +43,12 @@ LIMITS: Final = Limits(
 class MLflowTracker(Tracker):
     """A run in MLflow. `MLflowCallback` documents the arguments.
 
+    Args:
+        experiment_id: The experiment that the program chose with `mlflow.set_experiment`.
+
     Attributes:
+        in_search: Whether the training is a trial of a search. It then gets a run of its own, inside
+            the active one.
         run: The open run, to which all methods delegate. A subclass may open its own kind of run.
 
     Raises:
@@ -52,6 +57,7 @@ class MLflowTracker(Tracker):
 
     name = "mlflow"
     requires: Mapping[str, str] = MappingProxyType({"mlflow": "mlflow"})
+    sdk = "mlflow"
 
     def __init__(
         self,
@@ -65,11 +71,15 @@ class MLflowTracker(Tracker):
         log_artifacts: bool | None = None,
         flatten_params: bool | None = None,
         max_log_params: int | None = None,
+        experiment_id: str | None = None,
     ) -> None:
         self.tracking_uri = tracking_uri
         self.experiment_name = config.text(
             "experiment_name", experiment_name, "MLFLOW_EXPERIMENT_NAME"
         )
+        self.experiment_id = experiment_id
+        self._names_experiment = experiment_name is not None
+        self.in_search = False
         self.run_id = read_run_id("run_id", run_id, "MLFLOW_RUN_ID")
         self.tags: dict[str, str] = Redaction().of(read_tags("tags", tags, "MLFLOW_TAGS"))
         self.nested = config.flag("nested", nested, "MLFLOW_NESTED_RUN") is True
@@ -105,7 +115,8 @@ class MLflowTracker(Tracker):
             uri = None  # a child process finds it in its environment
         return {
             "tracking_uri": uri,
-            "experiment_name": self.experiment_name,
+            "experiment_name": self._experiment[0],
+            "experiment_id": self._experiment[1],
             "run_id": self.run_id,
             "tags": {"mlflow.source.name": sys.argv[0], **self.tags},
             "nested": self.nested,
@@ -115,15 +126,33 @@ class MLflowTracker(Tracker):
             "max_log_params": self.max_log_params,
         }
 
+    @property
+    def _experiment(self) -> tuple[str | None, str | None]:
+        """The name or the id of the experiment; neither for that of the parent run.
+
+        What the program says takes precedence over the environment, as in MLflow.
+        """
+        if self._names_experiment:
+            return self.experiment_name, None
+        if self._parent is not None or self.experiment_id is not None:
+            return None, None if self._parent is not None else self.experiment_id
+        return self.experiment_name, None
+
     def adopt(self) -> str | None:
-        """Return the id of the user's active run. With `nested`, make it the parent instead."""
+        """Return the id of the user's active run. With `nested`, make it the parent instead.
+
+        In a search, it is the parent of each trial's run.
+        """
         self._parent = self.parent_run_id
+        if self.tracking_uri not in (None, fluent.tracking_uri()):
+            return None
+        self.experiment_id = fluent.experiment_id() or self.experiment_id
         run = fluent.active_run()
-        if run is None or self.tracking_uri not in (None, fluent.tracking_uri()):
+        if run is None:
             return None
         active: str = run.info.run_id
-        if self.nested:
-            self._parent = active
+        if self.nested or self.in_search:
+            self._parent = self._parent or active
             return None
         return active if self.run_id in (None, active) else None
 
@@ -156,7 +185,9 @@ class MLflowTracker(Tracker):
         run_id = opening.run_id if opening.adopted else self.run_id or opening.run_id
         with login_errors_as_not_configured():
             if run_id is None:
-                experiment = find_or_create_experiment(client, self.experiment_name, self._parent)
+                experiment = find_or_create_experiment(
+                    client, *self._experiment, parent=self._parent
+                )
                 run = find_or_create_run(client, opening, experiment, self.tags, self._parent)
             else:
                 run = existing_run(client, run_id)
@@ -165,7 +196,7 @@ class MLflowTracker(Tracker):
             client.update_run(run_id, status="RUNNING")
         self.run.set_tags(self.tags)
         if not opening.adopted and client.tracking_uri == mlflow.get_tracking_uri():
-            self.thread.show(mlflow.ActiveRun(run))
+            self.thread.show(mlflow.ActiveRun(run), self._parent)
         return self.run.id
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:

@@ -84,6 +84,11 @@ class Consumer:
         return self._state is RunState.DONE
 
     @property
+    def is_open(self) -> bool:
+        """Whether the run is open in the tracker, through this consumer."""
+        return self._state is RunState.OPEN
+
+    @property
     def delivered(self) -> int:
         """How many points this consumer delivered."""
         return self._batches.delivered

@@ -74,8 +74,7 @@ def _replace_random_in(module: ModuleType) -> None:
         if value is random:
             setattr(module, name, _other_random())
         elif isinstance(value, MethodType | BuiltinMethodType) and value.__self__ is generator:
-            if value.__name__ not in _SEEDING:
-                setattr(module, name, getattr(_other_random(), value.__name__))
+            setattr(module, name, getattr(_other_random(), value.__name__))
 
 
 def _is_part(module: str, packages: Sequence[str]) -> bool:

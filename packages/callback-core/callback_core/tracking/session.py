@@ -73,6 +73,10 @@ class DeliveryOptions:
         self.redact = tuple(self.redact)
 
 
+LONGEST_WAIT_FOR_RUN: Final = 4.0
+"""Seconds that the first step waits at most for a run to which the program may add."""
+
+
 class Member:
     """A tracker that takes part in a session.
 
@@ -87,6 +91,7 @@ class Member:
         self, name: str, tracker: Tracker, options: DeliveryOptions, consumer: Consumer
     ) -> None:
         self.name, self.tracker, self.options = name, tracker, options
+        self._is_awaited = tracker.sdk in sys.modules  # before a delivery imports it
         self.delivery = self._delivery_of(consumer)
 
     @property
@@ -109,6 +114,23 @@ class Member:
         if not self.has_started:
             self.delivery.start()
         self.delivery.notify()
+
+    def wait_for_run(self) -> None:
+        """Wait once, a short while, for the run if the program may add to it with the SDK's calls.
+
+        Otherwise, what the program logs at the first steps would go astray.
+        """
+        if self._is_awaited:
+            self._is_awaited = False
+            limit = min(LONGEST_WAIT_FOR_RUN, self.options.open_limit)
+            if not self.delivery.wait_for_run(limit):
+                logger.warning(
+                    "%s has not opened its run in the first %g s. Training begins. Until the run "
+                    "is open, the program's own calls of %s do not reach it.",
+                    self.name,
+                    limit,
+                    self.tracker.sdk,
+                )
 
     def reopen(self) -> None:
         """Prepare to deliver what was logged after the delivery ended."""

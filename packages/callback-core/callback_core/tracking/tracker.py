@@ -154,10 +154,14 @@ class TrainingSide:
         name: The tracker's name in files and messages. It is the same as that of its entry point.
         requires: The modules of the SDK, each with the argument of `pip install` that installs it.
             The callback that the user makes checks that they are installed.
+        sdk: The module whose own functions reach the open run from the training's thread, such as
+            `wandb.log`; `None` if there are none. If the program has imported it, the first step
+            waits a short while for the run.
     """
 
     name: ClassVar[str]
     requires: Mapping[str, str] = MappingProxyType({})
+    sdk: ClassVar[str | None] = None
 
     @property
     def disabled(self) -> bool:

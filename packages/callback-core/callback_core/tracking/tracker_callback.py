@@ -141,10 +141,14 @@ class TrackerCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start to deliver, now that each tracker has named its secrets."""
+        """Start to deliver, now that each tracker has named its secrets.
+
+        If the program may add to the run with the SDK's own calls, wait a short while for the run.
+        """
         if self.session is not None and self.member is not None and not self.session.is_inherited:
             self.session.begin()
             self.session.deliver(self.member)
+            self.member.wait_for_run()
 
     @never_raises
     def on_log(

@@ -76,6 +76,10 @@ class Delivery(ABC):
     def notify(self) -> None:
         """Look for new records. The training's thread calls this."""
 
+    def wait_for_run(self, seconds: float) -> bool:
+        """Wait until the run is open, and return whether it is; `True` if it opens elsewhere."""
+        return True
+
     @abstractmethod
     def hurry(self) -> None:
         """Retry at once and often: the training has ended, and its thread may be waiting."""

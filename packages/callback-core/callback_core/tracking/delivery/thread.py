@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from threading import Event, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Final
 
 from callback_core.tracking.calls import Abandoned
@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 _HANGS_AFTER: Final = 1.0
 """Seconds. A call that takes longer is reported instead of the failure of the attempt before."""
+
+_POLL: Final = 0.01
+"""Seconds between two looks at a run for which the training waits."""
 
 
 class ThreadDelivery(LocalDelivery):
@@ -41,6 +44,15 @@ class ThreadDelivery(LocalDelivery):
                 self.consumer.name,
                 self.open_limit,
             )
+
+    def wait_for_run(self, seconds: float) -> bool:
+        """Wait until the run is open, or an attempt to open it fails. Return whether it is open."""
+        deadline = monotonic() + seconds
+        while not self.consumer.is_open and self._thread.is_alive() and self.failure is None:
+            if monotonic() >= deadline:
+                return False
+            sleep(_POLL)
+        return self.consumer.is_open
 
     def hurry(self) -> None:
         """Wake the thread, and have it retry often."""
