@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from callback_core import CallbackArguments, TrainerControl, TrainerState
 from callback_core.tracking import DeliveryKind, TrackerCallback
 from callback_mlflow.tracker import MLflowTracker
+
+logger = logging.getLogger(__name__)
 
 
 class MLflowCallback(TrackerCallback):
@@ -31,6 +34,8 @@ class MLflowCallback(TrackerCallback):
         flatten_params: Log each entry of a nested parameter as its own parameter, `outer.inner`;
             `MLFLOW_FLATTEN_PARAMS`.
         max_log_params: The most parameters to log; `MLFLOW_MAX_LOG_PARAMS`.
+        log_system_metrics: Log the load of the machine while the training's own run is open;
+            `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`. This needs psutil.
         delivery: `thread`, `process` or `inline`; see `TrackerCallback`.
         open_limit: Seconds that opening the run may take before a warning.
         flush_limit: Seconds that the end of training waits for undelivered data.
@@ -56,6 +61,7 @@ class MLflowCallback(TrackerCallback):
         log_artifacts: bool | None = None,
         flatten_params: bool | None = None,
         max_log_params: int | None = None,
+        log_system_metrics: bool | None = None,
         delivery: DeliveryKind = "thread",
         open_limit: float = 60.0,
         flush_limit: float = 30.0,
@@ -71,6 +77,7 @@ class MLflowCallback(TrackerCallback):
             log_artifacts=log_artifacts,
             flatten_params=flatten_params,
             max_log_params=max_log_params,
+            log_system_metrics=log_system_metrics,
         )
         super().__init__(
             tracker,
@@ -86,6 +93,11 @@ class MLflowCallback(TrackerCallback):
         """Begin to record. In a search, each trial gets a run of its own inside the active one."""
         self.tracker.in_search = state.is_hyper_param_search
         super().on_train_begin(args, state, control, **kwargs)
+        if self.options.delivery == "process" and self.tracker.log_system_metrics:
+            logger.warning(
+                "MLflow gets no system metrics: MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING, or "
+                "log_system_metrics, has no effect with delivery='process'."
+            )
 
     def make_tracker(self, **settings: Any) -> MLflowTracker:
         """Return a tracker with these settings. Subclasses return their own kind of tracker."""

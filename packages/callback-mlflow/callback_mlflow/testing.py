@@ -70,6 +70,10 @@ FLAGS: Final[tuple[dict[str, Any], ...]] = (
     {"argument": "nested", "variable": "MLFLOW_NESTED_RUN"},
     {"argument": "log_artifacts", "variable": "HF_MLFLOW_LOG_ARTIFACTS"},
     {"argument": "flatten_params", "variable": "MLFLOW_FLATTEN_PARAMS"},
+    {
+        "argument": "log_system_metrics",
+        "variable": "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
+    },
     {"argument": "disabled", "variable": "DISABLE_MLFLOW_INTEGRATION", "only_variable": True},
 )
 """The settings that are on or off, each as the arguments of `callback_contract.Setting.flag`."""

@@ -29,6 +29,7 @@ from callback_mlflow.runs import (
     login_errors_as_not_configured,
 )
 from callback_mlflow.settings import read_run_id, read_tags
+from callback_mlflow.system_metrics import SystemMetrics
 
 LIMITS: Final = Limits(
     batch_size=1000,
@@ -71,6 +72,7 @@ class MLflowTracker(Tracker):
         log_artifacts: bool | None = None,
         flatten_params: bool | None = None,
         max_log_params: int | None = None,
+        log_system_metrics: bool | None = None,
         experiment_id: str | None = None,
     ) -> None:
         self.tracking_uri = tracking_uri
@@ -80,7 +82,9 @@ class MLflowTracker(Tracker):
         self.experiment_id = experiment_id
         self._names_experiment = experiment_name is not None
         self.in_search = False
-        self.run_id = read_run_id("run_id", run_id, "MLFLOW_RUN_ID")
+        # A run inside another is a new one, whichever run the environment names.
+        variable = None if parent_run_id else "MLFLOW_RUN_ID"
+        self.run_id = read_run_id("run_id", run_id, variable)
         self.tags: dict[str, str] = Redaction().of(read_tags("tags", tags, "MLFLOW_TAGS"))
         self.nested = config.flag("nested", nested, "MLFLOW_NESTED_RUN") is True
         self.parent_run_id = parent_run_id
@@ -90,11 +94,15 @@ class MLflowTracker(Tracker):
         self.flatten_params = flatten_params is True
         most = config.count("max_log_params", max_log_params, "MLFLOW_MAX_LOG_PARAMS")
         self.max_log_params = most
+        self._given_system_metrics = log_system_metrics
+        self.log_system_metrics = self._wants_system_metrics()
         self._disabled = config.flag("disabled", None, "DISABLE_MLFLOW_INTEGRATION") is True
         self.limits = Limits(**{**vars(LIMITS), "parameter_count": most})
         self.thread = fluent.TrainingThread()
         self._parent = parent_run_id
         self.run: OpenRun
+        self._system_metrics: SystemMetrics | None = None
+        self._is_training = False
 
     @property
     def disabled(self) -> bool:
@@ -117,13 +125,14 @@ class MLflowTracker(Tracker):
             "tracking_uri": uri,
             "experiment_name": self._experiment[0],
             "experiment_id": self._experiment[1],
-            "run_id": self.run_id,
+            "run_id": self._continued_run,
             "tags": {"mlflow.source.name": sys.argv[0], **self.tags},
             "nested": self.nested,
             "parent_run_id": self._parent,
             "log_artifacts": self.log_artifacts,
             "flatten_params": self.flatten_params,
             "max_log_params": self.max_log_params,
+            "log_system_metrics": self.log_system_metrics,
         }
 
     @property
@@ -143,7 +152,7 @@ class MLflowTracker(Tracker):
 
         In a search, it is the parent of each trial's run.
         """
-        self._parent = self.parent_run_id
+        self._parent = self.parent_run_id or (self.run_id if self.in_search else None)
         if self.tracking_uri not in (None, fluent.tracking_uri()):
             return None
         self.experiment_id = fluent.experiment_id() or self.experiment_id
@@ -156,9 +165,16 @@ class MLflowTracker(Tracker):
             return None
         return active if self.run_id in (None, active) else None
 
+    @property
+    def _continued_run(self) -> str | None:
+        """The run that the settings continue. In a search, it is the parent of each trial's run."""
+        return None if self.in_search else self.run_id
+
     def begin(self) -> None:
         """Prepare to make the run, once it is open, the active one in the training's thread."""
         self.thread.enter()
+        self._is_training = True
+        self.log_system_metrics = self._wants_system_metrics()  # the program may have enabled them
 
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
@@ -182,7 +198,7 @@ class MLflowTracker(Tracker):
         """
         mlflow = import_sdk("mlflow", install="mlflow", needed_by="MLflowCallback")
         client = self.make_client(mlflow)
-        run_id = opening.run_id if opening.adopted else self.run_id or opening.run_id
+        run_id = opening.run_id if opening.adopted else self._continued_run or opening.run_id
         with login_errors_as_not_configured():
             if run_id is None:
                 experiment = find_or_create_experiment(
@@ -197,6 +213,9 @@ class MLflowTracker(Tracker):
         self.run.set_tags(self.tags)
         if not opening.adopted and client.tracking_uri == mlflow.get_tracking_uri():
             self.thread.show(mlflow.ActiveRun(run), self._parent)
+        if not opening.adopted and self._is_training and self.log_system_metrics:
+            self._end_system_metrics()
+            self._system_metrics = SystemMetrics(client, self.run.id)
         return self.run.id
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
@@ -214,9 +233,20 @@ class MLflowTracker(Tracker):
     def close(self, status: Status | None) -> None:
         """Set how the run ended."""
         self.thread.hide()
+        self._end_system_metrics()
         if status is not None:
             self.run.end(status)
 
     def release(self) -> None:
         """Leave no active run behind in the training's thread."""
+        self._is_training = False
         self.thread.leave()
+
+    def _wants_system_metrics(self) -> bool:
+        variable = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+        return config.flag("log_system_metrics", self._given_system_metrics, variable) is True
+
+    def _end_system_metrics(self) -> None:
+        if self._system_metrics is not None:
+            self._system_metrics.end()
+            self._system_metrics = None

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 from reader import Database
 
-from callback_contract.testing import unused_port
+from callback_contract.testing import unused_port, wait_until
 from callback_core import TrainerCallback
 from callback_mlflow import MLflowCallback
 from trainer_torch.testing import At, Trial, draws_after_training, logged_points, small_trainer
@@ -50,9 +50,7 @@ def test_what_the_program_logs_from_the_first_step_is_in_the_run(
     delivery: Any, database: Database, tmp_path: Path
 ) -> None:
     for folder in ("one", "two"):
-        small_trainer(
-            tmp_path / folder, MLflowCallback(delivery=delivery), LogsByItself
-        ).train()
+        small_trainer(tmp_path / folder, MLflowCallback(delivery=delivery), LogsByItself).train()
     assert mlflow.active_run() is None
     runs = database.runs("Default")
     assert [(run.status, run.of("mine")) for run in runs] == [("FINISHED", MINE)] * 2
@@ -117,7 +115,11 @@ def test_a_trial_is_in_the_experiment_of_the_users_run(
 @pytest.mark.parametrize("delivery", ["thread", "process"])
 @pytest.mark.parametrize("variable", ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"])
 def test_the_experiment_that_the_program_sets_takes_precedence_over_the_environment(
-    variable: str, delivery: Any, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variable: str,
+    delivery: Any,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = mlflow.create_experiment("given")
     monkeypatch.setenv(variable, "given" if variable.endswith("NAME") else given)
@@ -144,3 +146,47 @@ def test_the_store_that_the_program_sets_takes_precedence_over_the_environment(
     made.train()
     [run] = database.runs("Default")
     assert run.values() == logged_points(made)
+
+
+def test_the_trials_of_a_search_are_inside_the_run_that_the_environment_names(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mlflow.start_run() as outer:
+        pass
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer.info.run_id)
+    for delivery in ("thread", "process"):
+        callback = MLflowCallback(delivery=delivery, flush_limit=90)
+        small_trainer(tmp_path / delivery, Trial(delivery, {}), callback).train()
+    search, *trials = database.runs("Default")
+    assert search.points == []
+    assert {run.tags["mlflow.parentRunId"] for run in trials} == {outer.info.run_id}
+    assert [len(run.of("train/loss")) for run in trials] == [12, 12]
+
+
+@pytest.mark.parametrize("how", ["variable", "program", "argument"])
+def test_system_metrics_are_recorded_where_mlflow_would_record_them(
+    how: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    if how == "variable":
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    callback = MLflowCallback(log_system_metrics=True if how == "argument" else None)
+    if how == "program":
+        mlflow.enable_system_metrics_logging()
+    cpu = "system/cpu_utilization_percentage"
+    wait = At(6, lambda: wait_until(lambda: len(database.runs("Default")[0].of(cpu)) > 1))
+    made = small_trainer(tmp_path / "out", callback, wait)
+    made.train()
+    [run] = database.runs("Default")
+    steps = [step for step, _ in run.of(cpu)]
+    assert steps == list(range(len(steps)))
+    others = {key: value for key, value in run.values().items() if "system/" not in key[0]}
+    assert others == logged_points(made)
+
+
+def test_system_metrics_that_a_process_cannot_record_are_named(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = MLflowCallback(log_system_metrics=True, delivery="process", flush_limit=90)
+    small_trainer(tmp_path / "out", callback).train()
+    assert "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING" in caplog.text
