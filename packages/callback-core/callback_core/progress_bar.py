@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl
+from callback_core.output_above_bars import OutputAboveBars
 from callback_core.printer import printable, readable_logs, where_resumed, why_stopped
 from callback_core.state import TrainerState
 
@@ -21,8 +22,8 @@ class ProgressCallback(TrainerCallback):
 
     Only the main process shows it. Bars appear in a terminal and in a notebook. If standard error
     is a pipe or a file, only the logs are written, as plain lines. Lines also say where a training
-    resumes, and who asked for its early end. tqdm's environment variable `TQDM_DISABLE` turns the
-    bars off.
+    resumes, and who asked for its early end. Lines that others print or log in a terminal appear
+    above the bar. tqdm's environment variable `TQDM_DISABLE` turns the bars off.
 
     Args:
         max_str_len: Logged strings with more characters than this are replaced by their length.
@@ -39,6 +40,7 @@ class ProgressCallback(TrainerCallback):
         self.prediction_bar: tqdm[Any] | None = None
         self.current_step = 0
         self._predicted: Any = None  # the dataloader of the prediction bar
+        self._output: OutputAboveBars | None = None
 
     def on_train_begin(
         self,
@@ -54,6 +56,8 @@ class ProgressCallback(TrainerCallback):
             if (line := where_resumed(state, checkpoint_dir)) is not None:
                 print(printable(line), flush=True)
             total = state.max_steps if state.max_steps > 0 else None
+            if not (_in_notebook() or _turned_off()):
+                self._output = OutputAboveBars()
             self.training_bar = _bar(total=total, initial=state.global_step)
         self.current_step = state.global_step
 
@@ -132,6 +136,9 @@ class ProgressCallback(TrainerCallback):
         if self.training_bar is not None:
             self.training_bar.close()
             self.training_bar = None
+        if self._output is not None:
+            self._output.end()
+            self._output = None
 
     def _close_prediction_bar(self) -> None:
         if self.prediction_bar is not None:
@@ -147,8 +154,7 @@ def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) ->
         initial: The start of the bar.
         below: The bar under which this one appears until it is closed.
     """
-    # An argument overrides tqdm's environment variable, so the variable is read here.
-    disabled = bool(os.environ.get("TQDM_DISABLE"))
+    disabled = _turned_off()
     # tqdm is imported here, because that takes longer than importing all of callback_core.
     if not _in_notebook():
         from tqdm import tqdm as terminal_bar
@@ -171,6 +177,11 @@ def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) ->
         # A notebook cannot move the cursor up, so a second bar of text would fill the page.
         disable=disabled or (below is not None and not hasattr(below, "container")),
     )
+
+
+def _turned_off() -> bool:
+    # An argument overrides tqdm's environment variable, so the variable is read here.
+    return bool(os.environ.get("TQDM_DISABLE"))
 
 
 def _in_notebook() -> bool:

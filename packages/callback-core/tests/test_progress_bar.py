@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ import termios
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from threading import Thread
 from typing import Any
 
 import pyte
@@ -274,3 +276,44 @@ def test_the_progress_callback_says_at_which_step_its_bar_is() -> None:
     assert progress.current_step == 0
     Training(progress).train(begin=1, end=3)
     assert progress.current_step == 3
+
+
+class Talking(ProgressCallback):
+    """Prints and logs as an SDK does: from a thread, in parts, to both streams, in mid-training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = [f"a line of the SDK, number {number}" for number in range(4)]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step == 2:
+            thread = Thread(target=self.talk)
+            thread.start()
+            thread.join()
+
+    def talk(self) -> None:
+        print(self.lines[0])
+        print(self.lines[1], file=sys.stderr)
+        logging.getLogger("an.sdk").warning(self.lines[2])
+        sys.stderr.write(self.lines[3][:10])
+        sys.stderr.write(self.lines[3][10:] + "\n")
+
+
+def test_what_others_print_and_log_stands_in_whole_lines_above_the_bar() -> None:
+    talking = Talking()
+    logger = logging.getLogger("an.sdk")
+    with terminal() as shown:
+        handler = logging.StreamHandler()
+        logger.addHandler(handler)
+        before = sys.stdout, sys.stderr, handler.stream
+        Training(talking).train()
+        assert (sys.stdout, sys.stderr, handler.stream) == before
+        logger.removeHandler(handler)
+    last = shown[-1]
+    assert [line for line in last if "SDK" in line] == talking.lines
+    bars = [index for index, line in enumerate(last) if COUNT.search(line)]
+    assert len(bars) == 1
+    assert bars[0] > last.index(talking.lines[-1])
+    for screen in shown:
+        assert all(not COUNT.search(line) or "SDK" not in line for line in screen)

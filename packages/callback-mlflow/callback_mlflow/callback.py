@@ -17,8 +17,9 @@ class MLflowCallback(TrackerCallback):
     """Sends parameters, metrics and optional checkpoints to MLflow, in the background.
 
     The callback uses the run that is active in the training's thread, and leaves it open; for a
-    trial of a search, it opens a run inside that one. Otherwise it opens a run for each training, and closes it as `FINISHED`, `FAILED` or `KILLED`. Each
-    setting defaults to the environment variable named with it.
+    trial of a search, it opens a run inside that one. Otherwise it opens a run for each training,
+    and closes it as `FINISHED`, `FAILED` or `KILLED`. Each setting defaults to the environment
+    variable named with it.
 
     Args:
         tracking_uri: The server or database, such as `http://host:5000` or `sqlite:///mlflow.db`;

@@ -40,6 +40,8 @@ LIMITS: Final = Limits(
 )
 """The limits of MLflow since 2.10, from `mlflow.utils.validation`."""
 
+_LONGEST_WAIT_FOR_DATABASE: Final = 60.0
+
 
 class MLflowTracker(Tracker):
     """A run in MLflow. `MLflowCallback` documents the arguments.
@@ -48,7 +50,7 @@ class MLflowTracker(Tracker):
         experiment_id: The experiment that the program chose with `mlflow.set_experiment`.
 
     Attributes:
-        in_search: Whether the training is a trial of a search. It then gets a run of its own, inside
+        in_search: Whether the training is a trial of a search, which gets a run of its own inside
             the active one.
         run: The open run, to which all methods delegate. A subclass may open its own kind of run.
 
@@ -103,6 +105,13 @@ class MLflowTracker(Tracker):
         self.run: OpenRun
         self._system_metrics: SystemMetrics | None = None
         self._is_training = False
+
+    @property
+    def longest_wait(self) -> float:
+        """How long the first step waits for the run. To create a database takes MLflow seconds."""
+        uri = self.tracking_uri or fluent.tracking_uri() or os.environ.get("MLFLOW_TRACKING_URI")
+        is_local = uri is None or "://" not in uri or uri.startswith(("sqlite:", "file:"))
+        return _LONGEST_WAIT_FOR_DATABASE if is_local else super().longest_wait
 
     @property
     def disabled(self) -> bool:

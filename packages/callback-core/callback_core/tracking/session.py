@@ -73,10 +73,6 @@ class DeliveryOptions:
         self.redact = tuple(self.redact)
 
 
-LONGEST_WAIT_FOR_RUN: Final = 4.0
-"""Seconds that the first step waits at most for a run to which the program may add."""
-
-
 class Member:
     """A tracker that takes part in a session.
 
@@ -122,7 +118,7 @@ class Member:
         """
         if self._is_awaited:
             self._is_awaited = False
-            limit = min(LONGEST_WAIT_FOR_RUN, self.options.open_limit)
+            limit = min(self.tracker.longest_wait, self.options.open_limit)
             if not self.delivery.wait_for_run(limit):
                 logger.warning(
                     "%s has not opened its run in the first %g s. Training begins. Until the run "

@@ -156,12 +156,14 @@ class TrainingSide:
             The callback that the user makes checks that they are installed.
         sdk: The module whose own functions reach the open run from the training's thread, such as
             `wandb.log`; `None` if there are none. If the program has imported it, the first step
-            waits a short while for the run.
+            waits for the run, for at most `longest_wait`.
+        longest_wait: Seconds. A store on this machine may have more than the default.
     """
 
     name: ClassVar[str]
     requires: Mapping[str, str] = MappingProxyType({})
     sdk: ClassVar[str | None] = None
+    longest_wait: float = 4.0
 
     @property
     def disabled(self) -> bool:
