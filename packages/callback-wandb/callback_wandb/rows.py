@@ -6,10 +6,31 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 _MOST_KEYS: Final = 20_000
 """The number of recent rows that are recognized if they are delivered again."""
+
+
+class _Begun(NamedTuple):
+    """What we have added to a row that a run has begun.
+
+    Attributes:
+        number: The number of the row.
+        values: The values by name.
+    """
+
+    number: int
+    values: dict[str, Any]
+
+    def can_take(self, values: dict[str, Any]) -> bool:
+        """Return whether `values` replace none of these."""
+        return all(values[name] == self.values[name] for name in values.keys() & self.values.keys())
+
+
+_BEGUN: Final[WeakKeyDictionary[Any, _Begun]] = WeakKeyDictionary()
+"""The row that each run has begun, if it holds values of ours."""
 
 
 class Rows:
@@ -28,8 +49,16 @@ class Rows:
         self._keys: dict[str, None] = {}
         self._next_number: int | None = None
 
-    def log(self, run: Any, row: dict[str, Any]) -> None:
-        """Log a row, unless it has been logged before."""
+    def log(self, run: Any, row: dict[str, Any], *, merge: bool = False) -> None:
+        """Log a row, unless it has been logged before.
+
+        Args:
+            run: The run.
+            row: Values by name.
+            merge: Whether others log to the run too. The row is then added to the one that is
+                begun, and ends it only if that holds an earlier row of ours. A row of others that
+                has a number stays possible, as long as they log at least as often.
+        """
         key = _key(row)
         if key in self._keys:
             return
@@ -39,7 +68,7 @@ class Rows:
             run.log(row)
             self._remember(key)
             return
-        self._append([self._logged(run, row)])
+        self._append([self._merged(run, row) if merge else self._logged(run, row)])
         self._remember(key)
 
     def log_again(self, run: Any) -> None:
@@ -73,6 +102,21 @@ class Rows:
             run.log(row, step=self._next_number, commit=True)
             self._next_number = None
         return run.step - 1, row
+
+    def _merged(self, run: Any, row: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        values = {name: value for name, value in row.items() if name != "_timestamp"}
+        begun = _BEGUN.get(run)
+        if begun is not None and begun.number == run.step and not begun.can_take(values):
+            run.log({}, commit=True)
+        if self._next_number is None:
+            run.log(values, commit=False)
+        else:
+            run.log(values, step=self._next_number, commit=False)
+            self._next_number = None
+        if begun is None or begun.number != run.step:
+            begun = _BEGUN[run] = _Begun(run.step, {})
+        begun.values.update(values)
+        return run.step, row
 
     def _remember(self, key: str) -> None:
         self._keys[key] = None

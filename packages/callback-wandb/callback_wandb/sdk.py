@@ -50,6 +50,11 @@ def import_wandb() -> Any:
     return import_sdk("wandb", install="wandb", needed_by="WandbCallback")
 
 
+def is_imported() -> bool:
+    """Return whether the program, or an earlier training, has imported the SDK."""
+    return "wandb" in sys.modules
+
+
 def current_run() -> Any:
     """Return `wandb.run`. This does not import the SDK."""
     return getattr(sys.modules.get("wandb"), "run", None)

@@ -44,6 +44,8 @@ class WandbTracker(Tracker):
 
     name = "wandb"
     requires: Mapping[str, str] = MappingProxyType({"wandb": "wandb"})
+    sdk = "wandb"
+    in_order = True
     limits = Limits(text=True, reserved=(AXIS,))
 
     def __init__(
@@ -62,6 +64,7 @@ class WandbTracker(Tracker):
         self._disabled = settings.disabled()
         self._connection: sdk.Connection | None = None
         self._run: Any = None
+        self._is_shared = False
         self._opening: Opening
         self._rows: Rows
 
@@ -95,6 +98,10 @@ class WandbTracker(Tracker):
         run = None if self.in_search else sdk.user_run()
         return None if run is None else sdk.path_of(run)
 
+    def begin(self) -> None:
+        """Note whether the program may log to the run as well."""
+        self._is_shared = sdk.is_imported()
+
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -114,12 +121,17 @@ class WandbTracker(Tracker):
             run.config.update(dict(parameters), allow_val_change=True)
 
     def log_metrics(self, points: Sequence[Point]) -> None:
-        """Add points. Those that were logged together become one row of the run's history."""
+        """Add points. Those that were logged together become one row of the run's history.
+
+        If the program may log to the run too, they are added to the row that it has begun.
+        """
         with self._open_run() as run:
             for (step, time), same in groupby(points, key=lambda point: (point.step, point.time)):
                 row = {point.name: point.value for point in same}
                 with _rejects_invalid():
-                    self._rows.log(run, {**row, AXIS: step, "_timestamp": time})
+                    self._rows.log(
+                        run, {**row, AXIS: step, "_timestamp": time}, merge=self._is_shared
+                    )
 
     log_text = log_metrics
 

@@ -98,8 +98,11 @@ class Consumer:
         """The tracker's run, whichever process opened it."""
         return self.progress.run_id or self.folder.read_progress(self.name).get("run_id")
 
-    def deliver(self) -> None:
+    def deliver(self, *, only_logs: bool = False) -> None:
         """Deliver what the journal holds now.
+
+        Args:
+            only_logs: Stop before an upload or the end of the training.
 
         Raises:
             Abandoned: Nobody waits for the tracker any longer.
@@ -112,10 +115,13 @@ class Consumer:
         if not self._begin:
             return
         for record in read(self.folder.journal, self._read_to):
+            if only_logs and record.kind in ("begin", "upload", "end"):
+                self._flush()
+                return None
             is_new = record.start >= history.size
             if is_new and record.kind == "begin" and record.content["resumed"]:
                 self._start_over()  # this record may supersede what was delivered
-                return self.deliver()
+                return self.deliver(only_logs=only_logs)
             if history.counts(record):
                 self._take(record, history)
             else:
@@ -124,6 +130,8 @@ class Consumer:
             if record.kind != "logs":
                 self._flush()
         self._flush()
+        if only_logs:
+            return None
         if ended_as is not None and self._state is not RunState.CLOSED:
             self._open()
             self._close(ended_as)

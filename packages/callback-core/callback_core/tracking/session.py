@@ -87,7 +87,8 @@ class Member:
         self, name: str, tracker: Tracker, options: DeliveryOptions, consumer: Consumer
     ) -> None:
         self.name, self.tracker, self.options = name, tracker, options
-        self._is_awaited = tracker.sdk in sys.modules  # before a delivery imports it
+        # A delivery imports it too, but later.
+        self._is_awaited = self._is_shared = tracker.sdk in sys.modules
         self.delivery = self._delivery_of(consumer)
 
     @property
@@ -150,7 +151,8 @@ class Member:
             return ProcessDelivery(consumer, open_limit)
         if kind == "inline":
             return InlineDelivery(consumer, open_limit)
-        return ThreadDelivery(consumer, open_limit)
+        in_order = self.tracker.in_order and self._is_shared
+        return ThreadDelivery(consumer, open_limit, in_order=in_order)
 
 
 class Session:

@@ -158,12 +158,16 @@ class TrainingSide:
             `wandb.log`; `None` if there are none. If the program has imported it, the first step
             waits for the run, for at most `longest_wait`.
         longest_wait: Seconds. A store on this machine may have more than the default.
+        in_order: Whether the run keeps the order in which the program and the training log, so that
+            one could replace what the other logs. If the program has imported `sdk`, the training's
+            thread then delivers each log at once. The calls that log must be quick.
     """
 
     name: ClassVar[str]
     requires: Mapping[str, str] = MappingProxyType({})
     sdk: ClassVar[str | None] = None
     longest_wait: float = 4.0
+    in_order: ClassVar[bool] = False
 
     @property
     def disabled(self) -> bool:
@@ -198,7 +202,8 @@ class Tracker(TrainingSide):
     """A run in an experiment tracker.
 
     A delivery calls the methods of this class, all from one thread: by default, a thread beside the
-    training. The training itself calls only those of `TrainingSide`. The methods may block and may
+    training. The training itself calls only those of `TrainingSide`, and with `in_order` those that
+    log. The methods may block and may
     raise. Neither holds up the training, except with `delivery="inline"`. All names, values and
     parameters that they get are plain, redacted and within `limits`.
 

@@ -138,15 +138,18 @@ class LocalDelivery(Delivery):
         self._failures = 0  # in a row
         self._has_warned = False
 
-    def attempt(self) -> float:
+    def attempt(self, *, only_logs: bool = False) -> float:
         """Deliver what there is, and return the seconds until the next attempt.
+
+        Args:
+            only_logs: Stop before anything that may take long.
 
         Raises:
             Abandoned: Nobody waits for the tracker any longer.
         """
         self.hopeless = False  # what was missing may be there by now
         try:
-            self.consumer.deliver()
+            self.consumer.deliver(only_logs=only_logs)
         except Abandoned:
             raise
         except Held as error:  # another process delivers to the tracker, and will end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import monotonic, sleep
 from typing import Final
 
@@ -19,14 +19,31 @@ _HANGS_AFTER: Final = 1.0
 _POLL: Final = 0.01
 """Seconds between two looks at a run for which the training waits."""
 
+_LONGEST_TURN: Final = 0.5
+"""Seconds that the training's thread waits to deliver logs, while the other thread delivers."""
+
 
 class ThreadDelivery(LocalDelivery):
-    """Runs a consumer in a thread, for which nobody waits beyond a deadline."""
+    """Runs a consumer in a thread, for which nobody waits beyond a deadline.
+
+    Args:
+        consumer: What delivers.
+        open_limit: Seconds after which nobody waits any longer for a run that does not open.
+        longest_pause: The most seconds between two attempts at a tracker that keeps failing.
+        in_order: Whether the training's thread delivers each log at once while the run is open.
+    """
 
     def __init__(
-        self, consumer: Consumer, open_limit: float, longest_pause: float = LONGEST_PAUSE
+        self,
+        consumer: Consumer,
+        open_limit: float,
+        longest_pause: float = LONGEST_PAUSE,
+        *,
+        in_order: bool = False,
     ) -> None:
         super().__init__(consumer, open_limit, longest_pause)
+        self._in_order = in_order
+        self._turn = Lock()
         self._wake = Event()
         self._thread = Thread(target=self._run, name=f"deliver to {consumer.name}", daemon=True)
         self._hurries = self._has_warned_of_opening = False
@@ -36,7 +53,10 @@ class ThreadDelivery(LocalDelivery):
         self._thread.start()
 
     def notify(self) -> None:
-        """Warn once if the run does not open. The thread finds new records by itself."""
+        """Warn once if the run does not open. The thread finds new records by itself.
+
+        With `in_order`, deliver the new logs here, before the program logs again.
+        """
         if not self._has_warned_of_opening and self._hangs_in_open():
             self._has_warned_of_opening = True
             logger.warning(
@@ -44,6 +64,8 @@ class ThreadDelivery(LocalDelivery):
                 self.consumer.name,
                 self.open_limit,
             )
+        if self._in_order and self.consumer.is_open and self.failure is None:
+            self._deliver_logs()
 
     def wait_for_run(self, seconds: float) -> bool:
         """Wait until the run is open, or an attempt to open it fails. Return whether it is open."""
@@ -75,6 +97,16 @@ class ThreadDelivery(LocalDelivery):
         self.consumer.abandon()
         self._wake.set()  # ends a thread that pauses
 
+    def _deliver_logs(self) -> None:
+        """Deliver new logs in the training's thread, unless the other thread is uploading."""
+        if self._turn.acquire(timeout=_LONGEST_TURN):
+            try:
+                self.attempt(only_logs=True)
+            except Abandoned:
+                pass
+            finally:
+                self._turn.release()
+
     def _waits_in_vain(self) -> bool:
         return self.hopeless or self._hangs_in_open()
 
@@ -85,7 +117,8 @@ class ThreadDelivery(LocalDelivery):
     def _run(self) -> None:
         while not self.consumer.done:
             try:
-                pause = self.attempt()
+                with self._turn:
+                    pause = self.attempt()
             except Abandoned:
                 self.consumer.release()  # the lock, which it may have taken meanwhile
                 return
