@@ -410,7 +410,7 @@ class CometCallback(PeerTracker):
         The module searches for comet_ml only when it is imported. One rule hides comet_ml later.
         """
         util = import_module("importlib.util")
-        home = import_module(self.home)
+        home: Any = import_module(self.home)
         home._is_comet_installed = util.find_spec("comet_ml") is not None  # noqa: SLF001
         return super().make(output_dir)
 
@@ -517,8 +517,8 @@ def watch_trainings() -> None:
     """Note in `PeerTracker.is_training` when a training begins and when it ends."""
     fire = Training.fire
 
-    def watched(training: Training, event: str, **passed: Any) -> None:
-        fire(training, event, **passed)
+    def watched(self: Training, event: str, **passed: Any) -> None:
+        fire(self, event, **passed)
         if event in ("on_train_begin", "on_train_end"):
             PeerTracker.is_training = event == "on_train_begin"
 

@@ -84,7 +84,7 @@ def collected_warnings() -> Iterator[list[str]]:
     logging.setLogRecordFactory(collecting_factory)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("always")
+            warnings.simplefilter("default")  # the same warning of one line is shown once
             warnings.showwarning = lambda message, *_, **__: collect(str(message))
             yield lines
     finally:

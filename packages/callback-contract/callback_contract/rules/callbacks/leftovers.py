@@ -13,7 +13,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from callback_contract import _process
 from callback_contract._case import Case
@@ -24,23 +24,15 @@ from callback_contract._violation import ContractViolation, DoesNotApply, requir
 from callback_contract._watching import watch
 
 
-class _Done(NamedTuple):
-    what: str
-    is_evaluation: bool
-
-    def __str__(self) -> str:
-        return self.what
-
-
-def _done(case: Case) -> Iterator[_Done]:
-    """Train and evaluate, and yield a description after each training and each evaluation.
+def _done(case: Case) -> Iterator[tuple[str, bool]]:
+    """Train and evaluate; after each, yield a description, and whether it was an evaluation.
 
     An evaluation comes without a training, and after each. The trainings end in different ways.
     """
     training = case.training()
     training.fire("on_init_end")
     _evaluate(training)
-    yield _Done("an evaluation without a training", is_evaluation=True)
+    yield "an evaluation without a training", True
     for error in (None, OUT_OF_MEMORY, KeyboardInterrupt()):
         training = case.training(max_steps=6)
         if error is None:
@@ -48,9 +40,9 @@ def _done(case: Case) -> Iterator[_Done]:
         else:
             _die(training, error)
         how = "a training" if error is None else f"a training that ended with {error!r}"
-        yield _Done(how, is_evaluation=False)
+        yield how, False
         _evaluate(training)
-        yield _Done(f"{how} and an evaluation", is_evaluation=True)
+        yield f"{how} and an evaluation", True
 
 
 def _evaluate(training: Training) -> None:
@@ -86,8 +78,8 @@ def _require_no_leftovers(
     _train_without_the_callback(case)
     before = read()
     with captured_output():
-        for done in _done(case):
-            late = read_after_evaluation if done.is_evaluation else None
+        for done, is_evaluation in _done(case):
+            late = read_after_evaluation if is_evaluation else None
             left = sorted(map(_name, leftovers(late or read, before)))
             shown = ", ".join(left[:_MOST_NAMES] + ["…"] * (len(left) > _MOST_NAMES))
             require(not left, f"after {done}, {kind} are left: {shown}")
@@ -111,7 +103,7 @@ def _require_restored(case: Case, read: Callable[[], dict[str, Any]]) -> None:
     _make_unusual()
     with captured_output():
         before = read()
-        for done in _done(case):
+        for done, _ in _done(case):
             changed = leftovers(lambda: {*difference(before, read())}, set(), seconds=2.0)
             names = ", ".join(sorted(changed))
             require(not changed, f"after {done}, these have changed: {names}")
@@ -140,7 +132,9 @@ def _unusual_hook(*_: Any) -> None:
 @rule(
     "LEF-001",
     why="A tracker's running thread keeps the interpreter from exiting. MLflow's thread freezes "
-    "at exit (mlflow/mlflow#12402), and ClearML's close() never returns if its server hangs.",
+    "at exit (mlflow/mlflow#12402), and ClearML's close() never returns if its server hangs. "
+    "TensorBoardCallback never closes the writer that it opens for an evaluation without a "
+    "training, so the writer's thread remains (transformers 5.24.0).",
     fix="In on_train_end, stop and join the threads that on_train_begin started. If an evaluation "
     "outside a training starts a thread, join it in the same event, because no other follows.",
 )
@@ -222,8 +216,8 @@ def writes_only_to_the_output_directory(case: Case) -> None:
 
 @rule(
     "LEF-007",
-    why="A search with hundreds of trials in one process runs out of file descriptors: the writer "
-    "that TensorBoardCallback opens after a training is never closed (transformers 5.23.0).",
+    why="A search with hundreds of trials in one process runs out of file descriptors: "
+    "MLflowCallback leaves connections to its database open (transformers 5.24.0).",
     fix="In on_train_end, close all open files and connections. If an evaluation outside a "
     "training opens one, close it in the same event, because no other follows.",
 )
