@@ -99,7 +99,12 @@ class TrainerState:
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field, or an attribute of the user's own. A warning names a misspelt field."""
         if name not in self.__dict__ and name not in self.__dataclass_fields__:
-            meant = None if hasattr(type(self), name) else meant_by(name, _names(type(self)))
+            if name.startswith("should_"):
+                meant = f"control.{name}"
+            elif not hasattr(type(self), name) and (near := meant_by(name, _names(type(self)))):
+                meant = f"state.{near}"
+            else:
+                meant = None
             if meant is not None:
                 logger.warning(
                     "state.%s was set, which no loop looks at. Did you mean %s?", name, meant

@@ -235,6 +235,7 @@ def test_a_subclass_of_the_control_may_have_flags_of_its_own(
         ("best_metrics", "best_metric"),
         ("log_histroy", "log_history"),
         ("maxSteps", "max_steps"),
+        ("should_training_stop", "control"),
     ],
 )
 def test_a_misspelt_field_of_the_state_is_named_once_with_the_one_that_is_meant(

@@ -97,6 +97,28 @@ def test_a_signal_that_a_launcher_delivers_twice_is_one(tmp_path: Path, second: 
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
 
 
+class SendsWhileSaving(SendsAt):
+    """Sends it again when its state is saved."""
+
+    def state_dict(self) -> dict[str, Any]:
+        signal.raise_signal(self.number)
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("number", "saved"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+def test_only_ctrl_c_ends_the_saving_of_the_last_checkpoint(
+    tmp_path: Path, number: signal.Signals, saved: int
+) -> None:
+    training = trainer(tmp_path, SendsWhileSaving(number), enable_jit_checkpoint=True)
+    training.run.signals = Signals(clock=iter([0.0, 5.0]).__next__)
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        training.train()
+    assert len(list_checkpoints(tmp_path)) == saved
+
+
 class SendsInEvaluation(SendsAt):
     """Sends it in the evaluation at a step."""
 

@@ -279,6 +279,7 @@ def _end_if_due(run: TrainingRun, hooks: LoopHooks) -> None:
     stop = Request("should_training_stop", "a signal", step, run.signals.reason)
     run.control.requests = (*run.control.requests, stop)
     if run.args.enable_jit_checkpoint and run.saved_step != step:
+        run.signals.is_saving = True
         hooks.save_checkpoint()
     run.signals.raise_due()
 

@@ -42,8 +42,9 @@ class Signals:
     signal that the program ignores stays ignored, and its own handler of SIGINT or SIGTERM is
     called too.
 
-    A second signal, later than a second after the first, ends the training at once. Python delivers
-    signals to the main thread only; in any other thread the context does nothing.
+    A second signal, later than a second after the first, ends the training at once. But while the
+    last checkpoint is saved, only SIGINT does. Python delivers signals to the main thread only; in
+    any other thread the context does nothing.
 
     Args:
         clock: Returns the seconds since some point in time.
@@ -52,12 +53,14 @@ class Signals:
         received: The signal that this process received, if any.
         due: The signal that the loop must end the training with. Any process may have received it.
         where: Which of several processes received it, as the end of a sentence.
+        is_saving: Whether the checkpoint is being saved with which the training ends.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.received: signal.Signals | None = None
         self.due: signal.Signals | None = None
         self.where = ""
+        self.is_saving = False
         self._clock = clock
         self._received_at = 0.0
         self._previous_handlers: dict[signal.Signals, Any] = {}
@@ -65,7 +68,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         """Install the handlers."""
-        self.received, self.due, self.where = None, None, ""
+        self.received, self.due, self.where, self.is_saving = None, None, "", False
         if threading.current_thread() is threading.main_thread():
             self._previous_handlers = {
                 number: signal.signal(number, self._handle)
@@ -136,7 +139,9 @@ class Signals:
                 "Send it again to end at once.",
                 _shown(self.received),
             )
-        elif now - self._received_at > _SAME_DELIVERY:
+        elif now - self._received_at > _SAME_DELIVERY and (
+            number == signal.SIGINT or not self.is_saving
+        ):
             self.received = self.due = signal.Signals(number)
             self.raise_due()
         previous = self._previous_handlers.get(signal.Signals(number))
