@@ -260,10 +260,7 @@ class Trainer:
         return loss, predictions, batches.labels_of(batch, self.args.label_names)
 
     def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
-        """Return the number of samples in a batch, which weights its loss in an evaluation.
-
-        The data loader has put `loaded` samples into it. `None` means that a number is unknown.
-        """
+        """Return the number of samples in a batch into which its loader put `loaded`, if known."""
         return count_samples(batch, loaded, self.args.label_names)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
