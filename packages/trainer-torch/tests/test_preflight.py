@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -161,6 +161,28 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(tmp_path: Path, kin
         return model.layer.weight
 
     assert torch.equal(weights("whole"), weights("parts", 5))
+
+
+class Log(Base):
+    """Notes its calls outside of itself, where no copy can keep them apart."""
+
+    calls: ClassVar[list[int]] = []
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        self.calls.append(len(features))
+        return self.loss(features, labels)
+
+
+def test_nothing_is_run_before_a_training_that_resumes(tmp_path: Path) -> None:
+    def train(max_steps: int, resume: bool) -> None:
+        Log.calls.clear()
+        given = {"model": Log(), "compute_loss": None}
+        made = trainer(tmp_path, given=given, save_strategy="epoch", max_steps=max_steps)
+        made.train(resume_from_checkpoint=resume)
+
+    train(5, resume=False)
+    train(10, resume=True)
+    assert Log.calls == [4] * 5
 
 
 class HoldsALock(Base):

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import Net, logged, net, trainer
+from small import Net, arguments, logged, net, trainer
+from torch import distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from callback_core import TrainerCallback
+from trainer_torch.distributed import DistributedWorld
 from trainer_torch.wrapping import distributed_part, unwrap
 
 
@@ -24,6 +27,37 @@ def test_the_model_is_found_in_its_wrappers() -> None:
     for wrapped in (model, compiled(model)):
         assert unwrap(wrapped) is model
         assert distributed_part(wrapped) is None
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Any:
+    """A group of this process alone, which DistributedDataParallel needs."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        DistributedDataParallel,
+        lambda model: compiled(DistributedDataParallel(model)),
+        lambda model: DistributedDataParallel(compiled(model)),
+    ],
+    ids=["distributed", "compiled outside", "compiled inside"],
+)
+def test_a_model_that_is_distributed_and_compiled_is_not_wrapped_again(
+    tmp_path: Path, group: None, wrap: Any
+) -> None:
+    model = net()
+    wrapped = wrap(model)
+    world = DistributedWorld(arguments(tmp_path))
+    assert unwrap(wrapped) is model
+    assert world.wrap(wrapped) is wrapped
+    part = distributed_part(wrapped)
+    assert isinstance(part, DistributedDataParallel)
+    world.average_gradients(wrapped, False)
+    assert not part.require_backward_grad_sync
 
 
 class Sees(TrainerCallback):

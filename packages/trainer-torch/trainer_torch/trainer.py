@@ -145,7 +145,7 @@ class Trainer:
         if checkpoint is not None:
             resume(run, plan, checkpoint)
         check_training(run)
-        if self._returns_the_loss():
+        if checkpoint is None and self._returns_the_loss():
             check_model(run, needs_predictions=self.compute_metrics is not None)
         rng_state = checkpoints.load_rng_state(checkpoint, run.world) if checkpoint else None
         # The user may have wrapped the model, or assigned another one since.
