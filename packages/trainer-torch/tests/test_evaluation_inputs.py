@@ -115,6 +115,23 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
+def test_a_rate_of_samples_that_cannot_be_counted_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def loss(model: nn.Module, batch: Any) -> Any:
+        return model(batch["x"]).mean()
+
+    class Loaded(Trainer):
+        def get_train_dataloader(self) -> Any:
+            return DataLoader(Frames(), batch_size=None)
+
+    args = arguments(tmp_path, max_steps=2)
+    trained = Loaded(net(), args, train_dataset=Frames(), compute_loss=loss).train()
+    assert not [name for name in trained.metrics if "samples" in name]
+    assert "train_steps_per_second" in trained.metrics
+    assert [warning for warning in warnings(caplog) if "get_batch_size" in warning]
+
+
 @pytest.mark.parametrize("output", [None, (None, None), {"logits": torch.ones(9)}])
 def test_an_evaluation_without_a_loss_is_warned_about_once(
     tmp_path: Path, output: Any, caplog: pytest.LogCaptureFixture
@@ -236,6 +253,14 @@ def test_a_metric_may_have_the_prefix_already_and_decide_which_model_is_best(
     assert made.state.best_metric == 0.5
     predicted = made.predict(data(4), metric_key_prefix="test").metrics
     assert f"test_{name}" in predicted
+
+
+def test_a_metric_with_the_prefix_has_it_once_for_each_of_several_datasets(tmp_path: Path) -> None:
+    given = {"compute_metrics": lambda evaluated: {"eval_f1": 0.5, "recall": 0.5}}
+    metrics = trainer(tmp_path, given=given).evaluate({"near": data(4), "far": data(4)})
+    names = {f"eval_{name}_{metric}" for name in ("near", "far") for metric in ("f1", "recall")}
+    assert names <= set(metrics)
+    assert not [name for name in metrics if "eval_f1" in name]
 
 
 @pytest.mark.parametrize(

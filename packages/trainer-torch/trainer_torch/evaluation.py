@@ -124,7 +124,7 @@ def run_evaluation(
     metrics = _metrics(outputs, evaluated, compute_metrics, prefix)
     _warn_of_missing_metrics(outputs, compute_metrics, keep_predictions, warn)
     steps = max(len(rank.sizes) for rank in ranks)
-    metrics.update(speed_metrics(start_time, sum_known(outputs.sizes), steps))
+    metrics.update(speed_metrics(start_time, outputs.sizes, steps, warn))
     named = {f"{prefix}_{name}": plain_number(name, value) for name, value in metrics.items()}
     # Use rank 0's metrics, so that ranks never diverge in what they decide by them.
     return PredictionOutput(*evaluated, world.gather(named)[0])
@@ -237,7 +237,11 @@ def _without_prefix(prefix: str, metrics: Any) -> dict[str, Any]:
             f"compute_metrics returned {metrics!r}, but must return a dict of metrics by name, for "
             "example {'accuracy': 0.5}."
         )
-    named = {str(name).removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
+    base = "eval_" if prefix.startswith("eval_") else ""  # of one of several datasets
+    named = {
+        str(name).removeprefix(f"{prefix}_").removeprefix(base): value
+        for name, value in metrics.items()
+    }
     if len(named) < len(metrics):
         raise ValueError(
             f"compute_metrics returned {', '.join(map(repr, metrics))}. Names that differ only in "
@@ -252,11 +256,21 @@ def sum_known(sizes: list[int | None]) -> int | None:
     return sum(known) if len(known) == len(sizes) else None
 
 
-def speed_metrics(start_time: float, samples: int | None, steps: int) -> dict[str, float]:
+def speed_metrics(
+    start_time: float, sizes: list[int | None], steps: int, warn: Callable[[str], None]
+) -> dict[str, float]:
     """Return the seconds since `start_time`, and the samples and steps per second.
 
-    If the number of samples is unknown, their rate is left out.
+    The samples are the sum of `sizes`. If one of these is unknown, their rate is left out, with a
+    warning.
     """
+    samples = sum_known(sizes)
+    if samples is None:
+        warn(
+            "samples_per_second is left out, because the number of samples in a batch is unknown: "
+            "its tensors have different lengths, and its data loader does not tell. Override "
+            "get_batch_size of the Trainer."
+        )
     runtime = time.perf_counter() - start_time
     metrics = {"runtime": round(runtime, 4)}
     if samples is not None:

@@ -83,8 +83,9 @@ def run_training(
         with run.signals:
             run.signals.protect_workers(run.train_dataloader)
             _run_epochs(run, plan, hooks, rng_state)
-        samples = sum_known(run.world.gather(run.samples))
-        speed = speed_metrics(start_time, samples, run.state.global_step - first_step)
+        samples = run.world.gather(run.samples)
+        steps = run.state.global_step - first_step
+        speed = speed_metrics(start_time, samples, steps, run.warn_once)
         metrics = {f"train_{name}": value for name, value in speed.items()}
         metrics["train_loss"] = run.position.mean_loss(run.state.global_step)
         unlogged = _unlogged(run)
