@@ -9,7 +9,13 @@ from typing import Any
 
 from callback_codecarbon.meter import Meter, Reading
 from callback_codecarbon.settings import MeterSettings
-from callback_core import CallbackArguments, TrainerCallback, TrainerControl, TrainerState
+from callback_core import (
+    CallbackArguments,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    output_directory,
+)
 from callback_core.tracking import Session, check_sdk
 
 logger = logging.getLogger(__name__)
@@ -84,7 +90,7 @@ class CodeCarbonCallback(TrainerCallback):
             self._meter = None
         self._before, self._resumed, self._logged = self._resumed, Reading(), None
         if state.is_local_process_zero:
-            self._meter = Meter(self.settings, Path(args.output_dir or "."), args.run_name)
+            self._meter = Meter(self.settings, Path(output_directory(args)), args.run_name)
 
     def on_epoch_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 from importlib import import_module
 from pathlib import Path
 from threading import Event, Thread
@@ -102,6 +103,8 @@ class Meter:
         arguments |= {name: value for name, value in defaults.items() if name not in user_set}
         if "output_dir" not in user_set:
             self._output_dir.mkdir(parents=True, exist_ok=True)
+        elif given := arguments.get("output_dir", config.get("output_dir")):
+            arguments["output_dir"] = os.path.expanduser(given)  # CodeCarbon does not do that
         arguments["output_handlers"] = [*arguments.get("output_handlers", ()), self._handler()]
         offline = self._settings.offline
         kind = codecarbon.OfflineEmissionsTracker if offline else codecarbon.EmissionsTracker

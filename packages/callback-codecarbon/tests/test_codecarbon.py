@@ -220,6 +220,15 @@ def test_codecarbons_own_settings_apply(tmp_path: Path, monkeypatch: pytest.Monk
     assert not (tmp_path / "out" / "emissions.csv").exists()
 
 
+def test_a_tilde_in_codecarbons_directory_is_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    small_trainer(tmp_path / "out", meter(settings={"output_dir": "~/mine"})).train()
+    assert len(rows(tmp_path / "mine")) == 1
+
+
 def test_a_broken_meter_is_reported_and_training_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

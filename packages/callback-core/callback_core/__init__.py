@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from callback_core._json import scalar
-from callback_core.arguments import CallbackArguments, IntervalStrategy, best_metric_key
+from callback_core.arguments import (
+    CallbackArguments,
+    IntervalStrategy,
+    best_metric_key,
+    missing_metric,
+    output_directory,
+    share_of_steps,
+)
 from callback_core.callback import TrainerCallback
 from callback_core.control import Request, TrainerControl, request_stop
 from callback_core.default_flow import DefaultFlowCallback
@@ -18,8 +25,9 @@ from callback_core.integrations import (
 )
 from callback_core.persistence import ExportableState, export_states, restore_states
 from callback_core.printer import PrinterCallback
-from callback_core.progress_bar import ProgressCallback
+from callback_core.progress_bar import ProgressCallback, open_bar
 from callback_core.saved_checkpoint import saved_checkpoint
+from callback_core.spelling import nearest_name
 from callback_core.state import TrainerState
 from callback_core.validation import list_callbacks
 
@@ -46,8 +54,13 @@ __all__ = [
     "get_reporting_integration_callbacks",
     "list_callbacks",
     "make_reporting_integration_callbacks",
+    "missing_metric",
+    "nearest_name",
+    "open_bar",
+    "output_directory",
     "request_stop",
     "restore_states",
     "saved_checkpoint",
     "scalar",
+    "share_of_steps",
 ]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Protocol
+
+from callback_core.spelling import nearest_name
 
 
 class IntervalStrategy(StrEnum):
@@ -73,4 +78,40 @@ def best_metric_key(metric_for_best_model: str) -> str:
         metric_for_best_model
         if metric_for_best_model.startswith("eval_")
         else f"eval_{metric_for_best_model}"
+    )
+
+
+def output_directory(args: CallbackArguments) -> str:
+    """Return the absolute path of `args.output_dir`, in which `~` is the home directory.
+
+    Without one, it is the working directory.
+    """
+    return os.path.abspath(os.path.expanduser(args.output_dir or "."))
+
+
+def share_of_steps(share: float, steps: int) -> int:
+    """Return how many steps `share` of all `steps` are, rounded up.
+
+    A share that means a whole number of steps is exactly that number: 0.07 of 100 is 7, although
+    the product of the two floats is greater than 7.
+    """
+    product = share * steps
+    nearest = round(product)
+    return nearest if math.isclose(product, nearest, rel_tol=1e-9) else math.ceil(product)
+
+
+def missing_metric(metric_for_best_model: str, reported: Iterable[str]) -> ValueError:
+    """Return the error that says that evaluations never report `metric_for_best_model`.
+
+    Args:
+        metric_for_best_model: The argument.
+        reported: The names of the metrics that evaluations report.
+    """
+    key, names = best_metric_key(metric_for_best_model), sorted(reported)
+    nearest = nearest_name(key, [name for name in names if name.startswith("eval_")])
+    hint = f" Did you mean {nearest!r}?" if nearest else ""
+    return ValueError(
+        f"metric_for_best_model is {metric_for_best_model!r}, but no evaluation reports {key!r}."
+        f"{hint} They report: {', '.join(names)}. Choose one of them, or return "
+        f"{key.removeprefix('eval_')!r} from compute_metrics."
     )

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any, NoReturn
+from numbers import Real
+from typing import Any
 
-from callback_core.arguments import CallbackArguments, IntervalStrategy, best_metric_key
+from callback_core.arguments import (
+    CallbackArguments,
+    IntervalStrategy,
+    best_metric_key,
+    missing_metric,
+)
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl, request_stop
 from callback_core.persistence import ExportableState
@@ -41,21 +47,28 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         best_metric: The best value so far, or `None` before the first one.
 
     Raises:
-        ValueError: At construction: the patience is below 1, or the threshold negative. When
-            training begins: there is no `metric_for_best_model`, or no evaluation. At an
-            evaluation, or at the end of the next step or epoch: the metric will never be reported.
+        ValueError: At construction: the patience is not a whole number of at least 1, or the
+            threshold not a number of at least 0. When training begins: there is no
+            `metric_for_best_model`, or no evaluation. At an evaluation, or at the end of the next
+            step or epoch: the metric will never be reported.
     """
 
     def __init__(
         self, early_stopping_patience: int = 1, early_stopping_threshold: float | None = 0.0
     ) -> None:
-        if early_stopping_patience < 1:
+        if not _is_number(early_stopping_patience) or not (
+            early_stopping_patience >= 1 and early_stopping_patience == int(early_stopping_patience)
+        ):
             raise ValueError(
-                f"early_stopping_patience is {early_stopping_patience}, it must be at least 1."
+                f"early_stopping_patience is {early_stopping_patience!r}, but must be a whole "
+                "number of at least 1."
             )
-        if early_stopping_threshold is not None and early_stopping_threshold < 0:
+        if early_stopping_threshold is not None and not (
+            _is_number(early_stopping_threshold) and early_stopping_threshold >= 0
+        ):
             raise ValueError(
-                f"early_stopping_threshold is {early_stopping_threshold}, it must not be negative."
+                f"early_stopping_threshold is {early_stopping_threshold!r}, but must be a number "
+                "of at least 0."
             )
         self.early_stopping_patience = early_stopping_patience
         self.early_stopping_threshold = early_stopping_threshold or 0.0
@@ -119,7 +132,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         key = best_metric_key(args.metric_for_best_model)
         value = metrics.get(key)
         if value is None:
-            self._note_without_metric(key, metrics)
+            self._note_without_metric(args.metric_for_best_model, metrics)
             return
         self._without_metric = None
         self.check_metric_value(args, state, control, value)
@@ -171,29 +184,22 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
             },
         }
 
-    def _note_without_metric(self, key: str, metrics: dict[str, float]) -> None:
-        """Keep the names of `metrics`, which lack `key`. Raise if no others can come."""
+    def _note_without_metric(self, wanted: str, metrics: dict[str, float]) -> None:
+        """Keep the names of `metrics`, which lack the one `wanted`. Raise if no others can come."""
         names = {name for name, value in metrics.items() if value is not None}
         if self._without_metric is None or not any(name.startswith("eval_") for name in names):
             return
         self._without_metric |= names
         if not names.isdisjoint(("eval_loss", "eval_runtime")):
-            self._refuse(key, self._without_metric)
+            raise missing_metric(wanted, self._without_metric)
 
     def _end_round(self, args: CallbackArguments, control: TrainerControl) -> None:
         """Judge the evaluations since the last step, and note whether more follow now."""
         if self._without_metric is None:
             return
         if self._loop_evaluates and self._without_metric and args.metric_for_best_model is not None:
-            self._refuse(best_metric_key(args.metric_for_best_model), self._without_metric)
+            raise missing_metric(args.metric_for_best_model, self._without_metric)
         self._without_metric, self._loop_evaluates = set(), control.should_evaluate
-
-    def _refuse(self, key: str, reported: set[str]) -> NoReturn:
-        raise ValueError(
-            f"EarlyStoppingCallback never sees its metric: no evaluation reports {key!r}. "
-            f"They report: {', '.join(sorted(reported))}. Set metric_for_best_model to one of "
-            f"them, or return {key.removeprefix('eval_')!r} from compute_metrics."
-        )
 
     def _gain(self, value: float, greater_is_better: bool) -> float:
         """Return by how much `value` is better than the best so far."""
@@ -203,3 +209,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         if best is None or best != best:
             return math.inf
         return value - best if greater_is_better else best - value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -58,7 +58,7 @@ class ProgressCallback(TrainerCallback):
             total = state.max_steps if state.max_steps > 0 else None
             if not (_in_notebook() or _turned_off()):
                 self._output = OutputAboveBars()
-            self.training_bar = _bar(total=total, initial=state.global_step)
+            self.training_bar = open_bar(total=total, initial=state.global_step)
         self.current_step = state.global_step
 
     def on_step_end(
@@ -85,7 +85,7 @@ class ProgressCallback(TrainerCallback):
         # is recognized by another dataloader or, with the same one, by a full bar.
         if bar is None or self._predicted is not eval_dataloader or _is_full(bar):
             self._close_prediction_bar()
-            bar = _bar(total=_length(eval_dataloader), below=self.training_bar)
+            bar = open_bar(total=_length(eval_dataloader), below=self.training_bar)
             self.prediction_bar, self._predicted = bar, eval_dataloader
         bar.update(1)
 
@@ -146,14 +146,22 @@ class ProgressCallback(TrainerCallback):
         self.prediction_bar = self._predicted = None
 
 
-def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) -> tqdm[Any]:
+def open_bar(
+    total: int | None,
+    initial: int = 0,
+    below: tqdm[Any] | None = None,
+    leave: bool | None = None,
+) -> tqdm[Any]:
     """Return a bar, which is silent unless a terminal or a notebook can draw it.
 
     Args:
         total: The end of the bar, if it is known.
         initial: The start of the bar.
         below: The bar under which this one appears until it is closed.
+        leave: Whether the bar stays when it is closed. By default, it does unless it is below
+            another.
     """
+    leave = below is None if leave is None else leave
     disabled = _turned_off()
     # tqdm is imported here, because that takes longer than importing all of callback_core.
     if not _in_notebook():
@@ -162,7 +170,7 @@ def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) ->
         return terminal_bar(
             total=total,
             initial=initial,
-            leave=below is None,
+            leave=leave,
             dynamic_ncols=True,
             disable=disabled or None,  # None: unless there is a terminal
         )
@@ -171,7 +179,7 @@ def _bar(total: int | None, initial: int = 0, below: tqdm[Any] | None = None) ->
     return tqdm(
         total=total,
         initial=initial,
-        leave=below is None,
+        leave=leave,
         dynamic_ncols=True,
         file=sys.stdout,  # where the logs go, so that they stay in order
         # A notebook cannot move the cursor up, so a second bar of text would fill the page.

@@ -37,6 +37,19 @@ def meant_by(name: str, known: Iterable[str]) -> str | None:
     return best if best is not None and likeness[best] >= _NEAR else None
 
 
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that an error about `name` should suggest, or `None`.
+
+    `name` is known to be wrong, so that less likeness is enough than for `meant_by`.
+    """
+    from difflib import get_close_matches  # here, because only errors and warnings need it
+
+    names = list(names)
+    similar = get_close_matches(name, names, n=1, cutoff=0.7)
+    longer = [other for other in names if len(name) > 3 and name in other]
+    return next(iter(similar or longer), None)
+
+
 def _letters(name: str) -> list[str]:
     words = (_SYNONYMS.get(word, word) for word in name.lower().split("_"))
     return sorted("".join(words))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+from callback_core.arguments import share_of_steps
 from callback_core.class_names import has_base_named
 from callback_core.persistence import export_states
 from callback_core.spelling import meant_by
@@ -116,7 +116,8 @@ class TrainerState:
         for name in ("logging_steps", "eval_steps", "save_steps"):
             steps = getattr(args, name)
             if steps is not None:
-                setattr(self, name, math.ceil(max_steps * steps) if steps < 1 else int(steps))
+                share = share_of_steps(steps, max_steps) if steps < 1 else int(steps)
+                setattr(self, name, share)
 
     def init_training_references(
         self, trainer: Any, max_steps: int, num_train_epochs: int, trial: Any

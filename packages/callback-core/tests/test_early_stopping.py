@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -388,8 +389,52 @@ def test_training_without_loading_the_best_model_is_warned_about_once(
         ("early_stopping_threshold", -0.5),
     ],
 )
-def test_a_wrong_argument_is_an_error_at_construction_that_names_it(name: str, wrong: Any) -> None:
+def test_a_number_out_of_range_is_an_error_at_construction_that_names_it(
+    name: str, wrong: Any
+) -> None:
     with pytest.raises(ValueError) as error:
         EarlyStoppingCallback(**{name: wrong})
     assert name in names_in(error)
     assert str(wrong) in numbers(str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("early_stopping_patience", "3"),
+        ("early_stopping_patience", 2.5),
+        ("early_stopping_patience", None),
+        ("early_stopping_patience", True),
+        ("early_stopping_patience", math.inf),
+        ("early_stopping_threshold", "0.1"),
+        ("early_stopping_threshold", math.nan),
+    ],
+)
+def test_what_is_no_number_is_an_error_at_construction_that_names_it(name: str, wrong: Any) -> None:
+    with pytest.raises(ValueError) as error:
+        EarlyStoppingCallback(**{name: wrong})
+    assert name in str(error.value)
+    assert repr(wrong) in str(error.value)
+
+
+def test_numbers_of_numpy_and_whole_floats_are_accepted() -> None:
+    assert EarlyStoppingCallback(2.0).early_stopping_patience == 2  # type: ignore[arg-type]
+    assert EarlyStoppingCallback(3, Fraction(1, 10)).early_stopping_threshold == Fraction(1, 10)  # type: ignore[arg-type]
+
+
+def test_a_training_that_is_not_resumed_starts_the_count_afresh() -> None:
+    callback = EarlyStoppingCallback(3)
+    callback.early_stopping_patience_counter = 2
+    callback.on_train_begin(arguments(), TrainerState(global_step=5), TrainerControl())
+    assert callback.early_stopping_patience_counter == 2
+    callback.on_train_begin(arguments(), TrainerState(), TrainerControl())
+    assert callback.early_stopping_patience_counter == 0
+
+
+def test_a_misspelt_metric_is_an_error_that_names_the_nearest() -> None:
+    callback = EarlyStoppingCallback(3)
+    args = arguments(metric_for_best_model="acuracy")
+    callback.on_train_begin(args, TrainerState(), TrainerControl())
+    metrics = {"eval_loss": 0.5, "eval_accuracy": 0.5, "eval_runtime": 1.0}
+    with pytest.raises(ValueError, match=r"acuracy.*'eval_accuracy'"):
+        callback.on_evaluate(args, TrainerState(), TrainerControl(), metrics=metrics)

@@ -109,6 +109,33 @@ def test_steps_are_taken_from_the_arguments_and_fractions_are_of_all_steps(
     assert (state.logging_steps, state.eval_steps, state.save_steps) == (steps, steps, 5)
 
 
+@pytest.mark.parametrize(
+    ("share", "steps", "expected"),
+    [
+        (0.07, 100, 7),
+        (0.14, 50, 7),
+        (0.29, 100, 29),
+        (0.57, 100, 57),
+        (0.1 * 3, 10, 3),
+        (5 / 7, 7, 5),
+        (1 / 3, 9, 3),
+        (0.07, 101, 8),
+        (0.001, 100, 1),
+        (0.28, 25, 7),
+        (0.07, 1_000_000, 70_000),
+        (0.0700001, 1_000_000, 70_001),
+    ],
+)
+def test_a_share_that_means_a_whole_number_of_steps_is_exactly_that(
+    share: float, steps: int, expected: int
+) -> None:
+    state = TrainerState()
+    state.compute_steps(
+        SimpleNamespace(logging_steps=share, eval_steps=share, save_steps=share), steps
+    )
+    assert (state.logging_steps, state.eval_steps, state.save_steps) == (expected,) * 3
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("state")

@@ -230,3 +230,16 @@ def test_a_file_system_without_locks_costs_one_warning_and_no_point(
     assert len(RunFolder.all(tmp_path)) == 1
     [warning] = warned(caplog)
     assert os.strerror(code) in warning
+
+
+def test_a_loop_s_output_directory_may_begin_with_a_tilde(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    training = Training(Path("~/run"), [tracked(out)])
+    training.begin()
+    training.step(loss=0.5)
+    training.end()
+    assert len(RunFolder.all(tmp_path / "home" / "run")) == 1
+    assert not (tmp_path / "~").exists()

@@ -12,6 +12,7 @@ from callback_core import (
     TrainerCallback,
     TrainerControl,
     TrainerState,
+    output_directory,
     saved_checkpoint,
 )
 from callback_core.tracking import config
@@ -108,6 +109,6 @@ class FlyteCallback(TrainerCallback):
         """Return a new sync for this training."""
         if self._sync is not None:  # the previous loop may have raised without an event
             self._sync.abandon()
-        folder = Path(args.output_dir or ".") / ".flyte"
+        folder = Path(output_directory(args)) / ".flyte"
         self._sync = CheckpointSync(self._checkpoint, self._context, folder, self.flush_limit)
         return self._sync

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from callback_core import ProgressCallback, TrainerCallback
 from trainer_torch import EvalPrediction, Trainer
 from trainer_torch.data import begin_epoch
+from trainer_torch.position import LoopPosition
 
 RANK = int(os.environ.get("RANK", "0"))
 PATIENCE = 240  # seconds that a rank waits for the others; they only end what hangs
@@ -306,7 +307,9 @@ def streams(out: Path) -> dict[str, Any]:
         per_device_eval_batch_size=2,
     )
     shared.train()
-    batches = begin_epoch(shared.train_dataloader, shared.args, 0, 1)
+    position = LoopPosition(torch.device("cpu"))
+    position.add_batch()
+    batches = begin_epoch(shared.train_dataloader, shared.args, position)
     return {
         "uneven": [uneven.state.global_step, ends.happened],
         "taken": [batch[1].tolist() for batch in batches],

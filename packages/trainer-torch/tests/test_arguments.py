@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from trainer_torch import TrainingArguments
 
@@ -121,3 +126,123 @@ def test_numbers_of_numpy_and_paths_become_plain_values() -> None:
     )  # type: ignore[arg-type]
     assert json.loads(args.to_json_string())["output_dir"] == "run"
     assert (type(args.learning_rate), type(args.seed)) == (float, int)
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "nearest"),
+    [
+        ("learning_rat", "learning_rate"),
+        ("outputdir", "output_dir"),
+        ("evaluation_strategy", "eval_strategy"),
+        ("gradient_acumulation_steps", "gradient_accumulation_steps"),
+        ("epochs", "num_train_epochs"),
+        ("batch_size", "per_device_train_batch_size"),
+    ],
+)
+def test_a_misspelt_argument_is_an_error_that_names_the_nearest(
+    misspelt: str, nearest: str
+) -> None:
+    with pytest.raises(TypeError) as error:
+        TrainingArguments(**{misspelt: 1})
+    assert misspelt in str(error.value)
+    assert f"'{nearest}'" in str(error.value)
+
+
+def test_an_argument_that_is_like_no_other_is_named() -> None:
+    with pytest.raises(TypeError, match="xyzzy"):
+        TrainingArguments(xyzzy=1)  # type: ignore[call-arg]
+
+
+class Colour(Enum):
+    """A choice."""
+
+    RED = "red"
+
+
+@dataclass
+class Nested:
+    """A part of the arguments."""
+
+    dtype: torch.dtype = torch.float16
+
+
+@dataclass
+class OwnArguments(TrainingArguments):
+    """Arguments of types that JSON does not have."""
+
+    dtype: torch.dtype = torch.bfloat16
+    device_of_data: torch.device = torch.device("cpu")  # noqa: RUF009
+    cache: Path = Path("cache")
+    colour: Colour = Colour.RED
+    nested: Nested = field(default_factory=Nested)
+    weights: Any = field(default_factory=lambda: {1: np.float32(0.5), "all": np.arange(2)})
+    layers: Any = field(default_factory=lambda: {"b", "a"})
+    shape: Any = (1, 2)
+
+
+def test_arguments_of_a_subclass_are_json_whatever_their_types() -> None:
+    args = OwnArguments()
+    written = json.loads(args.to_json_string())
+    assert written == args.to_dict()
+    assert {name: written[name] for name in ("dtype", "device_of_data", "cache", "colour")} == {
+        "dtype": "bfloat16",
+        "device_of_data": "cpu",
+        "cache": "cache",
+        "colour": "red",
+    }
+    assert written["nested"] == {"dtype": "float16"}
+    assert written["weights"] == {"1": 0.5, "all": [0, 1]}
+    assert (written["layers"], written["shape"]) == (["a", "b"], [1, 2])
+    assert args.dtype is torch.bfloat16
+
+
+def test_a_misspelt_argument_of_a_subclass_names_one_of_its_own() -> None:
+    with pytest.raises(TypeError, match=r"OwnArguments.*'dtype'"):
+        OwnArguments(dtyp=torch.float16)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("none", []),
+        (["none"], []),
+        (None, []),
+        ([], []),
+        ("mlflow", ["mlflow"]),
+        (("mlflow", "wandb"), ["mlflow", "wandb"]),
+        ("all", ["all"]),
+    ],
+)
+def test_report_to_becomes_a_list(given: Any, names: list[str]) -> None:
+    assert TrainingArguments(report_to=given).report_to == names
+
+
+def test_no_output_directory_is_the_default_one() -> None:
+    assert TrainingArguments(output_dir=None).output_dir == "trainer_output"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["~/run", Path("~/run")])
+def test_a_tilde_in_the_output_directory_is_the_home_directory(
+    given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert TrainingArguments(output_dir=given).output_dir == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize("wrong", [b"run", 3, ["run"]])
+def test_an_output_directory_that_is_no_path_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="output_dir"):
+        TrainingArguments(output_dir=wrong)
+
+
+@pytest.mark.parametrize("share", [0.07, np.float32(0.07), np.float64(0.07)])
+def test_a_share_of_the_steps_is_exact(share: Any) -> None:
+    args = TrainingArguments(warmup_steps=share, logging_steps=share)
+    assert args.get_warmup_steps(100) == 7
+    assert args.logging_steps == 0.07
+
+
+def test_copies_of_arguments_are_equal() -> None:
+    args = TrainingArguments(seed=3)
+    assert copy.deepcopy(args) == pickle.loads(pickle.dumps(args)) == args
+    assert replace(args, seed=4).seed == 4

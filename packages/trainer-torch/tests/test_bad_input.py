@@ -163,6 +163,39 @@ def test_a_plateau_schedule_without_a_metric(tmp_path: Path) -> None:
         trainer(tmp_path, Started, given=given).train()
 
 
+def test_an_optimizer_of_another_model(tmp_path: Path) -> None:
+    given = {"optimizers": (SGD(net().parameters(), lr=0.1), None)}
+    with pytest.raises(ValueError, match=r"optimizer.*Net"):
+        trainer(tmp_path, Started, given=given).train()
+
+
+def test_a_model_that_is_replaced_after_its_optimizer_was_made(tmp_path: Path) -> None:
+    model = net()
+    given = {"model": model, "optimizers": (SGD(model.parameters(), lr=0.1), None)}
+    made = trainer(tmp_path, Started, given=given)
+    made.model = Net()
+    with pytest.raises(ValueError, match=r"optimizer.*Net"):
+        made.train()
+
+
+@pytest.mark.parametrize(
+    ("metric", "nearest"), [("los", "eval_loss"), ("eval_los", "eval_loss"), ("accuracy", "")]
+)
+def test_a_metric_that_no_evaluation_can_report(tmp_path: Path, metric: str, nearest: str) -> None:
+    usual = {"eval_strategy": "epoch", "metric_for_best_model": metric}
+    with pytest.raises(ValueError) as error:
+        trainer(tmp_path, Started, **usual).train()
+    for name in (f"'{metric}'", "compute_metrics", "eval_loss", nearest):
+        assert name in str(error.value)
+
+
+def test_a_misspelt_metric_of_one_of_several_datasets(tmp_path: Path) -> None:
+    given = {"eval_dataset": {"near": data(3), "far": data(3)}}
+    usual = {"eval_strategy": "epoch", "metric_for_best_model": "far_los"}
+    with pytest.raises(ValueError, match="'eval_far_loss'"):
+        trainer(tmp_path, Started, given=given, **usual).train()
+
+
 def build(tmp_path: Path, **given: Any) -> Any:
     return trainer(tmp_path, Started, given=given)
 

@@ -22,7 +22,8 @@ from callback_core import (
     TrainerState,
 )
 from trainer_torch import Trainer
-from trainer_torch.checkpoint import MANIFEST, MODEL, OPTIMIZER, find_fault, list_checkpoints
+from trainer_torch.checkpoint import MANIFEST, OPTIMIZER, find_fault, list_checkpoints
+from trainer_torch.weights import MODEL
 
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}
 
@@ -258,10 +259,20 @@ def test_saved_weights_are_safetensors_that_anyone_reads_also_where_they_are_tie
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     trainer(tmp_path, max_steps=1, **EVERY_STEP).train()
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(ValueError) as error:
         trainer(tmp_path, given={"model": nn.Sequential(nn.Linear(4, 3))}).train(
             resume_from_checkpoint=True
         )
+    for name in (str(tmp_path / "checkpoint-1"), "Sequential", "0.weight", "layers.0.weight"):
+        assert name in str(error.value)
+
+
+def test_weights_of_another_shape_are_refused_with_both_shapes(tmp_path: Path) -> None:
+    trainer(tmp_path, max_steps=1, **EVERY_STEP).train()
+    other = Net()
+    other.layers[3] = nn.Linear(8, 5)
+    with pytest.raises(ValueError, match=r"layers\.3\.weight \(3, 8\).*\(5, 8\)"):
+        trainer(tmp_path, given={"model": other}).train(resume_from_checkpoint=True)
 
 
 def test_callbacks_are_told_where_the_checkpoint_is_when_it_is_whole(tmp_path: Path) -> None:
@@ -438,22 +449,6 @@ def test_the_checkpoint_says_who_asked_to_stop_and_why(tmp_path: Path) -> None:
     assert asked in requests
 
 
-def test_new_arguments_win_over_the_checkpoint_s_and_one_warning_names_them(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    trainer(tmp_path, max_steps=4, **EVERY_STEP).train()
-    resumed = trainer(tmp_path, max_steps=8, logging_steps=2, **EVERY_STEP)
-    resumed.train(resume_from_checkpoint=True)
-    assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry] == [
-        *[1, 2, 3, 4],
-        *[6, 8],
-    ]
-    [warning] = [record for record in caplog.records if record.name == "trainer_torch.resume"]
-    assert warning.args == (
-        "max_steps 8 instead of 4, num_train_epochs 2 instead of 1, logging_steps 2 instead of 1",
-    )
-
-
 def steps_then_epochs(output_dir: Path, *callbacks: Any, **changed: Any) -> Trainer:
     """Return a trainer that saves at steps and evaluates after each of 4 epochs of 5 steps."""
     scores = {5: 0.9, 10: 0.1, 15: 0.2, 20: 0.3}
@@ -546,3 +541,16 @@ def test_callbacks_are_told_from_which_checkpoint_a_training_resumes(tmp_path: P
     for checkpoint in (None, True, None):
         trained.train(checkpoint)
     assert seen == [None, str(tmp_path / "checkpoint-10"), None]
+
+
+def test_paths_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    trained = trainer(Path("~/run"), max_steps=2, **EVERY_STEP)
+    trained.train()
+    trained.save_model("~/weights")
+    trained.save_model(Path("~/again"))
+    for named in ("~/run", Path("~/run/checkpoint-1"), "~/run/checkpoint-2/"):
+        resumed = trainer(tmp_path / "other", max_steps=3)
+        assert resumed.train(resume_from_checkpoint=named).global_step == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "run", "weights"]

@@ -17,7 +17,9 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from trainer_torch.data import EpochSampler, Plan, begin_epoch, plan_training, train_dataloader
+from trainer_torch.data import EpochSampler, begin_epoch, train_dataloader
+from trainer_torch.plan import Plan, plan_training
+from trainer_torch.position import LoopPosition
 
 
 class Stream(IterableDataset[int]):
@@ -27,11 +29,20 @@ class Stream(IterableDataset[int]):
         yield from range(10)
 
 
+def at(epoch: int, batches: int = 0, batch_size: int = 2) -> LoopPosition:
+    """Return the position after some batches of an epoch."""
+    position = LoopPosition(torch.device("cpu"), batch_size=batch_size)
+    position.begin_epoch(epoch)
+    for _ in range(batches):
+        position.add_batch()
+    return position
+
+
 def indices(tmp_path: Path, epoch: int, skip: int = 0, **changed: Any) -> list[list[int]]:
     """Return the samples in the batches, of two, of an epoch over the numbers 0 to 9."""
     args = arguments(tmp_path, per_device_train_batch_size=2, **changed)
     loader = train_dataloader(range(10), None, args)  # type: ignore[arg-type]
-    return [batch.tolist() for batch in begin_epoch(loader, args, epoch, skip)]
+    return [batch.tolist() for batch in begin_epoch(loader, args, at(epoch, skip))]
 
 
 def test_every_sample_comes_once_in_an_epoch(tmp_path: Path) -> None:
@@ -62,7 +73,7 @@ def test_skipping_reads_none_of_the_skipped_samples() -> None:
 
 def test_a_loader_of_the_user_s_own_is_skipped_by_reading(tmp_path: Path) -> None:
     loader = DataLoader(range(10), batch_size=2)  # type: ignore[arg-type]
-    batches = begin_epoch(loader, arguments(tmp_path), epoch=0, skip=3)
+    batches = begin_epoch(loader, arguments(tmp_path), at(0, 3))
     assert [batch.tolist() for batch in batches] == [[6, 7], [8, 9]]
 
 
@@ -81,6 +92,8 @@ def test_drawing_batches_leaves_the_global_generator_alone(tmp_path: Path) -> No
             {"gradient_accumulation_steps": 2},
             Plan(max_steps=6, num_train_epochs=2, batches_per_epoch=5),
         ),
+        ({"num_train_epochs": 1.2}, Plan(max_steps=6, num_train_epochs=2, batches_per_epoch=5)),
+        ({"num_train_epochs": 1.1}, Plan(max_steps=6, num_train_epochs=2, batches_per_epoch=5)),
         ({"max_steps": 7}, Plan(max_steps=7, num_train_epochs=2, batches_per_epoch=5)),
     ],
 )
@@ -110,10 +123,10 @@ def test_a_loader_of_the_user_s_own_without_a_seed_is_seeded_for_each_epoch(
 ) -> None:
     loader = DataLoader(range(10), batch_size=2, **options)  # type: ignore[arg-type]
     args = arguments(tmp_path)
-    first = [batch.tolist() for batch in begin_epoch(loader, args, epoch=0, skip=0)]
+    first = [batch.tolist() for batch in begin_epoch(loader, args, at(0, 0))]
     torch.rand(3)
-    assert [batch.tolist() for batch in begin_epoch(loader, args, epoch=0, skip=2)] == first[2:]
-    assert [batch.tolist() for batch in begin_epoch(loader, args, epoch=1, skip=0)] != first
+    assert [batch.tolist() for batch in begin_epoch(loader, args, at(0, 2))] == first[2:]
+    assert [batch.tolist() for batch in begin_epoch(loader, args, at(1, 0))] != first
 
 
 def test_everything_that_counts_epochs_is_told(tmp_path: Path) -> None:
@@ -123,5 +136,11 @@ def test_everything_that_counts_epochs_is_told(tmp_path: Path) -> None:
 
     told: list[int] = []
     batches = BatchSampler(Counts(range(10)), 2, drop_last=False)
-    begin_epoch(DataLoader(range(10), batch_sampler=batches), arguments(tmp_path), epoch=3, skip=0)  # type: ignore[arg-type]
+    begin_epoch(DataLoader(range(10), batch_sampler=batches), arguments(tmp_path), at(3))  # type: ignore[arg-type]
     assert told == [3]
+
+
+def test_a_share_of_an_epoch_is_exact(tmp_path: Path) -> None:
+    args = arguments(tmp_path, num_train_epochs=1.1, per_device_train_batch_size=1)
+    assert 1.1 * 50 > 55  # as floats
+    assert plan_training(args, train_dataloader(data(50), None, args)).max_steps == 55

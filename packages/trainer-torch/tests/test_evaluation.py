@@ -144,7 +144,7 @@ def test_a_metric_that_decides_but_is_not_reported_is_an_error_that_names_those_
         metric_for_best_model="f1",
         given={"compute_metrics": accuracy},
     )
-    with pytest.raises(KeyError, match=r"'eval_f1'.* eval_loss, eval_accuracy"):
+    with pytest.raises(ValueError, match=r"'eval_f1'.* eval_accuracy, eval_loss"):
         made.train()
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, Final
+from typing import Any, Final, Self
 
+import numpy as np
 import torch
 
-from callback_core import IntervalStrategy
+from callback_core import IntervalStrategy, nearest_name, share_of_steps
 from trainer_torch.schedules import SCHEDULES
+from trainer_torch.values import json_value
 
 
 @dataclass
@@ -20,12 +23,15 @@ class TrainingArguments:
     """The settings of a training, with the names and defaults of transformers 5.23.
 
     Only the default of `report_to` differs: it is `all`, meaning all installed tracker packages.
+    `report_to` is a list after construction, as in transformers: `[]` for `none`. But `all` stays
+    `["all"]`, because trackers that are not configured are left out of it.
 
     In `warmup_steps`, `logging_steps`, `eval_steps` and `save_steps`, a number below 1 is a
     fraction of all update steps.
 
     Args:
-        output_dir: The directory for checkpoints and for files of trackers.
+        output_dir: The directory for checkpoints and for files of trackers. `~` is the home
+            directory. `None` is the default.
         per_device_train_batch_size: The number of samples in a training batch.
         per_device_eval_batch_size: The number of samples in a batch of evaluation or prediction.
         gradient_accumulation_steps: The number of batches in an update step.
@@ -78,6 +84,7 @@ class TrainingArguments:
         run_name: The name of the run in trackers.
 
     Raises:
+        TypeError: There is no argument of that name. The message names the nearest.
         ValueError: A value is not allowed. The message names the argument, the value and what is
             allowed.
     """
@@ -120,13 +127,23 @@ class TrainingArguments:
     disable_tqdm: bool = False
     ddp_find_unused_parameters: bool | None = None
     ddp_timeout: int = 1800
-    report_to: str | list[str] = "all"
+    report_to: str | list[str] | None = "all"
     run_name: str | None = None
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse arguments that do not exist, before `__init__` would."""
+        accepted = inspect.signature(cls.__init__).parameters
+        if not any(one.kind is one.VAR_KEYWORD for one in accepted.values()):
+            for name in kwargs:
+                if name not in accepted:
+                    nearest = nearest_name(name, list(accepted)[1:])
+                    hint = f"Did you mean {nearest!r}?" if nearest else "Its docstring lists them."
+                    raise TypeError(f"{cls.__name__} has no argument {name!r}. {hint}")
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
-        if not self.output_dir:
-            raise ValueError(f"output_dir is {self.output_dir!r}, but must name a directory.")
-        self.output_dir = os.fspath(self.output_dir)
+        self.output_dir = _directory(self.output_dir)
+        self.report_to = _names(self.report_to)
         if isinstance(self.label_names, str):
             raise ValueError(
                 f"label_names is {self.label_names!r}, but must be a list: [{self.label_names!r}]."
@@ -152,14 +169,18 @@ class TrainingArguments:
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Return the number of warm-up steps in `num_training_steps` update steps."""
         return (
-            math.ceil(num_training_steps * self.warmup_steps)
+            share_of_steps(self.warmup_steps, num_training_steps)
             if self.warmup_steps < 1
             else int(self.warmup_steps)
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all arguments, as values that JSON can represent."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        """Return all arguments, as values that JSON can represent.
+
+        Arguments of a subclass may be of any type: enums become their values, dtypes of torch their
+        names, as in transformers, and what JSON does not have becomes text.
+        """
+        return {item.name: json_value(getattr(self, item.name)) for item in fields(self)}
 
     def to_json_string(self) -> str:
         """Return all arguments as indented JSON."""
@@ -183,7 +204,7 @@ class TrainingArguments:
                 raise ValueError(
                     f"{name} is {value!r}, but must be a number of at least {minimum}{below}."
                 )
-            setattr(self, name, float(value))
+            setattr(self, name, _float(value))
         for name in ("logging_steps", "eval_steps", "save_steps"):
             steps = getattr(self, name)
             if steps is None and name in _OPTIONAL:
@@ -193,7 +214,7 @@ class TrainingArguments:
                     f"{name} is {steps!r}, but must be a whole number of steps, or a fraction of "
                     "all steps below 1."
                 )
-            setattr(self, name, float(steps) if steps < 1 else int(steps))
+            setattr(self, name, _float(steps) if steps < 1 else int(steps))
         if self.max_steps == 0:
             raise ValueError(
                 "max_steps is 0, but must be at least 1, or -1 to use num_train_epochs."
@@ -254,6 +275,24 @@ _OPTIONAL: Final = ("save_total_limit", "data_seed", "eval_steps")
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _float(value: Any) -> float:
+    """Return `value` as Python's float: 0.07 also for numpy's float32 of that number."""
+    return float(str(value)) if isinstance(value, np.generic) else float(value)
+
+
+def _directory(output_dir: Any) -> str:
+    if output_dir is None:
+        return "trainer_output"
+    if not isinstance(output_dir, (str, os.PathLike)) or not os.fspath(output_dir):
+        raise ValueError(f"output_dir is {output_dir!r}, but must name a directory.")
+    return os.path.expanduser(os.fspath(output_dir))
+
+
+def _names(report_to: Any) -> list[str]:
+    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
+    return [] if names == ["none"] else names
 
 
 def _strategy(name: str, value: str) -> str:

@@ -17,8 +17,10 @@ from trainer_torch.batches import field_names, named_labels_of
 Shape = tuple[int, ...]
 
 
-def count_loaded(batches: Iterable[Any], index: int) -> int | None:
+def count_loaded(batches: Iterable[Any], index: int, done: int | None = None) -> int | None:
     """Return how many samples a data loader puts into its batch number `index`, from 0.
+
+    `done` is the number of samples before that batch, if it is not `index` full batches.
 
     Returns `None` if that cannot be known: of an iterable dataset, of a batch sampler of one's own,
     or of another loader than torch's.
@@ -32,7 +34,7 @@ def count_loaded(batches: Iterable[Any], index: int) -> int | None:
     ):
         return None
     size = batches.batch_sampler.batch_size
-    left = len(batches.sampler) - index * size  # type: ignore[arg-type]
+    left = len(batches.sampler) - (index * size if done is None else done)  # type: ignore[arg-type]
     return min(size, left) if left > 0 else None
 
 

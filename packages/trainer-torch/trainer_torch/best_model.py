@@ -6,16 +6,16 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from callback_core import TrainerState, best_metric_key
+from callback_core import TrainerState, best_metric_key, missing_metric
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.checkpoint import (
     checkpoint_path,
     checkpoint_step,
-    load_model,
     rotate_checkpoints,
 )
 from trainer_torch.outputs import plain_number
 from trainer_torch.run import TrainingRun
+from trainer_torch.weights import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ def deciding_metric(args: TrainingArguments, metrics: Mapping[str, float]) -> fl
         metrics: The metrics of an evaluation.
 
     Raises:
-        KeyError: The evaluation does not report that metric.
         TypeError: It reports no metrics, or something else than one number.
+        ValueError: The evaluation does not report that metric.
     """
     if args.metric_for_best_model is None:
         return None
@@ -40,11 +40,7 @@ def deciding_metric(args: TrainingArguments, metrics: Mapping[str, float]) -> fl
             f"Return a dict with {key!r}."
         )
     if key not in metrics:
-        raise KeyError(
-            f"metric_for_best_model is {args.metric_for_best_model!r}, but the evaluation does not "
-            f"report {key!r}. It reports: {', '.join(metrics)}. Choose one of them, or return "
-            f"{key!r} from compute_metrics."
-        )
+        raise missing_metric(args.metric_for_best_model, metrics)
     value: float = plain_number(key, metrics[key])
     return value
 

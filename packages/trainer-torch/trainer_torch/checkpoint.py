@@ -9,27 +9,30 @@ import os
 import re
 import shutil
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load_model as load_safetensors
-from safetensors.torch import save_model as save_safetensors
-from torch import nn
 
 from callback_core import TrainerState, export_states
+from callback_core.tracking import Redaction
+from trainer_torch.arguments import TrainingArguments
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state
+from trainer_torch.structure import describe
+from trainer_torch.values import loadable, restored
+from trainer_torch.weights import save_model
 from trainer_torch.world import World
 
 logger = logging.getLogger(__name__)
 
-MODEL: Final = "model.safetensors"
 OPTIMIZER: Final = "optimizer.pt"
 SCHEDULER: Final = "scheduler.pt"
 RNG: Final = "rng_state.pth"
 RNG_OF_RANK: Final = "rng_state_{}.pth"
-POSITION: Final = "progress.json"
+PROGRESS: Final = "progress.json"
+STRUCTURE: Final = "structure.json"
 STATE: Final = "trainer_state.json"
 MANIFEST: Final = "manifest.json"
 
@@ -46,52 +49,52 @@ def checkpoint_step(checkpoint: str | Path) -> int:
     return int(Path(checkpoint).name.rpartition("-")[2])
 
 
-def save_model(model: nn.Module, directory: Path) -> None:
-    """Write the weights of `model` to `directory`, and create it if needed."""
-    directory.mkdir(parents=True, exist_ok=True)
-    save_safetensors(model, str(directory / MODEL))
-
-
-def load_model(model: nn.Module, checkpoint: Path) -> None:
-    """Load the weights in `checkpoint` into `model`.
-
-    Raises:
-        RuntimeError: Names of weights are missing or unknown; the message lists them.
-    """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    load_safetensors(model, str(checkpoint / MODEL), device=str(device))
-
-
 def save_checkpoint(run: TrainingRun) -> Path:
     """Write everything that resuming needs. The checkpoint appears complete or not at all.
 
     The main process writes, including the random number generators of each rank. The others wait.
+
+    Raises:
+        TypeError: Something in a state could not be loaded again. The message says what.
     """
-    position, rng_states = run.position.state_dict(), run.world.gather(rng_state())
-    saved = run.world.on_main(lambda: _write_checkpoint(run, position, rng_states))
+    progress = {
+        **run.position.state_dict(),
+        "global_step": run.state.global_step,
+        "accumulation": run.args.gradient_accumulation_steps,
+        "arguments": arguments_to_keep(run.args),
+    }
+    rng_states = run.world.gather({"now": rng_state(), "epoch_begin": run.epoch_rng_state})
+    saved = run.world.on_main(lambda: _write_checkpoint(run, progress, rng_states))
     run.saved_step = run.state.global_step
     return saved
 
 
+def arguments_to_keep(args: TrainingArguments) -> dict[str, Any]:
+    """Return the arguments as a checkpoint keeps them, to compare them when resuming.
+
+    Secrets are removed. An argument that only a subclass has may be one in disguise, so only a
+    digest of it is kept.
+    """
+    own = {field.name for field in fields(TrainingArguments)}
+    return {
+        name: Redaction().of(value, name) if name in own else _digest(value)
+        for name, value in args.to_dict().items()
+    }
+
+
 def _write_checkpoint(
-    run: TrainingRun, position: dict[str, Any], rng_states: list[dict[str, Any]]
+    run: TrainingRun, progress: dict[str, Any], rng_states: list[dict[str, Any]]
 ) -> Path:
     final = checkpoint_path(run.args.output_dir, run.state.global_step)
     part, replaced = (final.with_name(f".{final.name}.{kind}") for kind in ("part", "replaced"))
     for leftover in (part, replaced):  # of a process that was killed while saving
         if leftover.exists():
             shutil.rmtree(leftover)
-    save_model(run.model, part)
-    torch.save(run.optimizer.state_dict(), part / OPTIMIZER)
-    torch.save(run.lr_scheduler.state_dict(), part / SCHEDULER)
-    for rank, state in enumerate(rng_states):
-        torch.save(state, part / (RNG if len(rng_states) == 1 else RNG_OF_RANK.format(rank)))
-    _write_json(part / POSITION, position)
-    run.state.stateful_callbacks = export_states(
-        [*run.callback_handler.callbacks, run.control], run.state.stateful_callbacks
-    )
-    run.state.save_to_json(part / STATE)
-    _write_manifest(part)
+    try:
+        _write_files(run, part, progress, rng_states)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     if final.exists():
         final.rename(replaced)
     part.rename(final)
@@ -100,12 +103,39 @@ def _write_checkpoint(
     return final
 
 
-def load_checkpoint(run: TrainingRun, checkpoint: Path) -> None:
-    """Load weights, optimizer, schedule and position from `checkpoint` into those of `run`."""
-    load_model(run.model, checkpoint)
+def _write_files(
+    run: TrainingRun, part: Path, progress: dict[str, Any], rng_states: list[dict[str, Any]]
+) -> None:
+    save_model(run.model, part)
+    torch.save(loadable(run.optimizer.state_dict(), "The optimizer's state"), part / OPTIMIZER)
+    torch.save(loadable(run.lr_scheduler.state_dict(), "The scheduler's state"), part / SCHEDULER)
+    for rank, state in enumerate(rng_states):
+        torch.save(state, part / (RNG if len(rng_states) == 1 else RNG_OF_RANK.format(rank)))
+    _write_json(part / PROGRESS, progress)
+    _write_json(part / STRUCTURE, describe(run.model, run.optimizer, run.lr_scheduler))
+    run.state.stateful_callbacks = export_states(
+        [*run.callback_handler.callbacks, run.control], run.state.stateful_callbacks
+    )
+    run.state.save_to_json(part / STATE)
+    _write_manifest(part)
+
+
+def load_optimizer(run: TrainingRun, checkpoint: Path) -> None:
+    """Load the optimizer and the schedule of `run` from `checkpoint`."""
     run.optimizer.load_state_dict(_load(checkpoint / OPTIMIZER, run.args.device))
     run.lr_scheduler.load_state_dict(_load(checkpoint / SCHEDULER, run.args.device))
-    run.position.load_state_dict(_read_json(checkpoint / POSITION))
+
+
+def load_progress(checkpoint: Path) -> dict[str, Any]:
+    """Return the position in the data, the step and the arguments of `checkpoint`."""
+    progress: dict[str, Any] = _read_json(checkpoint / PROGRESS)
+    return progress
+
+
+def load_structure(checkpoint: Path) -> dict[str, Any]:
+    """Return what `trainer_torch.structure.describe` returned when `checkpoint` was saved."""
+    described: dict[str, Any] = _read_json(checkpoint / STRUCTURE)
+    return described
 
 
 def load_state(checkpoint: Path) -> TrainerState:
@@ -130,16 +160,16 @@ def count_ranks(checkpoint: Path) -> int:
     return len(list(checkpoint.glob(RNG_OF_RANK.format("*")))) or 1
 
 
-def load_rng_state(checkpoint: Path, world: World) -> dict[str, Any] | None:
-    """Return the random generators of this rank in `checkpoint`.
+def load_rng_states(checkpoint: Path, world: World) -> tuple[Any, Any] | None:
+    """Return the random generators of this rank in `checkpoint`: there, and as its epoch began.
 
     Returns `None` if another number of processes saved it.
     """
     if count_ranks(checkpoint) != world.size:
         return None
     name = RNG if world.size == 1 else RNG_OF_RANK.format(world.rank)
-    state: dict[str, Any] = _load(checkpoint / name, torch.device("cpu"))
-    return state
+    states = _load(checkpoint / name, torch.device("cpu"))
+    return states["now"], states["epoch_begin"]
 
 
 def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> Path:
@@ -153,7 +183,7 @@ def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> P
     Raises:
         FileNotFoundError: There is no complete checkpoint. The message says what is wrong.
     """
-    directory = Path(output_dir if resume_from is True else str(resume_from))
+    directory = Path(output_dir if resume_from is True else str(resume_from)).expanduser()
     found = list_checkpoints(directory)
     if resume_from is not True and not found:
         if fault := find_fault(directory):
@@ -213,7 +243,11 @@ def _delete_oldest(output_dir: str | Path, limit: int, kept: set[str]) -> None:
 
 
 def _load(path: Path, device: torch.device) -> Any:
-    return torch.load(path, map_location=device, weights_only=True)
+    return restored(torch.load(path, map_location=device, weights_only=True))
+
+
+def _digest(value: Any) -> dict[str, str]:
+    return {"sha256": hashlib.sha256(json.dumps(value).encode()).hexdigest()}
 
 
 def _write_manifest(directory: Path) -> None:

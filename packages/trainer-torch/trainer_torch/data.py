@@ -1,12 +1,12 @@
-"""Data loaders: the order of the data, its division among ranks, and the length of a training."""
+"""Data loaders: the order of the data, its division among ranks, and the begin of an epoch."""
 
 from __future__ import annotations
 
 import logging
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from itertools import cycle, islice
 from typing import Any
 
@@ -15,106 +15,40 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from callback_core import open_bar
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import kind_of
+from trainer_torch.position import LoopPosition
 from trainer_torch.world import SINGLE_PROCESS, World
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The length of a training.
+def batch_size_of_loader(dataloader: Any) -> int | None:
+    """Return the number of samples in a full batch; `None` if the loader does not say it."""
+    size = getattr(dataloader, "batch_size", None)
+    if size is None:
+        size = getattr(getattr(dataloader, "batch_sampler", None), "batch_size", None)
+    return size if isinstance(size, int) and size > 0 else None
 
-    Attributes:
-        max_steps: The number of update steps.
-        num_train_epochs: The number of epochs. The last one may be incomplete.
-        batches_per_epoch: The number of batches of each rank in an epoch.
+
+def can_start_anywhere(dataloader: Any) -> bool:
+    """Return whether the loader can start at any sample without reading those before."""
+    return isinstance(getattr(dataloader, "sampler", None), EpochSampler)
+
+
+def batches_of(dataloader: Any, samples: int, batch_size: int) -> int:
+    """Return how many batches of an epoch are done when `samples` are.
+
+    An `EpochSampler` continues at any sample, so that the batches that are left are those of the
+    samples that are left. Any other loader is read from the start, in whole batches.
     """
-
-    max_steps: int
-    num_train_epochs: int
-    batches_per_epoch: int
-
-
-def plan_training(
-    args: TrainingArguments, dataloader: DataLoader[Any], world: World = SINGLE_PROCESS
-) -> Plan:
-    """Return the length of a training with `dataloader`. The rank with the fewest batches decides.
-
-    Raises:
-        ValueError: There is no batch, or the data has no length and `args.max_steps` is not set.
-    """
-    accumulation = args.gradient_accumulation_steps
-    if isinstance(dataloader.dataset, IterableDataset) and not isinstance(
-        dataloader.dataset, Sized
-    ):
-        if args.max_steps < 0:
-            raise ValueError(
-                "train_dataset has no length, so num_train_epochs is not enough: set max_steps."
-            )
-        # As in transformers: without a length, all of the training counts as one epoch.
-        return Plan(args.max_steps, sys.maxsize, args.max_steps * accumulation)
-    batches = min(world.gather(len(dataloader)))
-    if batches == 0:
-        raise ValueError(
-            "There is no batch to train on: train_dataset is empty, or dataloader_drop_last drops "
-            "its only, incomplete batch (per_device_train_batch_size is "
-            f"{args.per_device_train_batch_size}, in each of {world.size} process(es))."
-        )
-    steps = math.ceil(batches / accumulation)
-    if args.max_steps > 0:
-        return Plan(args.max_steps, math.ceil(args.max_steps / steps), batches)
-    return Plan(math.ceil(args.num_train_epochs * steps), math.ceil(args.num_train_epochs), batches)
-
-
-class DataLength:
-    """Compares the length of the training data with the batches that it yields.
-
-    Args:
-        plan: The length of the training, which was made from the length of the data.
-
-    Attributes:
-        is_short: Whether an epoch had fewer batches than the plan.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self.is_short = False
-        self._plan = plan
-        self._told = False
-
-    def check(self, epoch: int, batches: int, by_steps: bool) -> None:
-        """Note an epoch that came to its end, and warn once if its length is not the plan's.
-
-        Args:
-            epoch: The epoch, from 0.
-            batches: The number of batches that the data yielded in it.
-            by_steps: Whether the user gave the number of steps, not that of epochs.
-        """
-        plan = self._plan
-        has_length = plan.num_train_epochs < sys.maxsize
-        self.is_short |= has_length and batches < plan.batches_per_epoch
-        if batches == 0:
-            logger.warning("Training stops: train_dataset yielded nothing in epoch %d.", epoch)
-        elif has_length and batches != plan.batches_per_epoch and not self._told:
-            self._told = True
-            if by_steps:
-                consequence = f"Training takes the {plan.max_steps} steps of max_steps all the same"
-            elif batches < plan.batches_per_epoch:
-                consequence = (
-                    f"Training ends after {plan.num_train_epochs} epochs, with fewer than the "
-                    f"{plan.max_steps} steps that the learning rate is planned for"
-                )
-            else:
-                consequence = f"Training ends after {plan.max_steps} steps, with fewer epochs"
-            logger.warning(
-                "The training data yielded %d batches in epoch %d, but its length is %d. %s. Make "
-                "its length right, or set max_steps.",
-                batches,
-                epoch,
-                plan.batches_per_epoch,
-                consequence,
-            )
+    if not can_start_anywhere(dataloader):
+        return samples // batch_size
+    left = max(0, len(dataloader.sampler) - samples)
+    return len(dataloader) - (
+        left // batch_size if dataloader.drop_last else math.ceil(left / batch_size)
+    )
 
 
 class EpochSampler(Sampler[int]):
@@ -142,13 +76,14 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        """Yield this rank's indices of the epoch, without the first `skip`."""
+        """Yield this rank's indices of the epoch, the first time without the first `skip`."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.data), generator=generator)
         shared = len(self) * self.world.size
         if shared > len(order):
             order = order.repeat(math.ceil(shared / len(order)))[:shared]
-        yield from order[self.world.rank :: self.world.size][self.skip :].tolist()
+        skip, self.skip = self.skip, 0  # whoever else iterates gets the whole epoch
+        yield from order[self.world.rank :: self.world.size][skip:].tolist()
 
     def __len__(self) -> int:
         """Return the number of this rank's samples in a whole epoch."""
@@ -297,37 +232,85 @@ def eval_dataloader(
 
 
 def begin_epoch(
-    dataloader: DataLoader[Any], args: TrainingArguments, epoch: int, skip: int
+    dataloader: Any, args: TrainingArguments, position: LoopPosition, shows_skipping: bool = False
 ) -> Iterator[Any]:
-    """Return the batches of `epoch` after the first `skip`.
+    """Return the batches of the epoch after those that are done.
 
     Seeds the generators of the loader and its samplers, so that an epoch is the same whether or not
     the training was resumed before it. Calls `set_epoch` on the dataset, the loader and its
-    samplers, if they have it.
+    samplers, if they have it. Persistent workers are started again, because otherwise neither would
+    reach them.
 
     Args:
-        dataloader: A loader of training batches.
+        dataloader: A loader of training batches: torch's or anything that can be iterated.
         args: The arguments of the training.
-        epoch: The epoch, from 0.
-        skip: The number of batches to skip. An `EpochSampler` skips them without loading them.
+        position: The epoch, and what is done of it. An `EpochSampler` skips that without loading
+            it. Any other loader has to be read.
+        shows_skipping: Whether to announce that and show a bar.
     """
-    batch_sampler: Any = dataloader.batch_sampler
-    wrapped = getattr(batch_sampler, "sampler", None)
-    parts: list[Any] = [dataloader, dataloader.sampler, batch_sampler, wrapped]
-    for part in parts:
-        if hasattr(part, "generator"):
-            part.generator = part.generator or torch.Generator()
-            part.generator.manual_seed(_data_seed(args) + epoch)
-    for part in [dataloader.dataset, *parts]:
-        if hasattr(part, "set_epoch"):
-            part.set_epoch(epoch)
-    if isinstance(dataloader.sampler, EpochSampler):
-        dataloader.sampler.skip = skip * args.per_device_train_batch_size
-        skip = 0
+    for part in _parts(dataloader):
+        _seed(part, _data_seed(args) + position.epoch)
+        counting: list[Any] = [part, getattr(part, "dataset", None)]
+        for counts in counting:
+            if hasattr(counts, "set_epoch"):
+                counts.set_epoch(position.epoch)
+        if isinstance(part, DataLoader) and part.persistent_workers:
+            part._iterator = None  # noqa: SLF001  torch has no public way to end the workers
+    if can_start_anywhere(dataloader):
+        dataloader.sampler.skip = position.samples
+        return iter(dataloader)
     batches = iter(dataloader)
-    for _ in islice(batches, skip):
-        pass
+    if position.batches:
+        _skip(batches, position, shows_skipping, shows_bar=not args.disable_tqdm)
     return batches
+
+
+def _skip(
+    batches: Iterator[Any], position: LoopPosition, is_announced: bool, shows_bar: bool
+) -> None:
+    if is_announced:
+        logger.warning(
+            "Skipping the %d batches of epoch %d that the checkpoint has done. The loader cannot "
+            "start within an epoch, so they have to be read.",
+            position.batches,
+            position.epoch,
+        )
+    shown = open_bar(position.batches, leave=False) if is_announced and shows_bar else nullcontext()
+    with shown as bar:
+        for _ in islice(batches, position.batches):
+            if bar is not None:
+                bar.update(1)
+
+
+def _parts(dataloader: Any) -> list[Any]:
+    """Return the loader and its samplers, and the loaders and samplers in them."""
+    parts: list[Any] = []
+    found = [dataloader]
+    while found:
+        part = found.pop(0)
+        if part is None or any(part is other for other in parts):
+            continue
+        parts.append(part)
+        found += [getattr(part, name, None) for name in ("sampler", "batch_sampler")]
+        inner = getattr(part, "__dict__", {}).values()
+        found += [one for one in inner if isinstance(one, (DataLoader, Sampler))]
+    return parts
+
+
+def _seed(part: Any, seed: int) -> None:
+    """Seed the generators of `part`, under any name. A missing `generator` of torch is made."""
+    if hasattr(part, "generator"):
+        part.generator = part.generator or torch.Generator()
+    for value in {**getattr(part, "__dict__", {})}.values():
+        if isinstance(value, torch.Generator):
+            value.manual_seed(seed)
+        elif isinstance(value, random.Random):
+            value.seed(seed)
+        elif isinstance(value, np.random.RandomState):
+            value.seed(seed % 2**32)
+        elif isinstance(value, np.random.Generator):
+            bits = value.bit_generator
+            bits.state = type(bits)(seed).state
 
 
 def _data_seed(args: TrainingArguments) -> int:

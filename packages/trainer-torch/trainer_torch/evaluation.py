@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from trainer_torch.batches import describe
 from trainer_torch.joining import join, to_cpu
 from trainer_torch.outputs import plain_number
 from trainer_torch.world import SINGLE_PROCESS, World
+
+METRICS: Final = ("loss", "runtime", "samples_per_second", "steps_per_second")
+"""The metrics of an evaluation without `compute_metrics`."""
 
 
 class EvalPrediction(NamedTuple):

@@ -20,12 +20,13 @@ from trainer_torch.best_model import (
     update_best_checkpoint,
     update_best_metric,
 )
-from trainer_torch.data import DataLength, Plan, begin_epoch
+from trainer_torch.data import begin_epoch
 from trainer_torch.evaluation import speed_metrics, sum_known
+from trainer_torch.plan import DataLength, Plan
 from trainer_torch.precision import clip_gradients
-from trainer_torch.resume import tell_how_to_continue
+from trainer_torch.resume import Resumption, tell_how_to_continue
 from trainer_torch.run import TrainingRun
-from trainer_torch.seeding import set_rng_state
+from trainer_torch.seeding import rng_state
 
 
 class TrainOutput(NamedTuple):
@@ -60,7 +61,7 @@ def run_training(
     plan: Plan,
     hooks: LoopHooks,
     model_wrapped: nn.Module,
-    rng_state: dict[str, Any] | None,
+    resumption: Resumption | None,
 ) -> TrainOutput:
     """Train from the run's position to the end of `plan`, or until the control asks to stop.
 
@@ -71,7 +72,7 @@ def run_training(
         plan: The length of the training.
         hooks: The overridable parts of the Trainer.
         model_wrapped: The module that computes gradients.
-        rng_state: The random generators of the checkpoint, if resuming from one.
+        resumption: What remains to be restored from a checkpoint, if resuming from one.
 
     Returns:
         The result. Its metrics are also logged, together with the loss of the steps since the last
@@ -82,7 +83,7 @@ def run_training(
     try:
         with run.signals:
             run.signals.protect_workers(run.train_dataloader)
-            _run_epochs(run, plan, hooks, rng_state)
+            _run_epochs(run, plan, hooks, resumption)
         samples = run.world.gather(run.samples)
         steps = run.state.global_step - first_step
         speed = speed_metrics(start_time, samples, steps, run.warn_once)
@@ -99,13 +100,14 @@ def run_training(
         raise
     finally:
         run.model_wrapped = run.model
+        run.note_optimizers()
     run.fire(run.callback_handler.on_train_end)
     metrics = {name: value for name, value in logs.items() if name not in unlogged}
     return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
 
 
 def _run_epochs(
-    run: TrainingRun, plan: Plan, hooks: LoopHooks, rng_state: dict[str, Any] | None
+    run: TrainingRun, plan: Plan, hooks: LoopHooks, resumption: Resumption | None
 ) -> None:
     """Run the epochs that are left.
 
@@ -117,6 +119,9 @@ def _run_epochs(
     is_done, length = state.global_step >= plan.max_steps, DataLength(plan)
     run.model.train()
     fire(on.on_train_begin, checkpoint_dir=run.resumed_from and str(run.resumed_from))
+    if resumption is not None and not position.is_within_epoch:
+        resumption.restore()
+        resumption = None
     if args.eval_on_start and state.global_step == 0:
         hooks.evaluate()
         run.world.agree(run.control, run.signals)
@@ -125,13 +130,21 @@ def _run_epochs(
         _zero_grad(run)  # of a step that was stopped between two of its batches
         run.step_logs = {}
         position.begin_epoch(epoch)
-        fire(on.on_epoch_begin)
+        if resumption is None:
+            fire(on.on_epoch_begin)
+        else:  # callbacks see the epoch as it was when this event came first
+            state.epoch, done = float(epoch), state.epoch
+            fire(on.on_epoch_begin)
+            state.epoch = done
+            resumption.restore()
+        run.epoch_rng_state = rng_state()
         batches: Iterator[Any] = iter(())
         if not is_done:
-            batches = begin_epoch(run.train_dataloader, args, epoch, position.batches)
-        if rng_state is not None:  # skipping batches may have drawn random numbers
-            set_rng_state(rng_state)
-            rng_state = None
+            shows_skipping = state.is_world_process_zero
+            batches = begin_epoch(run.train_dataloader, args, position, shows_skipping)
+        if resumption is not None:
+            resumption.restore_generators()
+            resumption = None
         while step_batches := run.world.trim_to_shortest(
             list(islice(batches, args.gradient_accumulation_steps))
         ):
@@ -206,9 +219,10 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
         with run.control.called(hooks, state):
             loss = hooks.training_step(batch, len(batches))
         step_loss += loss.to(step_loss.dtype) / len(batches)  # bfloat16 has two digits
-        size = hooks.get_batch_size(batch, count_loaded(run.train_dataloader, position.batches))
+        loaded = count_loaded(run.train_dataloader, position.batches, position.samples)
+        size = hooks.get_batch_size(batch, loaded)
         run.samples = sum_known([run.samples, size])
-        position.batches += 1
+        position.add_batch()
         if not is_last:
             fire(on.on_substep_end, loss=loss)
             run.world.agree(run.control, run.signals)

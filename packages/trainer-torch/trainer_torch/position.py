@@ -19,19 +19,27 @@ class LoopPosition:
         device: The device of the losses.
         world: The processes of the training. Each adds the losses of its own batches; the mean over
             all of them is read.
+        batch_size: The number of samples in a full batch of each process, if that is known.
 
     Attributes:
         epoch: The current epoch, from 0.
         batches: The number of batches done in that epoch.
+        samples: The number of samples done in that epoch, by `batch_size`; 0 if that is not known.
         epoch_ended: Whether that epoch has ended. If training was stopped within it, it has not:
             a resumed training continues it.
         logged_step: The update step of the last log.
     """
 
-    def __init__(self, device: torch.device, world: World = SINGLE_PROCESS) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        world: World = SINGLE_PROCESS,
+        batch_size: int | None = None,
+    ) -> None:
         self._world = world
+        self.batch_size = batch_size
         self.epoch = 0
-        self.batches = 0
+        self.batches = self.samples = 0
         self.epoch_ended = False
         self.logged_step = 0
         self._loss_before_log = 0.0
@@ -40,7 +48,17 @@ class LoopPosition:
     def begin_epoch(self, epoch: int) -> None:
         """Start `epoch`, unless resuming inside it."""
         if epoch != self.epoch or self.epoch_ended:
-            self.epoch, self.batches, self.epoch_ended = epoch, 0, False
+            self.epoch, self.batches, self.samples, self.epoch_ended = epoch, 0, 0, False
+
+    @property
+    def is_within_epoch(self) -> bool:
+        """Whether the epoch has begun and not ended."""
+        return (self.batches > 0 or self.samples > 0) and not self.epoch_ended
+
+    def add_batch(self) -> None:
+        """Count a batch that is done."""
+        self.batches += 1
+        self.samples += self.batch_size or 0
 
     def add_loss(self, loss: Tensor) -> None:
         """Add the mean loss of an update step, without waiting for the device."""
@@ -67,6 +85,8 @@ class LoopPosition:
         return {
             "epoch": self.epoch,
             "batches": self.batches,
+            "samples": self.samples,
+            "batch_size": self.batch_size,
             "epoch_ended": self.epoch_ended,
             "logged_step": self.logged_step,
             "loss_before_log": self._loss_before_log,
@@ -76,7 +96,7 @@ class LoopPosition:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         self.epoch = state["epoch"]
-        self.batches = state["batches"]
+        self.batches, self.samples = state["batches"], state["samples"]
         self.epoch_ended = state["epoch_ended"]
         self.logged_step = state["logged_step"]
         self._loss_before_log = state["loss_before_log"]

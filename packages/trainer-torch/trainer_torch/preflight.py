@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
-from callback_core import IntervalStrategy
+from callback_core import IntervalStrategy, best_metric_key, export_states, missing_metric
+from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import forward, to_device
 from trainer_torch.data import EpochSampler
+from trainer_torch.evaluation import METRICS
 from trainer_torch.outputs import ignored_outputs, require_loss, split_output
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import preserved_rng
+from trainer_torch.values import loadable
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +30,19 @@ def check_training(run: TrainingRun) -> None:
     """Check a training that is about to begin.
 
     Raises:
+        TypeError: The state of the optimizer, the scheduler or a callback could not be loaded.
         ValueError: The scheduler needs a metric and there is none; a checkpoint would not be
-            evaluated; the output directory cannot be created; or the weights cannot be saved.
+            evaluated; the output directory cannot be created; the weights cannot be saved; or the
+            optimizer is that of another model.
     """
     args, state = run.args, run.state
+    _check_optimizer(run.model, run.optimizer)
+    if state.global_step == 0 and getattr(run.lr_scheduler, "last_epoch", 0) > 0:
+        logger.warning(
+            "The scheduler in optimizers has already done %d steps, in another training, and goes "
+            "on from there. Pass a new one to start from the beginning.",
+            run.lr_scheduler.last_epoch,
+        )
     if isinstance(run.lr_scheduler, ReduceLROnPlateau) and args.metric_for_best_model is None:
         raise ValueError(
             "ReduceLROnPlateau steps on a metric: set metric_for_best_model, for example to 'loss'."
@@ -44,8 +57,65 @@ def check_training(run: TrainingRun) -> None:
             f"{state.max_steps} steps, save_steps is {state.save_steps} and eval_steps is "
             f"{state.eval_steps}."
         )
+    if getattr(run.train_dataloader, "persistent_workers", False):
+        logger.warning(
+            "The persistent workers of the training data are started again for each epoch. "
+            "Otherwise, neither set_epoch nor a new seed would reach them."
+        )
     if args.save_strategy != IntervalStrategy.NO:
         _check_saving(args.output_dir, run.model)
+        loadable(run.optimizer.state_dict(), "The optimizer's state")
+        loadable(run.lr_scheduler.state_dict(), "The scheduler's state")
+        _check_states(run.callback_handler.callbacks)
+
+
+def check_metric(args: TrainingArguments, eval_dataset: object) -> None:
+    """Check `metric_for_best_model`, if evaluations report their loss and speed only.
+
+    Raises:
+        ValueError: No evaluation will report it.
+    """
+    if args.metric_for_best_model is None or args.eval_strategy == IntervalStrategy.NO:
+        return
+    names = eval_dataset if isinstance(eval_dataset, Mapping) else ()
+    prefixes = [f"eval_{name}" for name in names] or ["eval"]
+    reported = [f"{prefix}_{metric}" for prefix in prefixes for metric in METRICS]
+    if best_metric_key(args.metric_for_best_model) not in reported:
+        raise missing_metric(args.metric_for_best_model, reported)
+
+
+def _check_states(callbacks: Iterable[Any]) -> None:
+    """Check that the states of callbacks can be saved, as far as they have one before training."""
+    for callback in callbacks:
+        state_dict = getattr(callback, "state_dict", None)
+        if not callable(state_dict) or getattr(callback, "on_error", "raise") == "isolate":
+            continue
+        try:
+            state_dict()
+        except Exception as error:  # it may need what on_train_begin makes
+            logger.debug("%s has no state before training: %r", type(callback).__name__, error)
+        else:
+            export_states([callback], {})
+
+
+def _check_optimizer(model: nn.Module, optimizer: Any) -> None:
+    """Check that `optimizer` trains the model, and warn if it misses a part of it."""
+    trainable = {id(one): name for name, one in model.named_parameters() if one.requires_grad}
+    own = {id(one) for one in model.parameters()}
+    optimized = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    missed = [name for one, name in trainable.items() if one not in optimized]
+    if trainable and len(missed) == len(trainable):
+        raise ValueError(
+            f"The optimizer has no parameter of the model, {type(model).__name__}, so the model "
+            "would not be trained. Make the optimizer of the parameters of the model that you pass "
+            "to the Trainer."
+        )
+    if missed and optimized - own:
+        logger.warning(
+            "The optimizer lacks parameters of the model, and has others, which the model does not "
+            "have. Were layers replaced after it was made? These are not trained: %s.",
+            ", ".join(missed[:5]) + (", …" if len(missed) > 5 else ""),
+        )
 
 
 def _check_saving(output_dir: str, model: nn.Module) -> None:
@@ -54,10 +124,10 @@ def _check_saving(output_dir: str, model: nn.Module) -> None:
     except OSError as error:
         raise ValueError(f"output_dir cannot be created: {error}. Choose another.") from error
     for name, value in model.state_dict().items():
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or value.layout is not torch.strided:
             raise ValueError(
-                f"The model's state has {name!r}, which is not a tensor and cannot be saved as "
-                "safetensors. Remove it from the state, or set save_strategy to 'no'."
+                f"The model's state has {name!r}, which is not a dense tensor and cannot be saved "
+                "as safetensors. Remove it from the state, or set save_strategy to 'no'."
             )
 
 

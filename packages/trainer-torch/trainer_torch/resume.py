@@ -7,29 +7,39 @@ from pathlib import Path
 from typing import Final
 
 from callback_core import restore_states
+from trainer_torch import structure
 from trainer_torch.checkpoint import (
+    arguments_to_keep,
     checkpoint_path,
     checkpoint_step,
     count_ranks,
     find_checkpoint,
     list_checkpoints,
-    load_checkpoint,
+    load_optimizer,
+    load_progress,
+    load_rng_states,
     load_state,
+    load_structure,
 )
-from trainer_torch.data import Plan
+from trainer_torch.data import batch_size_of_loader, batches_of, can_start_anywhere
+from trainer_torch.plan import Plan, continued_plan, plan_training
+from trainer_torch.position import LoopPosition
 from trainer_torch.run import TrainingRun
+from trainer_torch.seeding import set_rng_state
+from trainer_torch.weights import load_model
 
 logger = logging.getLogger(__name__)
 
-_FROM_ARGUMENTS: Final = (
-    "max_steps",
-    "num_train_epochs",
-    "train_batch_size",
-    "logging_steps",
-    "eval_steps",
-    "save_steps",
+_OF_THE_OPTIMIZER: Final = (
+    "learning_rate",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
 )
-"""The fields of the state that the arguments decide, also when resuming."""
+"""The arguments that a checkpoint decides, because they are in the state of the optimizer."""
+
+_OF_THE_BEST_MODEL: Final = ("metric_for_best_model", "greater_is_better")
 
 
 def choose_checkpoint(run: TrainingRun, resume_from: str | Path | bool | None) -> Path | None:
@@ -50,37 +60,181 @@ def choose_checkpoint(run: TrainingRun, resume_from: str | Path | bool | None) -
     return None
 
 
-def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> None:
-    """Restore `run`, including its callbacks, from `checkpoint`.
+def find_position(run: TrainingRun, checkpoint: Path | None) -> Plan:
+    """Set the position of `run` in its data, and return the length of the training.
 
-    Arguments that differ from those of the checkpoint take effect. A warning names them.
+    Args:
+        run: The training, with its data loader.
+        checkpoint: The checkpoint to continue from, if any.
+
+    Raises:
+        ValueError: There is no batch, or the data has no length and `max_steps` is not set.
     """
-    load_checkpoint(run, checkpoint)
+    args, world, dataloader = run.args, run.world, run.train_dataloader
+    run.position = LoopPosition(args.device, world, batch_size_of_loader(dataloader))
+    plan = plan_training(args, dataloader, world)
+    return plan if checkpoint is None else _restore_position(run, plan, checkpoint)
+
+
+def _restore_position(run: TrainingRun, plan: Plan, checkpoint: Path) -> Plan:
+    """Restore the position in the data, and return what becomes of `plan` from there on.
+
+    The position is exact for another batch size, accumulation or number of processes too. The plan
+    then counts the steps done as they are, and the rest in the new size of a step.
+    """
+    progress, position, args = load_progress(checkpoint), run.position, run.args
+    ranks = count_ranks(checkpoint)
+    position.load_state_dict(progress)
+    is_changed = ranks != run.world.size or progress["batch_size"] != position.batch_size
+    if is_changed:
+        _convert_position(run, progress["batch_size"], ranks)
+    if ranks != run.world.size:
+        logger.log(
+            logging.WARNING if run.world.is_main else logging.DEBUG,
+            "The checkpoint was saved by %d process(es), and now there are %d. The random "
+            "generators are seeded again, and the number of steps in an epoch changes.",
+            ranks,
+            run.world.size,
+        )
+    if not is_changed and progress["accumulation"] == args.gradient_accumulation_steps:
+        return plan
+    return continued_plan(plan, args, position, progress["global_step"])
+
+
+def _convert_position(run: TrainingRun, batch_size: int | None, ranks: int) -> None:
+    """Convert a position of `ranks` processes with this batch size to those of the run."""
+    position, world = run.position, run.world
+    size = position.batch_size
+    if size is None or batch_size is None:
+        position.batches = position.batches * ranks // world.size
+        return
+    done = position.samples * ranks
+    position.samples = done // world.size
+    position.batches = batches_of(run.train_dataloader, position.samples, size)
+    repeated = done - position.samples * world.size
+    if not can_start_anywhere(run.train_dataloader):
+        repeated = done - position.batches * size * world.size
+        position.samples = position.batches * size
+    if repeated and world.is_main and not position.epoch_ended:
+        logger.warning(
+            "%d sample(s) of this epoch are trained on a second time, because the checkpoint "
+            "has done %d, which is not a whole number of the new batches.",
+            repeated,
+            done,
+        )
+
+
+def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
+    """Restore the weights, the state and the callbacks of `run` from `checkpoint`.
+
+    Warnings name the arguments that differ from those of the checkpoint, and which of both hold.
+
+    Returns:
+        What remains to be restored when the callbacks have begun the training.
+
+    Raises:
+        ValueError: The checkpoint is that of another model, optimizer or scheduler; or a callback
+            refuses its state.
+    """
     run.state = run.world.on_main(lambda: load_state(checkpoint))
     states = {**run.state.stateful_callbacks}
     states.pop("TrainerControl", None)  # requests of that time are not requests of today
     restore_states(run.callback_handler.callbacks, states)
+    resumption = Resumption(run, checkpoint)
     logger.info("Resuming from %s at step %d.", checkpoint, run.state.global_step)
     run.resumed_from = checkpoint
     if checkpoint.resolve().parent == Path(run.args.output_dir).resolve():
         run.saved_step = run.state.global_step
-    _fit_number_of_ranks(run, count_ranks(checkpoint))
-    saved = {name: getattr(run.state, name) for name in _FROM_ARGUMENTS}
+    max_steps = run.state.max_steps
     run.set_length(plan)
-    if not run.world.is_main:
-        return
-    changed = [
-        f"{name} {getattr(run.state, name)} instead of {value}"
-        for name, value in saved.items()
-        if getattr(run.state, name) != value
-    ]
-    if changed:
-        logger.warning("The arguments differ from the checkpoint's: %s.", ", ".join(changed))
-    if run.state.global_step >= plan.max_steps:
+    changed = _changed_arguments(run, checkpoint)
+    if any(name in changed for name in _OF_THE_BEST_MODEL):
+        run.state.best_metric = run.state.best_global_step = None
+        run.state.best_model_checkpoint = None
+    if run.world.is_main:
+        if "max_steps" not in changed and max_steps != plan.max_steps:
+            changed["max_steps"] = f"{plan.max_steps} instead of {max_steps}"
+        _report(run, changed)
+    return resumption
+
+
+class Resumption:
+    """Restores from a checkpoint what callbacks may change when a training begins.
+
+    A callback that adds a parameter group, freezes layers or sets weights in `on_train_begin` does
+    so again when the training is resumed, and the checkpoint already has the outcome. The same
+    holds for `on_epoch_begin` if the training is resumed within an epoch. So the checkpoint is
+    loaded after these events.
+
+    Args:
+        run: The training. Its weights are loaded here already, so that callbacks see them.
+        checkpoint: The checkpoint.
+    """
+
+    def __init__(self, run: TrainingRun, checkpoint: Path) -> None:
+        self._run, self._checkpoint = run, checkpoint
+        self._structure = load_structure(checkpoint)
+        self._rng_states = load_rng_states(checkpoint, run.world)
+        structure.check_classes(self._structure, run.optimizer, run.lr_scheduler)
+        self._restore_model(is_complete=False)
+
+    def restore(self) -> None:
+        """Restore everything but the position, the state and the callbacks.
+
+        Within an epoch, the random generators get their state of its begin, for the batches that
+        are done to be skipped. `restore_generators` must follow.
+        """
+        run = self._run
+        self._restore_model()
+        structure.set_modes(run.model, self._structure)
+        structure.regroup(run.model, run.optimizer, self._structure)
+        load_optimizer(run, self._checkpoint)
+        if self._rng_states is not None:
+            now, at_epoch_begin = self._rng_states
+            set_rng_state(at_epoch_begin if run.position.is_within_epoch else now)
+
+    def restore_generators(self) -> None:
+        """Restore the random generators, from which skipping batches may have drawn."""
+        if self._rng_states is not None:
+            self._run.epoch_rng_state = self._rng_states[1]
+            set_rng_state(self._rng_states[0])
+
+    def _restore_model(self, is_complete: bool = True) -> None:
+        load_model(self._run.model, self._checkpoint, is_complete)
+        structure.freeze(self._run.model, self._structure)
+
+
+def _changed_arguments(run: TrainingRun, checkpoint: Path) -> dict[str, str]:
+    """Return the arguments that differ from those of `checkpoint`, each with both values."""
+    changed = {}
+    before, now = load_progress(checkpoint)["arguments"], arguments_to_keep(run.args)
+    for name, value in now.items():
+        if name in before and before[name] != value:
+            is_hidden = isinstance(value, dict)  # a digest
+            changed[name] = "another" if is_hidden else f"{value!r} instead of {before[name]!r}"
+    return changed
+
+
+def _report(run: TrainingRun, changed: dict[str, str]) -> None:
+    held = {name: text for name, text in changed.items() if name in _OF_THE_OPTIMIZER}
+    new = [f"{name} {text}" for name, text in changed.items() if name not in held]
+    if new:
+        logger.warning(
+            "Arguments differ from the checkpoint's, and the new ones hold from here on: %s.",
+            ", ".join(new),
+        )
+    if held:
+        logger.warning(
+            "Arguments differ from the checkpoint's, and the checkpoint's hold, because they are "
+            "part of the optimizer's state: %s. To train with the new ones, start a training of "
+            "its own with the weights of the checkpoint.",
+            ", ".join(f"{name} {text}" for name, text in held.items()),
+        )
+    if run.state.global_step >= run.state.max_steps:
         logger.info(
             "Nothing is left to train: step %d of %d is done.",
             run.state.global_step,
-            plan.max_steps,
+            run.state.max_steps,
         )
 
 
@@ -106,17 +260,3 @@ def tell_how_to_continue(run: TrainingRun, exception: BaseException) -> None:
             checkpoint_step(checkpoint),
             str(checkpoint),
         )
-
-
-def _fit_number_of_ranks(run: TrainingRun, ranks: int) -> None:
-    """Convert the position of a checkpoint of `ranks` processes to the current number."""
-    if ranks == run.world.size:
-        return
-    run.position.batches = run.position.batches * ranks // run.world.size
-    logger.log(
-        logging.WARNING if run.world.is_main else logging.DEBUG,
-        "The checkpoint was saved by %d process(es), and now there are %d. The random generators "
-        "are seeded again, and the number of steps in an epoch changes.",
-        ranks,
-        run.world.size,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,11 +23,13 @@ from callback_core import (
     make_reporting_integration_callbacks,
 )
 from trainer_torch.arguments import TrainingArguments
-from trainer_torch.data import Plan
 from trainer_torch.optimizers import create_optimizer, create_scheduler
 from trainer_torch.parts import check_initialized
+from trainer_torch.plan import Plan
 from trainer_torch.position import LoopPosition
+from trainer_torch.seeding import rng_state, set_seed
 from trainer_torch.signals import Signals
+from trainer_torch.structure import describe, describe_options, regroup
 from trainer_torch.world import World
 
 logger = logging.getLogger(__name__)
@@ -54,8 +57,12 @@ class TrainingRun:
         signals: The signals that end the training.
         resumed_from: The checkpoint from which this training was resumed, if any.
         saved_step: The step of the last checkpoint of this training.
+        epoch_rng_state: The random generators before the first batch of the epoch.
         samples: The number of samples that this process has trained on in this training; `None` if
             the number in a batch could not be told.
+        given_states: The states of the optimizer and the scheduler that the user gave, as the first
+            training found them, and the structure at that time.
+        optimizer_at_end: The groups of the optimizer at the end of the last training.
         step_logs: What the next log reports of the last update step, besides the loss.
         warned: The warnings that were logged and are not repeated.
     """
@@ -74,7 +81,10 @@ class TrainingRun:
     signals: Signals = field(default_factory=Signals)
     resumed_from: Path | None = None
     saved_step: int | None = None
+    epoch_rng_state: dict[str, Any] = field(default_factory=rng_state)
     samples: int | None = 0
+    given_states: Any = None
+    optimizer_at_end: Any = None
     step_logs: dict[str, Any] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
 
@@ -104,15 +114,18 @@ class TrainingRun:
                 logger.exception("A callback failed while training was ending by %r.", exception)
 
     def start_over(self, plan: Plan, optimizers: tuple[Optimizer | None, Any]) -> None:
-        """Set up a training from its first step. The model keeps its weights.
+        """Seed, and set up a training from its first step. The model keeps its weights.
 
         Args:
             plan: The length of the training.
             optimizers: The optimizer and the scheduler of the user. The arguments describe what is
-                created instead of `None`.
+                created instead of `None`. A second training starts from the state in which the
+                first one found them, unless the user has changed the optimizer since.
         """
         check_initialized(self.model)
+        set_seed(self.args.seed + self.world.rank)
         optimizer, lr_scheduler = optimizers
+        self._renew(*optimizers)
         self.optimizer = optimizer or create_optimizer(self.model, self.args)
         self.lr_scheduler = lr_scheduler or create_scheduler(
             self.optimizer, self.args, plan.max_steps
@@ -121,10 +134,34 @@ class TrainingRun:
         handler = self.callback_handler
         handler.model, handler.train_dataloader = self.model, self.train_dataloader
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
-        self.position = LoopPosition(self.args.device, self.world)
         self.state = TrainerState(epoch=0)
         self.resumed_from, self.saved_step, self.samples = None, None, 0
         self.set_length(plan)
+
+    def note_optimizers(self) -> None:
+        """Note the optimizer at the end of a training, to see whether the user changes it then."""
+        self.optimizer_at_end = describe_options(self.model, self.optimizer)
+
+    def _renew(self, *given: Any) -> None:
+        """Restore the state in which the first training found the optimizer and the scheduler.
+
+        If the user has changed the optimizer since the last training, it is taken as it is.
+        """
+        given = tuple(part for part in given if hasattr(part, "load_state_dict"))
+        optimizer = next((part for part in given if isinstance(part, Optimizer)), None)
+        is_changed = (
+            optimizer is not None
+            and describe_options(self.model, optimizer) != self.optimizer_at_end
+        )
+        if self.given_states is None or is_changed:
+            states = [deepcopy(part.state_dict()) for part in given]
+            self.given_states = states, describe(self.model, optimizer, None)
+            return
+        states, described = self.given_states
+        if optimizer is not None:
+            regroup(self.model, optimizer, described)
+        for part, state in zip(given, states, strict=True):
+            part.load_state_dict(deepcopy(state))
 
     def set_length(self, plan: Plan) -> None:
         """Write the length of the training, and the intervals of its events, into the state."""

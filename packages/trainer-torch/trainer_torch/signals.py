@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Signals:
         Ctrl-C and clusters also reach the workers. Without this they end at once, and the training
         with them, in the middle of a step.
         """
-        if not getattr(dataloader, "num_workers", 0):
+        if not (isinstance(dataloader, DataLoader) and dataloader.num_workers):
             return
         if self._handled_here is None:
             self._handled_here = torch.zeros(1, dtype=torch.bool).share_memory_()

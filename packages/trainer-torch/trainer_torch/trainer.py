@@ -16,17 +16,18 @@ from trainer_torch import checkpoint as checkpoints
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_size import count_samples
 from trainer_torch.best_model import update_best_checkpoint
-from trainer_torch.data import eval_dataloader, plan_training, train_dataloader
+from trainer_torch.data import eval_dataloader, train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation
 from trainer_torch.loop import TrainOutput, run_training
 from trainer_torch.parts import check_parts
 from trainer_torch.position import LoopPosition
 from trainer_torch.precision import backward
-from trainer_torch.preflight import check_model, check_training
-from trainer_torch.resume import choose_checkpoint, resume
+from trainer_torch.preflight import check_metric, check_model, check_training
+from trainer_torch.resume import choose_checkpoint, find_position, resume
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
-from trainer_torch.seeding import set_seed
+from trainer_torch.values import json_value
+from trainer_torch.weights import save_model
 from trainer_torch.wrapping import unwrap
 
 
@@ -134,24 +135,23 @@ class Trainer:
 
         Raises:
             FileNotFoundError: The checkpoint does not exist or is not complete.
-            ValueError: There is no data to train on, or no parameter to train.
+            ValueError: There is nothing to train on or to train; or the checkpoint is another model's.
         """
         run = self.run
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
         run.train_dataloader = self.get_train_dataloader()
-        plan = plan_training(run.args, run.train_dataloader, run.world)
-        set_seed(run.args.seed + run.world.rank)
+        plan = find_position(run, checkpoint)
         run.start_over(plan, self._given_optimizers)
-        if checkpoint is not None:
-            resume(run, plan, checkpoint)
+        resumption = resume(run, plan, checkpoint) if checkpoint else None
         check_training(run)
+        if self.compute_metrics is None and type(self).evaluate is Trainer.evaluate:
+            check_metric(run.args, self.eval_dataset)
         if checkpoint is None and self._returns_the_loss():
             check_model(run, needs_predictions=self.compute_metrics is not None)
-        rng_state = checkpoints.load_rng_state(checkpoint, run.world) if checkpoint else None
         # The user may have wrapped the model, or assigned another one since.
         is_given = unwrap(self._given_model) is run.model
         wrapped = run.world.wrap(self._given_model if is_given else run.model)
-        return run_training(run, plan, self, wrapped, rng_state)
+        return run_training(run, plan, self, wrapped, resumption)
 
     def evaluate(
         self,
@@ -197,7 +197,7 @@ class Trainer:
         The main process writes. Other processes may call this too; they do not wait.
         """
         if self.run.world.is_main:
-            checkpoints.save_model(self.model, Path(output_dir or self.args.output_dir))
+            save_model(self.model, Path(output_dir or self.args.output_dir).expanduser())
 
     def save_checkpoint(self) -> None:
         """Save a checkpoint, delete those over `save_total_limit`, and fire `on_save`.
@@ -220,14 +220,13 @@ class Trainer:
     def log(self, logs: dict[str, Any]) -> None:
         """Add `logs` to the history of the state and fire `on_log`.
 
-        As in transformers, this changes `logs` itself: it adds the epoch, and converts numbers of
-        numpy and torch to those of Python.
+        As in transformers, `logs` itself gets the epoch, and numbers of Python for other ones.
         """
         for name, value in logs.items():
             logs[name] = outputs.plain_number(name, value)
         if self.state.epoch is not None:
             logs["epoch"] = self.state.epoch
-        self.state.log_history.append({**logs, "step": self.state.global_step})
+        self.state.log_history.append({**json_value(logs), "step": self.state.global_step})
         self.run.fire(self.callback_handler.on_log, logs=logs)
 
     def compute_loss(self, model: nn.Module, batch: Any) -> Any:

@@ -48,11 +48,11 @@ class RunFolder:
         """Return the folder of a training that begins or resumes, without making it.
 
         Args:
-            output_dir: The directory that the training writes to.
+            output_dir: The directory that the training writes to. Its path is absolute, because the
+                training may change its working directory.
             run: The run that a checkpoint names. Without one, a resumed training takes the newest.
             resumed: Whether the training resumes.
         """
-        output_dir = output_dir.absolute()  # the training may change its working directory
         if not resumed:
             return cls.new(output_dir)
         if run is not None:

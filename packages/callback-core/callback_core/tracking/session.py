@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from callback_core.arguments import CallbackArguments
+from callback_core.arguments import CallbackArguments, output_directory
 from callback_core.state import TrainerState
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.delivery.base import (
@@ -202,7 +202,7 @@ class Session:
         self._events: Counter[tuple[str, str]] = Counter()  # at that step, by member and kind
         self._before_end: list[Callable[[Status], None]] = []
         resumed = training and begins and state.global_step > 0
-        folder = RunFolder.of_training(Path(args.output_dir or "."), run, resumed)
+        folder = RunFolder.of_training(Path(output_directory(args)), run, resumed)
         for other in [one for one in _SESSIONS if one.is_replaced_in(folder)]:
             other.close()
         self._journal: Journal | None
