@@ -19,6 +19,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     Sampler,
+    Subset,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -167,6 +168,44 @@ def test_a_batch_sampler_of_one_s_own(tmp_path: Path, accumulate: int) -> None:
         return DataLoader(Numbered(), batch_sampler=sampler)
 
     assert_exact(tmp_path, make, 2, 3, gradient_accumulation_steps=accumulate)
+
+
+class Draws(Dataset[Any]):
+    """Adds noise from a generator of its own."""
+
+    def __init__(self, generator: Any) -> None:
+        self.rng = generator
+
+    def __len__(self) -> int:
+        return len(FEATURES)
+
+    def __getitem__(self, index: int) -> Any:
+        drawn = float(self.rng.random())
+        return torch.tensor([float(index), drawn, 0.0, 1.0]), LABELS[index]
+
+
+@pytest.mark.parametrize("make", [lambda: random.Random(1), lambda: np.random.default_rng(1)])
+@pytest.mark.parametrize(
+    "wrap", [lambda dataset: dataset, lambda dataset: Subset(dataset, range(12))]
+)
+def test_a_dataset_that_draws_from_its_own_generator(tmp_path: Path, make: Any, wrap: Any) -> None:
+    assert_exact(
+        tmp_path, lambda: DataLoader(wrap(Draws(make())), batch_size=4, shuffle=True), 2, 4
+    )
+
+
+def test_such_a_dataset_with_the_trainer_s_own_loader(tmp_path: Path) -> None:
+    def make(output_dir: Path) -> Trainer:
+        args = arguments(output_dir, **EVERY_STEP)
+        return Trainer(net(), args, None, Draws(random.Random(1)), compute_loss=Seen())
+
+    whole = make(tmp_path)
+    whole.train()
+    for step in (2, 4):
+        resumed = make(tmp_path / "resumed")
+        resumed.train(tmp_path / f"checkpoint-{step}")
+        for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+            assert torch.equal(one, other), step
 
 
 class Yields:

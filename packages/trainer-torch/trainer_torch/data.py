@@ -236,27 +236,27 @@ def begin_epoch(
 ) -> Iterator[Any]:
     """Return the batches of the epoch after those that are done.
 
-    Seeds the generators of the loader and its samplers, so that an epoch is the same whether or not
-    the training was resumed before it. Calls `set_epoch` on the dataset, the loader and its
-    samplers, if they have it. Persistent workers are started again, because otherwise neither would
-    reach them.
+    Seeds the generators of the loader, its samplers and its dataset, so that an epoch is the same
+    whether or not the training was resumed before it. Calls `set_epoch` on all of them that have
+    it. Persistent workers are started again, because otherwise neither would reach them.
 
     Args:
         dataloader: A loader of training batches: torch's or anything that can be iterated.
         args: The arguments of the training.
         position: The epoch, and what is done of it. An `EpochSampler` skips that without loading
-            it. Any other loader has to be read.
+            it. Any other loader has to be read, and also a dataset that draws from a generator of
+            its own.
         shows_skipping: Whether to announce that and show a bar.
     """
-    for part in _parts(dataloader):
+    parts = _parts(dataloader)
+    for part in parts:
         _seed(part, _data_seed(args) + position.epoch)
-        counting: list[Any] = [part, getattr(part, "dataset", None)]
-        for counts in counting:
-            if hasattr(counts, "set_epoch"):
-                counts.set_epoch(position.epoch)
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(position.epoch)
         if isinstance(part, DataLoader) and part.persistent_workers:
             part._iterator = None  # noqa: SLF001  torch has no public way to end the workers
-    if can_start_anywhere(dataloader):
+    draws = any(_generators(part) for part in parts if isinstance(part, Dataset))
+    if can_start_anywhere(dataloader) and not (draws and _is_whole_batches(position)):
         dataloader.sampler.skip = position.samples
         return iter(dataloader)
     batches = iter(dataloader)
@@ -283,7 +283,7 @@ def _skip(
 
 
 def _parts(dataloader: Any) -> list[Any]:
-    """Return the loader and its samplers, and the loaders and samplers in them."""
+    """Return the loader, its samplers and its dataset, and the loaders and so on in them."""
     parts: list[Any] = []
     found = [dataloader]
     while found:
@@ -291,26 +291,36 @@ def _parts(dataloader: Any) -> list[Any]:
         if part is None or any(part is other for other in parts):
             continue
         parts.append(part)
-        found += [getattr(part, name, None) for name in ("sampler", "batch_sampler")]
-        inner = getattr(part, "__dict__", {}).values()
-        found += [one for one in inner if isinstance(one, (DataLoader, Sampler))]
+        found += [getattr(part, name, None) for name in ("sampler", "batch_sampler", "dataset")]
+        for value in getattr(part, "__dict__", {}).values():
+            inner = value if isinstance(value, (list, tuple)) else [value]
+            found += [one for one in inner if isinstance(one, (DataLoader, Dataset, Sampler))]
     return parts
+
+
+def _generators(part: Any) -> list[Any]:
+    """Return the generators that are attributes of `part`."""
+    kinds = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
+    values = getattr(part, "__dict__", {}).values()
+    return [value for value in values if isinstance(value, kinds)]
 
 
 def _seed(part: Any, seed: int) -> None:
     """Seed the generators of `part`, under any name. A missing `generator` of torch is made."""
-    if hasattr(part, "generator"):
+    if isinstance(part, (DataLoader, Sampler)) and hasattr(part, "generator"):
         part.generator = part.generator or torch.Generator()
-    for value in {**getattr(part, "__dict__", {})}.values():
-        if isinstance(value, torch.Generator):
-            value.manual_seed(seed)
-        elif isinstance(value, random.Random):
-            value.seed(seed)
-        elif isinstance(value, np.random.RandomState):
-            value.seed(seed % 2**32)
-        elif isinstance(value, np.random.Generator):
-            bits = value.bit_generator
+    for generator in _generators(part):
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+        elif isinstance(generator, np.random.Generator):
+            bits = generator.bit_generator
             bits.state = type(bits)(seed).state
+        else:
+            generator.seed(seed % 2**32)
+
+
+def _is_whole_batches(position: LoopPosition) -> bool:
+    return position.batches * (position.batch_size or 0) == position.samples
 
 
 def _data_seed(args: TrainingArguments) -> int:

@@ -135,7 +135,7 @@ class Trainer:
 
         Raises:
             FileNotFoundError: The checkpoint does not exist or is not complete.
-            ValueError: There is nothing to train on or to train; or the checkpoint is another model's.
+            ValueError: There is nothing to train on or to train, or the checkpoint does not fit.
         """
         run = self.run
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
