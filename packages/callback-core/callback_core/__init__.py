@@ -12,6 +12,7 @@ from callback_core.arguments import (
     share_of_steps,
 )
 from callback_core.callback import TrainerCallback
+from callback_core.checkpoint_paths import saved_checkpoint
 from callback_core.control import Request, TrainerControl, request_stop
 from callback_core.default_flow import DefaultFlowCallback
 from callback_core.early_stopping import EarlyStoppingCallback
@@ -26,7 +27,6 @@ from callback_core.integrations import (
 from callback_core.persistence import ExportableState, export_states, restore_states
 from callback_core.printer import PrinterCallback
 from callback_core.progress_bar import ProgressCallback, open_bar
-from callback_core.saved_checkpoint import saved_checkpoint
 from callback_core.spelling import nearest_name
 from callback_core.state import TrainerState
 from callback_core.validation import list_callbacks

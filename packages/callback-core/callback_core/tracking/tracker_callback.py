@@ -10,8 +10,8 @@ from typing import Any, TypeVar, cast
 
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
+from callback_core.checkpoint_paths import saved_checkpoint
 from callback_core.control import TrainerControl
-from callback_core.saved_checkpoint import saved_checkpoint
 from callback_core.state import TrainerState
 from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.identity import check_identity
