@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
 from trainer_torch.checkpoint import list_checkpoints
+from trainer_torch.plan import DataLength, Plan
 
 
 class Promises(IterableDataset[Any]):
@@ -51,7 +52,7 @@ def warnings_of_length(caplog: pytest.LogCaptureFixture) -> list[Any]:
     return [
         record.args[:3]  # type: ignore[index]
         for record in caplog.records
-        if record.name == "trainer_torch.data"
+        if record.name == "trainer_torch.plan"
     ]
 
 
@@ -167,3 +168,14 @@ def test_the_right_length_and_a_callback_that_leaves_epochs_are_not_named(
     assert trainer(tmp_path, Leaves, eval_strategy="epoch").train().global_step == 7
     assert trainer(tmp_path, max_steps=7).train().global_step == 7
     assert warnings_of_length(caplog) == []
+
+
+@pytest.mark.parametrize(("is_main", "told"), [(True, [(4, 0, 6), (2,)]), (False, [])])
+def test_only_the_main_process_tells_and_data_that_has_ended_is_told_too(
+    is_main: bool, told: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    length = DataLength(Plan(max_steps=18, num_train_epochs=3, batches_per_epoch=6), is_main)
+    for epoch, batches in enumerate((4, 4, 0)):
+        length.check(epoch, batches, by_steps=True)
+    assert length.is_short
+    assert warnings_of_length(caplog) == told

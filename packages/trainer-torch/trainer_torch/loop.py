@@ -116,7 +116,7 @@ def _run_epochs(
     """
     args, state, position = run.args, run.state, run.position
     on, fire = run.callback_handler, run.fire
-    is_done, length = state.global_step >= plan.max_steps, DataLength(plan)
+    is_done, length = state.global_step >= plan.max_steps, DataLength(plan, run.world.is_main)
     run.model.train()
     fire(on.on_train_begin, checkpoint_dir=run.resumed_from and str(run.resumed_from))
     if resumption is not None and not position.is_within_epoch:

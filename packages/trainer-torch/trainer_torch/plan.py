@@ -102,14 +102,16 @@ class DataLength:
 
     Args:
         plan: The length of the training, which was made from the length of the data.
+        is_main: Whether this process tells of a difference.
 
     Attributes:
         is_short: Whether an epoch had fewer batches than the plan.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, is_main: bool) -> None:
         self.is_short = False
         self._plan = plan
+        self._is_main = is_main
         self._told = False
 
     def check(self, epoch: int, batches: int, by_steps: bool) -> None:
@@ -123,6 +125,8 @@ class DataLength:
         plan = self._plan
         has_length = plan.num_train_epochs < sys.maxsize
         self.is_short |= has_length and batches < plan.batches_per_epoch
+        if not self._is_main:
+            return
         if batches == 0:
             logger.warning("Training stops: train_dataset yielded nothing in epoch %d.", epoch)
         elif has_length and batches != plan.batches_per_epoch and not self._told:
