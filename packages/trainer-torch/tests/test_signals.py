@@ -305,7 +305,9 @@ def told_to_continue(caplog: pytest.LogCaptureFixture) -> list[Any]:
     return [
         record.args
         for record in caplog.records
-        if record.name == "trainer_torch.resume" and record.levelname == "WARNING"
+        if record.name == "trainer_torch.resume"
+        and record.levelname == "WARNING"
+        and re.search(r"step \d+ of \d+", record.getMessage())
     ]
 
 
