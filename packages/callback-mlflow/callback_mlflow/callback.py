@@ -89,11 +89,16 @@ class MLflowCallback(TrackerCallback):
         )
 
     def on_train_begin(
-        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Begin to record. In a search, each trial gets a run of its own inside the active one."""
         self.tracker.in_search = state.is_hyper_param_search
-        super().on_train_begin(args, state, control, **kwargs)
+        super().on_train_begin(args, state, control, model, **kwargs)
         if self.options.delivery == "process" and self.tracker.log_system_metrics:
             logger.warning(
                 "MLflow gets no system metrics: MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING, or "

@@ -21,6 +21,14 @@ from trainer_torch.checkpoint import find_fault, list_checkpoints
 from trainer_torch.signals import Signals
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_not_ignored() -> Iterator[None]:
+    """Handle SIGINT as Python does. A shell ignores it for the commands that it runs beside it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class SendsAt(TrainerCallback):
     """Sends this process a signal, once or more, in the middle of a step."""
 

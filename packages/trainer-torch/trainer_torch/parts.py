@@ -129,7 +129,7 @@ def _check_function(name: str, function: object, arguments: list[str]) -> None:
     """Check that `function`, if there is one, can be called with `arguments`."""
     if function is None:
         return
-    of = function if hasattr(function, "__qualname__") else type(function)
+    of: Any = function if hasattr(function, "__qualname__") else type(function)
     module = getattr(of, "__module__", None) or ""
     if not callable(function) or (isinstance(function, type) and module != "builtins"):
         raise TypeError(f"{name} is {kind_of(function)}, but must be a function.")

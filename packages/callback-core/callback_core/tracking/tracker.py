@@ -157,7 +157,6 @@ class TrainingSide:
         sdk: The module whose own functions reach the open run from the training's thread, such as
             `wandb.log`; `None` if there are none. If the program has imported it, the first step
             waits for the run, for at most `longest_wait`.
-        longest_wait: Seconds. A store on this machine may have more than the default.
         in_order: Whether the run keeps the order in which the program and the training log, so that
             one could replace what the other logs. If the program has imported `sdk`, the training's
             thread then delivers each log at once. The calls that log must be quick.
@@ -166,8 +165,12 @@ class TrainingSide:
     name: ClassVar[str]
     requires: Mapping[str, str] = MappingProxyType({})
     sdk: ClassVar[str | None] = None
-    longest_wait: float = 4.0
     in_order: ClassVar[bool] = False
+
+    @property
+    def longest_wait(self) -> float:
+        """The most seconds that the first step waits for the run."""
+        return 4.0
 
     @property
     def disabled(self) -> bool:
