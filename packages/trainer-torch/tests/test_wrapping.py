@@ -107,6 +107,39 @@ def test_a_compiled_model_resumes_from_the_checkpoint_of_a_plain_one(tmp_path: P
     assert made.train(resume_from_checkpoint=True).global_step == 10
 
 
+def with_compiled_parts() -> Any:
+    model = net()
+    model.layers[0] = compiled(model.layers[0])
+    model.layers[3] = compiled(model.layers[3])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(net, with_compiled_parts), (with_compiled_parts, net)]
+)
+def test_a_part_that_is_compiled_is_saved_under_its_own_names_and_loaded_from_them(
+    tmp_path: Path, first: Any, second: Any
+) -> None:
+    trainer(tmp_path, given={"model": first()}, save_strategy="epoch", num_train_epochs=1).train()
+    saved = load_file(tmp_path / "checkpoint-5" / "model.safetensors")
+    assert set(saved) == set(net().state_dict())
+    made = trainer(tmp_path, given={"model": second()}, save_strategy="epoch", max_steps=5)
+    made.train(resume_from_checkpoint=True)
+    weights = [parameter.detach() for parameter in made.model.parameters()]
+    assert all(torch.equal(*pair) for pair in zip(weights, in_order(saved), strict=True))
+
+
+def in_order(saved: dict[str, Any]) -> list[Any]:
+    return [saved[name] for name in net().state_dict()]
+
+
+def test_a_model_for_several_gpus_is_saved_under_its_own_names(tmp_path: Path) -> None:
+    model = net()
+    trainer(tmp_path, given={"model": nn.DataParallel(model)}, save_strategy="epoch").train()
+    saved = load_file(tmp_path / "checkpoint-10" / "model.safetensors")
+    assert set(saved) == set(model.state_dict())
+
+
 def test_a_compiled_model_computes_its_losses_compiled(tmp_path: Path) -> None:
     calls: list[int] = []
 

@@ -7,9 +7,12 @@ middle of a training does not do so again when the training is resumed after tha
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
+
+from trainer_torch.wrapping import plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +27,10 @@ def describe(model: nn.Module, optimizer: Any, lr_scheduler: Any) -> dict[str, A
         `lr_scheduler`: their classes.
     """
     return {
-        "frozen": [name for name, one in model.named_parameters() if not one.requires_grad],
-        "evaluating": [name for name, module in model.named_modules() if not module.training],
+        "frozen": [name for name, one in _parameters(model) if not one.requires_grad],
+        "evaluating": [
+            plain_name(name) for name, module in model.named_modules() if not module.training
+        ],
         "groups": _names_in_groups(model, optimizer),
         "optimizer": _class_name(optimizer),
         "lr_scheduler": _class_name(lr_scheduler),
@@ -64,7 +69,7 @@ def freeze(model: nn.Module, described: dict[str, Any]) -> None:
     """
     frozen = set(described["frozen"])
     changed = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in _parameters(model):
         if parameter.requires_grad == (name in frozen):
             parameter.requires_grad_(name not in frozen)
             changed.append(f"{name} ({'frozen' if name in frozen else 'trained'})")
@@ -80,7 +85,7 @@ def set_modes(model: nn.Module, described: dict[str, Any]) -> None:
     """Put each module into the mode, training or evaluation, of the description."""
     evaluating = set(described["evaluating"])
     for name, module in model.named_modules():
-        module.training = name not in evaluating
+        module.training = plain_name(name) not in evaluating
 
 
 def regroup(model: nn.Module, optimizer: Any, described: dict[str, Any]) -> None:
@@ -95,7 +100,7 @@ def regroup(model: nn.Module, optimizer: Any, described: dict[str, Any]) -> None
     saved, current = described["groups"], _names_in_groups(model, optimizer)
     if saved == current:
         return
-    known = dict(model.named_parameters(remove_duplicate=False))
+    known = dict(_parameters(model, remove_duplicate=False))
     groups = [group["params"] for group in optimizer.param_groups]
     wanted = []
     for number, names in enumerate(saved):
@@ -116,9 +121,15 @@ def regroup(model: nn.Module, optimizer: Any, described: dict[str, Any]) -> None
 
 
 def _names_in_groups(model: nn.Module, optimizer: Any) -> list[list[str | None]]:
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {id(parameter): name for name, parameter in _parameters(model)}
     groups = getattr(optimizer, "param_groups", ())
     return [[names.get(id(one)) for one in group["params"]] for group in groups]
+
+
+def _parameters(model: nn.Module, **options: Any) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters of `model` under the names that they have if no part is compiled."""
+    for name, parameter in model.named_parameters(**options):
+        yield plain_name(name), parameter
 
 
 def _class_name(part: Any) -> str:

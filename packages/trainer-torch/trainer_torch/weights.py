@@ -11,6 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trainer_torch.wrapping import load_plain_state, plain_state
+
 MODEL: Final = "model.safetensors"
 
 _MOST_NAMES: Final = 5
@@ -28,7 +30,7 @@ def save_model(model: nn.Module, directory: Path) -> None:
     aliases: dict[str, str] = {}
     names: dict[Any, str] = {}
     storages: set[int] = set()
-    for name, value in model.state_dict().items():
+    for name, value in plain_state(model).items():
         identity = _identity(value)
         if identity in names:
             aliases[name] = names[identity]
@@ -62,7 +64,7 @@ def load_model(model: nn.Module, checkpoint: Path, is_complete: bool = True) -> 
     with safe_open(str(checkpoint / MODEL), framework="pt", device=str(device)) as file:
         saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         aliases = file.metadata() or {}
-    own = model.state_dict()
+    own = plain_state(model)
     saved |= {name: saved[kept] for name, kept in aliases.items() if name in own and kept in saved}
     names = {_identity(own[name]): name for name in saved if name in own}
     for name, value in own.items():  # tied in this model, and not in the file
@@ -80,9 +82,10 @@ def load_model(model: nn.Module, checkpoint: Path, is_complete: bool = True) -> 
     # Nothing can be copied into a tensor whose elements share memory, such as an expanded buffer.
     expanded = {name for name in common if _is_expanded(own[name])}
     copied = {name: saved[name] for name in own if name in common and name not in expanded}
-    model.load_state_dict(copied, strict=False)
+    load_plain_state(model, copied, strict=False)
     if expanded:
-        model.load_state_dict({name: saved[name] for name in expanded}, strict=False, assign=True)
+        assigned = {name: saved[name] for name in expanded}
+        load_plain_state(model, assigned, strict=False, assign=True)
 
 
 def _identity(tensor: Tensor) -> Any:

@@ -1,18 +1,19 @@
-"""Finds the model inside the modules that wrap it."""
+"""Finds the model inside what wraps it, and the names that its weights have without that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-# The attribute of a compiled module. Importing its class would take half a second.
-_COMPILED = "_orig_mod"
+_COMPILED: Final = "_orig_mod"
+"""The attribute of a compiled module. Importing its class would take half a second."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside any DistributedDataParallel and `torch.compile`."""
+    """Return the model inside any `torch.compile`, DataParallel and DistributedDataParallel."""
     return list(_layers(model))[-1]
 
 
@@ -22,10 +23,32 @@ def distributed_part(model: nn.Module) -> DistributedDataParallel | None:
     return next(layers, None)
 
 
+def plain_name(name: str) -> str:
+    """Return the name that a weight or module called `name` has if nothing is compiled."""
+    return ".".join(part for part in name.split(".") if part != _COMPILED)
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state of `model` under the names that it has if no part is compiled."""
+    return {plain_name(name): value for name, value in model.state_dict().items()}
+
+
+def load_plain_state(model: nn.Module, state: Mapping[str, Tensor], **options: Any) -> None:
+    """Load a `state` with plain names into `model`.
+
+    Args:
+        model: The model. Parts of it may be compiled.
+        state: Tensors by plain names.
+        options: The options of `torch.nn.Module.load_state_dict`.
+    """
+    own = {plain_name(name): name for name in model.state_dict()}
+    model.load_state_dict({own.get(name, name): value for name, value in state.items()}, **options)
+
+
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield `model`, what it wraps, and so on down to the model itself."""
     inner: object = model
     while isinstance(inner, nn.Module):
         yield inner
-        is_distributed = isinstance(inner, DistributedDataParallel)
-        inner = inner.module if is_distributed else getattr(inner, _COMPILED, None)
+        is_parallel = isinstance(inner, (DataParallel, DistributedDataParallel))
+        inner = inner.module if is_parallel else getattr(inner, _COMPILED, None)
