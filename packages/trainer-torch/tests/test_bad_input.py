@@ -213,7 +213,7 @@ def build(tmp_path: Path, **given: Any) -> Any:
         ({"train_dataset": tuple(data()[:])}, "train_dataset.*TensorDataset"),
         ({"train_dataset": "data.csv"}, "train_dataset.*str"),
         ({"train_dataset": TensorDataset}, "train_dataset.*TensorDataset"),
-        ({"train_dataset": (sample for sample in data())}, "train_dataset.*generator"),
+        ({"train_dataset": (number for number in range(9))}, "train_dataset.*generator"),
         ({"compute_loss": nn.CrossEntropyLoss()}, "compute_loss.*CrossEntropyLoss"),
         ({"compute_loss": nn.functional.mse_loss}, "compute_loss.*mse_loss"),
         ({"compute_loss": lambda outputs: 0}, "compute_loss.*the model"),
@@ -266,7 +266,7 @@ def test_functions_that_fit_are_taken(tmp_path: Path, function: Any) -> None:
 
 
 def as_mapping(dataset: TensorDataset) -> list[dict[str, Any]]:
-    return [{"input": x, "labels": y} for x, y in dataset]
+    return [{"input": x, "labels": y} for x, y in zip(*dataset[:], strict=True)]
 
 
 @pytest.mark.parametrize("dataset", [data(), as_mapping(data())], ids=["tuple", "mapping"])

@@ -127,11 +127,11 @@ def sizes(loader: Any, batches: int) -> list[int | None]:
 
 
 def test_a_loader_of_indices_knows_what_it_puts_into_each_batch() -> None:
-    data = list(range(10))
-    assert sizes(DataLoader(data, batch_size=4), 4) == [4, 4, 2, None]  # type: ignore[arg-type]
-    assert sizes(DataLoader(data, batch_size=4, drop_last=True), 2) == [4, 4]  # type: ignore[arg-type]
-    some = DataLoader(data, batch_size=4, sampler=SubsetRandomSampler(range(5)))  # type: ignore[arg-type]
-    assert sizes(some, 2) == [4, 1]
+    data: Any = list(range(10))
+    assert sizes(DataLoader(data, batch_size=4), 4) == [4, 4, 2, None]
+    assert sizes(DataLoader(data, batch_size=4, drop_last=True), 2) == [4, 4]
+    sampler = SubsetRandomSampler(range(5))
+    assert sizes(DataLoader(data, batch_size=4, sampler=sampler), 2) == [4, 1]
 
 
 class Stream(IterableDataset[Tensor]):
@@ -156,13 +156,16 @@ class Uneven(BatchSampler):
         yield [1, 2, 3]
 
 
+ROWS: Any = X
+
+
 @pytest.mark.parametrize(
     "loader",
     [
         DataLoader(Stream(), batch_size=2),
-        DataLoader(X, batch_size=None),
-        Halves(X, batch_size=4),
-        DataLoader(X, batch_sampler=Uneven(range(4), 2, False)),
+        DataLoader(ROWS, batch_size=None),
+        Halves(ROWS, batch_size=4),
+        DataLoader(ROWS, batch_sampler=Uneven(range(4), 2, False)),
         [X, X],
     ],
     ids=["iterable", "batches", "subclass", "batch sampler", "list"],

@@ -82,7 +82,7 @@ def test_an_error_of_the_model_itself_stays_as_it_is() -> None:
     [
         {"x": ONE, "n": 3},
         OrderedDict(x=ONE),
-        defaultdict(list, x=ONE),
+        defaultdict(lambda: ONE, x=ONE),
         UserDict(x=ONE),
         (ONE, "text", None),
         [ONE, [TWO]],

@@ -45,8 +45,9 @@ def test_the_loss_is_weighted_by_samples_whatever_else_is_in_a_batch(
         return collate(*(torch.stack(part) for part in zip(*samples, strict=True)))
 
     def loss(model: nn.Module, batch: Any) -> Any:
-        part = batch.get if isinstance(batch, dict) else lambda name: getattr(batch, name)
-        return compute_loss(model, [part("features"), part("labels")])
+        if isinstance(batch, dict):
+            batch = SimpleNamespace(**batch)
+        return compute_loss(model, [batch.features, batch.labels])
 
     model = net().eval()
     expected = compute_loss(model, list(data(9)[:]))[0].item()
@@ -144,8 +145,9 @@ def test_an_evaluation_without_a_loss_is_warned_about_once(
     assert "loss" in warning
 
 
-def named(samples: int = 9) -> list[dict[str, Any]]:
-    return [{"features": x, "target": y} for x, y in data(samples)]
+def named(samples: int = 9) -> Any:
+    features, labels = data(samples)[:]
+    return [{"features": x, "target": y} for x, y in zip(features, labels, strict=True)]
 
 
 def named_loss(model: nn.Module, batch: Any) -> Any:

@@ -253,7 +253,7 @@ class Loaded(Trainer):
 
 
 def trainer_of(case: Case, out: Path) -> tuple[Any, Scores]:
-    model = Scores(case)
+    model: Any = Scores(case)
     args = arguments(
         out,
         max_steps=3,
@@ -269,7 +269,7 @@ def trainer_of(case: Case, out: Path) -> tuple[Any, Scores]:
         case.collate,
         case.dataset(),
         case.dataset(),
-        compute_loss=None if case.by_model else lambda model, batch: model.output(batch),
+        compute_loss=None if case.by_model else lambda _, batch: model.output(batch),
         callbacks=[EndsStep],
     )
     return made, model

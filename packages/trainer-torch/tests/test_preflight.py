@@ -39,6 +39,8 @@ class InPlace(Base):
 
 
 class Reassigned(Base):
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(4))
@@ -49,6 +51,8 @@ class Reassigned(Base):
 
 
 class NotPersistent(Base):
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(4), persistent=False)
@@ -59,6 +63,8 @@ class NotPersistent(Base):
 
 
 class Expanded(Base):
+    shift: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("shift", torch.zeros(1).expand(4))
