@@ -133,6 +133,19 @@ def in_order(saved: dict[str, Any]) -> list[Any]:
     return [saved[name] for name in net().state_dict()]
 
 
+def test_what_is_frozen_stays_frozen_where_parts_are_compiled_since(tmp_path: Path) -> None:
+    def frozen(model: nn.Module) -> list[bool]:
+        return [not parameter.requires_grad for parameter in model.parameters()]
+
+    first, second = net(), with_compiled_parts()
+    first.layers[0].requires_grad_(False)
+    second.layers[0].requires_grad_(False)
+    trainer(tmp_path, given={"model": first}, save_strategy="epoch", num_train_epochs=1).train()
+    made = trainer(tmp_path, given={"model": second}, save_strategy="epoch")
+    made.train(resume_from_checkpoint=True)
+    assert frozen(second) == frozen(first) == [True, True, False, False]
+
+
 def test_a_model_for_several_gpus_is_saved_under_its_own_names(tmp_path: Path) -> None:
     model = net()
     trainer(tmp_path, given={"model": nn.DataParallel(model)}, save_strategy="epoch").train()
