@@ -165,11 +165,14 @@ def values_of(switches: Mapping[str, Switch]) -> dict[str, Any]:
 def logging_state() -> dict[str, Any]:
     """Return the handlers and the level of each logger, except those with the defaults.
 
-    A handler that does nothing is left out. Libraries add it to their loggers.
+    A handler that does nothing is left out. Libraries add it to their loggers, and some define its
+    class themselves.
     """
     found: dict[str, Any] = {}
     for name, (handlers, level) in _loggers().items():
-        effective = [one for one in handlers or () if not isinstance(one, logging.NullHandler)]
+        effective = [
+            one for one in handlers or () if type(one).__name__.lstrip("_") != "NullHandler"
+        ]
         if effective or level:
             found[name or "logging.disable"] = (effective, level)
     return found

@@ -6,6 +6,7 @@ import logging
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,23 @@ def outcome(callback: type[TrainerCallback], rule: str, folder: Path) -> str:
     return result.outcome
 
 
+class _NullHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Do nothing."""
+
+
+class LibraryWarning(UserWarning):
+    """A warning of a library's own class."""
+
+
 class ImportsALibrary(TrainerCallback):
-    """Does to loggers what the import of a library does."""
+    """Does to loggers and warnings what the import of a library does."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        warnings.simplefilter("ignore", LibraryWarning)
         logger = logging.getLogger("a_library_of_the_sdk")
         logger.addHandler(logging.NullHandler())
+        logger.addHandler(_NullHandler())
         logger.setLevel(logging.WARNING)
 
 
@@ -37,21 +49,32 @@ class AddsAHandler(TrainerCallback):
         logging.getLogger("its_own_new_logger").addHandler(logging.StreamHandler())
 
 
+class HidesWarnings(TrainerCallback):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        warnings.simplefilter("ignore", UserWarning)
+
+
 class SetsALevel(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         logging.getLogger("of_the_program").setLevel(logging.ERROR)
 
 
-def test_the_loggers_of_a_library_that_is_imported_late_may_change(tmp_path: Path) -> None:
-    assert outcome(ImportsALibrary, "LEF-008", tmp_path) == "kept"
+@pytest.mark.parametrize("rule", ["LEF-008", "LEF-010"])
+def test_a_library_that_is_imported_late_may_configure_what_is_its_own(
+    rule: str, tmp_path: Path
+) -> None:
+    assert outcome(ImportsALibrary, rule, tmp_path) == "kept"
 
 
-@pytest.mark.parametrize("callback", [AddsAHandler, SetsALevel])
-def test_a_handler_and_the_level_of_a_known_logger_may_not_change(
-    callback: type[TrainerCallback], tmp_path: Path
+@pytest.mark.parametrize(
+    ("callback", "rule"),
+    [(AddsAHandler, "LEF-008"), (SetsALevel, "LEF-008"), (HidesWarnings, "LEF-010")],
+)
+def test_a_handler_the_level_of_a_known_logger_and_a_filter_may_not_change(
+    callback: type[TrainerCallback], rule: str, tmp_path: Path
 ) -> None:
     logging.getLogger("of_the_program")
-    assert outcome(callback, "LEF-008", tmp_path) == "broken"
+    assert outcome(callback, rule, tmp_path) == "broken"
 
 
 class StartsAProgramAtAnEvaluation(TrainerCallback):

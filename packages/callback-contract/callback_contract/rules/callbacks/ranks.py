@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from callback_contract._case import Case
 from callback_contract._process import children, difference, files_below, threads
 from callback_contract._registry import rule
@@ -37,13 +35,15 @@ def other_ranks_write_no_files(case: Case) -> None:
     (folder / "checkpoint-0" / "model.safetensors").touch()
     for main_of_its_node in (False, True):
         state = another_rank(main_of_its_node=main_of_its_node)
-        args = case.arguments(output_dir=str(case.folder / f"theirs-{main_of_its_node}"))
+        theirs = case.folder / f"theirs-{main_of_its_node}"
+        theirs.mkdir()
+        args = case.arguments(output_dir=str(theirs))
         case.make()  # the hook may prepare a store
         before = files_below(folder)
         for training in case.exercise(args=args, state=state):
             training.fire("on_save", checkpoint_dir=str(folder / "checkpoint-0"))
         written = difference(before, files_below(folder))
-        other = files_outside_checkpoints(Path(args.output_dir))
+        other = files_outside_checkpoints(theirs)
         require(not written and not other, f"it wrote {', '.join([*written, *other])}")
 
 
