@@ -192,7 +192,8 @@ def _plain_name(name: str) -> str:
     name = re.sub(r"^\d+(: |$)", "", name)
     name = re.sub(r"(\w+):\[\w*\]", r"\1", name)
     name = re.sub(r"((?:Thread|Executor|Dummy)-)[\d_]+", r"\1…", name)
-    return re.sub(r"\btmp\w{8}\b", "tmp…", name)
+    name = re.sub(r"\btmp\w{8}\b", "tmp…", name)
+    return re.sub(r"(-\d{4,})+", "-…", name)
 
 
 if __name__ == "__main__":
