@@ -26,15 +26,17 @@ transformers' Trainer makes it, with the environment variables that it documents
 
 {versions}.
 
-Each rule was checked in a process of its own. A rule that took more than {limit} seconds counts as
-broken. TensorBoard's event files, W&B's offline files and the databases of MLflow and Trackio
-were read from disk. Comet and ClearML sent to the stand-in servers of the tests in `packages`.
-Before the stores were read, the SDKs wrote everything that was pending, for example with
-`experiment.end()` or `wandb.finish()`. DEL-001 is the exception, because it asks what is stored
-when `on_train_end` returns.
+Each SDK was in an environment of its own, and each rule was checked in a process of its own. A rule
+that took more than {limit} seconds counts as broken. TensorBoard's event files, W&B's offline files
+and the databases of MLflow and Trackio were read from disk. Comet and ClearML sent to the stand-in
+servers of the tests in `packages`. Before the stores were read, the SDKs wrote everything that was
+pending, for example with `experiment.end()` or `wandb.finish()`. They did not during a training,
+and not for DEL-001, which asks what is stored when `on_train_end` returns.
 
 - One defect can break several rules. For example, a tracker that ends a training when it cannot
   write a value breaks each rule that logs such a value.
+- A callback is reported together with its SDK. For example, an SDK may start a thread that the
+  callback does not end.
 - IMP-002, about a missing SDK, was checked in an interpreter that never imported the SDK.
 - The rules about trackers that extend this library's `Tracker` do not apply.
 - No callback documents `resume`, `rewinds`, `redacts` or `scalars`, and no tracker documents

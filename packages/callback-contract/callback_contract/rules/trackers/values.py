@@ -32,9 +32,9 @@ NOT_FINITE: Final = {"not_a_number": math.nan, "infinite": math.inf, "negative":
     "none.",
 )
 def stores_non_finite_values(case: Case) -> None:
-    """A tracker that claims `non_finite` stores NaN and both infinities.
+    """NaN and infinities are stored as such or left out, but not stored as a number.
 
-    Other trackers may leave them out, but do not store a number in their place.
+    A tracker that claims `non_finite` stores them.
     """
     stored, _ = train_and_read(case, {"loss": 0.5, **NOT_FINITE})
     for name, value in NOT_FINITE.items():
