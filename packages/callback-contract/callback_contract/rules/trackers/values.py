@@ -32,7 +32,7 @@ NOT_FINITE: Final = {"not_a_number": math.nan, "infinite": math.inf, "negative":
     "none.",
 )
 def stores_non_finite_values(case: Case) -> None:
-    """NaN and infinities are stored as such or left out, but not stored as a number.
+    """NaN and infinities are stored or left out, but never replaced by another number.
 
     A tracker that claims `non_finite` stores them.
     """
