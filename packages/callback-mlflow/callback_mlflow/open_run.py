@@ -65,6 +65,17 @@ class OpenRun:
                 if metric.value != metric.value and not self._has_nan(metric):
                     self._log(metrics=[metric])
 
+    def log_images(self, points: Sequence[Point]) -> None:
+        """Add pictures, each an `mlflow.Image`."""
+        for point in points:
+            self.client.log_image(
+                self.id,
+                point.value,
+                key=point.name,
+                step=point.step,
+                timestamp=int(point.time * 1000),
+            )
+
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Log new parameters. A changed value becomes a tag, since MLflow keeps the first value."""
         given = {name: str(value) for name, value in parameters.items()}

@@ -235,6 +235,15 @@ class MLflowTracker(Tracker):
         """Add `points`."""
         self.run.log_metrics(points)
 
+    def takes(self, value: Any) -> bool:
+        """Return whether `value` is an `mlflow.Image`."""
+        cls = type(value)
+        return cls.__name__ == "Image" and cls.__module__.partition(".")[0] == "mlflow"
+
+    def log_objects(self, points: Sequence[Point]) -> None:
+        """Add pictures."""
+        self.run.log_images(points)
+
     def log_files(self, upload: Upload) -> None:
         """Copy a checkpoint to the run's artifacts, under the upload's name."""
         self.run.log_files(upload)

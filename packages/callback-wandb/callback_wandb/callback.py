@@ -12,6 +12,7 @@ from typing import Any
 from callback_core import CallbackArguments, TrainerControl, TrainerState
 from callback_core.tracking import DeliveryKind, Status, TrackerCallback
 from callback_wandb import model as models
+from callback_wandb.settings import warn_of_long_names
 from callback_wandb.tracker import WandbTracker
 from callback_wandb.versions import FINAL_MODEL
 from callback_wandb.watching import ModelWatch
@@ -99,6 +100,8 @@ class WandbCallback(TrackerCallback):
     ) -> None:
         """Call `setup`, and begin to record."""
         self.tracker.in_search = state.is_hyper_param_search
+        if state.is_world_process_zero and not self.tracker.disabled:
+            warn_of_long_names(args, state)
         if state.is_world_process_zero and not self.tracker.disabled:
             try:
                 self.setup(args, state, model, processing_class=processing_class, **kwargs)

@@ -26,11 +26,20 @@ class _Begun(NamedTuple):
 
     def can_take(self, values: dict[str, Any]) -> bool:
         """Return whether `values` replace none of these."""
-        return all(values[name] == self.values[name] for name in values.keys() & self.values.keys())
+        return all(
+            values[name] is self.values[name] or values[name] == self.values[name]
+            for name in values.keys() & self.values.keys()
+        )
 
 
 _BEGUN: Final[WeakKeyDictionary[Any, _Begun]] = WeakKeyDictionary()
 """The row that each run has begun, if it holds values of ours."""
+
+
+def begun_values(run: Any) -> dict[str, Any]:
+    """Return what we have added to the row that a run has begun. Its summary lacks these."""
+    begun = _BEGUN.get(run)
+    return {} if begun is None else begun.values
 
 
 class Rows:
@@ -85,6 +94,12 @@ class Rows:
             self._path.unlink()
             self._append(again)
 
+    def end_begun(self, run: Any) -> None:
+        """End the row that the run has begun, if it holds values of ours."""
+        begun = _BEGUN.pop(run, None)
+        if begun is not None and begun.number == run.step:
+            run.log({}, commit=True)
+
     def forget(self, next_number: int | None) -> None:
         """Delete the rows, because the server or the SDK's own file has all of them.
 
@@ -104,19 +119,26 @@ class Rows:
         return run.step - 1, row
 
     def _merged(self, run: Any, row: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        values = {name: value for name, value in row.items() if name != "_timestamp"}
+        values = dict(row)
+        self.add(run, values, time=values.pop("_timestamp"))
+        return run.step, row
+
+    def add(self, run: Any, values: dict[str, Any], time: float) -> None:
+        """Add values to the row that is begun. A crash may lose them.
+
+        This ends the row only if it holds other values of ours with these names. The row has the
+        time of the first.
+        """
         begun = _BEGUN.get(run)
         if begun is not None and begun.number == run.step and not begun.can_take(values):
             run.log({}, commit=True)
-        if self._next_number is None:
-            run.log(values, commit=False)
-        else:
-            run.log(values, step=self._next_number, commit=False)
-            self._next_number = None
-        if begun is None or begun.number != run.step:
+        is_new = begun is None or begun.number != run.step
+        timed = {**values, "_timestamp": time} if is_new else values
+        run.log(timed, step=self._next_number, commit=False)
+        self._next_number = None
+        if begun is None or is_new:
             begun = _BEGUN[run] = _Begun(run.step, {})
         begun.values.update(values)
-        return run.step, row
 
     def _remember(self, key: str) -> None:
         self._keys[key] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import weakref
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from threading import Lock
 from typing import Any, Final
 
 from callback_core import NotConfigured
-from callback_core.tracking import Redaction, import_sdk
+from callback_core.tracking import Redaction, Rejected, import_sdk
+from callback_wandb.settings import NAME_LENGTH, fitting_name
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,9 @@ _SERVICE_VARIABLE: Final = "WANDB_SERVICE"
 
 _LOST: Final = ("AlreadyJoinedError", "HandleAbandonedError", "MailboxClosedError")
 """Errors of the SDK when its process is gone, besides `ConnectionError`. They share no base."""
+
+_REFUSAL: Final = r"\b(400|422)\b"
+"""The HTTP status of a request that is invalid, in an error's message. The error has no code."""
 
 _OURS: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 """The runs that this module opened. A hanging one must not be mistaken for the user's."""
@@ -66,6 +71,23 @@ def user_run() -> Any:
     return None if run in _OURS else run
 
 
+def chosen_project() -> str | None:
+    """Return the project of the SDK's settings, such as those given to `wandb.setup`, if known.
+
+    In the SDK, they take precedence over the environment. This does not start the SDK's process.
+    """
+    session = getattr(sys.modules.get("wandb.sdk.wandb_setup"), "_singleton", None)
+    project: str | None = getattr(getattr(session, "settings", None), "project", None)
+    return project
+
+
+def is_offline() -> bool:
+    """Return whether a new run would be offline, by the SDK's settings or by the environment."""
+    session = getattr(sys.modules.get("wandb.sdk.wandb_setup"), "_singleton", None)
+    known: str | None = getattr(getattr(session, "settings", None), "mode", None)
+    return (known or os.environ.get("WANDB_MODE")) in ("offline", "dryrun")
+
+
 def path_of(run: Any) -> str:
     """Return `entity/project/id`, or `project/id` if there is no entity, as offline."""
     return "/".join(part for part in (run.entity, run.project, run.id) if part)
@@ -79,6 +101,14 @@ def is_finished(run: Any) -> bool:
 def is_lost(error: Exception) -> bool:
     """Return whether an error means that the SDK's process is gone, with its open runs."""
     return isinstance(error, ConnectionError) or type(error).__name__ in _LOST
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether an error means that a run can never be opened like this."""
+    return isinstance(error, import_wandb().errors.UsageError | ValueError) or (
+        isinstance(error, import_wandb().errors.CommError)
+        and re.search(_REFUSAL, str(error)) is not None
+    )
 
 
 def hide(run: Any) -> None:
@@ -101,6 +131,7 @@ class Connection:
 
     Raises:
         NotConfigured: There is no login.
+        Rejected: The server or the SDK refuses the run, and would do so again.
     """
 
     def __init__(self, output_dir: Path, *, new: bool, adopted: bool, **given: Any) -> None:
@@ -109,6 +140,8 @@ class Connection:
             self.run = _init_run(import_wandb(), output_dir, new, adopted, given)
         except BaseException as error:
             self.leave(lost=isinstance(error, Exception) and is_lost(error))
+            if isinstance(error, Exception) and _is_refusal(error):
+                raise Rejected(str(error)) from error
             raise
         _OURS.add(self.run)
 
@@ -214,6 +247,10 @@ def _init_run(wandb: Any, output_dir: Path, new: bool, adopted: bool, given: dic
         _check_logged_in(wandb)
         if known.mode != "shared":
             given.setdefault("resume", known.resume or "allow")
+    for argument in ("name", "group", "job_type"):
+        name = given.get(argument) or getattr(known, f"run_{argument}")
+        if name and len(name) > NAME_LENGTH:
+            given[argument] = fitting_name(name)
     arguments = given | {"settings": wandb.Settings(**_settings(known, output_dir, adopted))}
     run = None
     if current_run() is None:

@@ -26,6 +26,8 @@ from callback_wandb.versions import fitting, log_version
 AXIS: Final = "train/global_step"
 """The metric on the x axis of all curves."""
 
+_LONGEST_WAIT_OFFLINE: Final = 60.0
+
 _EXIT_CODE: Final[dict[Status, int]] = {"finished": 0, "failed": 1, "interrupted": 255}
 
 
@@ -45,7 +47,6 @@ class WandbTracker(Tracker):
     name = "wandb"
     requires: Mapping[str, str] = MappingProxyType({"wandb": "wandb"})
     sdk = "wandb"
-    in_order = True
     limits = Limits(text=True, reserved=(AXIS,))
 
     def __init__(
@@ -57,11 +58,13 @@ class WandbTracker(Tracker):
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.project = settings.project(project)
+        self._given_project = project
         self.log_model = settings.log_model(log_model)
         self.watch = settings.watch(watch)
         self.facts = dict(facts or {})
         self.in_search = False
         self._disabled = settings.disabled()
+        settings.check_tags()
         self._connection: sdk.Connection | None = None
         self._run: Any = None
         self._is_shared = False
@@ -80,14 +83,24 @@ class WandbTracker(Tracker):
         return None if run is None or sdk.is_finished(run) else run
 
     @property
+    def longest_wait(self) -> float:
+        """How long the first step waits for the run. Offline, no server makes it wait longer."""
+        return _LONGEST_WAIT_OFFLINE if sdk.is_offline() else super().longest_wait
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the program may log to the open run as well."""
+        return self._is_shared and self.run is not None
+
+    @property
     def takes_checkpoints(self) -> bool:
         """Whether each checkpoint becomes a version of the model."""
         return self.log_model == "checkpoint"
 
     def settings(self) -> dict[str, Any] | None:
-        """Return the arguments of an equal tracker."""
+        """Return the arguments of an equal tracker, with the project that the program chose."""
         return {
-            "project": self.project,
+            "project": self._given_project or sdk.chosen_project() or self.project,
             "log_model": self.log_model,
             "watch": self.watch,
             "facts": self.facts,
@@ -135,6 +148,20 @@ class WandbTracker(Tracker):
 
     log_text = log_metrics
 
+    def takes(self, value: Any) -> bool:
+        """Return whether `value` is of the SDK's own types: a table, a picture, a chart, …"""
+        if isinstance(value, (list, tuple)):
+            return bool(value) and all(self.takes(part) for part in value)
+        return type(value).__module__.partition(".")[0] == "wandb"
+
+    def log_objects(self, points: Sequence[Point]) -> None:
+        """Add tables, pictures and the like to the row that is begun."""
+        with self._open_run() as run:
+            for (step, time), same in groupby(points, key=lambda point: (point.step, point.time)):
+                values = {point.name: point.value for point in same}
+                with _rejects_invalid():
+                    self._rows.add(run, {**values, AXIS: step}, time)
+
     def log_summary(self, points: Sequence[Point]) -> None:
         """Set values in the run's summary, without the prefix `train/`."""
         values = {summary_name(point.name): point.value for point in points}
@@ -150,6 +177,7 @@ class WandbTracker(Tracker):
         """Send the remaining data, and finish the run. The user's run stays open."""
         with self._open_run() as run:
             if self._connection is not None:
+                self._rows.end_begun(run)
                 next_number = run.step if run.offline else None  # not available after `finish`
                 try:
                     run.finish(exit_code=_EXIT_CODE[status or "finished"])
@@ -208,7 +236,8 @@ class WandbTracker(Tracker):
             return {"entity": owner[0] if owner else None, "project": project, "id": run_id}
         # A fixed id, so that the run is found again if the process dies while it opens the run.
         run_id = opening.folder.parent.name + opening.folder.name.removeprefix(self.name)
-        arguments: dict[str, Any] = {"project": self.project, "id": fitting(run_id)}
+        project = self._given_project or sdk.chosen_project() or self.project
+        arguments: dict[str, Any] = {"project": project, "id": fitting(run_id)}
         name = _run_name(opening)
         if opening.trial_name is not None:
             arguments |= {"name": opening.trial_name, "group": name or str(opening.output_dir)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from callback_core.tracking import Rejected, Upload
+from callback_wandb.rows import begun_values
 from callback_wandb.sdk import import_wandb
 
 FINAL_MODEL: Final = "final_model"
@@ -18,9 +19,10 @@ FINAL_MODEL: Final = "final_model"
 def log_version(run: Any, name: str, upload: Upload) -> None:
     """Add a version of the model `name` to `run`, and wait until the server has it.
 
-    The numbers of the run's summary become its metadata.
+    The numbers that were logged last become its metadata.
     """
-    metadata = {key: value for key, value in dict(run.summary).items() if _is_number(key, value)}
+    latest = {**dict(run.summary), **begun_values(run)}
+    metadata = {key: value for key, value in latest.items() if _is_number(key, value)}
     aliases = [upload.name]
     if upload.name == FINAL_MODEL:
         metadata[FINAL_MODEL] = True

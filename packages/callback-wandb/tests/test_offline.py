@@ -70,7 +70,8 @@ def test_rows_have_the_time_of_their_log_and_consecutive_numbers(tmp_path: Path)
     pause = At(6, lambda: time.sleep(0.3))
     small_trainer(tmp_path / "out", WandbCallback, pause).train()
     rows = the_run(tmp_path / "out").rows
-    assert [row["_step"] for row in rows] == list(range(15))  # 12 of training, 3 of evaluation
+    # What was logged at a step is a row, since the program might add to it.
+    assert [row["_step"] for row in rows] == list(range(12))
     times = {row["train/global_step"]: row["_timestamp"] for row in rows}
     assert list(times.values()) == sorted(times.values())
     assert times[6] - times[5] >= 0.3

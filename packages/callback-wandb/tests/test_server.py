@@ -195,3 +195,17 @@ def test_an_unusable_server_blocks_no_exit(
     done = run_python(BY_HAND, str(tmp_path / "out"), since)
     assert "trained 8 steps" in done.stdout, done.stderr
     assert "wandb" in done.stderr and "python -m callback_core.tracking.replay" in done.stderr
+
+
+def test_a_run_that_the_server_refuses_is_not_asked_for_again(
+    server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.refusal = "invalid name: too many cooks"
+    made = small_trainer(tmp_path / "out", WandbCallback)
+    made.train()
+    assert server.asked == 1
+    assert server.refusal in caplog.text
+    server.refusal = None
+    assert replay(tmp_path / "out").returncode == 0
+    [run] = server.runs.values()
+    assert run.points("train/loss") == losses(made)

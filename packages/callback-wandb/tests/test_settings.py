@@ -11,7 +11,7 @@ from recorded import runs, the_run
 from callback_contract.testing import missing, run_python
 from callback_core import get_available_reporting_integrations
 from callback_wandb import WandbCallback, WandbTracker
-from trainer_torch.testing import small_trainer
+from trainer_torch.testing import Trial, small_trainer
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,44 @@ def test_a_callback_that_is_switched_off_needs_no_sdk(monkeypatch: pytest.Monkey
     monkeypatch.setenv("WANDB_DISABLED", "true")
     with missing("wandb"):
         assert WandbCallback().tracker.disabled
+
+
+@pytest.mark.parametrize("length", [128, 129, 500])
+def test_names_are_cut_to_what_the_server_takes(
+    length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_GROUP", "g" * length)
+    name = "ä" * length
+    small_trainer(tmp_path / "out", WandbCallback, run_name=name).train()
+    run = the_run(tmp_path / "out")
+    assert (len(run.name), len(run.group)) == (128, 128)
+    assert name.startswith(run.name[:100])
+    ours = [record for record in caplog.records if record.name.startswith("callback_wandb")]
+    warned = [record.getMessage() for record in ours]
+    assert [sum(what in line for line in warned) for what in ("run_name", "WANDB_RUN_GROUP")] == (
+        [0, 0] if length == 128 else [1, 1]
+    )
+
+
+def test_the_groups_of_two_searches_with_long_names_differ(tmp_path: Path) -> None:
+    for end in ("a", "b"):
+        trial = Trial("trial-1", {})
+        small_trainer(tmp_path / end, trial, WandbCallback, run_name="s" * 150 + end).train()
+    first, second = the_run(tmp_path / "a"), the_run(tmp_path / "b")
+    assert first.group != second.group
+    assert {len(first.group), len(second.group)} == {128}
+
+
+@pytest.mark.parametrize("tags", ["t" * 65, "a," + "t" * 65, "a,,b"])
+def test_tags_that_the_service_refuses_are_refused_at_once(
+    tags: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_TAGS", tags)
+    with pytest.raises(ValueError, match="WANDB_TAGS"):
+        WandbCallback()
+
+
+@pytest.mark.parametrize("tags", ["t" * 64, "a, b c,d", " a"])
+def test_tags_that_the_service_takes_are_taken(tags: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_TAGS", tags)
+    WandbCallback()

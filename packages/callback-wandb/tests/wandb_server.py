@@ -60,6 +60,8 @@ class WandbServer(StandIn):
         runs: The runs, by id.
         artifacts: The artifacts, in order of creation.
         then: The mode of the server after a run was opened; `None` keeps the mode.
+        refusal: Why the server refuses each run; `None` if it takes them.
+        asked: How often it was asked for a run.
     """
 
     then: Literal["broken", "silent"] | None = None
@@ -68,8 +70,14 @@ class WandbServer(StandIn):
         super().__init__()
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: list[StoredArtifact] = []
+        self.refusal: str | None = None
+        self.asked = 0
 
     def answer(self, request: Request) -> Answer:
+        if b"upsertBucket" in request.content:
+            self.asked += 1
+            if self.refusal is not None:
+                return Answer.of({"errors": [{"message": self.refusal}]}, 400)
         return Answer.of(self._answer(request))
 
     def _answer(self, request: Request) -> dict[str, Any]:

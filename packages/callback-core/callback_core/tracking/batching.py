@@ -10,6 +10,7 @@ from callback_core.tracking.history import History
 from callback_core.tracking.journal import Record
 from callback_core.tracking.limits import change_of_name, distinct_name, shortened
 from callback_core.tracking.naming import SUMMARY, tracked_name
+from callback_core.tracking.objects import Objects
 from callback_core.tracking.tracker import Point, Rejected, Tracker
 from callback_core.tracking.values import restored
 
@@ -24,20 +25,32 @@ class Batches:
         tracker: The tracker.
         calls: Calls its methods.
         left_out: Receives the names of what is cut or left out, each with the reason.
+        name: The tracker's name in the session.
+        objects: The values that the journal only notes, if this process trains.
 
     Attributes:
         delivered: How many points the tracker has taken.
     """
 
-    def __init__(self, tracker: Tracker, calls: TrackerCalls, left_out: dict[str, str]) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        calls: TrackerCalls,
+        left_out: dict[str, str],
+        name: str,
+        objects: Objects | None = None,
+    ) -> None:
+        self._member, self._kept = name, objects
         self.delivered = 0
         self._calls, self._limits, self._left_out = calls, tracker.limits, left_out
         self._text: list[Point] = []
         self._metrics: list[Point] = []
+        self._objects: list[Point] = []
         self._summary: list[Point] = []
         self._waiting = (
             (self._metrics, tracker.log_metrics),
             (self._text, tracker.log_text),
+            (self._objects, tracker.log_objects),
             (self._summary, tracker.log_summary),
         )
         self._names: dict[str, str] = {}  # as logged -> as sent
@@ -48,13 +61,12 @@ class Batches:
 
     def __bool__(self) -> bool:
         """Return whether there is a point."""
-        return bool(self._metrics or self._text or self._summary)
+        return any(points for points, _ in self._waiting)
 
     @property
     def full(self) -> bool:
         """Whether there are enough points for a full batch."""
-        most = max(len(self._metrics), len(self._text), len(self._summary))
-        return most >= self._limits.batch_size
+        return max(len(points) for points, _ in self._waiting) >= self._limits.batch_size
 
     def clear(self) -> None:
         """Forget all points."""
@@ -90,6 +102,8 @@ class Batches:
             else:
                 (self._summary if is_summary or name in SUMMARY else self._metrics).append(point)
 
+        self._add_objects(record)
+
     def _add_text(self, name: str, point: Point) -> None:
         """Add a point whose value is a string, if the tracker takes text."""
         if not self._limits.text:
@@ -99,6 +113,21 @@ class Batches:
         if text != point.value:
             self._left_out[name] = f"cut to {self._limits.text_length} characters"
         self._text.append(point._replace(value=text))
+
+    def _add_objects(self, record: Record) -> None:
+        content = record.content
+        for name, noted in content.get("objects", {}).items():
+            value = None
+            if self._kept is not None and self._member in noted["for"]:
+                value = self._kept.take(noted["number"], self._member)
+            if value is not None:
+                sent_as = self._names.get(name) or self._name_of(name)
+                epoch = content.get("epoch")
+                self._objects.append(Point(sent_as, value, record.step, content["time"], epoch))
+            elif self._member in noted["for"]:
+                self._left_out[name] = "only the process that trained had it"
+            else:
+                self._left_out[name] = f"it is {noted['what']}"
 
     def deliver(self) -> None:
         """Deliver all points. After an error of the tracker, the next call continues from there."""

@@ -16,6 +16,7 @@ from callback_core.tracking.identity import identity_of
 from callback_core.tracking.journal import DAMAGED, Record, read
 from callback_core.tracking.limits import fitting_parameters
 from callback_core.tracking.lock import FileLock
+from callback_core.tracking.objects import Objects
 from callback_core.tracking.run_folder import RunFolder
 from callback_core.tracking.tracker import Opening, Rejected, Status, Tracker, Upload
 
@@ -43,6 +44,7 @@ class Consumer:
         run_id: The tracker's run, if a checkpoint names it or the user opened it. `None` takes the
             one from the run's files.
         adopted: Whether the user opened that run.
+        objects: The values that the journal only notes, if this process trains.
 
     Attributes:
         progress: How much of the journal the tracker has.
@@ -56,6 +58,7 @@ class Consumer:
         name: str,
         run_id: str | None = None,
         adopted: bool = False,
+        objects: Objects | None = None,
     ) -> None:
         self.tracker, self.folder, self.name = tracker, folder, name
         self.calls = TrackerCalls()
@@ -73,7 +76,8 @@ class Consumer:
         self._begin: dict[str, Any] = {}
         self._read_to = 0
         self._rewind_to: int | None = None
-        self._batches = Batches(tracker, self.calls, self.progress.left_out)
+        self.objects = objects
+        self._batches = Batches(tracker, self.calls, self.progress.left_out, name, objects)
         self._parameters_are_due = False
         self._failures = 0  # in a row, to log the parameters
         self._warned_of_progress = False

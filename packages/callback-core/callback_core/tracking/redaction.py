@@ -37,6 +37,10 @@ class Redaction:
         """Add further names."""
         self._names.update(name.strip().lower() for name in names)
 
+    def lists(self, name: str) -> bool:
+        """Return whether `name` is one of the further names."""
+        return bool(name) and name.lower() in self._names
+
     def of(self, value: Any, name: str = "") -> Any:
         """Return `value`, which has this name, without secrets, even inside containers."""
         return self._of(value, name, "")
@@ -49,7 +53,7 @@ class Redaction:
             name: Its name.
             owner: The name of the container that has it, if that name is one of secrets.
         """
-        if name and name.lower() in self._names:
+        if self.lists(name):
             return REDACTED
         if isinstance(value, str):
             return self._of_string(value, name, owner)

@@ -31,7 +31,8 @@ from callback_core.tracking.delivery.thread import ThreadDelivery
 from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.journal import Journal
 from callback_core.tracking.limits import distinct_name
-from callback_core.tracking.redaction import Redaction
+from callback_core.tracking.objects import Objects
+from callback_core.tracking.redaction import REDACTED, Redaction
 from callback_core.tracking.run_folder import RunFolder, open_journal, warn_of_pending_runs
 from callback_core.tracking.scrubbing import scrubbed
 from callback_core.tracking.tracker import Limits, Status, Tracker
@@ -88,13 +89,17 @@ class Member:
     ) -> None:
         self.name, self.tracker, self.options = name, tracker, options
         # A delivery imports it too, but later.
-        self._is_awaited = self._is_shared = tracker.sdk in sys.modules
+        self._is_awaited = tracker.sdk in sys.modules
         self.delivery = self._delivery_of(consumer)
 
     @property
     def run_id(self) -> str | None:
         """The run in the tracker; `None` as long as nobody opened it."""
         return self.delivery.consumer.run_id
+
+    def takes(self, value: Any) -> bool:
+        """Return whether the tracker takes a value that only this process has."""
+        return not isinstance(self.delivery, ProcessDelivery) and self.tracker.takes(value)
 
     @property
     def has_started(self) -> bool:
@@ -136,7 +141,9 @@ class Member:
             consumer.continue_after_end()
         else:  # it was abandoned
             self.tracker = self.usable_tracker()
-            consumer = Consumer(self.tracker, consumer.folder, consumer.name)
+            consumer = Consumer(
+                self.tracker, consumer.folder, consumer.name, objects=consumer.objects
+            )
         self.delivery = self._delivery_of(consumer)
 
     def usable_tracker(self) -> Tracker:
@@ -151,8 +158,7 @@ class Member:
             return ProcessDelivery(consumer, open_limit)
         if kind == "inline":
             return InlineDelivery(consumer, open_limit)
-        in_order = self.tracker.in_order and self._is_shared
-        return ThreadDelivery(consumer, open_limit, in_order=in_order)
+        return ThreadDelivery(consumer, open_limit)
 
 
 class Session:
@@ -197,6 +203,7 @@ class Session:
         self._begins = begins
         self._error_before = last_error()
         self._redaction = Redaction()
+        self._objects = Objects()
         self._names: dict[Any, str] = {}  # of logs -> without what looks like a secret
         self._counted_step = -1
         self._events: Counter[tuple[str, str]] = Counter()  # at that step, by member and kind
@@ -268,7 +275,9 @@ class Session:
                 "process.",
                 name,
             )
-        consumer = Consumer(tracker, self.folder, name, adopted or run_id, adopted is not None)
+        consumer = Consumer(
+            tracker, self.folder, name, adopted or run_id, adopted is not None, self._objects
+        )
         member = self.members[name] = Member(name, tracker, options, consumer)
         return member
 
@@ -434,7 +443,8 @@ class Session:
     ) -> None:
         values: dict[str, Any] = {}
         left_out: dict[str, str] = {}
-        for name, value in logs.items():
+        objects: dict[str, Any] = {}
+        for name, value, is_listed in self._entries(logs):
             if name == "epoch":  # every log has it, and a step may have several logs
                 if step == self._epoch_step:
                     continue
@@ -442,9 +452,18 @@ class Session:
             if name not in self._names:
                 self._name_of(name, left_out)
             name, made_plain = self._names[name], plain(value)
-            if made_plain is None:
+            if is_listed:
+                values[name] = REDACTED
+            elif name in values:
+                left_out[name] = "in one log twice"
+            elif made_plain is None:
                 large = isinstance(value, int)
-                left_out[name] = "too large" if large else f"a {type(value).__name__}, not a number"
+                what = "too large" if large else f"a {type(value).__name__}, not a number"
+                if takers := [one.name for one in self.members.values() if one.takes(value)]:
+                    number = self._objects.keep(value, takers)
+                    objects[name] = {"number": number, "for": takers, "what": what}
+                else:
+                    left_out[name] = what
             elif isinstance(made_plain, str):
                 values[name] = self._redaction.of(made_plain, name)
             else:
@@ -452,9 +471,27 @@ class Session:
         record = {"kind": "logs", "step": step, "time": time.time(), "epoch": epoch, "logs": values}
         if left_out:
             record["left_out"] = left_out
+        if objects:
+            record["objects"] = objects
         if summary:
             record["summary"] = True
         self._write(record)
+
+    def _entries(
+        self, logs: Mapping[str, Any], outer: str = "", listed: bool = False
+    ) -> Iterator[tuple[Any, Any, bool]]:
+        """Yield name, value and whether a list of secrets names it, also for entries of dicts.
+
+        The entry `b` of a dict that is logged as `a` has the name `a/b`.
+        """
+        for key, value in logs.items():
+            if isinstance(value, Mapping) and value:
+                is_listed = listed or self._redaction.lists(str(key))
+                yield from self._entries(value, f"{outer}{key}/", is_listed)
+            elif outer:
+                yield f"{outer}{key}", value, listed or self._redaction.lists(str(key))
+            else:
+                yield key, value, False
 
     def _name_of(self, name: Any, left_out: dict[str, str]) -> None:
         """Choose the name under which the journal has what is logged as `name`.

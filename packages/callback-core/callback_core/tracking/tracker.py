@@ -157,15 +157,11 @@ class TrainingSide:
         sdk: The module whose own functions reach the open run from the training's thread, such as
             `wandb.log`; `None` if there are none. If the program has imported it, the first step
             waits for the run, for at most `longest_wait`.
-        in_order: Whether the run keeps the order in which the program and the training log, so that
-            one could replace what the other logs. If the program has imported `sdk`, the training's
-            thread then delivers each log at once. The calls that log must be quick.
     """
 
     name: ClassVar[str]
     requires: Mapping[str, str] = MappingProxyType({})
     sdk: ClassVar[str | None] = None
-    in_order: ClassVar[bool] = False
 
     @property
     def longest_wait(self) -> float:
@@ -180,6 +176,19 @@ class TrainingSide:
     @property
     def takes_checkpoints(self) -> bool:
         """Whether each checkpoint is delivered to `log_files`."""
+        return False
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the training's thread itself delivers each log, while the run is open.
+
+        This is for a run to which the program may log too, and which keeps the order in which both
+        log. The methods that log must then be quick.
+        """
+        return False
+
+    def takes(self, value: Any) -> bool:
+        """Return whether `log_objects` takes `value`, which is of a type of the tracker's SDK."""
         return False
 
     def settings(self) -> dict[str, Any] | None:
@@ -244,6 +253,10 @@ class Tracker(TrainingSide):
 
     def log_text(self, points: Sequence[Point]) -> None:
         """Add points whose values are strings. Only a tracker with `limits.text` gets them."""
+        raise NotImplementedError
+
+    def log_objects(self, points: Sequence[Point]) -> None:
+        """Add points whose values the tracker `takes`, such as pictures. No replay has them."""
         raise NotImplementedError
 
     def log_summary(self, points: Sequence[Point]) -> None:

@@ -77,7 +77,10 @@ class Delivery(ABC):
         """Look for new records. The training's thread calls this."""
 
     def wait_for_run(self, seconds: float) -> bool:
-        """Wait until the run is open, and return whether it is; `True` if it opens elsewhere."""
+        """Wait until an attempt to open the run is over, and return whether it is.
+
+        A delivery that opens no run in a thread of this process does not wait.
+        """
         return True
 
     @abstractmethod

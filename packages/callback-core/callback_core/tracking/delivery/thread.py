@@ -26,23 +26,13 @@ _LONGEST_TURN: Final = 0.5
 class ThreadDelivery(LocalDelivery):
     """Runs a consumer in a thread, for which nobody waits beyond a deadline.
 
-    Args:
-        consumer: What delivers.
-        open_limit: Seconds after which nobody waits any longer for a run that does not open.
-        longest_pause: The most seconds between two attempts at a tracker that keeps failing.
-        in_order: Whether the training's thread delivers each log at once while the run is open.
+    If the tracker is `in_order`, the training's own thread delivers the logs.
     """
 
     def __init__(
-        self,
-        consumer: Consumer,
-        open_limit: float,
-        longest_pause: float = LONGEST_PAUSE,
-        *,
-        in_order: bool = False,
+        self, consumer: Consumer, open_limit: float, longest_pause: float = LONGEST_PAUSE
     ) -> None:
         super().__init__(consumer, open_limit, longest_pause)
-        self._in_order = in_order
         self._turn = Lock()
         self._wake = Event()
         self._thread = Thread(target=self._run, name=f"deliver to {consumer.name}", daemon=True)
@@ -55,7 +45,7 @@ class ThreadDelivery(LocalDelivery):
     def notify(self) -> None:
         """Warn once if the run does not open. The thread finds new records by itself.
 
-        With `in_order`, deliver the new logs here, before the program logs again.
+        If the tracker is `in_order`, deliver the new logs here, before the program logs again.
         """
         if not self._has_warned_of_opening and self._hangs_in_open():
             self._has_warned_of_opening = True
@@ -64,17 +54,18 @@ class ThreadDelivery(LocalDelivery):
                 self.consumer.name,
                 self.open_limit,
             )
-        if self._in_order and self.consumer.is_open and self.failure is None:
+        consumer = self.consumer
+        if consumer.tracker.in_order and consumer.is_open and self.failure is None:
             self._deliver_logs()
 
     def wait_for_run(self, seconds: float) -> bool:
-        """Wait until the run is open, or an attempt to open it fails. Return whether it is open."""
+        """Wait until the run is open or an attempt to open it fails, and return whether it did."""
         deadline = monotonic() + seconds
         while not self.consumer.is_open and self._thread.is_alive() and self.failure is None:
             if monotonic() >= deadline:
                 return False
             sleep(_POLL)
-        return self.consumer.is_open
+        return True
 
     def hurry(self) -> None:
         """Wake the thread, and have it retry often."""
