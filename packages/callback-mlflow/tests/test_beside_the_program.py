@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 from reader import Database
 
@@ -190,3 +191,13 @@ def test_system_metrics_that_a_process_cannot_record_are_named(
     callback = MLflowCallback(log_system_metrics=True, delivery="process", flush_limit=90)
     small_trainer(tmp_path / "out", callback).train()
     assert "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING" in caplog.text
+
+
+def test_a_picture_in_a_log_is_a_picture_of_the_run(database: Database, tmp_path: Path) -> None:
+    made = small_trainer(tmp_path / "out", MLflowCallback)
+    picture = mlflow.Image(np.zeros((4, 4, 3), dtype=np.uint8))
+    made.add_callback(At(5, lambda: made.log({"sides": {"left": picture}})))
+    made.train()
+    [run] = database.runs("Default")
+    found = mlflow.MlflowClient().list_artifacts(run.id, "images")
+    assert any(one.path.endswith(".png") and "left" in one.path for one in found)

@@ -18,11 +18,19 @@ class _Begun(NamedTuple):
 
     Attributes:
         number: The number of the row.
+        time: The time of the first of the values. Without it, the SDK gives the row the time of the
+            call that adds to it last.
         values: The values by name.
     """
 
     number: int
+    time: float
     values: dict[str, Any]
+
+    def end(self, run: Any) -> None:
+        """End the row, if it is still begun."""
+        if self.number == run.step:
+            run.log({"_timestamp": self.time}, commit=True)
 
     def can_take(self, values: dict[str, Any]) -> bool:
         """Return whether `values` replace none of these."""
@@ -97,8 +105,8 @@ class Rows:
     def end_begun(self, run: Any) -> None:
         """End the row that the run has begun, if it holds values of ours."""
         begun = _BEGUN.pop(run, None)
-        if begun is not None and begun.number == run.step:
-            run.log({}, commit=True)
+        if begun is not None:
+            begun.end(run)
 
     def forget(self, next_number: int | None) -> None:
         """Delete the rows, because the server or the SDK's own file has all of them.
@@ -130,15 +138,14 @@ class Rows:
         time of the first.
         """
         begun = _BEGUN.get(run)
-        if begun is not None and begun.number == run.step and not begun.can_take(values):
-            run.log({}, commit=True)
-        is_new = begun is None or begun.number != run.step
-        timed = {**values, "_timestamp": time} if is_new else values
-        run.log(timed, step=self._next_number, commit=False)
+        if begun is not None and not begun.can_take(values):
+            begun.end(run)
+        if begun is None or begun.number != run.step:
+            begun = _Begun(run.step, time, {})
+        run.log({**values, "_timestamp": begun.time}, step=self._next_number, commit=False)
         self._next_number = None
-        if begun is None or is_new:
-            begun = _BEGUN[run] = _Begun(run.step, {})
         begun.values.update(values)
+        _BEGUN[run] = begun._replace(number=run.step)
 
     def _remember(self, key: str) -> None:
         self._keys[key] = None

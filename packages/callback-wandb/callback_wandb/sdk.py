@@ -43,8 +43,8 @@ _SERVICE_VARIABLE: Final = "WANDB_SERVICE"
 _LOST: Final = ("AlreadyJoinedError", "HandleAbandonedError", "MailboxClosedError")
 """Errors of the SDK when its process is gone, besides `ConnectionError`. They share no base."""
 
-_REFUSAL: Final = r"\b(400|422)\b"
-"""The HTTP status of a request that is invalid, in an error's message. The error has no code."""
+_NO_ANSWER: Final = r"(?i)tim(ed |e)out|connect|communicat|retry"
+"""What an error's message says if no server answered. Otherwise it is the server's answer."""
 
 _OURS: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 """The runs that this module opened. A hanging one must not be mistaken for the user's."""
@@ -105,10 +105,10 @@ def is_lost(error: Exception) -> bool:
 
 def _is_refusal(error: Exception) -> bool:
     """Return whether an error means that a run can never be opened like this."""
-    return isinstance(error, import_wandb().errors.UsageError | ValueError) or (
-        isinstance(error, import_wandb().errors.CommError)
-        and re.search(_REFUSAL, str(error)) is not None
-    )
+    errors = import_wandb().errors
+    if isinstance(error, errors.CommError) and not isinstance(error, errors.AuthenticationError):
+        return re.search(_NO_ANSWER, str(error)) is None
+    return isinstance(error, errors.UsageError | ValueError)
 
 
 def hide(run: Any) -> None:

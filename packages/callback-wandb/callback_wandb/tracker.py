@@ -149,7 +149,7 @@ class WandbTracker(Tracker):
     log_text = log_metrics
 
     def takes(self, value: Any) -> bool:
-        """Return whether `value` is of the SDK's own types: a table, a picture, a chart, …"""
+        """Return whether `value` is of the SDK's own types, such as a table or a picture."""
         if isinstance(value, (list, tuple)):
             return bool(value) and all(self.takes(part) for part in value)
         return type(value).__module__.partition(".")[0] == "wandb"

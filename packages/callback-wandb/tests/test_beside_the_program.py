@@ -122,9 +122,9 @@ def test_tables_pictures_and_charts_in_a_log_are_in_the_row_of_their_step(
     made.train()
     wandb.finish()
     wandb.teardown()
-    [row] = [row for row in the_run(folder).rows if "train/histogram" in row]
+    [row] = [row for row in the_run(folder).rows if "train/number" in row]
     assert row["train/global_step"] == 5
-    kinds = {name: row[f"train/{name}"]["_type"] for name in media if name != "number"}
+    kinds = {name: row[f"train/{name}/_type"] for name in media if name != "number"}
     assert kinds == {
         "histogram": "histogram",
         "table": "table-file",

@@ -16,7 +16,8 @@ from recorded import curves
 from wandb_server import ENTITY, WandbServer
 
 from callback_contract.testing import environment, not_configured, replay, run_python, wait_until
-from callback_wandb import WandbCallback
+from callback_core.tracking import Opening, Rejected
+from callback_wandb import WandbCallback, WandbTracker
 from trainer_torch import Trainer
 from trainer_torch.testing import At, Trial, logged_points, small_trainer
 
@@ -197,15 +198,21 @@ def test_an_unusable_server_blocks_no_exit(
     assert "wandb" in done.stderr and "python -m callback_core.tracking.replay" in done.stderr
 
 
-def test_a_run_that_the_server_refuses_is_not_asked_for_again(
-    server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_run_that_the_server_refuses_is_refused_for_good(
+    server: WandbServer, tmp_path: Path
 ) -> None:
     server.refusal = "invalid name: too many cooks"
-    made = small_trainer(tmp_path / "out", WandbCallback)
-    made.train()
+    folder = tmp_path / "out" / "tracking" / "run" / "wandb"
+    opening = Opening(name="digits", output_dir=tmp_path / "out", folder=folder)
+    with pytest.raises(Rejected, match=server.refusal):
+        WandbTracker().open(opening)
     assert server.asked == 1
-    assert server.refusal in caplog.text
-    server.refusal = None
-    assert replay(tmp_path / "out").returncode == 0
-    [run] = server.runs.values()
-    assert run.points("train/loss") == losses(made)
+
+
+def test_a_server_that_is_away_refuses_nothing(
+    impatient: Any, server: WandbServer, tmp_path: Path
+) -> None:
+    server.stop()
+    folder = tmp_path / "out" / "tracking" / "run" / "wandb"
+    with pytest.raises(wandb.errors.CommError):
+        WandbTracker().open(Opening(name=None, output_dir=tmp_path / "out", folder=folder))

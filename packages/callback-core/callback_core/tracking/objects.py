@@ -1,4 +1,4 @@
-"""`Objects`: keeps logged values that no file can hold, until the trackers of this process have them."""
+"""`Objects`: keeps logged values that no file can hold, until the trackers have them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_KEPT: Final = 1000
 class Objects:
     """Values of an SDK's own types, such as tables and pictures, on their way to that SDK.
 
-    The journal only notes them. A delivery in another process, such as a replay, does not have them.
+    The journal only notes them. Deliveries in other processes and replays do not have them.
     """
 
     def __init__(self) -> None:
