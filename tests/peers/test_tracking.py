@@ -12,6 +12,10 @@ from typing import Any
 
 import line_tracker
 import pytest
+import transformers
+from small_training import build
+
+from callback_core.tracking import TrackerCallback
 
 
 def train(output_dir: Path, how: str) -> tuple[int, list[dict[str, Any]]]:
@@ -45,3 +49,40 @@ def test_a_resumed_training_continues_its_run_with_each_point_once(tmp_path: Pat
     assert {step for name, step in points if name == "train/loss"} == set(range(1, 11))
     assert set(points.values()) == {1}
     assert calls[-1]["status"] == "finished"
+
+
+class SharedTracker(line_tracker.LineTracker):
+    """A tracker of which the program has imported the SDK."""
+
+    sdk = "json"
+
+
+class Looks(transformers.TrainerCallback):
+    """Notes what the tracker was told by the first step, and logs a dict."""
+
+    def __init__(self, lines: Path) -> None:
+        self.lines, self.seen, self.trainer = lines, "", None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self.seen = self.lines.read_text("utf-8")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            trainer: Any = self.trainer
+            trainer.log({"eval_f1": {"cat": 0.5, "dog": 1.0}})
+
+
+def test_the_run_is_open_at_the_first_step_and_the_entries_of_a_dict_are_points(
+    tmp_path: Path,
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    looks = Looks(lines)
+    looks.trainer = build(
+        "transformers", tmp_path, TrackerCallback(SharedTracker(str(lines))), looks
+    )
+    looks.trainer.train()
+    assert json.loads(looks.seen.splitlines()[0])["called"] == "open"
+    calls = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    found = {call["name"]: call["value"] for call in calls if call["called"] == "point"}
+    assert (found["eval/f1/cat"], found["eval/f1/dog"]) == (0.5, 1.0)
