@@ -12,9 +12,16 @@ from typing import Any, Final
 from callback_clearml.sdk import title_and_series
 from callback_core.tracking import Point, Status, Upload, summary_name
 
+_FRAMEWORKS: Final = (
+    *("catboost", "detect_repository", "fastai", "gradio", "hydra", "joblib", "lightgbm"),
+    *("matplotlib", "megengine", "pytorch", "scikit", "tensorboard", "tensorflow", "tfdefines"),
+    *("xgboost",),
+)
+"""What `Task.init` captures unless it is named: `torch.save`, for example, would keep models."""
+
 _CAPTURE_NOTHING: Final = {
     "auto_connect_arg_parser": False,
-    "auto_connect_frameworks": {"detect_repository": False},
+    "auto_connect_frameworks": dict.fromkeys(_FRAMEWORKS, False),
     "auto_connect_streams": False,
     "auto_resource_monitoring": False,
 }

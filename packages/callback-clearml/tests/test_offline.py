@@ -25,13 +25,15 @@ from trainer_torch.testing import At, small_trainer
 
 def state():
     signals = [signal.getsignal(number) for number in (2, 11, 15)]
-    return dict(os.environ), sys.excepthook, sys.exit, os.fork, signals
+    of_torch = torch.save, torch.load, torch.jit.save, torch.nn.Module.load_state_dict
+    return dict(os.environ), sys.excepthook, sys.exit, os.fork, signals, of_torch
 
 small_trainer(Path("warm")).train()
 before = state()
 callback = ClearMLCallback(log_model=True, delivery=sys.argv[1], task_name="off")
 draw = At(12, lambda: print("random", random.random()))
-made = small_trainer(Path("out"), callback, draw, save_strategy="epoch")
+mine = At(6, lambda: torch.save({"mine": 1}, "mine.pt"))
+made = small_trainer(Path("out"), callback, draw, mine, save_strategy="epoch")
 random.seed(5)
 made.train()
 assert state() == before, [pair for pair in zip(state(), before) if pair[0] != pair[1]]
@@ -94,6 +96,8 @@ def test_an_offline_training_is_a_complete_session_and_leaves_nothing_else(
     assert kept == ["checkpoint-12.zip", "checkpoint-4.zip", "checkpoint-8.zip"]
     assert "temporary []" in done.stdout.splitlines()
     assert "script" not in task  # neither sources nor git information
+    assert not any("mine" in name for name in names)
+    assert not (task.get("models") or {}).get("output")
 
 
 def test_a_delivery_process_writes_a_session_too(tmp_path: Path) -> None:
