@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
+from callback_core import CallbackArguments, TrainerControl, TrainerState
 from callback_core.tracking import DeliveryKind, TrackerCallback, config
+from callback_tensorboard.capture import capture_warning
 from callback_tensorboard.given_writer import GivenWriterTracker
 from callback_tensorboard.tracker import TensorBoardTracker
+
+logger = logging.getLogger(__name__)
 
 _DIRECTORY: Final = "TENSORBOARD_LOGGING_DIR"
 
@@ -48,6 +53,7 @@ class TensorBoardCallback(TrackerCallback):
         redact: Iterable[str] = (),
     ) -> None:
         self.tb_writer = tb_writer
+        self._has_told_of_capture = False
         super().__init__(
             TensorBoardTracker(config.text(_DIRECTORY, None, _DIRECTORY))
             if tb_writer is None
@@ -57,3 +63,14 @@ class TensorBoardCallback(TrackerCallback):
             flush_limit=flush_limit,
             redact=redact,
         )
+
+    def on_epoch_begin(
+        self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start to deliver, and warn of an SDK that captures other writers than ours."""
+        super().on_epoch_begin(args, state, control, **kwargs)
+        if self.session is None or self._has_told_of_capture:
+            return
+        if warning := capture_warning(self.tb_writer is not None, self.session.members):
+            self._has_told_of_capture = True
+            logger.warning("%s", warning)
