@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import logging
+import os
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from callback_comet import archive, sdk
 from callback_core import NotConfigured
-from callback_core.tracking import Opening
+from callback_core.tracking import Opening, training_process
+
+logger = logging.getLogger(__name__)
+
+
+_OF_A_PROCESS: Final = ("auto_log_co2", "auto_output_logging", "log_code")
+"""Options that record the process in which the experiment is open, besides its environment."""
 
 
 class ExperimentSettings(NamedTuple):
@@ -44,7 +52,7 @@ def start_experiment(comet_ml: Any, settings: ExperimentSettings, opening: Openi
         experiment_config=comet_ml.ExperimentConfig(
             name=None if opening.run_id else opening.trial_name or opening.name,
             offline_directory=settings.offline_directory,
-            **sdk.capture_options(comet_ml),
+            **_capture_options(comet_ml),
         ),
     )
     if not experiment.alive:  # Comet raises no error, and would drop all data
@@ -53,6 +61,27 @@ def start_experiment(comet_ml: Any, settings: ExperimentSettings, opening: Openi
     if not online:
         archive.note(opening.folder, experiment)
     return experiment
+
+
+def _capture_options(comet_ml: Any) -> dict[str, Any]:
+    """Return the options that limit automatic capture to what the user enabled, of the training.
+
+    What a delivery process or a replay could capture of itself is left out, with a warning.
+    """
+    options = sdk.capture_options(comet_ml)
+    of_itself = [
+        name
+        for name, wanted in options.items()
+        if wanted and (name in _OF_A_PROCESS or name.startswith("log_env_"))
+    ]
+    if of_itself and training_process() != os.getpid():
+        logger.warning(
+            "Another process than the training delivers to Comet, and would record itself, so "
+            "these are off: %s. With delivery='thread' they are recorded.",
+            ", ".join(of_itself),
+        )
+        options |= dict.fromkeys(of_itself, False)
+    return options
 
 
 def describe(experiment: Any, opening: Opening, model_graph: str | None) -> None:

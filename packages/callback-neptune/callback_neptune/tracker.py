@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from threading import Event
@@ -21,6 +22,7 @@ from callback_core.tracking import (
     TrainingNumbers,
     Upload,
     config,
+    training_process,
 )
 from callback_neptune import arguments, sdk
 from callback_neptune.open_run import OpenRun, as_parameters
@@ -277,8 +279,11 @@ class NeptuneTracker(Tracker):
             )
         if opening.trial_name is not None and (self.with_id or self.custom_run_id):
             logger.warning("The trial %s gets its own Neptune run.", opening.trial_name)
+        run_arguments = self.run_arguments
+        if training_process() != os.getpid():  # a replay would monitor itself
+            run_arguments = {**run_arguments, **dict.fromkeys(arguments.CAPTURES, False)}
         return sdk.init_run(
-            **self.run_arguments,
+            **run_arguments,
             **which,
             mode="offline" if self.mode == "offline" else "sync",
             api_token=self.api_token,

@@ -17,7 +17,7 @@ from threading import Lock
 from typing import Any, Final
 
 from callback_core import NotConfigured
-from callback_core.tracking import Redaction, Rejected, import_sdk
+from callback_core.tracking import Redaction, Rejected, import_sdk, training_process
 from callback_wandb.settings import NAME_LENGTH, fitting_name
 
 logger = logging.getLogger(__name__)
@@ -268,6 +268,11 @@ def _settings(known: Any, output_dir: Path, adopted: bool) -> dict[str, Any]:
         "finish_timeout": FINISH_TIMEOUT,
     }
     ours = {name: value for name, value in wanted.items() if name not in known.model_fields_set}
+    training = training_process()
+    if training is None:  # a replay: the load of the machine is not the training's
+        ours["x_disable_stats"] = True
+    elif training != os.getpid():
+        ours |= {"x_stats_pid": training, "program": sys.argv[0]}
     if not os.environ.get("WANDB_DIR"):
         ours["root_dir"] = str(output_dir)
     if adopted:

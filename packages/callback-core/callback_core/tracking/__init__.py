@@ -21,6 +21,7 @@ from callback_core.tracking.tracker import (
     Upload,
 )
 from callback_core.tracking.tracker_callback import TrackerCallback
+from callback_core.tracking.training_process import training_process
 
 __all__ = [
     "REDACTED",
@@ -46,4 +47,5 @@ __all__ = [
     "linked_copy",
     "summary_name",
     "tracked_name",
+    "training_process",
 ]

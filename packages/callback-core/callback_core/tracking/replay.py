@@ -21,6 +21,7 @@ from callback_core.tracking.identity import make_tracker
 from callback_core.tracking.lock import FileLock, Held
 from callback_core.tracking.run_folder import RunFolder
 from callback_core.tracking.tracker import Tracker
+from callback_core.tracking.training_process import deliver_for
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ POLL: Final = 0.02
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line, and return the exit code: 0 if everything is delivered."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     folders = [
         folder for folder in RunFolder.all(options.output_dir) if options.run in (None, folder.run)
@@ -40,9 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.follow is not None:
         logging.basicConfig(format="%(asctime)s %(message)s")
+        deliver_for(options.follow)
         folder = folders[0]
         consumer = Consumer(_tracker(folder, options.tracker), folder, options.tracker)
-        return follow(consumer, options.follow, options.call_limit, options.restarts)
+        return follow(consumer, options.follow, options.call_limit, options.restarts, arguments)
     codes = []
     for folder in folders:
         names = [options.to] if options.to else folder.trackers()
@@ -146,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    deliver_for(None)
     with suppress(KeyboardInterrupt):
         sys.exit(main())
     sys.exit(130)

@@ -5,10 +5,12 @@ That process can be killed when the tracker hangs, and outlives a training that 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from time import monotonic, sleep
 from typing import Final
 
@@ -16,6 +18,7 @@ from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.delivery.base import Delivery
 from callback_core.tracking.delivery.thread import ThreadDelivery
 from callback_core.tracking.journal import has_ended
+from callback_core.tracking.training_process import COMMAND_LINE
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ class ProcessDelivery(Delivery):
         command += [str(os.getpid()), "--call-limit", str(self.open_limit)]
         command += ["--run", consumer.folder.run, "--tracker", consumer.name]
         path = os.pathsep.join(map(os.path.abspath, sys.path))  # "" is the working directory
-        environment = {**os.environ, "PYTHONPATH": path}
+        environment = {**os.environ, "PYTHONPATH": path, COMMAND_LINE: json.dumps(sys.argv)}
         with consumer.folder.log_of(consumer.name).open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, str(consumer.folder.output_dir)],
@@ -82,7 +85,9 @@ class ProcessDelivery(Delivery):
             self.failure = f"its process ended with {process.returncode}, see {log}"
 
 
-def follow(consumer: Consumer, training: int, call_limit: float, restarts: int) -> int:
+def follow(
+    consumer: Consumer, training: int, call_limit: float, restarts: int, arguments: Sequence[str]
+) -> int:
     """Deliver until the training has ended, and return the exit code of this process.
 
     If the training dies, this delivers the rest and closes the run as failed. If a call of the
@@ -93,6 +98,7 @@ def follow(consumer: Consumer, training: int, call_limit: float, restarts: int) 
         training: The process id of the training.
         call_limit: Seconds that a call of the tracker may take; an upload has `UPLOAD_LIMIT`.
         restarts: How many times this process was started again.
+        arguments: The arguments with which this process was started.
     """
     delivery = ThreadDelivery(consumer, call_limit, longest_pause=LONGEST_PAUSE)
     delivery.begin()
@@ -112,12 +118,11 @@ def follow(consumer: Consumer, training: int, call_limit: float, restarts: int) 
             if restarts >= MOST_RESTARTS:
                 return 1
             consumer.abandon()
-            arguments = [part for part in sys.argv[1:] if not part.startswith("--restarts=")]
+            again = [part for part in arguments if not part.startswith("--restarts=")]
+            again.append(f"--restarts={restarts + 1}")
+            os.environ[COMMAND_LINE] = json.dumps(sys.argv)
             sys.stderr.flush()
-            os.execv(
-                sys.executable,
-                [sys.executable, "-m", _COMMAND, *arguments, f"--restarts={restarts + 1}"],
-            )
+            os.execv(sys.executable, [sys.executable, "-m", _COMMAND, *again])
         in_vain = delivery.hopeless and has_ended(consumer.folder.journal)
         if in_vain or monotonic() - last_progress > MOST_RESTARTS * limit:
             return 1
