@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +48,7 @@ class OfflineTask:
         self._saved: tuple[dict[str, str | None], Any] | None = None
         if task_id is None:
             self._saved = {name: os.environ.get(name) for name in _VARIABLES}, sys.exit
-            with _without_seeding(task_class):
+            with _without_seeding(task_class), _own_log_level("urllib3"):
                 _disable_reporting_process()
                 self._task = task_class.init(
                     project_name=project,
@@ -118,6 +119,17 @@ def _without_seeding(task_class: Any) -> Iterator[None]:
         yield
     finally:
         task_class.set_random_seed(seed)
+
+
+@contextmanager
+def _own_log_level(name: str) -> Iterator[None]:
+    """Keep the level of a logger of another library, which ClearML raises for its requests."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _disable_reporting_process() -> None:

@@ -16,7 +16,7 @@ from clearml_server import ClearMLServer
 from callback_contract.testing import run_python
 
 TRAINING = """
-import json, os, random, signal, sys, tempfile
+import json, logging, os, random, signal, sys, tempfile
 from pathlib import Path
 import clearml, torch
 from callback_clearml import ClearMLCallback
@@ -26,8 +26,10 @@ from trainer_torch.testing import At, small_trainer
 def state():
     signals = [signal.getsignal(number) for number in (2, 11, 15)]
     of_torch = torch.save, torch.load, torch.jit.save, torch.nn.Module.load_state_dict
-    return dict(os.environ), sys.excepthook, sys.exit, os.fork, signals, of_torch
+    level = logging.getLogger("urllib3").level
+    return dict(os.environ), sys.excepthook, sys.exit, os.fork, signals, of_torch, level
 
+logging.getLogger("urllib3").setLevel(logging.INFO)
 small_trainer(Path("warm")).train()
 before = state()
 callback = ClearMLCallback(log_model=True, delivery=sys.argv[1], task_name="off")
