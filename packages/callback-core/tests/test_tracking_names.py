@@ -9,7 +9,7 @@ import pytest
 from run_for_tests import Run
 from tracking_for_tests import Training, calls, curve, points, tracked, warned
 
-from callback_core.tracking import summary_name, tracked_name
+from callback_core.tracking import flattened, summary_name, tracked_name
 
 LIMITED = {"key_characters": r"\w/", "key_length": 12}
 
@@ -146,3 +146,12 @@ def test_values_of_a_summary_have_names_of_their_own() -> None:
     names = ["train_loss", "eval_x", "eval/x", "train/x", "x", "test_x"]
     assert summary_name(tracked_name("train_loss")) == "train_loss"
     assert len({summary_name(tracked_name(name)) for name in names}) == len(names)
+
+
+def test_nested_values_never_take_the_place_of_others() -> None:
+    assert flattened({"a": {"b": 1}, "a.b": 2, 1: 3, "1": 4}) == {
+        "a.b": 1,
+        "a.b_2": 2,
+        "1": 3,
+        "1_2": 4,
+    }

@@ -74,12 +74,16 @@ def change_of_name(name: str, sent_as: str, limits: Limits) -> str | None:
 
 
 def flattened(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
-    """Return `values` with nested mappings as single entries, their keys joined by `separator`."""
+    """Return `values` with nested mappings as single entries, their keys joined by `separator`.
+
+    Keys that become the same are kept apart, as `Limits` says.
+    """
     flat: dict[str, Any] = {}
     for key, value in values.items():
+        parts = {str(key): value}
         if isinstance(value, Mapping) and value:
             inner = flattened(value, separator)
-            flat.update({f"{key}{separator}{name}": part for name, part in inner.items()})
-        else:
-            flat[str(key)] = value
+            parts = {f"{key}{separator}{name}": part for name, part in inner.items()}
+        for name, part in parts.items():
+            flat[distinct_name(name, Limits(), flat)] = part
     return flat
