@@ -37,6 +37,10 @@ class AzureMLCallback(MLflowCallback):
         if not self.tracker.disabled:
             self.tracker.check_configured()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, which does not have the user's run."""
+        return super().__getstate__() | {"_azureml_run": None}
+
     def make_tracker(self, **settings: Any) -> AzureMLTracker:
         """Return a tracker with these settings."""
         return AzureMLTracker(self._azureml_run, **settings)

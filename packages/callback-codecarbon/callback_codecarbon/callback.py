@@ -70,6 +70,10 @@ class CodeCarbonCallback(TrainerCallback):
         self._session: Session | None = None
         self._before = self._resumed = Reading()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, which measures nothing before a training begins with it."""
+        return {**self.__dict__, "_meter": None, "_session": None}
+
     def state_dict(self) -> dict[str, float]:
         """Return the totals so far. A resumed training adds to them."""
         emissions, energy = self._totals()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -259,3 +260,13 @@ small_trainer(Path("out"), CodeCarbonCallback(country_iso_code="SWE"),
     small_trainer(tmp_path / "out", meter()).train()
     assert len(rows(tmp_path / "out")) == 1
     assert time.monotonic() - begun < 300
+
+
+def test_a_copy_measures_nothing_before_a_training_begins_with_it(tmp_path: Path) -> None:
+    callback, copies = meter(), []
+    copying = At(6, lambda: copies.append(pickle.loads(pickle.dumps(callback))))
+    small_trainer(tmp_path / "out", callback, copying).train()
+    [copied] = copies
+    small_trainer(tmp_path / "copied", copied).train()
+    assert len(rows(tmp_path / "out")) == 1
+    assert len(rows(tmp_path / "copied")) == 1

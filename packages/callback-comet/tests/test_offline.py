@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import signal
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,16 @@ def test_names_that_comet_would_cut_to_one_stay_apart(
     assert max(map(len, found.values())) == 100
     [line] = [message for message in caplog.messages if next(iter(logs)) in message]
     assert found[101] in line
+
+
+def test_the_callback_can_be_pickled_before_during_and_after_a_training(tmp_path: Path) -> None:
+    callback, copies = offline(tmp_path / "archives"), []
+
+    def pickled() -> None:
+        copies.append(pickle.loads(pickle.dumps(callback)))
+
+    pickled()
+    small_trainer(tmp_path / "out", callback, At(6, pickled)).train()
+    pickled()
+    assert [(type(copy), copy.session) for copy in copies] == [(type(callback), None)] * 3
+    assert all(copy.tracker.settings() for copy in copies)

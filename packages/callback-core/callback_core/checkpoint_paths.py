@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from callback_core.arguments import CallbackArguments
+from callback_core.arguments import CallbackArguments, output_directory
 from callback_core.state import TrainerState
 
 
@@ -30,7 +30,7 @@ def saved_checkpoint(
     """
     if checkpoint_dir is not None:
         return Path(checkpoint_dir).absolute()
-    output_dir = Path(args.output_dir or ".").absolute()
+    output_dir = Path(output_directory(args))
     name = f"checkpoint-{state.global_step}"
     if not state.is_hyper_param_search:
         return output_dir / name

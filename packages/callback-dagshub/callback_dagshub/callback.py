@@ -61,6 +61,10 @@ class DagsHubCallback(MLflowCallback):
         super().__init__(**options)
         self._uploads_model = self.tracker.upload_model
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy."""
+        return super().__getstate__() | {"_prepared": None}
+
     def make_tracker(self, **settings: Any) -> MLflowTracker:
         """Return DagsHub's tracker, which finds its tracking URI itself."""
         del settings["tracking_uri"]

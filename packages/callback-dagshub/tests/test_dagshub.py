@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -365,3 +366,16 @@ def test_passing_mlflows_callback_for_the_same_repository_logs_a_warning(
     small_trainer(tmp_path / "out", *ordered, other).train()
     [warning] = [r for r in caplog.records if r.name.startswith("callback_dagshub")]
     assert "DagsHubCallback" in warning.getMessage()
+
+
+def test_the_callback_can_be_pickled_before_during_and_after_a_training(tmp_path: Path) -> None:
+    tracked, copies = callback(), []
+
+    def pickled() -> None:
+        copies.append(pickle.loads(pickle.dumps(tracked)))
+
+    pickled()
+    small_trainer(tmp_path / "out", tracked, At(6, pickled)).train()
+    pickled()
+    assert [(type(copy), copy.session) for copy in copies] == [(DagsHubCallback, None)] * 3
+    assert all(copy.tracker.settings() for copy in copies)

@@ -63,12 +63,22 @@ class FlyteCallback(TrainerCallback):
             self._checkpoint = checkpoint_of(self._task, type(self).__name__)
         self._sync: CheckpointSync | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, which stores nothing: only the original has the task."""
+        absent = dict.fromkeys(("_task", "_context", "_checkpoint", "_sync"))
+        return {**self.__dict__, **absent, "save_log_history": False, "sync_checkpoints": False}
+
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add the deck, and carry over the checkpoint that the training resumes from."""
         if not state.is_world_process_zero:
             return
+        if self._task is None:
+            logger.warning(
+                "This FlyteCallback is a copy, so Flyte gets nothing of this training. Make the "
+                "callback inside the task."
+            )
         if self.save_log_history:
             add_deck(self._task, state)
         if self._checkpoint is not None:

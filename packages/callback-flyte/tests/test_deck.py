@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,12 @@ def test_a_long_log_has_a_small_deck_with_its_peaks_and_last_rows() -> None:
     [line] = deck.lines
     assert len(line) <= 800
     assert len({point.split(",")[1] for point in line}) == 2
+
+
+def test_a_copy_stores_nothing(
+    tmp_path: Path, running: Attempt, caplog: pytest.LogCaptureFixture
+) -> None:
+    copied = pickle.loads(pickle.dumps(FlyteCallback()))
+    small_trainer(tmp_path / "run", copied, save_strategy="epoch").train()
+    assert decks() == {}
+    assert any("FlyteCallback" in record.getMessage() for record in caplog.records)

@@ -8,6 +8,8 @@ import sys
 from threading import Lock
 from typing import Any, Final
 
+from callback_mlflow.settings import absolute_uri
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,9 +37,9 @@ def experiment_id() -> str | None:
 
 
 def tracking_uri() -> str | None:
-    """Return the tracking URI of the fluent API; `None` if MLflow is not imported."""
+    """Return the absolute tracking URI of the fluent API; `None` if MLflow is not imported."""
     find = getattr(sys.modules.get("mlflow"), "get_tracking_uri", None)
-    return None if find is None else str(find())
+    return None if find is None else absolute_uri(str(find()))
 
 
 class TrainingThread:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from posixpath import normpath
 from typing import Any, Final
 
@@ -19,6 +21,10 @@ _TAG_LENGTH: Final = 8000
 """The most characters of a tag's value, from `mlflow.utils.validation`."""
 
 
+_NO_PATHS: Final = ("databricks", "uc")
+"""Names of servers that look like relative paths."""
+
+
 def read_run_id(argument: str, given: str | None, variable: str | None) -> str | None:
     """Return the id of a run.
 
@@ -27,6 +33,21 @@ def read_run_id(argument: str, given: str | None, variable: str | None) -> str |
     """
     demand = "the id of a run: letters, digits, _ and -, at most 256 of them"
     return config.matching(argument, given, variable, r"[a-zA-Z0-9][\w-]{0,255}", demand)
+
+
+def absolute_uri(uri: str) -> str:
+    """Return a tracking URI that means the same in every working directory.
+
+    MLflow reads relative paths, as in `sqlite:///mlflow.db`, `file:mlruns` and `./mlruns`, from the
+    working directory of whoever opens them.
+    """
+    scheme, colon, rest = uri.partition(":")
+    if scheme.partition("+")[0] == "sqlite" and rest.startswith("///") and ":memory:" not in rest:
+        return f"{scheme}:///{os.path.abspath(rest[3:])}"
+    if scheme == "file" and not rest.startswith("/"):
+        return Path(os.path.abspath(rest)).as_uri()
+    is_path = not colon and uri and not uri.startswith(_NO_PATHS)
+    return os.path.abspath(uri) if is_path else uri
 
 
 def read_tags(

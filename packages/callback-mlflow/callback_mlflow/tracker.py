@@ -28,7 +28,7 @@ from callback_mlflow.runs import (
     find_or_create_run,
     login_errors_as_not_configured,
 )
-from callback_mlflow.settings import read_run_id, read_tags
+from callback_mlflow.settings import absolute_uri, read_run_id, read_tags
 from callback_mlflow.system_metrics import SystemMetrics
 
 LIMITS: Final = Limits(
@@ -77,7 +77,7 @@ class MLflowTracker(Tracker):
         log_system_metrics: bool | None = None,
         experiment_id: str | None = None,
     ) -> None:
-        self.tracking_uri = tracking_uri
+        self.tracking_uri = tracking_uri and absolute_uri(tracking_uri)
         self.experiment_name = config.text(
             "experiment_name", experiment_name, "MLFLOW_EXPERIMENT_NAME"
         )
@@ -126,6 +126,7 @@ class MLflowTracker(Tracker):
     def settings(self) -> dict[str, Any] | None:
         """Return the arguments of an equal tracker for the server that is in use here."""
         uri = self.tracking_uri or fluent.tracking_uri() or os.environ.get("MLFLOW_TRACKING_URI")
+        uri = uri and absolute_uri(uri)
         if uri is not None and Redaction().of(uri) != uri:  # it contains credentials
             if self.tracking_uri is not None:
                 return None
@@ -220,7 +221,7 @@ class MLflowTracker(Tracker):
         if run_id is not None and not opening.adopted:
             client.update_run(run_id, status="RUNNING")
         self.run.set_tags(self.tags)
-        if not opening.adopted and client.tracking_uri == mlflow.get_tracking_uri():
+        if not opening.adopted and absolute_uri(client.tracking_uri) == fluent.tracking_uri():
             self.thread.show(mlflow.ActiveRun(run), self._parent)
         if not opening.adopted and self._is_training and self.log_system_metrics:
             self._end_system_metrics()

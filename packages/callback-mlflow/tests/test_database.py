@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -441,3 +442,18 @@ def test_a_delivery_process_delivers_the_same(
     assert (run.status, run.values()) == ("FINISHED", logged_points(made))
     assert run.tags["mlflow.source.name"] == sys.argv[0]
     assert caplog.text == ""
+
+
+def test_the_callback_can_be_pickled_before_during_and_after_a_training(
+    tmp_path: Path, database: Database
+) -> None:
+    callback, copies = MLflowCallback(), []
+
+    def pickled() -> None:
+        copies.append(pickle.loads(pickle.dumps(callback)))
+
+    pickled()
+    small_trainer(tmp_path / "out", callback, At(6, pickled)).train()
+    pickled()
+    assert [(type(copy), copy.session) for copy in copies] == [(type(callback), None)] * 3
+    assert all(copy.tracker.settings() for copy in copies)

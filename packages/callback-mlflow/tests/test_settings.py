@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from callback_contract.testing import missing, not_configured
@@ -49,6 +50,39 @@ def test_settings_make_an_equal_tracker() -> None:
     ).settings()
     assert settings is not None
     assert MLflowTracker(**settings).settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("uri", "absolute"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:///{}/mlflow.db"),
+        ("sqlite+pysqlite:///data/mlflow.db", "sqlite+pysqlite:///{}/data/mlflow.db"),
+        ("file:mlruns", "file://{}/mlruns"),
+        ("file:./mlruns", "file://{}/mlruns"),
+        ("./mlruns", "{}/mlruns"),
+        ("mlruns", "{}/mlruns"),
+        *(
+            (uri, uri)
+            for uri in ("sqlite:////data/mlflow.db", "sqlite:///:memory:", "file:///data")
+        ),
+        *(
+            (uri, uri)
+            for uri in ("http://host:5000", "databricks", "databricks://me", "uc:http://a")
+        ),
+        *((uri, uri) for uri in ("/data/mlruns", "postgresql://host/mlflow")),
+    ],
+)
+@pytest.mark.parametrize("given", [True, False])
+def test_settings_have_an_address_that_means_the_same_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, absolute: str, given: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(None if given else uri)
+    tracker = MLflowTracker(tracking_uri=uri if given else None)
+    settings = tracker.settings()
+    mlflow.set_tracking_uri(None)
+    assert settings is not None
+    assert settings["tracking_uri"] == absolute.format(tmp_path)
 
 
 def test_a_disabled_integration_does_nothing(

@@ -89,6 +89,10 @@ class NeptuneCallback(TrackerCallback):
         self._keeps_best = tracker.log_checkpoints == "best"
         self._connection: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, which has no connection yet."""
+        return super().__getstate__() | {"_connection": None}
+
     @property
     def run(self) -> Any:
         """The `neptune.Run` of the training, for adding your own values.

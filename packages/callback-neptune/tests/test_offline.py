@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,16 @@ def test_a_text_that_neptune_would_cut_is_told(
     trained.train()
     [line] = [message for message in caplog.messages if "note" in message]
     assert "1000" in line
+
+
+def test_the_callback_can_be_pickled_before_during_and_after_a_training(tmp_path: Path) -> None:
+    callback, copies = offline(), []
+
+    def pickled() -> None:
+        copies.append(pickle.loads(pickle.dumps(callback)))
+
+    pickled()
+    small_trainer(tmp_path / "out", callback, At(6, pickled)).train()
+    pickled()
+    assert [(type(copy), copy.session) for copy in copies] == [(type(callback), None)] * 3
+    assert all(copy.tracker.settings() for copy in copies)

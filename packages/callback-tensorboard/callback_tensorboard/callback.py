@@ -64,6 +64,10 @@ class TensorBoardCallback(TrackerCallback):
             redact=redact,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, which does not have the user's writer."""
+        return super().__getstate__() | {"tb_writer": None}
+
     def on_epoch_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

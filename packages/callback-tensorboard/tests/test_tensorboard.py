@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from pathlib import Path
 from socket import gethostname
@@ -318,3 +319,32 @@ def test_names_that_a_writer_changes_stay_apart(tmp_path: Path, make_writer: Any
     writer.close()
     found = [points(tmp_path / "mine", tag) for tag in read(tmp_path / "mine").Tags()["scalars"]]
     assert sorted(found) == [[(1, value), (2, value)] for value in (1.0, 2.0, 3.0)]
+
+
+def test_the_callback_can_be_pickled_before_during_and_after_a_training(tmp_path: Path) -> None:
+    callback = TensorBoardCallback()
+    before = pickle.loads(pickle.dumps(callback))
+    run = Run(callback, tmp_path / "run")
+    run.begin()
+    run.log(1, loss=0.5)
+    during = pickle.loads(pickle.dumps(callback))
+    run.log(2, loss=0.25)
+    run.end()
+    after = pickle.loads(pickle.dumps(callback))
+    assert [copy.session for copy in (before, during, after)] == [None] * 3
+    assert points(the_run(tmp_path / "run"), "train/loss") == [(1, 0.5), (2, 0.25)]
+
+
+@WRITERS
+def test_a_copy_does_not_write_to_the_given_writer(
+    tmp_path: Path, make_writer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = TensorBoardCallback(make_writer(str(tmp_path / "theirs")))
+    copied = pickle.loads(pickle.dumps(callback))
+    run = Run(copied, tmp_path / "run")
+    run.begin()
+    run.log(1, loss=0.5)
+    run.end()
+    assert copied.tb_writer is None
+    assert not (tmp_path / "run" / "tracking").exists()
+    assert any("TensorBoardCallback" in record.getMessage() for record in caplog.records)

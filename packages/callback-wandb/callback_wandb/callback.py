@@ -111,6 +111,10 @@ class WandbCallback(TrackerCallback):
         if self.session is not None and self.session.status is None:
             self.session.before_end(partial(self._before_end, args, state, model, processing_class))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, which watches no model yet."""
+        return super().__getstate__() | {"_watched": None}
+
     def on_step_begin(
         self,
         args: CallbackArguments,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -419,3 +420,16 @@ def test_an_sdk_process_that_does_not_end_blocks_no_exit() -> None:
     )
     done = run_python("-c", program)
     assert (done.returncode, done.stdout) == (0, "at its end\n"), done.stderr
+
+
+def test_the_callback_can_be_pickled_before_during_and_after_a_training(tmp_path: Path) -> None:
+    callback, copies = WandbCallback(), []
+
+    def pickled() -> None:
+        copies.append(pickle.loads(pickle.dumps(callback)))
+
+    pickled()
+    small_trainer(tmp_path / "out", callback, At(6, pickled)).train()
+    pickled()
+    assert [(type(copy), copy.session) for copy in copies] == [(type(callback), None)] * 3
+    assert all(copy.tracker.settings() for copy in copies)

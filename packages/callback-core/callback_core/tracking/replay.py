@@ -34,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     folders = [
-        folder for folder in RunFolder.all(options.output_dir) if options.run in (None, folder.run)
+        folder
+        for folder in RunFolder.all(options.output_dir.absolute())
+        if options.run in (None, folder.run)
     ]
     if not folders:
         which = "no run" if options.run is None else f"no run {options.run!r}"

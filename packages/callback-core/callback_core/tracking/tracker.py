@@ -228,6 +228,11 @@ class Tracker(TrainingSide):
     limits: Limits = Limits()
     rewinds: ClassVar[bool] = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make each copy a new tracker with the same settings, so that this one keeps its run."""
+        settings = self.settings()
+        return (AbsentTracker, (self.name,)) if settings is None else (_new, (type(self), settings))
+
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -274,3 +279,27 @@ class Tracker(TrainingSide):
             status: How the training ended; `None` for a run of the user's, which stays open.
         """
         raise NotImplementedError
+
+
+class AbsentTracker(Tracker):
+    """Stands in a copy for a tracker that only the original can have. Nothing is recorded for it.
+
+    Args:
+        name: The name of the tracker.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # type: ignore[misc]
+
+    @property
+    def disabled(self) -> bool:
+        """True."""
+        return True
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"name": self.name}
+
+
+def _new(kind: type[Tracker], settings: Mapping[str, Any]) -> Tracker:
+    return kind(**settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from copy import copy
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,7 +18,7 @@ from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.identity import check_identity
 from callback_core.tracking.sdk import check_sdk
 from callback_core.tracking.session import DeliveryOptions, Member, Session
-from callback_core.tracking.tracker import Status, Tracker
+from callback_core.tracking.tracker import AbsentTracker, Status, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,18 @@ class TrackerCallback(TrainerCallback):
         self._resumed: dict[str, str | None] = {}
         self._status: Status = "finished"
         self._has_failed = False
+        self._is_recorded_elsewhere = False  # by the callback of which this is a copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy: it takes part in no training before one begins with it."""
+        records = self.session is not None and self.session.status is None
+        return self.__dict__ | {
+            "tracker": copy(self.tracker),
+            **dict.fromkeys(("session", "member", "checkpoint")),
+            "_status": "finished",
+            "_has_failed": False,
+            "_is_recorded_elsewhere": records or self._is_recorded_elsewhere,
+        }
 
     def state_dict(self) -> dict[str, str | None]:
         """Return the ids of the run, here and in the tracker, for a resumed training."""
@@ -127,8 +140,16 @@ class TrackerCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Join the session of the training; the first tracker opens it."""
+        self._is_recorded_elsewhere = False
         if self.session is not None:  # the loop before may have raised without an event
             self._finish(self.session.status_without_end())
+        if isinstance(self.tracker, AbsentTracker):
+            logger.warning(
+                "%s is a copy, and %s got an object that only the original has. This training is "
+                "not recorded there. Make the callback where the training runs.",
+                type(self).__name__,
+                self.tracker.name,
+            )
         if state.is_world_process_zero and not self.tracker.disabled:
             self._status, self.session, self.checkpoint = "finished", None, None
             session = Session.of(state)
@@ -162,6 +183,8 @@ class TrackerCallback(TrainerCallback):
     ) -> None:
         """Record `logs`. After the training, they go to the run that has ended."""
         if not state.is_world_process_zero or logs is None or self.tracker.disabled:
+            return
+        if self._is_recorded_elsewhere:
             return
         session, member = self.session, self.member
         if session is None or member is None or not session.is_of(state):
