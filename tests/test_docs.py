@@ -1,12 +1,19 @@
-"""The guide to events matches the table of events, and the tracker of the other guide works."""
+"""The guides match the code: events, the tracker of an example, and the commands that help."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from callback_core import COMMON_KEYWORDS, EVENTS
+from callback_tensorboard import TensorBoardCallback
 from trainer_torch.testing import small_trainer
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -42,3 +49,44 @@ def test_the_tracker_of_the_guide_keeps_a_training(tmp_path: Path) -> None:
     points = [point for line in lines for point in line.get("points", [])]
     assert [step for name, _, step, *_ in points if name == "train/loss"] == [1, 2]
     assert lines[-1]["status"] == "finished"
+
+
+def commands(page: str) -> list[str]:
+    """Return the commands of a page: its indented lines."""
+    lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.startswith("    ")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the output directory of a training whose tracker takes checkpoints."""
+    output_dir = tmp_path_factory.mktemp("troubleshooting") / "out"
+    small_trainer(output_dir, TensorBoardCallback, save_strategy="epoch").train()
+    kept = next(output_dir.glob("tracking/*")) / "files" / "checkpoint-4"
+    kept.mkdir(parents=True)
+    return output_dir
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(commands("troubleshooting.md")))
+def test_a_command_of_the_troubleshooting_page_shows_something(trained: Path, command: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    command = command.replace("OUTPUT_DIR", str(trained)).replace("python", sys.executable, 1)
+    done = subprocess.run(
+        command, shell=True, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_troubleshooting_page_names_what_exists(trained: Path) -> None:
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    callback = TensorBoardCallback()
+    trainer = small_trainer(trained.parent / "names", callback)
+    trainer.train()
+    values: dict[str, Any] = {"callback": callback, "trainer": trainer}
+    for expression in re.findall(r"`((?:callback|trainer)\.[\w.]+)", page):
+        assert eval(expression, values) is not None
+    packages = DOCS.parent / "packages"
+    readmes = "".join(path.read_text(encoding="utf-8") for path in packages.glob("*/README.md"))
+    for name in re.findall(r"`(log_\w+|sync_\w+|[A-Z]+_[A-Z_]+)\b", page):
+        assert name in readmes, name
