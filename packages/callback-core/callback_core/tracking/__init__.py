@@ -5,6 +5,7 @@ from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.limits import flattened
 from callback_core.tracking.naming import TrainingNumbers, summary_name, tracked_name
+from callback_core.tracking.observed_process import training_process
 from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.retry import backoff
 from callback_core.tracking.scrubbing import REDACTED
@@ -21,7 +22,6 @@ from callback_core.tracking.tracker import (
     Upload,
 )
 from callback_core.tracking.tracker_callback import TrackerCallback
-from callback_core.tracking.training_process import training_process
 
 __all__ = [
     "REDACTED",

@@ -19,9 +19,9 @@ from callback_core.tracking.delivery.process import follow
 from callback_core.tracking.delivery.thread import ThreadDelivery
 from callback_core.tracking.identity import make_tracker
 from callback_core.tracking.lock import FileLock, Held
+from callback_core.tracking.observed_process import deliver_for
 from callback_core.tracking.run_folder import RunFolder
 from callback_core.tracking.tracker import Tracker
-from callback_core.tracking.training_process import deliver_for
 
 logger = logging.getLogger(__name__)
 

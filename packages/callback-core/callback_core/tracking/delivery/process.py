@@ -18,7 +18,7 @@ from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.delivery.base import Delivery
 from callback_core.tracking.delivery.thread import ThreadDelivery
 from callback_core.tracking.journal import has_ended
-from callback_core.tracking.training_process import COMMAND_LINE
+from callback_core.tracking.observed_process import COMMAND_LINE
 
 logger = logging.getLogger(__name__)
 
