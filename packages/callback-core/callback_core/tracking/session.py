@@ -32,9 +32,9 @@ from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.journal import Journal
 from callback_core.tracking.limits import distinct_name
 from callback_core.tracking.objects import Objects
-from callback_core.tracking.redaction import REDACTED, Redaction
+from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.run_folder import RunFolder, open_journal, warn_of_pending_runs
-from callback_core.tracking.scrubbing import scrubbed
+from callback_core.tracking.scrubbing import REDACTED, scrubbed
 from callback_core.tracking.tracker import Limits, Status, Tracker
 from callback_core.tracking.values import plain
 
