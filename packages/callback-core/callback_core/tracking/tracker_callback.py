@@ -143,7 +143,7 @@ class TrackerCallback(TrainerCallback):
         self._is_recorded_elsewhere = False
         if self.session is not None:  # the loop before may have raised without an event
             self._finish(self.session.status_without_end())
-        if isinstance(self.tracker, AbsentTracker):
+        if isinstance(self.tracker, AbsentTracker) and state.is_world_process_zero:
             logger.warning(
                 "%s is a copy, and %s got an object that only the original has. This training is "
                 "not recorded there. Make the callback where the training runs.",
