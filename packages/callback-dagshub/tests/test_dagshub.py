@@ -368,7 +368,9 @@ def test_passing_mlflows_callback_for_the_same_repository_logs_a_warning(
     assert "DagsHubCallback" in warning.getMessage()
 
 
-def test_the_callback_can_be_pickled_before_during_and_after_a_training(tmp_path: Path) -> None:
+def test_the_callback_can_be_pickled_before_during_and_after_a_training(
+    tmp_path: Path, callback: Any
+) -> None:
     tracked, copies = callback(), []
 
     def pickled() -> None:
