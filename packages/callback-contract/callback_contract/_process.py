@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from unittest import mock
 
-_END_TIMEOUT: Final = 30.0
+END_TIMEOUT: Final = 30.0
 """Seconds that threads, processes and files of a training get to end after it."""
 
 
@@ -241,9 +241,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return dict(sorted(found.items()))
 
 
-def leftovers(
-    read: Callable[[], set[Any]], before: set[Any], seconds: float = _END_TIMEOUT
-) -> set[Any]:
+def leftovers(read: Callable[[], set[Any]], before: set[Any], seconds: float) -> set[Any]:
     """Wait for everything that is not in `before` to end, and return what remains."""
     deadline = time.monotonic() + seconds
     while (remaining := read() - before) and time.monotonic() < deadline:

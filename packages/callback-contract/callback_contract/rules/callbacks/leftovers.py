@@ -17,7 +17,13 @@ from typing import Any, Final
 
 from callback_contract import _process
 from callback_contract._case import Case
-from callback_contract._process import captured_output, difference, files_below, leftovers
+from callback_contract._process import (
+    END_TIMEOUT,
+    captured_output,
+    difference,
+    files_below,
+    leftovers,
+)
 from callback_contract._registry import rule
 from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import ContractViolation, DoesNotApply, require
@@ -80,7 +86,8 @@ def _require_no_leftovers(
     with captured_output():
         for done, is_evaluation in _done(case):
             late = read_after_evaluation if is_evaluation else None
-            left = sorted(map(_name, leftovers(late or read, before)))
+            seconds = END_TIMEOUT + case.subject.stored_within * is_evaluation
+            left = sorted(map(_name, leftovers(late or read, before, seconds)))
             shown = ", ".join(left[:_MOST_NAMES] + ["…"] * (len(left) > _MOST_NAMES))
             require(not left, f"after {done}, {kind} are left: {shown}")
             before = read()
@@ -104,7 +111,7 @@ def _require_restored(case: Case, read: Callable[[], dict[str, Any]]) -> None:
     with captured_output():
         before = read()
         for done, _ in _done(case):
-            changed = leftovers(lambda: {*difference(before, read())}, set(), seconds=2.0)
+            changed = leftovers(lambda: {*difference(before, read())}, set(), 2.0)
             names = ", ".join(sorted(changed))
             require(not changed, f"after {done}, these have changed: {names}")
 
