@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,13 +40,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 
 @pytest.fixture(autouse=True)
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run in an empty directory, with no settings except those above."""
+    """Run in an empty directory, with no settings except those above, and no chosen experiment."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if _is_foreign(name)]:
         monkeypatch.delenv(name)
     yield
     for name in [name for name in os.environ if _is_foreign(name)]:
         del os.environ[name]
+    if fluent := sys.modules.get("mlflow.tracking.fluent"):
+        fluent._active_experiment_id = None  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _is_foreign(name: str) -> bool:
