@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from threading import get_ident
 from types import ModuleType
 from typing import Any
 
@@ -42,23 +41,18 @@ class TakingTracker(FileTracker):
 
 
 class OrderedTracker(FileTracker):
-    """Its logs are delivered by the training's thread."""
+    """Has each log before the program continues."""
 
-    threads: list[int] = []  # noqa: RUF012
     sdk = "lines_sdk"
 
     @property
     def in_order(self) -> bool:
         return True
 
-    def log_metrics(self, points: Sequence[Point]) -> None:
-        self.threads.append(get_ident())
-        super().log_metrics(points)
-
 
 @pytest.fixture(autouse=True)
 def empty() -> None:
-    TakingTracker.shown, OrderedTracker.threads = [], []
+    TakingTracker.shown = []
 
 
 def test_an_entry_of_a_dict_has_the_names_of_both(tmp_path: Path, out: Path) -> None:
@@ -149,7 +143,6 @@ def test_a_log_in_the_order_of_the_program_is_delivered_before_the_program_conti
         training.step()
         assert [point.step for point in points(out)] == list(range(1, step + 1))
     training.end()
-    assert set(OrderedTracker.threads) == {get_ident()}
 
 
 def test_the_first_step_waits_for_a_run_to_which_the_program_may_add(
