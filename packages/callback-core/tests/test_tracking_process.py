@@ -109,7 +109,7 @@ def test_what_a_dead_training_has_left_is_delivered_and_closed_as_failed(
     for step in range(1, 11):
         run.log(step, a=step)
     every = dict.fromkeys(("open", "log_parameters", "log_metrics", "close"), LIMIT / 2)
-    assert follow(slow(run, clock, every), 0, LIMIT, 0) == 0
+    assert follow(slow(run, clock, every), 0, LIMIT, 0, ["--follow", "1"]) == 0
     assert clock.now > MOST_RESTARTS * LIMIT
     assert curve(run.out, "train/a") == [(step, step) for step in range(1, 11)]
     assert statuses(run.out) == ["failed"]
@@ -121,7 +121,7 @@ def test_it_gives_up_where_the_training_is_dead_and_nothing_comes_on(
     run.log(1, a=1)
     consumer = run.consumer(fail="open")
     clock.until = 1e6
-    assert follow(consumer, 0, LIMIT, 0) == 1
+    assert follow(consumer, 0, LIMIT, 0, ["--follow", "1"]) == 1
     consumer.abandon()
     assert MOST_RESTARTS * LIMIT < clock.now < MOST_RESTARTS * LIMIT + 3
 
@@ -133,7 +133,7 @@ def test_it_waits_for_a_training_that_logs_nothing_for_long(run: Run, clock: Clo
 
     run.log(1, a=1)
     clock.until, clock.then = 100 * LIMIT, log_and_end
-    assert follow(slow(run, clock, {}), os.getppid(), LIMIT, 0) == 0
+    assert follow(slow(run, clock, {}), os.getppid(), LIMIT, 0, ["--follow", "1"]) == 0
     assert [point.step for point in points(run.out)] == [1, 2]
     assert statuses(run.out) == ["finished"]
 
@@ -144,7 +144,7 @@ def test_it_begins_again_where_a_call_does_not_come_back(
     run.log(1, a=1)
     consumer = slow(run, clock, {"log_metrics": 1e6})
     with pytest.raises(Restarted) as restarted:
-        follow(consumer, os.getppid(), LIMIT, 1)
+        follow(consumer, os.getppid(), LIMIT, 1, ["--follow", "1"])
     assert restarted.value.args[0][-1] == "--restarts=2"
     assert LIMIT < clock.now < 2 * LIMIT
     assert "log_metrics" in warned(caplog)[-1]
@@ -152,7 +152,7 @@ def test_it_begins_again_where_a_call_does_not_come_back(
 
 def test_it_gives_up_where_it_began_again_often_enough(run: Run, clock: Clock) -> None:
     consumer = slow(run, clock, {"open": 1e6})
-    assert follow(consumer, os.getppid(), LIMIT, MOST_RESTARTS) == 1
+    assert follow(consumer, os.getppid(), LIMIT, MOST_RESTARTS, ["--follow", "1"]) == 1
     consumer.abandon()
 
 
@@ -160,7 +160,7 @@ def test_an_upload_may_take_longer_than_any_other_call(run: Run, clock: Clock) -
     run.save(1, "file")
     run.end()
     uploading = slow(run, clock, {"log_files": UPLOAD_LIMIT / 2}, checkpoints=True)
-    assert follow(uploading, os.getppid(), LIMIT, 0) == 0
+    assert follow(uploading, os.getppid(), LIMIT, 0, ["--follow", "1"]) == 0
     assert names_of_calls(run.out)[-2:] == ["log_files", "close"]
 
 
@@ -179,7 +179,7 @@ def test_it_gives_up_one_that_is_not_configured_only_when_training_ends(
 
     clock.until, clock.then = 1.0, later
     consumer = run.consumer(fail="open", error="NotConfigured")
-    assert follow(consumer, os.getppid(), LIMIT, 0) == (1 if ends else 0)
+    assert follow(consumer, os.getppid(), LIMIT, 0, ["--follow", "1"]) == (1 if ends else 0)
     consumer.abandon()
     assert statuses(run.out) == ([] if ends else ["finished"])
 
