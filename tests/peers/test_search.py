@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import transformers
 from line_tracker import LineTracker
@@ -65,7 +66,6 @@ def test_each_trial_s_checkpoints_are_uploaded_from_its_own_directory(
 def test_a_search_with_optuna_uploads_the_checkpoints_of_each_trial(
     tmp_path: Path, names: Any
 ) -> None:
-    optuna = pytest.importorskip("optuna")
     trainer = searching(tmp_path)
     trainer.model_init = lambda: TinyModel()
     rates = [0.1, 0.2]
