@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from dataclasses import replace
 from typing import Any, Final
@@ -85,9 +86,13 @@ class AzureMLTracker(MLflowTracker):
         """
         self.check_configured()
         if self.azureml_run is None and self._has_uri():
-            return super().open(opening)
+            run_id = super().open(opening)
+            self.run_url = self.run_url or page_of(self.run.client.tracking_uri, run_id)
+            return run_id
         self.run = RunOfV1(self.azureml_run or run_of_the_job())
         self.run.set_tags(self.tags)
+        portal = getattr(self.run.run, "get_portal_url", None)  # the offline run has none
+        self.run_url = None if portal is None else str(portal())
         return self.run.id
 
     def make_client(self, mlflow: Any) -> Any:
@@ -147,6 +152,15 @@ class AzureMLTracker(MLflowTracker):
         in_code = getattr(sys.modules.get("mlflow"), "is_tracking_uri_set", None)
         given = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         return bool(given or (in_code is not None and in_code()))
+
+
+def page_of(tracking_uri: str, run_id: str) -> str | None:
+    """Return the address of a run's page in Azure's studio; `None` outside a workspace."""
+    workspace = re.search(r"/subscriptions/.*", tracking_uri.split("?")[0])
+    if not tracking_uri.startswith(SCHEME) or workspace is None:
+        return None
+    named = workspace[0].replace("/providers/Microsoft.MachineLearningServices", "")
+    return f"https://ml.azure.com/runs/{run_id}?wsid={named}"
 
 
 def _job() -> str | None:

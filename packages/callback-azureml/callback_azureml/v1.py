@@ -42,7 +42,7 @@ class RunOfV1(OpenRun):
         """Copy a directory to the run's files, under the upload's name."""
         self.run.upload_folder(upload.name, str(upload.path))
 
-    def end(self, status: Status) -> None:
+    def end(self, status: Status, at: float | None = None) -> None:
         """Leave the run open."""
 
 

@@ -32,7 +32,7 @@ _VARIABLES: Final = ("CLEARML_PROC_MASTER_ID", "TRAINS_PROC_MASTER_ID")
 
 
 class OfflineTask:
-    """A task in a folder. Opening it creates a new folder each time.
+    """A task in a folder. Opening it creates a new folder each time. It has no page, no `url`.
 
     Args:
         task_id: The user's task; `None` for a new one.
@@ -42,6 +42,8 @@ class OfflineTask:
     Raises:
         RuntimeError: The user's task is closed.
     """
+
+    url: None = None
 
     def __init__(self, task_id: str | None, project: str, name: str) -> None:
         task_class = import_module("clearml").Task

@@ -19,7 +19,7 @@ from zipfile import ZipFile
 from callback_clearml.parameters import as_text
 from callback_clearml.sdk import title_and_series
 from callback_core import NotConfigured
-from callback_core.tracking import Point, Rejected, Status, Upload, summary_name
+from callback_core.tracking import Point, Rejected, RunNotFound, Status, Upload, summary_name
 
 _RETRIES: Final = {
     "total": 2,
@@ -34,6 +34,11 @@ _RETRIES: Final = {
 
 _SINGLE_VALUE: Final = ("Summary", -(2**31))
 """The plot and the iteration that mark a single value in ClearML."""
+
+_NO_SUCH_TASK: Final = (400, 101)
+"""The codes of ClearML's error about a task that it does not have: `invalid_task_id`."""
+
+_DENIED: Final = re.compile(r"\b(?:401|403)\b|(?i:unauthorized|invalid credentials)")
 
 _END: Final[dict[Status, str]] = {
     "finished": "completed",
@@ -55,6 +60,8 @@ class OnlineTask:
 
     Raises:
         NotConfigured: ClearML finds no API credentials.
+        RunNotFound: The server does not have the task to continue.
+        Rejected: The server denies access.
     """
 
     def __init__(
@@ -70,12 +77,22 @@ class OnlineTask:
                 "ClearML has no API credentials: run `clearml-init`, or set CLEARML_API_HOST, "
                 "CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, or CLEARML_OFFLINE_MODE=1"
             ) from error
+        except import_module("clearml.backend_api.session.session").LoginError as error:
+            if _DENIED.search(str(error)):
+                raise Rejected(f"ClearML denies access: {error}") from error
+            raise
         self._client: Any = client.APIClient(session=self._session)
-        if task_id is None:
-            task_id = self._task_of(training, self._project(project), name)
+        with _final_errors(client.APIError, task_id):
+            if task_id is None:
+                task_id = self._task_of(training, self._project(project), name)
+            if not adopted:
+                self._client.tasks.started(task=task_id, force=True)
         self.id = task_id
-        if not adopted:
-            self._client.tasks.started(task=task_id, force=True)
+
+    @property
+    def url(self) -> str:
+        """The address of the task's page."""
+        return f"{self._session.get_app_server_host()}/projects/*/experiments/{self.id}/output/log"
 
     def parameters(self) -> dict[str, str]:
         """Return the values of the parameters that the task has, named `section/name`."""
@@ -168,6 +185,19 @@ class OnlineTask:
         for project in found:
             return str(project.id)
         return str(self._client.projects.create(name=name, description="").id)
+
+
+@contextmanager
+def _final_errors(api_error: type[Any], task_id: str | None) -> Iterator[None]:
+    """Raise `RunNotFound` or `Rejected` instead of errors for which the task never opens."""
+    try:
+        yield
+    except api_error as error:
+        if task_id is not None and error.codes == _NO_SUCH_TASK:
+            raise RunNotFound(f"ClearML does not have the task {task_id}") from error
+        if error.code in (401, 403):
+            raise Rejected(f"ClearML denies access: {error.message}") from error
+        raise
 
 
 _REASON: Final[dict[Status, str]] = {

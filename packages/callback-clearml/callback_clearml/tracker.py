@@ -62,6 +62,11 @@ class ClearMLTracker(Tracker):
         """Whether checkpoints become output models."""
         return self.log_model
 
+    @property
+    def keeps_open(self) -> bool:
+        """Whether the task is offline. Each opening of an offline task makes a new folder."""
+        return isinstance(self._task, OfflineTask)
+
     def settings(self) -> dict[str, Any] | None:
         """Return the arguments of an equal tracker."""
         return {
@@ -86,7 +91,12 @@ class ClearMLTracker(Tracker):
         }
 
     def open(self, opening: Opening) -> str:
-        """Open the user's task, the task to continue, or a new one."""
+        """Open the user's task, the task to continue, or a new one.
+
+        Raises:
+            RunNotFound: The server does not have the task to continue.
+            Rejected: The server denies access.
+        """
         clearml = import_sdk("clearml", install="clearml", needed_by="ClearMLCallback")
         task_id = opening.run_id
         if clearml.Task.is_offline():
@@ -103,6 +113,7 @@ class ClearMLTracker(Tracker):
                 opening.training,
             )
         self._is_users = opening.adopted
+        self.run_url = self._task.url
         self._suffix = (
             self._numbers.suffix(self._task.id, opening.training) if opening.adopted else ""
         )

@@ -24,6 +24,8 @@ class ClearMLServer(StandIn):
         events: The reported events, in order of arrival.
         files: The uploaded files, by path.
         takes_files: Whether the server accepts uploads.
+        denies: Whether the server denies access to everything but the login.
+        lost: How many tasks it has lost.
         refused: The paths of the files that it refused.
     """
 
@@ -44,6 +46,8 @@ class ClearMLServer(StandIn):
         self.events: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.takes_files = True
+        self.denies = False
+        self.lost = 0
         self.refused: list[str] = []
 
     @property
@@ -58,7 +62,7 @@ class ClearMLServer(StandIn):
 
     def new_task(self, **about: Any) -> str:
         """Create a task, and return its id."""
-        made = f"{len(self.tasks):032x}"
+        made = f"{self.lost + len(self.tasks):032x}"
         self.tasks[made] = {
             "id": made,
             "status": "created",
@@ -75,6 +79,11 @@ class ClearMLServer(StandIn):
             **about,
         }
         return made
+
+    def lose_tasks(self) -> None:
+        """Forget all tasks."""
+        self.lost += len(self.tasks)
+        self.tasks.clear()
 
     def task(self) -> dict[str, Any]:
         """Return the only task."""
@@ -108,6 +117,10 @@ class ClearMLServer(StandIn):
         endpoint = _endpoint(request)
         service, _, action = endpoint.partition(".")
         known = ("auth", "projects", "tasks", "events", "models", "debug", "users")
+        if self.denies and service in known and service != "auth":
+            return _answer(endpoint, {}, 403)
+        if service == "tasks" and request.json().get("task", None) not in (None, *self.tasks):
+            return _answer(endpoint, {}, 400, 101)
         if service in known and action:
             return _answer(endpoint, self._done(endpoint, request))
         if request.method == "POST" and not self.takes_files:
@@ -182,8 +195,9 @@ def _endpoint(request: Request) -> str:
     return request.path.partition("?")[0].strip("/").rpartition("/")[2]
 
 
-def _answer(endpoint: str, data: dict[str, Any], code: int = 200) -> Answer:
-    meta = {"id": "1", "trx": "1", "result_code": code, "result_subcode": 0, "result_msg": "OK"}
+def _answer(endpoint: str, data: dict[str, Any], code: int = 200, subcode: int = 0) -> Answer:
+    meta = {"id": "1", "trx": "1", "result_code": code, "result_subcode": subcode}
+    meta["result_msg"] = "OK"
     version = {"name": endpoint, "requested_version": "2.23", "actual_version": "2.23"}
     return Answer.of({"meta": {**meta, "endpoint": version}, "data": data}, code)
 

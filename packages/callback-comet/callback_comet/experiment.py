@@ -34,6 +34,8 @@ def start_experiment(comet_ml: Any, settings: ExperimentSettings, opening: Openi
     Raises:
         ConnectionError: Comet does not open the experiment.
         NotConfigured: There is no API key.
+        RunNotFound: Comet does not have the experiment to continue.
+        Rejected: Comet refuses the API key, the workspace or the project.
     """
     online = _is_online(comet_ml, settings.mode)
     if online and not sdk.setting(comet_ml, "comet.api_key"):
@@ -43,18 +45,19 @@ def start_experiment(comet_ml: Any, settings: ExperimentSettings, opening: Openi
     key, mode = _key_and_mode(comet_ml, settings, opening, online)
     if not online:
         archive.complete(opening.folder)
-    experiment = comet_ml.start(
-        project=settings.project_name,
-        workspace=settings.workspace,
-        online=online,
-        experiment_key=key,
-        mode=mode,
-        experiment_config=comet_ml.ExperimentConfig(
-            name=None if opening.run_id else opening.trial_name or opening.name,
-            offline_directory=settings.offline_directory,
-            **_capture_options(comet_ml),
-        ),
-    )
+    with sdk.final_errors(comet_ml, key, opening.run_id == key):
+        experiment = comet_ml.start(
+            project=settings.project_name,
+            workspace=settings.workspace,
+            online=online,
+            experiment_key=key,
+            mode=mode,
+            experiment_config=comet_ml.ExperimentConfig(
+                name=None if opening.run_id else opening.trial_name or opening.name,
+                offline_directory=settings.offline_directory,
+                **_capture_options(comet_ml),
+            ),
+        )
     if not experiment.alive:  # Comet raises no error, and would drop all data
         raise ConnectionError("Comet did not open the experiment; see its log for the reason")
     sdk.OURS.add(experiment)
@@ -106,8 +109,9 @@ def _key_and_mode(
 ) -> tuple[str, str]:
     """Return the key of the experiment to open, and Comet's start mode."""
     requested = None if opening.adopted or opening.trial_name else settings.experiment_key
-    if opening.run_id is not None:
-        return requested or opening.run_id, "get_or_create"
+    if opening.run_id is not None:  # "get_or_create" would begin one without its earlier points
+        continues = requested in (None, opening.run_id) and online
+        return requested or opening.run_id, "get" if continues else "get_or_create"
     known = opening.recall("experiment_key")
     if known is not None:  # the process was killed while it opened the experiment
         return known, "get_or_create"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final
 from weakref import WeakSet
 
-from callback_core.tracking import import_sdk
+from callback_core.tracking import Rejected, RunNotFound, import_sdk
 
 OURS: Final[WeakSet[Any]] = WeakSet()
 """The experiments of this process that this package opened. All others are the user's."""
@@ -23,6 +25,15 @@ _CAPTURED: Final = {
     "auto_log_co2": "co2",
 }
 """The options of an experiment for automatic capture, with Comet's `comet.auto_log.*` settings."""
+
+_REFUSED: Final = (
+    "InvalidAPIKey",
+    "InvalidWorkspace",
+    "ServiceAccountWorkspaceRestricted",
+    "ProjectNameEmpty",
+    "ProjectNameIsTooLong",
+)
+"""The SDK's errors about a server that never opens an experiment."""
 
 _BY_OTHER_MODULES: Final = ("log_graph", "auto_param_logging", "auto_metric_logging")
 
@@ -50,6 +61,27 @@ def import_comet() -> Any:
             sys.meta_path.remove(finder)
             import_module("comet_ml.monkey_patching").ALREADY_IMPORTED_MODULES.clear()
     return comet_ml
+
+
+@contextmanager
+def final_errors(comet_ml: Any, key: str, continues: bool) -> Iterator[None]:
+    """Raise `RunNotFound` or `Rejected` instead of errors for which no experiment ever opens.
+
+    Args:
+        comet_ml: The SDK.
+        key: The experiment.
+        continues: Whether it was opened before.
+    """
+    errors = import_module("comet_ml.exceptions")
+    refused = tuple(getattr(errors, name) for name in _REFUSED if hasattr(errors, name))
+    try:
+        yield
+    except errors.ExperimentNotFound as error:
+        if continues:
+            raise RunNotFound(f"Comet does not have the experiment {key}") from error
+        raise Rejected(f"Comet does not have the experiment {key}: {error}") from error
+    except refused as error:
+        raise Rejected(str(error)) from error
 
 
 def capture_options(comet_ml: Any) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class CometTracker(Tracker):
     """
 
     name = "comet_ml"
+    named_by = ("experiment_key",)
     requires: Mapping[str, str] = MappingProxyType({"comet_ml": "comet_ml"})
     limits = LIMITS
 
@@ -91,6 +92,16 @@ class CometTracker(Tracker):
     def disabled(self) -> bool:
         """Whether the mode or Comet's own `COMET_AUTO_LOG_DISABLE` disables the callback."""
         return self._disabled
+
+    @property
+    def keeps_open(self) -> bool:
+        """Whether the experiment is offline. Each opening of such a one makes a new archive."""
+        return self._is_offline
+
+    @property
+    def prints_url(self) -> bool:
+        """Return `True`: the SDK prints the address."""
+        return True
 
     @property
     def takes_checkpoints(self) -> bool:
@@ -153,6 +164,7 @@ class CometTracker(Tracker):
         self._output_dir, self._folder = opening.output_dir, opening.folder
         if opening.run_id is None or not self._is_ours:
             describe(self._experiment, opening, self.model_graph)
+        self.run_url = None if self._is_offline else str(self._experiment.url)
         key: str = self._experiment.get_key()
         return key
 

@@ -45,6 +45,10 @@ class CometServer(StandIn):
             return self._run_of(content["previousExperiment"])
         if url.path.endswith("/isAlive/ver"):
             return Answer.of({"version": "99.0.0"})
+        if url.path.endswith("/experiment/metadata"):
+            wanted = dict(parse_qsl(url.query))["experimentKey"]
+            known = wanted in self.experiments
+            return Answer.of({"experimentKey": wanted} if known else {}, 200 if known else 404)
         key = content.get("experimentKey") or content.get("experiment_key")
         if key in self.experiments:
             return self._take(url.path, content, self.experiments[key])

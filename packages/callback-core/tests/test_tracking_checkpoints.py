@@ -132,3 +132,84 @@ def test_an_upload_that_fails_is_tried_until_it_works_and_what_follows_waits(run
     assert len(tries(consumer)) == 20
     assert names_of_calls(run.out)[2:] == ["log_files", "log_metrics", "close"]
     assert consumer.progress.left_out == {}
+
+
+def rewrite(file: Path, content: bytes) -> None:
+    """Overwrite a file in place, as `open(..., "w")` and `torch.save` do."""
+    with file.open("r+b") as opened:
+        opened.truncate()
+        opened.write(content)
+
+
+def test_a_small_file_that_is_overwritten_after_the_save_is_delivered_as_it_was(
+    tmp_path: Path, out: Path
+) -> None:
+    up = tmp_path / "up"
+    training = Training(tmp_path, [tracked(out, checkpoints=True, fail="open", until=str(up))])
+    training.begin()
+    training.step()
+    path = training.save()
+    before = (path / "weights").read_text("utf-8")
+    rewrite(path / "weights", b"of another step")
+    up.touch()
+    training.end()
+    [upload] = calls(out, "log_files")
+    assert upload["files"] == {"weights": before}
+
+
+def test_a_large_file_that_is_overwritten_after_the_save_is_not_delivered_and_named(
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    up = tmp_path / "up"
+    training = Training(tmp_path, [tracked(out, checkpoints=True, fail="open", until=str(up))])
+    training.begin()
+    training.step()
+    path = tmp_path / "checkpoint-1"
+    path.mkdir()
+    (path / "large").write_bytes(b"a" * 2**21)
+    training.save()
+    rewrite(path / "large", b"b" * 2**21)
+    up.touch()
+    training.end()
+    assert calls(out, "log_files") == []
+    assert "checkpoint-1" in warned(caplog)[-1]
+    assert "large" in warned(caplog)[-1]
+
+
+def test_a_large_file_that_is_deleted_after_the_save_is_delivered(
+    tmp_path: Path, out: Path
+) -> None:
+    up = tmp_path / "up"
+    training = Training(tmp_path, [tracked(out, checkpoints=True, fail="open", until=str(up))])
+    training.begin()
+    training.step()
+    path = tmp_path / "checkpoint-1"
+    path.mkdir()
+    (path / "large").write_bytes(b"a" * 2**21)
+    training.save()
+    shutil.rmtree(path)
+    up.touch()
+    training.end()
+    [upload] = calls(out, "log_files")
+    assert upload["files"]["large"] == "a" * 2**21
+
+
+def test_arguments_and_logs_that_change_later_are_delivered_as_they_were(
+    tmp_path: Path, out: Path
+) -> None:
+    up = tmp_path / "up"
+    training = Training(tmp_path, [tracked(out, fail="open", until=str(up))])
+    schedule = {"warmup": [1, 2]}
+    training.args.__dict__["lr_scheduler_kwargs"] = schedule
+    training.args.to_dict = lambda: {"lr_scheduler_kwargs": schedule}  # type: ignore[method-assign]
+    training.fire("on_train_begin")
+    schedule["warmup"].append(3)
+    training.fire("on_epoch_begin")
+    logs = {"loss": 0.5}
+    training.fire("on_log", logs=logs)
+    logs["loss"] = 0.25
+    up.touch()
+    training.end()
+    [call] = calls(out, "log_parameters")
+    assert call["parameters"]["lr_scheduler_kwargs"] == {"warmup": [1, 2]}
+    assert curve(out) == [(0, 0.5)]

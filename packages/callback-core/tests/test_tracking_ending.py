@@ -217,18 +217,6 @@ def test_an_evaluation_after_training_opens_its_run_again_and_closes_it_as_it_wa
     assert curve(out, "eval/loss") == [(2, 0.5), (2, 0.25)]
 
 
-def test_an_evaluation_by_itself_is_a_run(tmp_path: Path, out: Path) -> None:
-    training = Training(tmp_path, [tracked(out)], TrainerState())
-    training.log(eval_loss=0.5)
-    assert eventually(lambda: statuses(out) == ["finished"])
-    assert curve(out, "eval/loss") == [(0, 0.5)]
-    training.state = TrainerState(max_steps=9)
-    training.train(1)
-    assert statuses(out) == ["finished", "finished"]
-    assert len(runs(out)) == 2
-    assert curve(out) == expected(1)
-
-
 def test_an_evaluation_just_before_the_exit_is_delivered(tmp_path: Path, out: Path) -> None:
     done = script(
         "training = Training(Path(sys.argv[1]), [tracked(Path(sys.argv[2]), delay=0.1)]).train(2)\n"

@@ -101,7 +101,12 @@ def test_a_new_run_is_opened_with_what_is_known_of_its_training(tmp_path: Path, 
     assert before <= opened["time"] <= time()
     assert (opened["run_id"], opened["adopted"], opened["step"]) == (None, False, 0)
     assert (opened["rewind_to"], opened["trial_name"]) == (None, None)
-    assert tracker.state_dict() == {"run": RunFolder.all(tmp_path)[0].run, "run_id": opened["run"]}
+    assert (tracker.run_id, tracker.run_url) == (opened["run"], None)
+    assert tracker.state_dict() == {
+        "run": RunFolder.all(tmp_path)[0].run,
+        "output_dir": str(tmp_path),
+        "run_id": opened["run"],
+    }
 
 
 def test_a_search_s_trial_is_told_when_its_run_opens(tmp_path: Path, out: Path) -> None:
@@ -237,7 +242,7 @@ def test_nothing_is_recorded_for_a_tracker_that_is_switched_off(
     training.save()
     training.end()
     training.log(eval_loss=1.0)
-    assert tracker.state_dict() == {"run": None, "run_id": None}
+    assert set(tracker.state_dict().values()) == {None}
     assert not out.exists()
     assert [path.name for path in (tmp_path / "training").iterdir()] == ["checkpoint-1"]
     assert warned(caplog) == []

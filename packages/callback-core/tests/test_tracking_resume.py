@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from run_for_tests import Run, tries
 from tracking_for_tests import (
-    FileTracker,
     Training,
     calls,
     curve,
@@ -25,7 +24,6 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerState
-from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.run_folder import RunFolder
 
 NAN = {"__float__": "NaN"}
@@ -339,37 +337,6 @@ def test_a_training_that_begins_from_nothing_is_a_run_of_its_own_whatever_was_lo
     Training(run.folder.output_dir, [tracker]).train(1)
     assert calls(run.out, "open")[-1]["run_id"] is None
     assert len(RunFolder.all(run.folder.output_dir)) == 2
-
-
-@pytest.mark.parametrize("delivery", ["thread", "process"])
-def test_a_training_resumed_in_another_directory_goes_on_in_the_tracker_s_run(
-    tmp_path: Path, out: Path, delivery: str
-) -> None:
-    """The one after that is a run of its own."""
-    first = tracked(out)
-    Training(tmp_path / "a", [first]).train(2)
-    again = tracked(out, delivery=delivery)
-    again.load_state_dict(first.state_dict())
-    Training(tmp_path / "b", [again], resumed(2)).train(1)
-    assert len(runs(out)) == 1
-    assert curve(out) == expected(1, 2, 3)
-    Training(tmp_path / "c", [again], resumed(3)).train(1)
-    assert len(runs(out)) == 2
-
-
-def test_what_was_resumed_in_another_directory_is_replayed_into_the_tracker_s_run(
-    tmp_path: Path, out: Path
-) -> None:
-    first = tracked(out)
-    Training(tmp_path / "a", [first]).train(2)
-    away = tracked(out, fail="open")
-    away.options.flush_limit = 0.1
-    away.load_state_dict(first.state_dict())
-    Training(tmp_path / "b", [away], resumed(2)).train(1)
-    [folder] = RunFolder.all(tmp_path / "b")
-    Consumer(FileTracker(str(out)), folder, "file").deliver()
-    assert len(runs(out)) == 1
-    assert curve(out) == expected(1, 2, 3)
 
 
 def test_a_training_of_a_run_that_is_written_already_is_kept_apart_which_is_warned_of(

@@ -21,7 +21,7 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerState
-from callback_core.tracking import Point, Session, history
+from callback_core.tracking import Point, Session, consumer, history
 from callback_core.tracking.journal import Record, read
 
 
@@ -129,6 +129,38 @@ def test_an_evaluation_after_the_end_does_not_read_the_journal_from_its_start(
         assert eventually(lambda: len(statuses(out)) == number)  # noqa: B023
     assert passes == []
     assert curve(out, "eval/loss") == [(3, 0.5), (3, 0.25)]
+
+
+def test_a_resume_parses_the_journal_once(run: Run, passes: list[int]) -> None:
+    """Then it reads what it replaces, to know what the tracker has of it."""
+    for step in range(1, 40):
+        run.log(step, a=step)
+        if step == 30:
+            run.save(step)
+    run.deliver()
+    run.begin(30)
+    run.log(31, a=31)
+    run.end()
+    passes.clear()
+    run.deliver()
+    assert passes.count(0) == 1
+    assert len(passes) == 2
+
+
+def test_a_training_reads_each_record_once_to_deliver_it(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the run is, a log at its end costs what one at its beginning does."""
+    delivered: list[int] = []
+
+    def counted(path: Path, offset: int = 0) -> Iterator[Record]:
+        for record in read(path, offset):
+            delivered.append(record.start)
+            yield record
+
+    monkeypatch.setattr(consumer, "read", counted)
+    Training(tmp_path, [tracked(out, delivery="inline")]).train(50)
+    assert len(delivered) == len({*delivered}) == 52  # with the begin and the end
 
 
 def test_a_training_without_a_tracker_has_no_session(tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ def tracking_uri() -> str | None:
     return None if find is None else absolute_uri(str(find()))
 
 
+def remember(run_id: str) -> None:
+    """Make `mlflow.last_active_run()` return this run in the current thread."""
+    kept: Any = getattr(sys.modules.get("mlflow.tracking.fluent"), "_last_active_run_id", None)
+    if hasattr(kept, "set"):  # there is no public access, and the container depends on the version
+        kept.set(run_id)
+
+
 class TrainingThread:
     """Makes a run that another thread opened the active run of the training's thread.
 

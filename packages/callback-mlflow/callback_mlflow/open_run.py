@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final
 
-from callback_core.tracking import Point, Rejected, Status, Upload
+from callback_core.tracking import Point, Rejected, RunNotFound, Status, Upload
 from callback_mlflow.runs import existing_run
 
 logger = logging.getLogger(__name__)
@@ -27,17 +27,19 @@ _STATUS: Final[dict[Status, str]] = {
 class OpenRun:
     """An open run.
 
-    The methods raise `Rejected` for data that MLflow never accepts. Any other error means that a
-    later call may succeed.
+    The methods raise `Rejected` for data that MLflow never accepts, and `RunNotFound` if the run
+    is not there any longer. Any other error means that a later call may succeed.
 
     Args:
         client: An `MlflowClient`.
         run_id: The id of the run.
+        is_named: Whether a setting names the run, so that no other run takes its place.
     """
 
-    def __init__(self, client: Any, run_id: str) -> None:
+    def __init__(self, client: Any, run_id: str, is_named: bool = False) -> None:
         self.client = client
         self.id = run_id
+        self._is_named = is_named
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags. Existing ones get the new value."""
@@ -102,13 +104,16 @@ class OpenRun:
         """Copy a directory to the run's artifacts, under the upload's name."""
         self.client.log_artifacts(self.id, str(upload.path), upload.name)
 
-    def end(self, status: Status) -> None:
-        """Set how the run ended. MLflow first prints the run's address, with an emoji."""
-        try:
-            self.client.set_terminated(self.id, _STATUS[status])
-        except UnicodeEncodeError:  # the encoding of standard output has no emoji
-            with _without_printed_address():
-                self.client.set_terminated(self.id, _STATUS[status])
+    def end(self, status: Status, at: float | None = None) -> None:
+        """Set how the run ended.
+
+        Args:
+            status: How.
+            at: When, in seconds since 1970; `None` for now.
+        """
+        ended = None if at is None else int(at * 1000)
+        with _without_printed_address():  # it was printed when the run began
+            self.client.set_terminated(self.id, _STATUS[status], end_time=ended)
 
     def _has_nan(self, metric: Any) -> bool:
         history = self.client.get_metric_history(self.id, metric.key)
@@ -133,9 +138,14 @@ class OpenRun:
         try:
             self.client.log_batch(self.id, **entities)
         except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":
+            if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
                 raise
-            existing_run(self.client, self.id)  # a deleted run is not permanent: raise RuntimeError
+            try:
+                existing_run(self.client, self.id)
+            except RunNotFound as gone:
+                if self._is_named:  # it may be restored
+                    raise RuntimeError(str(gone)) from error
+                raise
             raise Rejected(error.message) from error
 
 

@@ -24,9 +24,11 @@ from callback_mlflow import fluent
 from callback_mlflow.open_run import OpenRun
 from callback_mlflow.runs import (
     existing_run,
+    final_errors,
     find_or_create_experiment,
     find_or_create_run,
-    login_errors_as_not_configured,
+    named_run,
+    page_of,
 )
 from callback_mlflow.settings import absolute_uri, read_run_id, read_tags
 from callback_mlflow.system_metrics import SystemMetrics
@@ -59,6 +61,7 @@ class MLflowTracker(Tracker):
     """
 
     name = "mlflow"
+    named_by = ("run_id",)
     requires: Mapping[str, str] = MappingProxyType({"mlflow": "mlflow"})
     sdk = "mlflow"
 
@@ -102,6 +105,7 @@ class MLflowTracker(Tracker):
         self.limits = Limits(**{**vars(LIMITS), "parameter_count": most})
         self.thread = fluent.TrainingThread()
         self._parent = parent_run_id
+        self._is_shown = False
         self.run: OpenRun
         self._system_metrics: SystemMetrics | None = None
         self._is_training = False
@@ -205,23 +209,29 @@ class MLflowTracker(Tracker):
 
         Raises:
             NotConfigured: The server is Databricks, and there is no login.
+            RunNotFound: The run to continue is not there.
+            Rejected: MLflow denies access, or a setting names a run that is not there.
         """
         mlflow = import_sdk("mlflow", install="mlflow", needed_by="MLflowCallback")
         client = self.make_client(mlflow)
-        run_id = opening.run_id if opening.adopted else self._continued_run or opening.run_id
-        with login_errors_as_not_configured():
+        named = None if opening.adopted else self._continued_run
+        run_id = named or opening.run_id
+        with final_errors():
             if run_id is None:
                 experiment = find_or_create_experiment(
                     client, *self._experiment, parent=self._parent
                 )
                 run = find_or_create_run(client, opening, experiment, self.tags, self._parent)
             else:
-                run = existing_run(client, run_id)
-        self.run = OpenRun(client, run.info.run_id)
+                run = (named_run if named else existing_run)(client, run_id)
+        self.run = OpenRun(client, run.info.run_id, is_named=named is not None)
+        self.run_url = page_of(client, run)
         if run_id is not None and not opening.adopted:
             client.update_run(run_id, status="RUNNING")
         self.run.set_tags(self.tags)
-        if not opening.adopted and absolute_uri(client.tracking_uri) == fluent.tracking_uri():
+        is_here = absolute_uri(client.tracking_uri) == fluent.tracking_uri()
+        self._is_shown = not opening.adopted and is_here
+        if self._is_shown:
             self.thread.show(mlflow.ActiveRun(run), self._parent)
         if not opening.adopted and self._is_training and self.log_system_metrics:
             self._end_system_metrics()
@@ -254,12 +264,14 @@ class MLflowTracker(Tracker):
         self.thread.hide()
         self._end_system_metrics()
         if status is not None:
-            self.run.end(status)
+            self.run.end(status, self.ended_at)
 
     def release(self) -> None:
         """Leave no active run behind in the training's thread."""
         self._is_training = False
         self.thread.leave()
+        if self._is_shown:
+            fluent.remember(self.run.id)
 
     def _wants_system_metrics(self) -> bool:
         variable = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"

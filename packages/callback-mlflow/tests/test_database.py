@@ -19,7 +19,7 @@ import pytest
 from reader import Database
 
 from callback_contract.testing import replay, wait_until
-from callback_core.tracking import Opening, Point, Rejected
+from callback_core.tracking import Opening, Point
 from callback_mlflow import MLflowCallback, MLflowTracker
 from trainer_torch.testing import At, logged_points, small_trainer
 
@@ -285,16 +285,6 @@ def test_a_deleted_run_or_experiment_is_reported_and_delivered_once_restored(
     client.restore_experiment(experiment) if what == "experiment" else client.restore_run(run_id)
     assert replay(tmp_path / "out").returncode == 0
     assert database.runs("gone")[-1].values() == logged_points(made)
-
-
-def test_a_run_deleted_during_a_training_rejects_nothing_permanently(
-    tracker: MLflowTracker, database: Database, tmp_path: Path
-) -> None:
-    run_id = tracker.open(opening(tmp_path))
-    mlflow.MlflowClient().delete_run(run_id)
-    with pytest.raises(RuntimeError, match="mlflow runs restore") as raised:
-        tracker.log_metrics([Point("loss", 1.0, 1, 1.0)])
-    assert not isinstance(raised.value, Rejected)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import logging
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from callback_core.tracking import import_sdk
+from callback_core.tracking import Rejected, RunNotFound, import_sdk
 from callback_neptune.arguments import QUIET
 from callback_neptune.outbox import Outbox
 
@@ -39,6 +41,27 @@ def import_neptune() -> Any:
 
 
 _RANDOM: Final = random.Random()
+
+_DENIED: Final = ("Unauthorized", "Forbidden", "NeptuneInvalidApiTokenException", "ProjectNotFound")
+"""The SDK's errors about a server that never opens the run."""
+
+
+@contextmanager
+def final_errors(run_id: str | None) -> Iterator[None]:
+    """Raise `RunNotFound` or `Rejected` instead of errors for which the run never opens.
+
+    Args:
+        run_id: The run to continue; `None` for a new one, or one that a setting names.
+    """
+    try:
+        yield
+    except Exception as error:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if "RunNotFound" in kinds and run_id is not None:
+            raise RunNotFound(f"Neptune does not have the run {run_id}") from error
+        if not kinds.isdisjoint((*_DENIED, "RunNotFound")):
+            raise Rejected(" ".join(str(error).split())) from error
+        raise
 
 
 def init_run(**arguments: Any) -> Any:

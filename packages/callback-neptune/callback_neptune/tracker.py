@@ -61,6 +61,7 @@ class NeptuneTracker(Tracker):
     """
 
     name = "neptune"
+    named_by = ("with_id", "custom_run_id")
     requires: Mapping[str, str] = MappingProxyType({"neptune": "neptune"})
     limits = LIMITS
 
@@ -110,6 +111,11 @@ class NeptuneTracker(Tracker):
     def disabled(self) -> bool:
         """Whether the mode is `debug`, in which Neptune stores nothing."""
         return self.mode == "debug" and self.given is None
+
+    @property
+    def keeps_open(self) -> bool:
+        """Whether the run is offline, so that it cannot be opened again."""
+        return self._run is not None and sdk.is_offline(self._run.run)
 
     @property
     def takes_checkpoints(self) -> bool:
@@ -170,7 +176,12 @@ class NeptuneTracker(Tracker):
         return as_parameters({"trainer_parameters": arguments, "model_parameters": model_config})
 
     def open(self, opening: Opening) -> str:
-        """Use the user's run, continue an earlier one, or begin a new one."""
+        """Use the user's run, continue an earlier one, or begin a new one.
+
+        Raises:
+            RunNotFound: Neptune does not have the run to continue.
+            Rejected: Neptune denies access, or has neither the project nor the named run.
+        """
         given = self.given if opening.adopted else None
         if given is not None and not (sdk.is_open(given) and sdk.id_of(given) == opening.run_id):
             given = None
@@ -188,6 +199,7 @@ class NeptuneTracker(Tracker):
                     sdk.stop(run)
                 raise
         self._is_open.set()
+        self.run_url = None if sdk.is_offline(run) else str(run.get_url())
         return sdk.id_of(run)
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
@@ -282,13 +294,14 @@ class NeptuneTracker(Tracker):
         run_arguments = self.run_arguments
         if training_process() != os.getpid():  # a replay would monitor itself
             run_arguments = {**run_arguments, **dict.fromkeys(arguments.CAPTURES, False)}
-        return sdk.init_run(
-            **run_arguments,
-            **which,
-            mode="offline" if self.mode == "offline" else "sync",
-            api_token=self.api_token,
-            project=self.project,
-        )
+        with sdk.final_errors(which.get("with_id") if before is not None else None):
+            return sdk.init_run(
+                **run_arguments,
+                **which,
+                mode="offline" if self.mode == "offline" else "sync",
+                api_token=self.api_token,
+                project=self.project,
+            )
 
     def _check_configured(self) -> None:
         """Check for a token and a project. Neptune's own check first searches for projects.

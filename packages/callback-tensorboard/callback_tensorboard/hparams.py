@@ -32,12 +32,17 @@ _STEP: Final = -1
 """A step before all points, so that rewinding never forgets this event."""
 
 
-def write_parameters(directory: Path, parameters: Mapping[str, Any]) -> None:
+def write_parameters(directory: Path, parameters: Mapping[str, Any], began: float) -> None:
     """Write the parameters of the run in `directory`, and replace earlier ones.
 
     Only numbers, strings and booleans are written.
+
+    Args:
+        directory: The directory of the run.
+        parameters: The parameters.
+        began: When the training began, in seconds since 1970.
     """
-    info = SessionStartInfo(start_time_secs=time())
+    info = SessionStartInfo(start_time_secs=began)
     for name, value in parameters.items():
         if isinstance(value, bool):
             info.hparams[name].bool_value = value
@@ -49,10 +54,10 @@ def write_parameters(directory: Path, parameters: Mapping[str, Any]) -> None:
     _replace(directory, _PARAMETERS, metadata.SESSION_START_INFO_TAG, content)
 
 
-def write_end(directory: Path, status: Status) -> None:
-    """Write how the run in `directory` ended."""
+def write_end(directory: Path, status: Status, at: float) -> None:
+    """Write how the run in `directory` ended, and when, in seconds since 1970."""
     ended = STATUS_SUCCESS if status == "finished" else STATUS_FAILURE
-    content = HParamsPluginData(session_end_info=SessionEndInfo(status=ended, end_time_secs=time()))
+    content = HParamsPluginData(session_end_info=SessionEndInfo(status=ended, end_time_secs=at))
     _replace(directory, _END, metadata.SESSION_END_INFO_TAG, content)
 
 

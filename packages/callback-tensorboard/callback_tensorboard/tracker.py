@@ -48,6 +48,7 @@ class TensorBoardTracker(Tracker):
         self._directory = Path()
         self._file: EventFile | None = None
         self._rewind_to: int | None = None
+        self._began = 0.0
 
     def settings(self) -> dict[str, Any] | None:
         """Return the arguments of an equal tracker."""
@@ -62,6 +63,7 @@ class TensorBoardTracker(Tracker):
     def open(self, opening: Opening) -> str:
         """Create the directory of a new run, or continue in that of an earlier one."""
         self._close_file()
+        self._began = opening.time or time.time()
         if opening.run_id is None:
             runs = self.logging_dir or opening.output_dir / "runs"
             name = opening.trial_name or f"{datetime.now():%b%d_%H-%M-%S}_{gethostname()}"
@@ -82,10 +84,10 @@ class TensorBoardTracker(Tracker):
         flat = flattened({**parameters["model_config"], **parameters["args"]})
         if hparams := _hparams():
             with _rejects_invalid():
-                hparams.write_parameters(self._directory, flat)
+                hparams.write_parameters(self._directory, flat, self._began)
         texts = {name: as_code(part) for name, part in parameters.items() if part}
         self._close_file()  # TensorBoard moves on to newer files, and never returns to this one
-        self._add(text_event(name, text, 0, time.time()) for name, text in texts.items())
+        self._add(text_event(name, text, 0, self._began) for name, text in texts.items())
 
     def log_metrics(self, points: Sequence[Point]) -> None:
         """Write the points of a step at the time when they were logged."""
@@ -103,7 +105,7 @@ class TensorBoardTracker(Tracker):
         """Close the file, and write how the run ended. A user's run gets no end."""
         self._close_file()
         if status is not None and (hparams := _hparams()):
-            hparams.write_end(self._directory, status)
+            hparams.write_end(self._directory, status, self.ended_at or time.time())
 
     def _add(self, events: Iterable[Event]) -> None:
         from callback_tensorboard.event_file import EventFile

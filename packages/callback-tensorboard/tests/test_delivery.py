@@ -244,3 +244,14 @@ def test_evaluations_outside_a_training_keep_the_points_of_the_run(
     kept = [(tag, step) for tag, step in shown(directory) if tag == "train/loss"]
     assert kept == [("train/loss", step) for step in steps]
     assert len(texts(directory, "args")) == 1
+
+
+def test_a_run_that_is_written_later_has_the_times_of_its_training(tmp_path: Path) -> None:
+    tracker = TensorBoardTracker()
+    tracker.open(Opening(name=None, output_dir=tmp_path, folder=tmp_path / "t", time=100.0))
+    tracker.log_parameters({"args": {"learning_rate": 0.1}, "model_config": {}})
+    tracker.ended_at = 160.0
+    tracker.close("finished")
+    directory = the_run(tmp_path)
+    assert hparams(directory, "session_start_info").session_start_info.start_time_secs == 100.0
+    assert hparams(directory, "session_end_info").session_end_info.end_time_secs == 160.0

@@ -135,17 +135,6 @@ class WandbCallback(TrackerCallback):
             self._watches = False
             logger.warning("W&B cannot watch the model. Training continues.", exc_info=True)
 
-    def on_predict(
-        self,
-        args: CallbackArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Record the metrics of a prediction, which trainers do not log."""
-        self.on_log(args, state, control, logs=metrics, **kwargs)
-
     def _before_end(
         self,
         args: CallbackArguments,

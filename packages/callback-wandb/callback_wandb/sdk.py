@@ -17,7 +17,13 @@ from threading import Lock
 from typing import Any, Final
 
 from callback_core import NotConfigured
-from callback_core.tracking import Redaction, Rejected, import_sdk, training_process
+from callback_core.tracking import (
+    Redaction,
+    Rejected,
+    RunNotFound,
+    import_sdk,
+    training_process,
+)
 from callback_wandb.settings import NAME_LENGTH, fitting_name
 
 logger = logging.getLogger(__name__)
@@ -45,6 +51,9 @@ _LOST: Final = ("AlreadyJoinedError", "HandleAbandonedError", "MailboxClosedErro
 
 _NO_ANSWER: Final = r"(?i)tim(ed |e)out|connect|communicat|retry"
 """What an error's message says if no server answered. Otherwise it is the server's answer."""
+
+_NOT_THERE: Final = ("resume='must'", 'resume="must"', "does not exist", "and deleted")
+"""Parts of the SDK's errors about a run to continue that the server does not have."""
 
 _OURS: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 """The runs that this module opened. A hanging one must not be mistaken for the user's."""
@@ -246,18 +255,31 @@ def _init_run(wandb: Any, output_dir: Path, new: bool, adopted: bool, given: dic
     if known.mode not in ("offline", "dryrun"):
         _check_logged_in(wandb)
         if known.mode != "shared":
-            given.setdefault("resume", known.resume or "allow")
+            # With "allow", the server would begin a new run of this id without its earlier rows.
+            given.setdefault("resume", known.resume or ("allow" if new else "must"))
     for argument in ("name", "group", "job_type"):
         name = given.get(argument) or getattr(known, f"run_{argument}")
         if name and len(name) > NAME_LENGTH:
             given[argument] = fitting_name(name)
     arguments = given | {"settings": wandb.Settings(**_settings(known, output_dir, adopted))}
     run = None
-    if current_run() is None:
-        run = wandb.init(**arguments, reinit="return_previous")
-    if run is None or run.id != given["id"]:  # other code opened a run in the meantime
-        run = wandb.init(**arguments, reinit="create_new")
+    with _missing_run_as_not_found(wandb, given["id"], new):
+        if current_run() is None:
+            run = wandb.init(**arguments, reinit="return_previous")
+        if run is None or run.id != given["id"]:  # other code opened a run in the meantime
+            run = wandb.init(**arguments, reinit="create_new")
     return run
+
+
+@contextmanager
+def _missing_run_as_not_found(wandb: Any, run_id: str, new: bool) -> Iterator[None]:
+    """Raise `RunNotFound` instead of the SDK's errors, which have no codes, only texts."""
+    try:
+        yield
+    except wandb.Error as error:
+        if not new and any(part in str(error) for part in _NOT_THERE):
+            raise RunNotFound(f"W&B does not have the run {run_id}") from error
+        raise
 
 
 def _settings(known: Any, output_dir: Path, adopted: bool) -> dict[str, Any]:

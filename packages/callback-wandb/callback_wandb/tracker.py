@@ -83,6 +83,16 @@ class WandbTracker(Tracker):
         return None if run is None or sdk.is_finished(run) else run
 
     @property
+    def keeps_open(self) -> bool:
+        """Whether the run is offline. Each opening of an offline run makes a new folder."""
+        return self.run is not None and bool(self.run.offline)
+
+    @property
+    def prints_url(self) -> bool:
+        """Return `True`: the SDK prints the address, unless `WANDB_SILENT` is set."""
+        return True
+
+    @property
     def longest_wait(self) -> float:
         """How long the first step waits for the run. Offline, no server makes it wait longer."""
         return _LONGEST_WAIT_OFFLINE if sdk.is_offline() else super().longest_wait
@@ -122,10 +132,16 @@ class WandbTracker(Tracker):
         return {**self.facts, **model_config, **arguments}
 
     def open(self, opening: Opening) -> str:
-        """Use the user's run, continue an earlier one, or open a new one."""
+        """Use the user's run, continue an earlier one, or open a new one.
+
+        Raises:
+            RunNotFound: The server does not have the run to continue.
+            Rejected: The server refuses the run or denies access.
+        """
         self._opening = opening
         self._rows = Rows(opening.folder / "rows.jsonl")
         with self._open_run() as run:
+            self.run_url = run.url or None
             return sdk.path_of(run)
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:

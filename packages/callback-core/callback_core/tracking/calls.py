@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, Final
+
+_RETRIES: Final = logging.getLogger("urllib3.connectionpool")
+"""Where urllib3, on which most SDKs build, warns of a request that failed and that it repeats."""
 
 
 class Abandoned(Exception):
@@ -12,11 +18,17 @@ class Abandoned(Exception):
 
 
 class TrackerCalls:
-    """Calls the methods of a tracker, all of them in one thread."""
+    """Calls the methods of a tracker, all of them in one thread.
+
+    Attributes:
+        trouble: Why a request failed that the SDK repeats in the call that runs now, if known. An
+            SDK may repeat it for minutes.
+    """
 
     def __init__(self) -> None:
         self._current: tuple[str, float] | None = None  # the method, and when it was called
         self._abandoned = False
+        self.trouble: str | None = None
 
     def __call__(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """Return what `method` returns.
@@ -27,7 +39,8 @@ class TrackerCalls:
         self.check()
         self._current = (method.__name__, monotonic())
         try:
-            return method(*arguments)
+            with self._noted_trouble():
+                return method(*arguments)
         finally:
             self._current = None
             self.check()
@@ -40,6 +53,23 @@ class TrackerCalls:
         """Raise `Abandoned` if the tracker is abandoned."""
         if self._abandoned:
             raise Abandoned
+
+    @contextmanager
+    def _noted_trouble(self) -> Iterator[None]:
+        self.trouble, thread = None, get_ident()
+
+        def note(record: logging.LogRecord) -> bool:
+            if get_ident() == thread and record.levelno >= logging.WARNING:
+                errors = record.args if isinstance(record.args, tuple) else ()
+                error = next((arg for arg in errors if isinstance(arg, Exception)), None)
+                self.trouble = record.getMessage() if error is None else str(error)
+            return True  # it only listens
+
+        _RETRIES.addFilter(note)
+        try:
+            yield
+        finally:
+            _RETRIES.removeFilter(note)
 
     def running(self) -> tuple[str, float] | None:
         """Return the method that runs now, and for how many seconds; `None` if there is none.

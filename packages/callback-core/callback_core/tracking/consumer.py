@@ -11,6 +11,7 @@ from typing import Any
 from callback_core.tracking.batching import MOST_TRIES, Batches
 from callback_core.tracking.calls import Abandoned, TrackerCalls
 from callback_core.tracking.delivery_progress import DeliveryProgress
+from callback_core.tracking.hard_links import changed_since
 from callback_core.tracking.history import History
 from callback_core.tracking.identity import identity_of
 from callback_core.tracking.journal import DAMAGED, Record, read
@@ -18,7 +19,15 @@ from callback_core.tracking.limits import fitting_parameters
 from callback_core.tracking.lock import FileLock
 from callback_core.tracking.objects import Objects
 from callback_core.tracking.run_folder import RunFolder
-from callback_core.tracking.tracker import Opening, Rejected, Status, Tracker, Upload
+from callback_core.tracking.scrubbing import scrubbed
+from callback_core.tracking.tracker import (
+    Opening,
+    Rejected,
+    RunNotFound,
+    Status,
+    Tracker,
+    Upload,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +76,12 @@ class Consumer:
         if run_id is None and self.progress.run_id is None:
             known = folder.read_tracker(name)  # written before anybody opened the run
             run_id, adopted = known.get("run_id"), known.get("adopted", False)
-        if run_id is not None:
+        # A checkpoint may name an older run, which was gone, so that another took its place.
+        if run_id is not None and (adopted or self.progress.run_id is None):
             self.progress.run_id, self.progress.adopted = run_id, adopted
         self._state = RunState.UNOPENED
         self._ended_as: Status | None = None
+        self._is_after_training = self._must_close = False
         self._lock: FileLock | None = None
         self._history: History | None = None
         self._begin: dict[str, Any] = {}
@@ -80,7 +91,8 @@ class Consumer:
         self._batches = Batches(tracker, self.calls, self.progress.left_out, name, objects)
         self._parameters_are_due = False
         self._failures = 0  # in a row, to log the parameters
-        self._warned_of_progress = False
+        self._warned_of_progress = self._is_idle = False
+        self._has_replaced_run = False
 
     @property
     def done(self) -> bool:
@@ -93,6 +105,11 @@ class Consumer:
         return self._state is RunState.OPEN
 
     @property
+    def is_idle(self) -> bool:
+        """Whether the tracker has everything, and its run stays open for further evaluations."""
+        return self._is_idle and self._stays_open()
+
+    @property
     def delivered(self) -> int:
         """How many points this consumer delivered."""
         return self._batches.delivered
@@ -101,6 +118,11 @@ class Consumer:
     def run_id(self) -> str | None:
         """The tracker's run, whichever process opened it."""
         return self.progress.run_id or self.folder.read_progress(self.name).get("run_id")
+
+    @property
+    def run_url(self) -> str | None:
+        """The address of the run's page, whichever process opened it; `None` if it has none."""
+        return self.progress.run_url or self.folder.read_progress(self.name).get("run_url")
 
     def deliver(self, *, only_logs: bool = False) -> None:
         """Deliver what the journal holds now.
@@ -111,10 +133,21 @@ class Consumer:
         Raises:
             Abandoned: Nobody waits for the tracker any longer.
             Held: Somebody else delivers this run to this tracker.
+            Rejected: The tracker will never open the run.
             Exception: What the tracker raised. The next call continues from there.
         """
+        try:
+            self._deliver(only_logs)
+        except RunNotFound as error:
+            if self._has_replaced_run:
+                raise
+            self._replace_run(error)
+            self._deliver(only_logs)
+
+    def _deliver(self, only_logs: bool) -> None:
         self.calls.check()
         ended_as = self._ended_as  # read first: the journal is complete by then
+        self._is_idle = False
         history = self._history_under_lock()
         if not self._begin:
             return
@@ -123,9 +156,11 @@ class Consumer:
                 self._flush()
                 return None
             is_new = record.start >= history.size
+            if is_new:
+                history.ending.add(record)
             if is_new and record.kind == "begin" and record.content["resumed"]:
                 self._start_over()  # this record may supersede what was delivered
-                return self.deliver(only_logs=only_logs)
+                return self._deliver(only_logs)
             if history.counts(record):
                 self._take(record, history)
             else:
@@ -136,20 +171,39 @@ class Consumer:
         self._flush()
         if only_logs:
             return None
-        if ended_as is not None and self._state is not RunState.CLOSED:
+        is_closed = self._state is RunState.CLOSED
+        if ended_as is not None and not is_closed and not self._stays_open():
             self._open()
-            self._close(ended_as)
+            self._close(history.ending.status or ended_as)
+        self._is_idle = True
         if self._state is RunState.CLOSED:
             self._state = RunState.DONE
             self.release()
 
     def training_ended(self, status: Status = "failed") -> None:
-        """Close the run after the last record, even if no record says that the training ended."""
+        """Close the run after the last record, even if no record says that the training ended.
+
+        Args:
+            status: How it ended, if no record says so.
+        """
         self._ended_as = status
 
     def continue_after_end(self) -> None:
-        """Deliver what was logged after the run was closed. That opens and closes it again."""
-        self._state = RunState.CLOSED
+        """Deliver what is logged after the training. That opens the run again."""
+        if self._state is RunState.DONE:
+            self._state = RunState.CLOSED
+        self._is_after_training, self._must_close = True, False
+
+    def continue_with_training(self) -> None:
+        """Deliver a training that begins after an evaluation, into the same run."""
+        if self._state is RunState.DONE:
+            self._state = RunState.CLOSED
+        self._is_after_training = self._must_close = False
+        self._ended_as = None
+
+    def close_run(self) -> None:
+        """Close the run after the last record, even if it would stay open for evaluations."""
+        self._must_close = True
 
     def delivered_elsewhere(self) -> None:
         """Note that another process delivered everything and closed the run."""
@@ -177,6 +231,16 @@ class Consumer:
         self.progress.left_out.update(kept.get("left_out", {}))
         self.progress = replace(self.progress, **{k: v for k, v in kept.items() if k in known})
 
+    def save_failure(self, failure: str | None, refused: bool = False) -> None:
+        """Note for the training why this process ends before everything is delivered.
+
+        Args:
+            failure: Why.
+            refused: Whether the tracker will never open its run.
+        """
+        self.progress.failure, self.progress.refused = failure, refused
+        self._save_progress()
+
     def abandon(self) -> None:
         """Stop waiting for the tracker: when its call returns, nothing more is delivered."""
         self.calls.abandon()
@@ -194,7 +258,7 @@ class Consumer:
             self._lock = FileLock(self.folder.lock_of(self.name))
             run_id, adopted = self.progress.run_id, self.progress.adopted
             self.reload()  # another process may have delivered meanwhile
-            if run_id is not None:
+            if run_id is not None and (adopted or self.progress.run_id is None):
                 self.progress.run_id, self.progress.adopted = run_id, adopted
             if self.progress.offset != self._read_to:
                 self._history = None
@@ -218,6 +282,20 @@ class Consumer:
         self.progress.status = None  # the tracker may have more than the progress says
         self._history = None
 
+    def _replace_run(self, error: RunNotFound) -> None:
+        logger.warning("%s: %s. Everything is delivered to a new run.", self.name, error)
+        self._has_replaced_run = True
+        self.forget_run()
+
+    def forget_run(self) -> None:
+        """Forget the tracker's run, so that a new one is opened and gets everything."""
+        self._batches.clear()
+        left_out = self.progress.left_out
+        left_out.clear()
+        self.progress = DeliveryProgress(left_out=left_out, runs_gone=self.progress.runs_gone + 1)
+        self._state, self._history, self._read_to = RunState.UNOPENED, None, 0
+        self._save_progress()
+
     def _take(self, record: Record, history: History) -> None:
         """Deliver `record`, or keep it for a batch."""
         if record.kind == "logs":
@@ -236,7 +314,7 @@ class Consumer:
         elif record.kind == "upload" and record.content["for"] == self.name:
             self._open()
             self._upload(record)
-        elif record.kind == "end":
+        elif record.kind == "end" and not self._stays_open():
             self._open()
             self._close(record.content["status"])
 
@@ -256,7 +334,7 @@ class Consumer:
         opening = Opening(
             name=begin.get("run_name"),
             output_dir=self.folder.output_dir,
-            folder=self.folder.of_tracker(self.name),
+            folder=self.folder.of_tracker(self.name, progress.runs_gone),
             run_id=progress.run_id,
             adopted=progress.adopted,
             step=begin["step"],
@@ -266,6 +344,7 @@ class Consumer:
             trial_parameters=begin.get("trial_parameters"),
         )
         progress.run_id = self.calls(self.tracker.open, opening)
+        progress.run_url = None if self.tracker.run_url is None else scrubbed(self.tracker.run_url)
         self._state, progress.status = RunState.OPEN, None
         self._rewind_to = None
         if opening.rewind_to is not None and opening.rewind_to <= 0:
@@ -313,6 +392,10 @@ class Consumer:
         if not path.is_dir():
             self.progress.left_out[name] = "its files are gone"
             return
+        if changed := changed_since(path, record.content.get("links", {})):
+            self.progress.left_out[name] = f"overwritten after it was saved: {', '.join(changed)}"
+            self._remove_kept_copy(record)
+            return
         try:
             self.calls(self.tracker.log_files, Upload(path, name, record.step))
         except Rejected as error:
@@ -322,11 +405,18 @@ class Consumer:
     def _remove_kept_copy(self, record: Record) -> None:
         shutil.rmtree(self.folder.path / record.content["path"], ignore_errors=True)
 
+    def _stays_open(self) -> bool:
+        """Return whether an open run stays open, because further evaluations may follow."""
+        follow = self._is_after_training and not self._must_close
+        return follow and self._state is RunState.OPEN and self.tracker.keeps_open
+
     def _close(self, status: Status) -> None:
         """Close the run. Where it is not open, the tracker has its end already."""
         if self._state is RunState.OPEN:
             if self._parameters_are_due:
                 self._log_parameters()
+            if self._history is not None:
+                self.tracker.ended_at = self._history.ending.time
             self.calls(self.tracker.close, None if self.progress.adopted else status)
         self._state, self.progress.status = RunState.CLOSED, status
         self._save_progress()

@@ -9,7 +9,31 @@ from typing import Any, NamedTuple
 from callback_core.tracking.delivery_progress import DeliveryProgress
 from callback_core.tracking.journal import DAMAGED, Record, read
 from callback_core.tracking.naming import is_measured
+from callback_core.tracking.tracker import Status
 from callback_core.tracking.values import restored
+
+
+class Ending:
+    """How and when a training ended, according to its journal.
+
+    Attributes:
+        status: How it ended; `None` if no record says so.
+        time: When it ended, in seconds since 1970; or the time of the last record. What is logged
+            after the end does not change it.
+    """
+
+    def __init__(self) -> None:
+        self.status: Status | None = None
+        self.time: float | None = None
+
+    def add(self, record: Record) -> None:
+        """Take the next record of the journal into account."""
+        if record.kind == "begin":
+            self.status = None
+        if self.status is None:
+            self.time = record.content.get("time", self.time)
+        if record.kind == "end":
+            self.status = record.content["status"]
 
 
 class Sent(NamedTuple):
@@ -82,6 +106,7 @@ class History:
         start: The offset from which to read on.
         rewind_to: The step from which on the tracker must forget its points.
         is_delivered: Whether the tracker has everything and its run is closed.
+        ending: How and when the training ended.
     """
 
     def __init__(self, journal: Path, progress: DeliveryProgress, rewinds: bool) -> None:
@@ -89,11 +114,13 @@ class History:
         self.names: dict[str, None] = {}
         self.size = self.start = self._offset = progress.offset
         self.rewind_to: int | None = None
+        self.ending = Ending()
         self._sent: dict[tuple[str, int], list[Sent]] = {}
         timeline, last = Timeline(), None
         starts, steps = array("q"), array("q")  # of the records with logs
         for last in read(journal):
             timeline.add(last)
+            self.ending.add(last)
             self.size = max(self.size, last.end)
             if last.kind == "begin":
                 self.begin = last

@@ -37,8 +37,12 @@ def check_identity(tracker: Tracker) -> None:
         )
 
 
-def make_tracker(identity: Mapping[str, Any]) -> Tracker:
+def make_tracker(identity: Mapping[str, Any], new_run: bool = False) -> Tracker:
     """Return a new tracker with this identity.
+
+    Args:
+        identity: The identity.
+        new_run: Whether to leave out the settings that name a run to continue.
 
     Raises:
         ValueError: The tracker was bound to its process, or its class cannot be imported here.
@@ -53,5 +57,6 @@ def make_tracker(identity: Mapping[str, Any]) -> Tracker:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{made_by} cannot be imported here: {error}") from error
-    tracker: Tracker = found(**settings)
+    named_by = found.named_by if new_run else ()
+    tracker: Tracker = found(**{name: settings[name] for name in settings if name not in named_by})
     return tracker

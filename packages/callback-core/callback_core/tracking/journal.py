@@ -44,6 +44,9 @@ _KEYS: Final = {
 }
 """The keys that a record of each kind must have, beside its step."""
 
+_SAVED: Final = b'{"kind":"saved",'
+"""The beginning of the record of a checkpoint."""
+
 # Made once, and without a check for circles, which takes half of the time.
 _line: Final = json.JSONEncoder(separators=(",", ":"), default=str, check_circular=False).encode
 
@@ -196,9 +199,29 @@ def whole_size(path: Path) -> int:
 
 def has_ended(path: Path) -> bool:
     """Return whether the last record of the journal at `path` says that the training ended."""
+    return _last_of(path).get("kind") == "end"
+
+
+def saved_at(path: Path, step: int) -> bool:
+    """Return whether the training that wrote the journal at `path` saved a checkpoint at `step`.
+
+    If it noted no checkpoints at all, return whether it got that far.
+    """
+    has_saved = False
+    with path.open("rb") as file:
+        for line in file:
+            if line.startswith(_SAVED):
+                has_saved = True
+                if _content(line).get("step") == step:
+                    return True
+    return not has_saved and int(_last_of(path).get("step", -1)) >= step
+
+
+def _last_of(path: Path) -> dict[str, Any]:
+    """Return the last record, unless it is a long one."""
     size = whole_size(path)
     with path.open("rb") as file:
-        begin = max(0, size - _LAST_BLOCK)  # the record of an end is short
+        begin = max(0, size - _LAST_BLOCK)
         file.seek(begin)
         last = file.read(size - begin).rstrip(b"\n").rpartition(b"\n")[2]
-    return _content(last).get("kind") == "end"
+    return _content(last)

@@ -51,26 +51,27 @@ def main(arguments: list[str] | None = None) -> int:
     codes = []
     for folder in folders:
         names = [options.to] if options.to else folder.trackers()
-        codes += [replay(folder, name, options.patience) for name in names]
+        codes += [replay(folder, name, options.patience, options.new_run) for name in names]
         if not names:
             print(f"{folder.run} names no tracker: name one with --to.")
     return max(codes, default=1)
 
 
-def replay(folder: RunFolder, name: str, patience: float) -> int:
+def replay(folder: RunFolder, name: str, patience: float, new_run: bool = False) -> int:
     """Deliver the rest of a run to a tracker, show the progress, and print the result.
 
     Args:
         folder: The folder of the run.
         name: The tracker.
         patience: Seconds without any progress after which this gives up.
+        new_run: Whether to deliver everything to a new run.
 
     Returns:
         0 if everything is delivered, else 1.
     """
     title = f"{folder.run} to {name}"
     try:
-        consumer = Consumer(_tracker(folder, name), folder, name)
+        consumer = Consumer(_tracker(folder, name, new_run), folder, name)
     except (ValueError, NotConfigured, ModuleNotFoundError) as error:
         print(f"{title}: cannot be delivered: {str(error).removesuffix('.')}.")
         return 1
@@ -80,6 +81,8 @@ def replay(folder: RunFolder, name: str, patience: float) -> int:
         print(f"{title}: its training is still running, and delivers by itself.")
         return 1
     try:
+        if new_run:
+            consumer.forget_run()
         pending = consumer.pending()
         if not pending and consumer.progress.status is not None:
             print(f"{title}: has everything already.")
@@ -121,11 +124,17 @@ def _deliver(consumer: Consumer, title: str, pending: int, patience: float) -> s
     return delivery.failure
 
 
-def _tracker(folder: RunFolder, name: str) -> Tracker:
-    """Return the tracker of that name: as the run had it, or as its package makes it."""
+def _tracker(folder: RunFolder, name: str, new_run: bool = False) -> Tracker:
+    """Return the tracker of that name: as the run had it, or as its package makes it.
+
+    Args:
+        folder: The folder of the run.
+        name: The tracker.
+        new_run: Whether it opens a new run, even if the settings of the training name one.
+    """
     identity = folder.read_tracker(name)
     if identity.get("settings") is not None:
-        return make_tracker(identity)
+        return make_tracker(identity, new_run)
     callback: Any = get_reporting_integration_callbacks(name)[0]()
     tracker = getattr(callback, "tracker", None)
     if not isinstance(tracker, Tracker):
@@ -140,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("output_dir", type=Path, help="the output_dir of the training")
     parser.add_argument("--to", metavar="TRACKER", help="deliver all of it to this tracker")
+    parser.add_argument("--new-run", action="store_true", help="deliver all of it to a new run")
     parser.add_argument("--run", help="only this run, a folder in OUTPUT_DIR/tracking")
     parser.add_argument(
         "--patience", type=float, default=60.0, help="seconds without progress to wait (60)"

@@ -9,10 +9,10 @@ import secrets
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from callback_core._json import write_atomically
-from callback_core.tracking.journal import Journal, whole_size
+from callback_core.tracking.journal import Journal, saved_at, whole_size
 from callback_core.tracking.lock import FileLock, Held
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,24 @@ logger = logging.getLogger(__name__)
 JOURNAL: Final = "journal.jsonl"
 _TRACKER: Final = ".tracker.json"
 _PROGRESS: Final = ".progress.json"
+
+
+class RunOfCheckpoint(NamedTuple):
+    """The run to which a checkpoint belongs, as far as the checkpoint says.
+
+    Attributes:
+        run: The id of the run.
+        output_dir: The directory to which its training wrote.
+        run_id: The id of the run in the tracker.
+    """
+
+    run: str | None = None
+    output_dir: str | None = None
+    run_id: str | None = None
+
+
+NO_CHECKPOINT: Final = RunOfCheckpoint()
+"""What is known of the run if no state was loaded."""
 
 
 class RunFolder:
@@ -44,21 +62,37 @@ class RunFolder:
         return cls(output_dir / "tracking" / run)
 
     @classmethod
-    def of_training(cls, output_dir: Path, run: str | None, resumed: bool) -> RunFolder:
+    def of_training(cls, output_dir: Path, checkpoint: RunOfCheckpoint, step: int) -> RunFolder:
         """Return the folder of a training that begins or resumes, without making it.
+
+        A training that branches off the checkpoint of another one, which is still there in another
+        directory, gets a new folder. If that directory is gone, it was moved, or the checkpoint was
+        copied to another machine, so that the training continues its run.
 
         Args:
             output_dir: The directory that the training writes to. Its path is absolute, because the
                 training may change its working directory.
-            run: The run that a checkpoint names. Without one, a resumed training takes the newest.
-            resumed: Whether the training resumes.
+            checkpoint: What the checkpoint says of its run. If it names none, a training that
+                resumes continues the newest run in `output_dir` that saved a checkpoint at `step`.
+            step: The update step at which the training resumes; 0 if it begins.
         """
-        if not resumed:
+        if step == 0:
             return cls.new(output_dir)
-        if run is not None:
-            return cls.of(output_dir, run)
-        known = cls.all(output_dir)
-        return known[-1] if known else cls.new(output_dir)
+        if checkpoint.run is None:
+            known = (one for one in reversed(cls.all(output_dir)) if saved_at(one.journal, step))
+            return next(known, None) or cls.new(output_dir)
+        here = cls.of(output_dir, checkpoint.run)
+        origin = cls.of(Path(checkpoint.output_dir or output_dir), checkpoint.run)
+        if here.journal.exists() or not origin.journal.exists():
+            return here
+        logger.warning(
+            "The checkpoint at step %d belongs to the run in %s. This training writes to another "
+            "directory, so it gets a run of its own. To continue that run, train in %s.",
+            step,
+            origin.path,
+            origin.output_dir,
+        )
+        return cls.new(output_dir)
 
     @classmethod
     def all(cls, output_dir: Path) -> list[RunFolder]:
@@ -104,9 +138,14 @@ class RunFolder:
         """The lock of the training that writes the journal."""
         return self.journal.with_suffix(".lock")
 
-    def of_tracker(self, name: str) -> Path:
-        """Return the tracker's own folder, without making it."""
-        return self.path / _file_name(name)
+    def of_tracker(self, name: str, runs_gone: int = 0) -> Path:
+        """Return the tracker's own folder, without making it.
+
+        Args:
+            name: The tracker.
+            runs_gone: How many of its runs are gone. The next one gets a folder of its own.
+        """
+        return self.path / (_file_name(name) + (f".{runs_gone + 1}" if runs_gone else ""))
 
     def lock_of(self, name: str) -> Path:
         """Return the lock of the delivery to that tracker."""

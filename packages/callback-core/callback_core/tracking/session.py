@@ -28,12 +28,18 @@ from callback_core.tracking.delivery.base import (
 from callback_core.tracking.delivery.inline import InlineDelivery
 from callback_core.tracking.delivery.process import ProcessDelivery
 from callback_core.tracking.delivery.thread import ThreadDelivery
-from callback_core.tracking.hard_links import linked_copy
+from callback_core.tracking.hard_links import linked_copy, links_in
 from callback_core.tracking.journal import Journal
 from callback_core.tracking.limits import distinct_name
 from callback_core.tracking.objects import Objects
 from callback_core.tracking.redaction import Redaction
-from callback_core.tracking.run_folder import RunFolder, open_journal, warn_of_pending_runs
+from callback_core.tracking.run_folder import (
+    NO_CHECKPOINT,
+    RunFolder,
+    RunOfCheckpoint,
+    open_journal,
+    warn_of_pending_runs,
+)
 from callback_core.tracking.scrubbing import REDACTED, scrubbed
 from callback_core.tracking.tracker import Limits, Status, Tracker
 from callback_core.tracking.values import plain
@@ -102,6 +108,11 @@ class Member:
         return not isinstance(self.delivery, ProcessDelivery) and self.tracker.takes(value)
 
     @property
+    def run_url(self) -> str | None:
+        """The address of the run's page; `None` if it has none, or is not open yet."""
+        return self.delivery.consumer.run_url
+
+    @property
     def has_started(self) -> bool:
         """Whether the delivery has started, so that the run is open or about to be opened."""
         return self.delivery.state is not DeliveryState.WAITING
@@ -134,17 +145,39 @@ class Member:
                     self.tracker.sdk,
                 )
 
-    def reopen(self) -> None:
-        """Prepare to deliver what was logged after the delivery ended."""
+    def stays_open(self, deadline: float) -> bool:
+        """Wait until all is delivered, and return whether the run stays open for more.
+
+        Args:
+            deadline: When to stop waiting, in monotonic seconds.
+        """
+        if self.delivery.state is DeliveryState.RUNNING:
+            self.delivery.wait(deadline)
+        return self.delivery.consumer.is_idle
+
+    def reopen(self, *, training: bool = False) -> None:
+        """Prepare to deliver what is logged after the delivery ended.
+
+        Args:
+            training: Whether a training follows. Otherwise, evaluations follow.
+        """
+        if self.delivery.refused:
+            return
         consumer = self.delivery.consumer
-        if consumer.done:
-            consumer.continue_after_end()
-        else:  # it was abandoned
+        if not (consumer.done or consumer.is_idle):  # it was abandoned
             self.tracker = self.usable_tracker()
             consumer = Consumer(
                 self.tracker, consumer.folder, consumer.name, objects=consumer.objects
             )
-        self.delivery = self._delivery_of(consumer)
+        was_idle = consumer.is_idle
+        if training:
+            consumer.continue_with_training()
+        else:
+            consumer.continue_after_end()
+        if was_idle:
+            self.delivery.hurry()
+        else:
+            self.delivery = self._delivery_of(consumer)
 
     def usable_tracker(self) -> Tracker:
         """Return the tracker; a new one if a call of it never returned and it can be made again."""
@@ -172,7 +205,7 @@ class Session:
         args: The arguments of the training.
         state: The state of the training. Other callbacks find the session by it.
         model: The model, whose configuration the trackers get.
-        run: The run to continue, if a checkpoint names it.
+        checkpoint: What the checkpoint from which the training resumes says of its run.
         training: Whether a training runs. Otherwise a value was logged without one.
         begins: Whether the training begins or resumes now. Otherwise it is under way already.
 
@@ -191,7 +224,7 @@ class Session:
         state: TrainerState,
         model: Any,
         *,
-        run: str | None = None,
+        checkpoint: RunOfCheckpoint = NO_CHECKPOINT,
         training: bool = True,
         begins: bool = True,
     ) -> None:
@@ -208,13 +241,18 @@ class Session:
         self._counted_step = -1
         self._events: Counter[tuple[str, str]] = Counter()  # at that step, by member and kind
         self._before_end: list[Callable[[Status], None]] = []
+        self._has_trained, self._evaluation_ended = begins, False
         resumed = training and begins and state.global_step > 0
-        folder = RunFolder.of_training(Path(output_directory(args)), run, resumed)
+        output_dir = Path(output_directory(args))
+        at = state.global_step if resumed else 0
+        folder = RunFolder.of_training(output_dir, checkpoint, at)
+        self.close_open_runs()
         for other in [one for one in _SESSIONS if one.is_replaced_in(folder)]:
             other.close()
         self._journal: Journal | None
         self._journal, self.folder = open_journal(folder)
-        self._begin = _begin_record(args, state, model) | {"resumed": resumed}
+        # A copy: what the arguments hold may change before this is written.
+        self._begin = self._redaction.of(_begin_record(args, state, model)) | {"resumed": resumed}
         self._has_begun = False
         self._epoch_step = state.global_step if resumed else None
         _SESSIONS.append(self)
@@ -226,6 +264,12 @@ class Session:
         """Return the session of the training with this state, if there is one."""
         _forget_finished_sessions()
         return next((one for one in reversed(_SESSIONS) if one.is_of(state)), None)
+
+    @staticmethod
+    def close_open_runs() -> None:
+        """Close the runs that stay open for further evaluations, as the interpreter's exit does."""
+        for session in [one for one in _SESSIONS if one.stays_open]:
+            session.close()
 
     def is_of(self, state: TrainerState) -> bool:
         """Return whether this records the training with this state."""
@@ -251,14 +295,14 @@ class Session:
         self,
         tracker: Tracker,
         options: DeliveryOptions,
-        run_id: str | None = None,
+        checkpoint: RunOfCheckpoint = NO_CHECKPOINT,
     ) -> Member:
         """Let a tracker take part.
 
         Args:
             tracker: The tracker.
             options: How to deliver to it.
-            run_id: The tracker's run, if a checkpoint names it.
+            checkpoint: What the checkpoint from which the training resumes says of its run.
         """
         self._redaction.extend(options.redact)
         name, number = tracker.name, 2
@@ -275,11 +319,45 @@ class Session:
                 "process.",
                 name,
             )
+        continues = checkpoint.run == self.folder.run
+        run_id = adopted or (checkpoint.run_id if continues else None)
         consumer = Consumer(
-            tracker, self.folder, name, adopted or run_id, adopted is not None, self._objects
+            tracker, self.folder, name, run_id, adopted is not None, self._objects
         )
         member = self.members[name] = Member(name, tracker, options, consumer)
         return member
+
+    def can_continue_with(self, args: CallbackArguments, state: TrainerState) -> bool:
+        """Return whether a training that begins now continues the run.
+
+        It does if only evaluations at step 0 were logged so far, and the training writes to the
+        same directory. A trial of a search and a training that resumes have runs of their own.
+        """
+        if self._has_trained:
+            return self.is_of(state) and self.status is None
+        output_dir = Path(output_directory(args))
+        starts = state.global_step == 0 and not state.is_hyper_param_search
+        return (
+            starts
+            and not self.is_inherited
+            and self._begin["step"] == 0
+            and (self.is_of(state) or self.step == 0)
+            and self.folder.output_dir == output_dir
+        )
+
+    def begin_training(self, args: CallbackArguments, state: TrainerState, model: Any) -> None:
+        """Continue with a training that begins now, unless another callback has done so."""
+        if self._has_trained:
+            return
+        for other in [one for one in _SESSIONS if one.stays_open and one is not self]:
+            other.close()
+        self._has_trained = self._begins = True
+        self._evaluation_ended = self.status is not None
+        self.status = None
+        self._state = weakref.ref(state, _forget_finished_sessions)
+        self._error_before = last_error()
+        self._begin = self._redaction.of(_begin_record(args, state, model)) | {"resumed": False}
+        self._has_begun = False
 
     def begin(self) -> None:
         """Write that the training begins, unless that is written already."""
@@ -340,12 +418,23 @@ class Session:
         linked_copy(directory, self.folder.path / kept)
         self._write(
             {"kind": "upload", "step": step, "time": time.time(), "for": member.name}
-            | {"path": str(kept), "name": name}
+            | {"path": str(kept), "name": name, "links": links_in(self.folder.path / kept)}
         )
 
     def before_end(self, call: Callable[[Status], None]) -> None:
         """Call `call` once with the status, right before the end of the training is written."""
         self._before_end.append(call)
+
+    def rejoin(self, member: Member) -> None:
+        """Let a member that has an evaluation take part in the training that continues its run."""
+        if not self._evaluation_ended:
+            return
+        if not member.has_started:
+            member.delivery.consumer.continue_with_training()
+            return
+        if not member.stays_open(time.monotonic() + member.options.flush_limit):
+            self.finish(member)
+        member.reopen(training=True)
 
     def deliver(self, member: Member) -> None:
         """Deliver what is new to a member. After the training, that opens its run again."""
@@ -353,7 +442,9 @@ class Session:
             member.notify()
             return
         self.end(self.status)  # of what was logged after the training
-        if member.has_started:
+        if not member.has_started:
+            member.delivery.consumer.continue_after_end()
+        elif not member.stays_open(self._ended_at + member.options.flush_limit):
             self.finish(member)
             member.reopen()
         member.notify()
@@ -410,10 +501,28 @@ class Session:
             return "interrupted"
         return "failed" if self._begins or error is not None else "finished"
 
+    @property
+    def stays_open(self) -> bool:
+        """Whether the training is over, but a run of it stays open for further evaluations."""
+        members = self.members.values()
+        return not self.is_inherited and any(one.delivery.consumer.is_idle for one in members)
+
     def is_replaced_in(self, folder: RunFolder) -> bool:
         """Return whether this never ended, but its state is gone or `folder` gets a new session."""
         replaced = self._state() is None or self.folder.path.name == folder.path.name
         return self.status is None and replaced and not self.is_inherited
+
+    def close_unused_runs(self) -> None:
+        """Close the runs that stay open, without waiting, if nothing can come any more.
+
+        After an evaluation by itself, a training may begin, which has another state.
+        """
+        is_gone = self._state() is None and self._has_trained
+        if is_gone and self.status is not None and not self.is_inherited:
+            for member in self.members.values():
+                if member.is_served:
+                    member.delivery.consumer.close_run()
+                    member.delivery.hurry()
 
     def is_over(self) -> bool:
         """Return whether nothing can come any more: the state is gone and each delivery ended."""
@@ -548,6 +657,8 @@ def _dict_of(owner: Any) -> dict[str, Any]:
 
 def _forget_finished_sessions(_: object = None) -> None:
     """Drop the sessions that are over. Runs too when the state of one is collected."""
+    for session in _SESSIONS:
+        session.close_unused_runs()
     _SESSIONS[:] = [one for one in _SESSIONS if not one.is_over()]
 
 

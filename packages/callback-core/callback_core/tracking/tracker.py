@@ -15,9 +15,16 @@ Status = Literal["finished", "failed", "interrupted"]
 
 
 class Rejected(Exception):
-    """Raised by a tracker that will never take what it was given.
+    """Raised by a tracker that will never take what it was given, or never open the run.
 
     Any other error means "not now": the same call is made again later.
+    """
+
+
+class RunNotFound(Exception):
+    """Raised by a tracker whose store says that the run to continue is not there any longer.
+
+    Everything is then delivered to a new run. For a run that a setting names, raise `Rejected`.
     """
 
 
@@ -223,10 +230,17 @@ class Tracker(TrainingSide):
         limits: What the tracker can take.
         rewinds: Whether `open` can forget points from a step on. If it cannot, points that the
             tracker already has are not sent again.
+        named_by: The names of the settings that name a run to continue.
+        run_url: The address of the run's page. `open` sets it, if there is one.
+        ended_at: When the training ended, in seconds since 1970; `None` if that is unknown. It is
+            set before `close` is called, which may be much later.
     """
 
     limits: Limits = Limits()
     rewinds: ClassVar[bool] = False
+    named_by: ClassVar[tuple[str, ...]] = ()
+    run_url: str | None = None
+    ended_at: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Make each copy a new tracker with the same settings, so that this one keeps its run."""
@@ -239,12 +253,29 @@ class Tracker(TrainingSide):
         """Return the parameters for `log_parameters`, before they are cut to the limits."""
         return {**model_config, **arguments}
 
+    @property
+    def keeps_open(self) -> bool:
+        """Whether the open run stays open between evaluations after the training.
+
+        It is closed when the next training begins, or at the interpreter's exit. This is for a
+        tracker for which each opening leaves another file or folder behind.
+        """
+        return False
+
+    @property
+    def prints_url(self) -> bool:
+        """Whether the SDK itself prints `run_url`."""
+        return False
+
     def open(self, opening: Opening) -> str:
         """Open a new run, or the one with `opening.run_id` again, and return its id.
 
         Raises:
             NotConfigured: No setting says where to send the run, or as whom. The call is made
                 again, as after any error, but the end of training does not wait for it.
+            RunNotFound: The store says that the run to continue is not there.
+            Rejected: The store refuses, and always will: it denies access, or a setting names a
+                run that is not there. The call is not made again.
         """
         raise NotImplementedError
 

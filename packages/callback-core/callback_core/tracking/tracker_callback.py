@@ -16,6 +16,7 @@ from callback_core.control import TrainerControl
 from callback_core.state import TrainerState
 from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.identity import check_identity
+from callback_core.tracking.run_folder import NO_CHECKPOINT, RunOfCheckpoint
 from callback_core.tracking.sdk import check_sdk
 from callback_core.tracking.session import DeliveryOptions, Member, Session
 from callback_core.tracking.tracker import AbsentTracker, Status, Tracker
@@ -103,7 +104,7 @@ class TrackerCallback(TrainerCallback):
         self.session: Session | None = None
         self.member: Member | None = None
         self.checkpoint: Path | None = None
-        self._resumed: dict[str, str | None] = {}
+        self._resumed = NO_CHECKPOINT
         self._status: Status = "finished"
         self._has_failed = False
         self._is_recorded_elsewhere = False  # by the callback of which this is a copy
@@ -120,15 +121,28 @@ class TrackerCallback(TrainerCallback):
         }
 
     def state_dict(self) -> dict[str, str | None]:
-        """Return the ids of the run, here and in the tracker, for a resumed training."""
-        return {
-            "run": None if self.session is None else self.session.folder.run,
-            "run_id": None if self.member is None else self.member.run_id,
-        }
+        """Return where the run is, here and in the tracker, for a resumed training."""
+        folder = None if self.session is None else self.session.folder
+        return RunOfCheckpoint(
+            run=None if folder is None else folder.run,
+            output_dir=None if folder is None else str(folder.output_dir),
+            run_id=self.run_id,
+        )._asdict()
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the run in the tracker; `None` as long as it is not open."""
+        return None if self.member is None else self.member.run_id
+
+    @property
+    def run_url(self) -> str | None:
+        """The address of the run's page; `None` if it has none, or as long as it is not open."""
+        return None if self.member is None else self.member.run_url
 
     def load_state_dict(self, state: dict[str, str | None]) -> None:
         """Continue the run of `state_dict` in the training that begins next."""
-        self._resumed = dict(state)
+        known = {name: state.get(name) for name in RunOfCheckpoint._fields}
+        self._resumed = RunOfCheckpoint(**known)
 
     @never_raises
     def on_train_begin(
@@ -141,8 +155,17 @@ class TrackerCallback(TrainerCallback):
     ) -> None:
         """Join the session of the training; the first tracker opens it."""
         self._is_recorded_elsewhere = False
-        if self.session is not None:  # the loop before may have raised without an event
-            self._finish(self.session.status_without_end())
+        before, session = self.session, Session.of(state)
+        if (
+            before is not None
+            and session in (None, before)
+            and self._continues(before, args, state)
+        ):
+            before.begin_training(args, state, model)
+            self._rejoin(before)
+            return
+        if before is not None:  # the loop before may have raised without an event
+            self._finish(before.status_without_end())
         if isinstance(self.tracker, AbsentTracker) and state.is_world_process_zero:
             logger.warning(
                 "%s is a copy, and %s got an object that only the original has. This training is "
@@ -152,9 +175,8 @@ class TrackerCallback(TrainerCallback):
             )
         if state.is_world_process_zero and not self.tracker.disabled:
             self._status, self.session, self.checkpoint = "finished", None, None
-            session = Session.of(state)
             if session is None or session.status is not None:
-                session = Session(args, state, model, run=self._resumed.get("run"))
+                session = Session(args, state, model, checkpoint=self._resumed)
             self._join(session, state)
             self.tracker.begin()
 
@@ -196,6 +218,17 @@ class TrackerCallback(TrainerCallback):
         session.record_logs(member, logs, state.global_step, state.epoch)
         session.deliver(member)
         self.tracker = member.tracker
+
+    def on_predict(
+        self,
+        args: CallbackArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Record the metrics of a prediction, which trainers do not log."""
+        self.on_log(args, state, control, logs=metrics, **kwargs)
 
     @never_raises
     def on_save(
@@ -247,10 +280,21 @@ class TrackerCallback(TrainerCallback):
             session.end(session.status or status)
             session.finish(member)
 
+    def _continues(self, before: Session, args: CallbackArguments, state: TrainerState) -> bool:
+        """Return whether a training that begins continues the run of an evaluation before it."""
+        return not self.tracker.disabled and before.can_continue_with(args, state)
+
+    def _rejoin(self, session: Session) -> None:
+        assert self.member is not None
+        self._status, self._resumed = "finished", NO_CHECKPOINT
+        session.rejoin(self.member)
+        self.tracker = self.member.tracker
+        self.tracker.begin()
+
     def _join(self, session: Session, state: TrainerState) -> Member:
-        run_id = self._resumed.get("run_id") if state.global_step > 0 else None
-        self._resumed = {}
+        checkpoint = self._resumed if state.global_step > 0 else NO_CHECKPOINT
+        self._resumed = NO_CHECKPOINT
         if self.member is not None:
             self.tracker = self.member.usable_tracker()
-        self.session, self.member = session, session.join(self.tracker, self.options, run_id)
+        self.session, self.member = session, session.join(self.tracker, self.options, checkpoint)
         return self.member

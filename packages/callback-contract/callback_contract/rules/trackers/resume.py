@@ -263,7 +263,7 @@ def an_older_checkpoint_continues_its_run(case: Case) -> None:
 def a_checkpoint_alone_is_enough(case: Case) -> None:
     """A training that resumes from a checkpoint alone, in another `output_dir`, is stored.
 
-    It continues its run, or it stores a run in the other directory. Either way, nothing is lost.
+    It continues its run, or it stores a run of its own. Either way, nothing is lost.
     """
     interrupted = _interrupt(case, LOSSES[2], waits=True)
     other = case.folder / "elsewhere"
@@ -272,7 +272,8 @@ def a_checkpoint_alone_is_enough(case: Case) -> None:
     stored = Stored(case)
     stored.require_losses(*LOSSES[:2])
     if stored.has("loss", 4, LOSSES[3]):
-        require_runs(case, 1, "one training")
+        found = len(case.runs())
+        require(found <= 2, f"the store has {found} runs of a training and its continuation")
     else:
         stored.runs += case.readable_runs(other)
         stored.require_losses(*LOSSES[2:4], first=3)

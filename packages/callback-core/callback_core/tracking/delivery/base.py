@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from abc import ABC, abstractmethod
 from enum import Enum, auto
 from typing import Final, Literal, get_args
@@ -12,6 +13,7 @@ from callback_core.tracking.calls import Abandoned
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.lock import Held
 from callback_core.tracking.retry import backoff
+from callback_core.tracking.tracker import Rejected
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,9 @@ LONGEST_PAUSE: Final = 30.0
 """The most seconds between two attempts at a tracker that keeps failing."""
 
 _MOST_NAMED: Final = 5
+
+_ANNOUNCED: Final[set[str]] = set()
+"""The addresses of runs that this process has printed."""
 
 
 class DeliveryState(Enum):
@@ -46,6 +51,7 @@ class Delivery(ABC):
     Attributes:
         state: Where it stands.
         failure: Why the tracker takes nothing at the moment; `None` if the last attempt worked.
+        refused: Whether the tracker will never open its run, so that it is not asked again.
     """
 
     def __init__(self, consumer: Consumer, open_limit: float) -> None:
@@ -53,6 +59,7 @@ class Delivery(ABC):
         self.open_limit = open_limit
         self.state = DeliveryState.WAITING
         self.failure: str | None = None
+        self.refused = False
 
     @property
     def has_ended(self) -> bool:
@@ -89,13 +96,30 @@ class Delivery(ABC):
 
     @abstractmethod
     def wait(self, deadline: float) -> None:
-        """Return when everything is delivered, or at `deadline`, in monotonic seconds."""
+        """Return when everything is delivered, or at `deadline`, in monotonic seconds.
+
+        At the deadline, the delivery is abandoned. A run that stays open for evaluations is not.
+        """
 
     def finish(self, deadline: float) -> None:
         """Wait until everything is delivered, but not beyond `deadline`, and end the delivery."""
+        self.consumer.close_run()
         self.wait(deadline)
         if self.state is DeliveryState.RUNNING:
             self.state = DeliveryState.FINISHED
+
+    def announce(self) -> None:
+        """Print the address of the run's page once, on standard error, unless the SDK prints it."""
+        url = self.consumer.progress.run_url
+        if url is None or url in _ANNOUNCED or self.consumer.tracker.prints_url:
+            return
+        _ANNOUNCED.add(url)
+        line = f"{self.consumer.name}: {url}"
+        tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+        if tqdm is None:
+            print(line, file=sys.stderr, flush=True)
+        else:  # above a progress bar, not through it
+            tqdm.write(line, file=sys.stderr)
 
     def shortfall(self) -> str | None:
         """Return in one line what the tracker lacks; `None` if it has everything."""
@@ -125,8 +149,8 @@ class LocalDelivery(Delivery):
         longest_pause: The most seconds between two attempts at a tracker that keeps failing.
 
     Attributes:
-        hopeless: Whether the last attempt failed for lack of a module or a setting, so that it is
-            useless to wait.
+        hopeless: Whether the last attempt failed for lack of a module or a setting, or was refused,
+            so that it is useless to wait.
         retry_after: Seconds between two attempts while somebody waits.
     """
 
@@ -158,6 +182,16 @@ class LocalDelivery(Delivery):
         except Held as error:  # another process delivers to the tracker, and will end
             self.failure = str(error)
             return self._deliver_every
+        except Rejected as error:
+            self.failure = f"{type(error).__name__}: {error}"
+            self.refused = self.hopeless = True
+            self.consumer.release()
+            logger.warning(
+                "%s refuses to open its run: %s. Training continues; its logs are kept.",
+                self.consumer.name,
+                error,
+            )
+            return self._longest_pause
         except Exception as error:
             self._failures += 1
             self.failure = f"{type(error).__name__}: {error}"
@@ -172,4 +206,5 @@ class LocalDelivery(Delivery):
             self.hopeless = isinstance(error, ImportError | NotConfigured)
             return backoff(self._failures, self.retry_after, self._longest_pause)
         self._failures, self.failure = 0, None
+        self.announce()
         return self._deliver_every

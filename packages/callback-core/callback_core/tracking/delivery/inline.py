@@ -20,7 +20,7 @@ class InlineDelivery(LocalDelivery):
 
     def notify(self) -> None:
         """Deliver what there is, unless a delivery failed a short while ago."""
-        if monotonic() >= self._not_before:
+        if not self.refused and monotonic() >= self._not_before:
             pause = self.attempt()
             self._not_before = monotonic() + pause if self.failure else 0.0
 
@@ -29,8 +29,10 @@ class InlineDelivery(LocalDelivery):
 
     def wait(self, deadline: float) -> None:
         """Deliver what is left."""
-        while not self.consumer.done:
+        while not (self.consumer.done or self.refused):
             pause = min(self.attempt(), self.retry_after)
+            if self.consumer.is_idle:
+                return
             if self.consumer.done or self.hopeless or monotonic() + pause > deadline:
                 break
             sleep(pause)

@@ -79,10 +79,13 @@ class ProcessDelivery(Delivery):
             process.kill()
             process.wait()
         consumer.reload()
+        self.announce()
         if process.returncode == 0:
             consumer.delivered_elsewhere()
         elif self.failure is None:
-            self.failure = f"its process ended with {process.returncode}, see {log}"
+            ended = f"its process ended with {process.returncode}, see {log}"
+            self.failure = consumer.progress.failure or ended
+        self.refused = consumer.progress.refused
 
 
 def follow(
@@ -101,6 +104,7 @@ def follow(
         arguments: The arguments with which this process was started.
     """
     delivery = ThreadDelivery(consumer, call_limit, longest_pause=LONGEST_PAUSE)
+    consumer.progress.failure, consumer.progress.refused = None, False
     delivery.begin()
     died, last_progress, seen = False, monotonic(), (0, 0)
     while not consumer.done:
@@ -116,6 +120,7 @@ def follow(
         if method and seconds > limit:
             logger.error("%s has not returned for %.0f s.", method, seconds)
             if restarts >= MOST_RESTARTS:
+                consumer.save_failure(f"{method} has not returned for {seconds:.0f} s")
                 return 1
             consumer.abandon()
             again = [part for part in arguments if not part.startswith("--restarts=")]
@@ -124,6 +129,7 @@ def follow(
             sys.stderr.flush()
             os.execv(sys.executable, [sys.executable, "-m", _COMMAND, *again])
         in_vain = delivery.hopeless and has_ended(consumer.folder.journal)
-        if in_vain or monotonic() - last_progress > MOST_RESTARTS * limit:
+        if in_vain or delivery.refused or monotonic() - last_progress > MOST_RESTARTS * limit:
+            consumer.save_failure(delivery.failure, delivery.refused)
             return 1
     return 0

@@ -23,6 +23,10 @@ _LONGEST_TURN: Final = 0.5
 """Seconds that the training's thread waits to deliver logs, while the other thread delivers."""
 
 
+_POLL: Final = 0.1
+"""Seconds between two looks at a delivery for which somebody waits."""
+
+
 class ThreadDelivery(LocalDelivery):
     """Runs a consumer in a thread, for which nobody waits beyond a deadline.
 
@@ -49,10 +53,12 @@ class ThreadDelivery(LocalDelivery):
         """
         if not self._has_warned_of_opening and self._hangs_in_open():
             self._has_warned_of_opening = True
+            trouble = self.consumer.calls.trouble
             logger.warning(
-                "%s has not opened its run in %g s. Training continues; its logs are kept.",
+                "%s has not opened its run in %g s%s. Training continues; its logs are kept.",
                 self.consumer.name,
                 self.open_limit,
+                f" ({trouble})" if trouble else "",
             )
         consumer = self.consumer
         if consumer.tracker.in_order and consumer.is_open and self.failure is None:
@@ -76,7 +82,9 @@ class ThreadDelivery(LocalDelivery):
         """Wait for the thread. A call that does not return is abandoned."""
         self.hurry()
         while self._thread.is_alive() and monotonic() < deadline and not self._waits_in_vain():
-            self._thread.join(min(0.1, max(0.0, deadline - monotonic())))
+            if self.consumer.is_idle:
+                return
+            self._thread.join(min(_POLL, max(0.0, deadline - monotonic())))
         if not self._thread.is_alive():
             return
         running = self.consumer.calls.running()
@@ -84,7 +92,9 @@ class ThreadDelivery(LocalDelivery):
             self.state = DeliveryState.GIVEN_UP
             method, seconds = running
             if self.failure is None or seconds >= _HANGS_AFTER:  # else it was just tried again
+                trouble = self.consumer.calls.trouble
                 self.failure = f"{method} has not returned for {seconds:.0f} s"
+                self.failure += f": {trouble}" if trouble else ""
         self.consumer.abandon()
         self._wake.set()  # ends a thread that pauses
 
@@ -106,7 +116,7 @@ class ThreadDelivery(LocalDelivery):
         return running is not None and running[0] == "open" and running[1] > self.open_limit
 
     def _run(self) -> None:
-        while not self.consumer.done:
+        while not (self.consumer.done or self.refused):
             try:
                 with self._turn:
                     pause = self.attempt()
@@ -114,5 +124,6 @@ class ThreadDelivery(LocalDelivery):
                 self.consumer.release()  # the lock, which it may have taken meanwhile
                 return
             if not self.consumer.done:
-                self._wake.wait(min(pause, self.retry_after) if self._hurries else pause)
+                pause = min(pause, self.retry_after) if self._hurries else pause
+                self._wake.wait(None if self.consumer.is_idle else pause)
                 self._wake.clear()

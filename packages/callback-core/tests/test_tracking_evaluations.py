@@ -1,0 +1,224 @@
+"""Evaluations and predictions before, beside and after a training: they are in its run."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracking_for_tests import (
+    FileTracker,
+    Training,
+    calls,
+    curve,
+    eventually,
+    expected,
+    runs,
+    script,
+    statuses,
+    tracked,
+    warned,
+)
+
+from callback_core import TrainerState
+from callback_core.tracking import Session
+from callback_core.tracking.run_folder import RunFolder
+
+
+class FolderTracker(FileTracker):
+    """Leaves another folder behind each time that it opens its run."""
+
+    keeps_open = True
+
+
+def evaluated(training: Training, *losses: float) -> None:
+    for loss in losses:
+        training.log(eval_loss=loss)
+
+
+def test_an_evaluation_by_itself_is_a_run(tmp_path: Path, out: Path) -> None:
+    evaluated(Training(tmp_path, [tracked(out)], TrainerState()), 0.5)
+    assert eventually(lambda: statuses(out) == ["finished"])
+    assert curve(out, "eval/loss") == [(0, 0.5)]
+
+
+@pytest.mark.parametrize("delivery", ["thread", "inline", "process"])
+@pytest.mark.parametrize("kind", [FileTracker, FolderTracker])
+def test_a_training_continues_the_run_of_the_evaluations_before_it(
+    tmp_path: Path, out: Path, delivery: Any, kind: type[FileTracker]
+) -> None:
+    training = Training(tmp_path, [tracked(out, kind, delivery=delivery)], TrainerState())
+    evaluated(training, 0.5, 0.25)
+    training.state = TrainerState(max_steps=9)
+    training.train(2)
+    assert curve(out, "eval/loss") == [(0, 0.5), (0, 0.25)]
+    assert curve(out) == expected(1, 2)
+    assert len(runs(out)) == len(RunFolder.all(tmp_path)) == 1
+    assert statuses(out)[-1] == "finished"
+    if kind is FolderTracker and delivery != "process":
+        assert len(calls(out, "open")) == 1
+
+
+def test_all_trackers_of_a_training_continue_the_run_of_an_evaluation(
+    tmp_path: Path, out: Path, other: Path
+) -> None:
+    callbacks = [tracked(out), tracked(other, FolderTracker)]
+    training = Training(tmp_path, callbacks, TrainerState())
+    evaluated(training, 0.5)
+    training.state = TrainerState(max_steps=9)
+    training.train(1, RuntimeError("no"))
+    for path in (out, other):
+        assert curve(path, "eval/loss") == [(0, 0.5)]
+        assert curve(path) == expected(1)
+        assert len(runs(path)) == 1
+        assert statuses(path)[-1] == "failed"
+    assert len(RunFolder.all(tmp_path)) == 1
+
+
+def test_an_evaluation_with_the_state_of_the_training_to_come_is_in_its_run(
+    tmp_path: Path, out: Path
+) -> None:
+    training = Training(tmp_path, [tracked(out)])
+    evaluated(training, 0.5)
+    training.train(2)
+    assert curve(out, "eval/loss") == [(0, 0.5)]
+    assert len(runs(out)) == 1
+    assert statuses(out) == ["finished"]
+
+
+def test_a_prediction_before_the_training_is_in_its_run(tmp_path: Path, out: Path) -> None:
+    training = Training(tmp_path, [tracked(out)], TrainerState())
+    training.fire("on_predict", metrics={"test_loss": 0.5})
+    training.state = TrainerState(max_steps=9)
+    training.train(1)
+    assert curve(out, "test/loss") == [(0, 0.5)]
+    assert len(runs(out)) == 1
+
+
+def test_a_second_training_after_an_evaluation_and_a_first_one_is_a_second_run(
+    tmp_path: Path, out: Path
+) -> None:
+    tracker = tracked(out)
+    training = Training(tmp_path, [tracker], TrainerState())
+    evaluated(training, 0.5)
+    for _ in range(2):
+        training.state = TrainerState(max_steps=9)
+        training.train(1)
+        evaluated(training, 0.25)
+    assert eventually(lambda: len(curve(out, "eval/loss")) == 3)
+    assert curve(out, "eval/loss") == [(0, 0.5), (1, 0.25), (1, 0.25)]
+    assert len(runs(out)) == 2
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        TrainerState(max_steps=9, global_step=3),
+        TrainerState(max_steps=9, is_hyper_param_search=True, trial_name="t1"),
+    ],
+)
+def test_a_training_that_resumes_and_a_trial_do_not_continue_an_evaluation(
+    tmp_path: Path, out: Path, state: TrainerState
+) -> None:
+    training = Training(tmp_path, [tracked(out)], TrainerState())
+    evaluated(training, 0.5)
+    training.state = state
+    training.train(1)
+    assert len(runs(out)) == 2
+
+
+def test_a_training_in_another_directory_does_not_continue_an_evaluation(
+    tmp_path: Path, out: Path
+) -> None:
+    tracker = tracked(out)
+    evaluated(Training(tmp_path / "a", [tracker], TrainerState()), 0.5)
+    Training(tmp_path / "b", [tracker]).train(1)
+    assert len(runs(out)) == 2
+
+
+def test_a_training_whose_evaluation_was_not_delivered_delivers_both(
+    tmp_path: Path, out: Path
+) -> None:
+    up = tmp_path / "up"
+    tracker = tracked(out, fail="open", until=str(up), flush_limit=0.05)
+    training = Training(tmp_path, [tracker], TrainerState())
+    evaluated(training, 0.5)
+    training.state = TrainerState(max_steps=9)
+    training.begin()
+    up.touch()
+    tracker.options.flush_limit = 300.0
+    training.step()
+    training.end()
+    assert curve(out, "eval/loss") == [(0, 0.5)]
+    assert curve(out) == expected(1)
+    assert len(runs(out)) == 1
+
+
+@pytest.mark.parametrize("delivery", ["thread", "inline"])
+def test_evaluations_after_the_training_open_a_run_that_leaves_folders_only_once_more(
+    tmp_path: Path, out: Path, delivery: Any
+) -> None:
+    tracker = tracked(out, FolderTracker, delivery=delivery)
+    training = Training(tmp_path, [tracker]).train(2)
+    losses = [step / 8 for step in range(12)]
+    evaluated(training, *losses)
+    assert eventually(lambda: curve(out, "eval/loss") == [(2, loss) for loss in losses])
+    assert len(calls(out, "open")) == 2
+    assert statuses(out) == ["finished"]
+    Training(tmp_path, [tracked(tmp_path / "other.jsonl")]).train(1)
+    assert statuses(out) == ["finished", "finished"]
+    assert len(runs(out)) == 1
+
+
+def test_a_run_that_stays_open_for_evaluations_is_closed_when_its_training_is_forgotten(
+    tmp_path: Path, out: Path
+) -> None:
+    training = Training(tmp_path, [tracked(out, FolderTracker)]).train(1)
+    evaluated(training, 0.5)
+    del training
+    gc.collect()
+    assert eventually(lambda: statuses(out) == ["finished", "finished"])
+
+
+@pytest.mark.parametrize("kind", ["FileTracker", "KeepsOpen"])
+@pytest.mark.parametrize("error", ["None", "RuntimeError()"])
+def test_at_the_exit_a_run_with_evaluations_is_closed_as_its_training_ended(
+    tmp_path: Path, out: Path, kind: str, error: str
+) -> None:
+    done = script(
+        "class KeepsOpen(FileTracker): keeps_open = True\n"
+        f"tracker = tracked(Path(sys.argv[2]), {kind})\n"
+        f"training = Training(Path(sys.argv[1]), [tracker]).train(2, {error})\n"
+        "for loss in (0.5, 0.25): training.log(eval_loss=loss)\n",
+        tmp_path,
+        out,
+    )
+    assert done.stderr == ""
+    assert curve(out, "eval/loss") == [(2, 0.5), (2, 0.25)]
+    assert {*statuses(out)} == {"finished" if error == "None" else "failed"}
+
+
+def test_metrics_of_a_prediction_reach_every_tracker_once(
+    tmp_path: Path, out: Path, other: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = Training(tmp_path, [tracked(out), tracked(other)])
+    training.begin()
+    training.step()
+    training.fire("on_predict", metrics={"test_loss": 0.5})
+    training.end()
+    training.fire("on_predict", metrics={"test_loss": 0.25})
+    for path in (out, other):
+        assert eventually(lambda: len(statuses(path)) == 2)  # noqa: B023
+        assert curve(path, "test/loss") == [(1, 0.5), (1, 0.25)]
+        assert len(runs(path)) == 1
+    assert warned(caplog) == []
+
+
+def test_nothing_of_an_evaluation_is_kept_in_memory_once_it_is_delivered(
+    tmp_path: Path, out: Path
+) -> None:
+    training = Training(tmp_path, [tracked(out)], TrainerState())
+    evaluated(training, 0.5)
+    assert Session.of(training.state) is not None
+    assert eventually(lambda: statuses(out) == ["finished"])
