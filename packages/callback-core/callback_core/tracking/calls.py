@@ -49,6 +49,11 @@ class TrackerCalls:
         """Make the call that runs now the last one. Any thread may call this."""
         self._abandoned = True
 
+    @property
+    def are_abandoned(self) -> bool:
+        """Whether nobody waits for the tracker any longer."""
+        return self._abandoned
+
     def check(self) -> None:
         """Raise `Abandoned` if the tracker is abandoned."""
         if self._abandoned:

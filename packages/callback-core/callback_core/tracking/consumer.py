@@ -105,9 +105,15 @@ class Consumer:
         return self._state is RunState.OPEN
 
     @property
+    def stays_open(self) -> bool:
+        """Whether the run is open, and stays open because further evaluations may follow."""
+        closes = self._must_close or self.calls.are_abandoned
+        return not closes and self._outlasts_evaluations()
+
+    @property
     def is_idle(self) -> bool:
         """Whether the tracker has everything, and its run stays open for further evaluations."""
-        return self._is_idle and self._stays_open()
+        return self._is_idle and self.stays_open
 
     @property
     def delivered(self) -> int:
@@ -147,7 +153,7 @@ class Consumer:
     def _deliver(self, only_logs: bool) -> None:
         self.calls.check()
         ended_as = self._ended_as  # read first: the journal is complete by then
-        self._is_idle = False
+        self._is_idle = self._is_idle and only_logs
         history = self._history_under_lock()
         if not self._begin:
             return
@@ -172,7 +178,7 @@ class Consumer:
         if only_logs:
             return None
         is_closed = self._state is RunState.CLOSED
-        if ended_as is not None and not is_closed and not self._stays_open():
+        if ended_as is not None and not is_closed and not self.stays_open:
             self._open()
             self._close(history.ending.status or ended_as)
         self._is_idle = True
@@ -314,7 +320,7 @@ class Consumer:
         elif record.kind == "upload" and record.content["for"] == self.name:
             self._open()
             self._upload(record)
-        elif record.kind == "end" and not self._stays_open():
+        elif record.kind == "end" and not self._outlasts_evaluations():
             self._open()
             self._close(record.content["status"])
 
@@ -405,10 +411,9 @@ class Consumer:
     def _remove_kept_copy(self, record: Record) -> None:
         shutil.rmtree(self.folder.path / record.content["path"], ignore_errors=True)
 
-    def _stays_open(self) -> bool:
-        """Return whether an open run stays open, because further evaluations may follow."""
-        follow = self._is_after_training and not self._must_close
-        return follow and self._state is RunState.OPEN and self.tracker.keeps_open
+    def _outlasts_evaluations(self) -> bool:
+        """Return whether the run is not closed after each of several evaluations."""
+        return self._is_after_training and self.is_open and self.tracker.keeps_open
 
     def _close(self, status: Status) -> None:
         """Close the run. Where it is not open, the tracker has its end already."""

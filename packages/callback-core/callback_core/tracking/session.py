@@ -153,7 +153,7 @@ class Member:
         """
         if self.delivery.state is DeliveryState.RUNNING:
             self.delivery.wait(deadline)
-        return self.delivery.consumer.is_idle
+        return self.delivery.consumer.stays_open
 
     def reopen(self, *, training: bool = False) -> None:
         """Prepare to deliver what is logged after the delivery ended.
@@ -164,17 +164,17 @@ class Member:
         if self.delivery.refused:
             return
         consumer = self.delivery.consumer
-        if not (consumer.done or consumer.is_idle):  # it was abandoned
+        if not (consumer.done or consumer.stays_open):  # it was abandoned
             self.tracker = self.usable_tracker()
             consumer = Consumer(
                 self.tracker, consumer.folder, consumer.name, objects=consumer.objects
             )
-        was_idle = consumer.is_idle
+        was_open = consumer.stays_open
         if training:
             consumer.continue_with_training()
         else:
             consumer.continue_after_end()
-        if was_idle:
+        if was_open:
             self.delivery.hurry()
         else:
             self.delivery = self._delivery_of(consumer)
@@ -505,7 +505,7 @@ class Session:
     def stays_open(self) -> bool:
         """Whether the training is over, but a run of it stays open for further evaluations."""
         members = self.members.values()
-        return not self.is_inherited and any(one.delivery.consumer.is_idle for one in members)
+        return not self.is_inherited and any(one.delivery.consumer.stays_open for one in members)
 
     def is_replaced_in(self, folder: RunFolder) -> bool:
         """Return whether this never ended, but its state is gone or `folder` gets a new session."""
