@@ -321,9 +321,7 @@ class Session:
             )
         continues = checkpoint.run == self.folder.run
         run_id = adopted or (checkpoint.run_id if continues else None)
-        consumer = Consumer(
-            tracker, self.folder, name, run_id, adopted is not None, self._objects
-        )
+        consumer = Consumer(tracker, self.folder, name, run_id, adopted is not None, self._objects)
         member = self.members[name] = Member(name, tracker, options, consumer)
         return member
 
