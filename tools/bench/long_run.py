@@ -1,13 +1,12 @@
-"""Measure what a long run costs at its end: a log, an evaluation after it, and a resume.
+"""Measure what a long run costs at its end: a log, and an evaluation after it.
 
     python tools/bench/long_run.py [--check] [--steps 200000]
 
-There are three targets:
+There are two targets:
 
 - A log at the end of a run of 200,000 logged steps takes at most 1.5 times as long as one at its
   beginning.
 - An evaluation after that run takes at most 1.5 times as long as one after a run of 2,000 steps.
-- A resume of that run parses its journal once.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
 from typing import Final
@@ -26,8 +23,7 @@ from table import Targets, print_table, shown
 from tracking import Arguments, Nowhere
 
 from callback_core import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
-from callback_core.tracking import TrackerCallback, history
-from callback_core.tracking.journal import Record, read
+from callback_core.tracking import TrackerCallback
 
 RATIO: Final = 1.5
 SHORT: Final = 2000
@@ -42,27 +38,24 @@ class Run:
     Args:
         output_dir: The directory that it writes to.
         steps: The number of steps.
-        at: The step at which it resumes; 0 to begin.
     """
 
-    def __init__(self, output_dir: str, steps: int, at: int = 0) -> None:
+    def __init__(self, output_dir: str, steps: int) -> None:
         self.args, self.control = Arguments(output_dir), TrainerControl()
-        self.state = TrainerState(max_steps=steps, global_step=at)
+        self.state = TrainerState(max_steps=steps)
         self.callback = TrackerCallback(Nowhere(), flush_limit=FLUSH_LIMIT)
         callbacks = [DefaultFlowCallback(), self.callback]
         self.handler = CallbackHandler(callbacks, None, None, None, None)
         self.costs: list[float] = []
 
     def train(self) -> None:
-        """Train from the first step to the last, and save a checkpoint before the last."""
+        """Train from the first step to the last."""
         state, control = self.state, self.control
         self.handler.on_train_begin(self.args, state, control)
         self.handler.on_epoch_begin(self.args, state, control)
-        steps = range(state.global_step + 1, state.max_steps + 1)
+        steps = range(1, state.max_steps + 1)
         for state.global_step in steps:
             self.log(loss=1 / state.global_step, grad_norm=0.3, learning_rate=1e-4)
-            if state.global_step == state.max_steps - 1:
-                self.handler.on_save(self.args, state, control, checkpoint_dir=None)
         self.handler.on_train_end(self.args, state, control)
 
     def log(self, **logs: float) -> None:
@@ -101,25 +94,13 @@ def main() -> None:
         long.train()
         first, last = median(long.costs[:SAMPLE]), median(long.costs[-SAMPLE:])
         after_short, after_long = short.evaluation(), long.evaluation()
-        passes: list[Path] = []
-
-        def counted(path: Path, offset: int = 0) -> Iterator[Record]:
-            passes.extend([path] if offset == 0 else [])
-            return read(path, offset)
-
-        history.read = counted
-        resumed = Run(f"{folder}/long", options.steps, at=options.steps - 1)
-        resumed.callback.load_state_dict(long.callback.state_dict())
-        resumed.train()
     rows = [
         ("a log", shown(first), shown(last), f"{last / first:.2f}"),
         ("an evaluation", shown(after_short), shown(after_long), f"{after_long / after_short:.2f}"),
     ]
     print_table(f"A run of {options.steps:,} steps", ("", "early", "late", "ratio"), rows)
-    print(f"A resume parses the journal {len(passes)} time(s) from its start.")
     targets.note(f"a log at most {RATIO} times", last <= RATIO * first)
     targets.note(f"an evaluation at most {RATIO} times", after_long <= RATIO * after_short)
-    targets.note("a resume parses the journal once", len(passes) == 1)
     targets.leave()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,6 @@ from reader import Database
 
 from callback_contract.testing import replay
 from callback_core.tracking import Opening, Point, Rejected, RunNotFound
-from callback_core.tracking.run_folder import RunFolder
 from callback_mlflow import MLflowCallback, MLflowTracker
 from callback_mlflow.runs import page_of
 from trainer_torch.testing import logged_points, small_trainer
@@ -35,12 +35,10 @@ def times(database: Database) -> list[tuple[int, int]]:
 
 def begin_and_end(output_dir: Path) -> tuple[float, float]:
     """Return when a training began and ended, according to its journal."""
-    from callback_core.tracking.journal import read
-
-    [folder] = RunFolder.all(output_dir)
-    records = list(read(folder.journal))
-    ended = next(record for record in records if record.kind == "end")
-    return records[0].content["time"] * 1000, ended.content["time"] * 1000
+    [journal] = output_dir.glob("tracking/*/journal.jsonl")
+    records = [json.loads(line) for line in journal.read_text("utf-8").splitlines()]
+    ended = next(record for record in records if record["kind"] == "end")
+    return records[0]["time"] * 1000, ended["time"] * 1000
 
 
 def test_a_run_that_is_replayed_has_the_times_of_its_training(
@@ -48,10 +46,10 @@ def test_a_run_that_is_replayed_has_the_times_of_its_training(
 ) -> None:
     callback = MLflowCallback(tracking_uri="sqlite:////no/such/folder/m.db", flush_limit=0)
     small_trainer(tmp_path / "out", callback).train()
-    [folder] = RunFolder.all(tmp_path / "out")
-    known = folder.read_tracker("mlflow")
-    settings = {**known["settings"], "tracking_uri": None}
-    folder.write_tracker("mlflow", {**known, "settings": settings})
+    [identity] = tmp_path.glob("out/tracking/*/mlflow.tracker.json")
+    known = json.loads(identity.read_text("utf-8"))
+    known["settings"]["tracking_uri"] = None
+    identity.write_text(json.dumps(known), "utf-8")
     assert replay(tmp_path / "out").returncode == 0
     [(began, ended)] = times(database)
     assert (began, ended) == tuple(map(int, begin_and_end(tmp_path / "out")))

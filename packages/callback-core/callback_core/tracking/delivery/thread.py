@@ -17,14 +17,10 @@ _HANGS_AFTER: Final = 1.0
 """Seconds. A call that takes longer is reported instead of the failure of the attempt before."""
 
 _POLL: Final = 0.01
-"""Seconds between two looks at a run for which the training waits."""
+"""Seconds between two looks at a delivery for which the training waits."""
 
 _LONGEST_TURN: Final = 0.5
 """Seconds that the training's thread waits to deliver logs, while the other thread delivers."""
-
-
-_POLL: Final = 0.1
-"""Seconds between two looks at a delivery for which somebody waits."""
 
 
 class ThreadDelivery(LocalDelivery):
