@@ -22,11 +22,13 @@ from trainer_torch.signals import Signals
 
 
 @pytest.fixture(autouse=True)
-def ctrl_c_is_not_ignored() -> Iterator[None]:
-    """Handle SIGINT as Python does. A shell ignores it for the commands that it runs beside it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def no_signal_is_ignored() -> Iterator[None]:
+    """Handle signals as Python does, though a shell or `nohup` may have told it to ignore some."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class SendsAt(TrainerCallback):
