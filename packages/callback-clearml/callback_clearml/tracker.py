@@ -120,7 +120,7 @@ class ClearMLTracker(Tracker):
         return self._task.id
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Set the task's parameters. Values of the user's task that differ are told and kept."""
+        """Set the task's parameters. A warning names the user's values that differ."""
         named = {in_section(path, self._suffix): value for path, value in parameters.items()}
         if self._is_users:
             unused = unused_values(self._task.parameters(), named)

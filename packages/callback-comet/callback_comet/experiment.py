@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 _OF_A_PROCESS: Final = ("auto_log_co2", "auto_output_logging", "log_code")
-"""Options that record the process in which the experiment is open, besides its environment."""
+"""Options that record facts about the process in which the experiment is open."""
 
 
 class ExperimentSettings(NamedTuple):
@@ -79,8 +79,8 @@ def _capture_options(comet_ml: Any) -> dict[str, Any]:
     ]
     if of_itself and training_process() != os.getpid():
         logger.warning(
-            "Another process than the training delivers to Comet, and would record itself, so "
-            "these are off: %s. With delivery='thread' they are recorded.",
+            "The process that delivers to Comet is not the one that trains, and would record "
+            "itself, so these are off: %s. delivery='thread' records them.",
             ", ".join(of_itself),
         )
         options |= dict.fromkeys(of_itself, False)

@@ -95,7 +95,7 @@ class CometTracker(Tracker):
 
     @property
     def keeps_open(self) -> bool:
-        """Whether the experiment is offline. Each opening of such a one makes a new archive."""
+        """Whether the experiment is offline. Each opening of an offline one makes a new archive."""
         return self._is_offline
 
     @property

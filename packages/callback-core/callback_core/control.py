@@ -208,7 +208,7 @@ class TrainerControl(_Attribution):
         if meant or isinstance(value, bool):
             by = self.caller.callback
             logger.warning(
-                "%s set control.%s, which no loop looks at. %s The flags are: %s.",
+                "%s set control.%s, which no loop reads. %s The flags are: %s.",
                 "The program" if by is None else type(by).__name__,
                 name,
                 f"Did it mean {' or '.join(meant)}?" if meant else "",

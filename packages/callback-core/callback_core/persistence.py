@@ -194,7 +194,7 @@ def _name_other_arguments(owner: Any, args: dict[str, Any]) -> None:
     ]
     if differ:
         logger.warning(
-            "%s has other arguments than in the checkpoint, and keeps those of today: %s.",
+            "The arguments of %s differ from the checkpoint's, and the current ones hold: %s.",
             type(owner).__name__,
             ", ".join(differ),
         )

@@ -107,7 +107,7 @@ class TrainerState:
                 meant = None
             if meant is not None:
                 logger.warning(
-                    "state.%s was set, which no loop looks at. Did you mean %s?", name, meant
+                    "state.%s was set, which no loop reads. Did you mean %s?", name, meant
                 )
         super().__setattr__(name, value)
 

@@ -39,8 +39,8 @@ def check_training(run: TrainingRun) -> None:
     _check_optimizer(run.model, run.optimizer)
     if state.global_step == 0 and getattr(run.lr_scheduler, "last_epoch", 0) > 0:
         logger.warning(
-            "The scheduler in optimizers has already done %d steps, in another training, and goes "
-            "on from there. Pass a new one to start from the beginning.",
+            "The scheduler in optimizers has already done %d steps, in another training, and "
+            "continues from there. Pass a new one to start from the beginning.",
             run.lr_scheduler.last_epoch,
         )
     if isinstance(run.lr_scheduler, ReduceLROnPlateau) and args.metric_for_best_model is None:

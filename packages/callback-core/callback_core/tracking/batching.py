@@ -125,7 +125,7 @@ class Batches:
                 epoch = content.get("epoch")
                 self._objects.append(Point(sent_as, value, record.step, content["time"], epoch))
             elif self._member in noted["for"]:
-                self._left_out[name] = "only the process that trained had it"
+                self._left_out[name] = "it was only in the memory of the process that trained"
             else:
                 self._left_out[name] = f"it is {noted['what']}"
 

@@ -1,6 +1,6 @@
 """Delivers the rest of a run to a tracker, or all of it to another tracker.
 
-python -m callback_core.tracking.replay OUTPUT_DIR [--to TRACKER] [--run RUN]
+python -m callback_core.tracking.replay OUTPUT_DIR [--to TRACKER] [--new-run] [--run RUN]
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Deliver what trackers have not got from the runs in an output directory.",
     )
     parser.add_argument("output_dir", type=Path, help="the output_dir of the training")
-    parser.add_argument("--to", metavar="TRACKER", help="deliver all of it to this tracker")
-    parser.add_argument("--new-run", action="store_true", help="deliver all of it to a new run")
+    parser.add_argument("--to", metavar="TRACKER", help="deliver everything to this tracker")
+    parser.add_argument("--new-run", action="store_true", help="deliver everything to a new run")
     parser.add_argument("--run", help="only this run, a folder in OUTPUT_DIR/tracking")
     parser.add_argument(
         "--patience", type=float, default=60.0, help="seconds without progress to wait (60)"

@@ -131,7 +131,7 @@ class Member:
     def wait_for_run(self) -> None:
         """Wait once, a short while, for the run if the program may add to it with the SDK's calls.
 
-        Otherwise, what the program logs at the first steps would go astray.
+        Otherwise, what the program logs at the first steps would not reach the run.
         """
         if self._is_awaited:
             self._is_awaited = False
@@ -180,7 +180,7 @@ class Member:
             self.delivery = self._delivery_of(consumer)
 
     def usable_tracker(self) -> Tracker:
-        """Return the tracker; a new one if a call of it never returned and it can be made again."""
+        """Return the tracker; an equal new one if a call never returned and settings allow it."""
         settings = self.tracker.settings()
         hangs = self.delivery.state is DeliveryState.GIVEN_UP
         return type(self.tracker)(**settings) if hangs and settings is not None else self.tracker
@@ -501,7 +501,7 @@ class Session:
 
     @property
     def stays_open(self) -> bool:
-        """Whether the training is over, but a run of it stays open for further evaluations."""
+        """Whether the training is over, but one of its runs stays open for further evaluations."""
         members = self.members.values()
         return not self.is_inherited and any(one.delivery.consumer.stays_open for one in members)
 
@@ -562,7 +562,7 @@ class Session:
             if is_listed:
                 values[name] = REDACTED
             elif name in values:
-                left_out[name] = "in one log twice"
+                left_out[name] = "one log has the name twice"
             elif made_plain is None:
                 large = isinstance(value, int)
                 what = "too large" if large else f"a {type(value).__name__}, not a number"
@@ -608,7 +608,7 @@ class Session:
         text = scrubbed(str(name))
         self._names[name] = distinct_name(text, Limits(), self._names.values())
         if self._names[name] != text:
-            left_out[text] = f"another value of its name, recorded as {self._names[name]}"
+            left_out[text] = f"another value has its name, so it is recorded as {self._names[name]}"
 
     def _write(self, record: dict[str, Any]) -> None:
         self.begin()

@@ -221,10 +221,10 @@ class Tracker(TrainingSide):
     """A run in an experiment tracker.
 
     A delivery calls the methods of this class, all from one thread: by default, a thread beside the
-    training. The training itself calls only those of `TrainingSide`, and with `in_order` those that
-    log. The methods may block and may
-    raise. Neither holds up the training, except with `delivery="inline"`. All names, values and
-    parameters that they get are plain, redacted and within `limits`.
+    training. The training's thread calls only those of `TrainingSide`, and with `in_order` those
+    that log. The methods may block and may raise. Neither holds up the training, except with
+    `delivery="inline"`. All names, values and parameters that they get are plain, redacted and
+    within `limits`.
 
     Attributes:
         limits: What the tracker can take.
