@@ -226,7 +226,7 @@ def _mean_loss(losses: list[float | None], sizes: list[int | None], batch: str) 
         raise ValueError(
             "The mean loss cannot be computed, because the number of samples in each batch is "
             f"unknown. The first batch is {batch}. Its tensors have different lengths, and its "
-            "data loader does not tell. Name the labels in label_names, or override get_batch_size "
+            "data loader does not say. Name the labels in label_names, or override get_batch_size "
             "of the Trainer."
         )
     pairs = [(loss, weight) for loss, weight in zip(known, weights, strict=True) if weight > 0]
@@ -271,7 +271,7 @@ def speed_metrics(
     if samples is None:
         warn(
             "samples_per_second is left out, because the number of samples in a batch is unknown: "
-            "its tensors have different lengths, and its data loader does not tell. Override "
+            "its tensors have different lengths, and its data loader does not say. Override "
             "get_batch_size of the Trainer."
         )
     runtime = time.perf_counter() - start_time

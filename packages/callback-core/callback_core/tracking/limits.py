@@ -67,7 +67,7 @@ def fitting_parameters(
 
 
 def change_of_name(name: str, sent_as: str, limits: Limits) -> str | None:
-    """Return what to tell about a name that is sent as `sent_as`; `None` if it only fits better."""
+    """Return what to report about a name sent as `sent_as`; `None` if it only fits better."""
     if sent_as != fitting_name(name, limits):
         return f"is sent as {sent_as}, because another value has its name"
     return f"its name is cut to {sent_as}" if len(sent_as) < len(name) else None

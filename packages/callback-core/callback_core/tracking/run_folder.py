@@ -72,7 +72,7 @@ class RunFolder:
         Args:
             output_dir: The directory that the training writes to. Its path is absolute, because the
                 training may change its working directory.
-            checkpoint: What the checkpoint says of its run. If it names none, a training that
+            checkpoint: What the checkpoint says about its run. If it names none, a training that
                 resumes continues the newest run in `output_dir` that saved a checkpoint at `step`.
             step: The update step at which the training resumes; 0 if it begins.
         """

@@ -40,7 +40,7 @@ _PHRASES: Final = re.compile(
 _WHOLE: Final = re.compile(
     r"\b(?:web ?hooks?(?: (?:address|endpoint|link|ur[il])s?)?|(?:auth|authorization) headers?)$"
 )
-# What is said of a secret by a name that ends with such a word: `password_file`, `token_type`.
+# A name that ends with such a word tells something about a secret: `password_file`, `token_type`.
 _ABOUT: Final = _words(
     "age algorithm alias arn at attempts audience available backend bytes callback category "
     "changed characters chars charset checker claims class cls column columns complexity config "

@@ -205,7 +205,7 @@ class Session:
         args: The arguments of the training.
         state: The state of the training. Other callbacks find the session by it.
         model: The model, whose configuration the trackers get.
-        checkpoint: What the checkpoint from which the training resumes says of its run.
+        checkpoint: What the checkpoint from which the training resumes says about its run.
         training: Whether a training runs. Otherwise a value was logged without one.
         begins: Whether the training begins or resumes now. Otherwise it is under way already.
 
@@ -302,7 +302,7 @@ class Session:
         Args:
             tracker: The tracker.
             options: How to deliver to it.
-            checkpoint: What the checkpoint from which the training resumes says of its run.
+            checkpoint: What the checkpoint from which the training resumes says about its run.
         """
         self._redaction.extend(options.redact)
         name, number = tracker.name, 2
