@@ -244,8 +244,8 @@ def begin_epoch(
         dataloader: A loader of training batches: torch's or anything that can be iterated.
         args: The arguments of the training.
         position: The epoch, and how much of it is done. An `EpochSampler` skips that without
-            loading it. Any other loader has to be read, and also a dataset that draws from a generator of
-            its own.
+            loading it. Any other loader has to be read, and so has a dataset that draws from a
+            generator of its own.
         shows_skipping: Whether to announce that and show a bar.
     """
     parts = _parts(dataloader)
