@@ -26,10 +26,6 @@ class TestAzureML(TrackerContract):
         *(Setting.flag(**one) for one in FLAGS),
     )
     deviations = {  # noqa: RUF012
-        "OUT-003": Deviation(
-            "MLflow prints the address of a run that it ends, unless the environment has "
-            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true"
-        ),
         "RUN-002": Deviation("a delivery process does not have the login of the test process"),
         "ROY-007": Deviation(
             "azure-core draws from `random` when it requests a token to upload a checkpoint"

@@ -69,8 +69,8 @@ class Setting(NamedTuple):
     """A setting that an argument of the constructor or an environment variable sets.
 
     Attributes:
-        argument: The name of the constructor's argument. An attribute of the callback or of its
-            `tracker` has the same name and holds the current value.
+        argument: The name of the constructor's argument. An attribute of the callback's `tracker`,
+            or else of the callback, has the same name and holds the current value.
         variable: The environment variable.
         default: The value if neither is set.
         examples: Valid texts of the variable, each with the resulting value.

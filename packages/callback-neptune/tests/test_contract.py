@@ -58,7 +58,6 @@ class TestOnline(TrackerContract):
         "LEF-001": Deviation("the stand-in's threads wait at the connections of LEF-007"),
         "RES-003": Deviation("Neptune does not accept a second value at a step"),
         "RES-006": Deviation("Neptune does not accept a second value at a step"),
-        "RES-010": Deviation("Neptune does not accept a second value at a step"),
         "LEF-007": Deviation("Neptune keeps five connections to a server, for the next run"),
     }
     sdk = "neptune"

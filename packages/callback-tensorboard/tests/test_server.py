@@ -81,13 +81,12 @@ def test_a_server_shows_the_trials_of_a_search_with_their_hyperparameters(tmp_pa
         trained[trial].train()
     with server(tmp_path / "out" / "runs", "--load_fast", "false") as board:
         wait_until(lambda: len(board.ask("runs")) == 2)
-        shown = {run.partition("/")[2]: run for run in board.ask("runs")}
-        assert shown.keys() == rates.keys()
-        wait_until(lambda: all(len(board.curve(r, "train/loss")) == 12 for r in shown.values()))
-        for trial, run in shown.items():
+        assert {*board.ask("runs")} == {*rates}
+        wait_until(lambda: all(len(board.curve(trial, "train/loss")) == 12 for trial in rates))
+        for trial in rates:
             for tag in ("train/loss", "eval/loss", "train/train_loss"):
                 logged = logged_points(trained[trial])
-                assert board.curve(run, tag) == [
+                assert board.curve(trial, tag) == [
                     (step, pytest.approx(value))
                     for (name, step), value in logged.items()
                     if name == tag
@@ -96,12 +95,12 @@ def test_a_server_shows_the_trials_of_a_search_with_their_hyperparameters(tmp_pa
                 ("args", '"learning_rate"'),
                 ("model_config", '"hidden_size": 8'),
             ):
-                [text] = board.ask("plugin/text/text", run=run, tag=f"{tag}/text_summary")
+                [text] = board.ask("plugin/text/text", run=trial, tag=f"{tag}/text_summary")
                 assert text["step"] == 0
                 assert expected in html.unescape(text["text"])
         groups = session_groups(board)
         assert {group["name"]: group["hparams"]["width"] for group in groups} == {
-            run: pytest.approx(rates[trial] * 100) for trial, run in shown.items()
+            trial: pytest.approx(rate * 100) for trial, rate in rates.items()
         }
         assert {group["hparams"]["learning_rate"] for group in groups} == set(rates.values())
         assert {group["sessions"][0]["status"] for group in groups} == {"STATUS_SUCCESS"}

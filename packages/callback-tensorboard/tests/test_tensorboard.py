@@ -217,18 +217,17 @@ def test_an_evaluation_after_training_uses_the_same_directory(tmp_path: Path) ->
     assert ended.status == STATUS_SUCCESS
 
 
-def test_an_evaluation_before_training_gets_a_directory_too(tmp_path: Path) -> None:
+def test_an_evaluation_before_training_is_in_the_trainings_directory(tmp_path: Path) -> None:
     callback = TensorBoardCallback(delivery="inline")
     run = Run(callback, tmp_path)
     run.state.max_steps = 0
     run.log(0, eval_loss=0.25)
-    evaluation = the_run(tmp_path)
     run.begin()
     run.log(1, loss=0.5)
     run.end()
-    [training] = set(runs(tmp_path)) - {evaluation}
-    assert points(evaluation, "eval/loss") == [(0, 0.25)]
-    assert points(training, "train/loss") == [(1, 0.5)]
+    directory = the_run(tmp_path)
+    assert points(directory, "eval/loss") == [(0, 0.25)]
+    assert points(directory, "train/loss") == [(1, 0.5)]
 
 
 def test_a_trial_of_a_search_gets_a_directory_with_its_name(

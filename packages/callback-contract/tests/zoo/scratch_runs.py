@@ -43,6 +43,32 @@ class OverwrittenOnResume(JournalSuite):
     log = RewritingLog
 
 
+class HomeboundLog(JournalLog):
+    """Knows from a checkpoint where its training was."""
+
+    home = None
+    is_away = False
+
+    def state_dict(self):
+        return {**super().state_dict(), "home": self.home}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        home, self.home = (self.resumed or {}).get("home"), str(args.output_dir)
+        self.is_away = home not in (None, self.home)
+        if not self.is_away:
+            super().on_train_begin(args, state, control, **kwargs)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not self.is_away:
+            super().on_log(args, state, control, logs=logs, **kwargs)
+
+
+@faulty("A training that resumes in another directory is stored nowhere.")
+class OnlyWhereItWas(JournalSuite):
+    __test__ = False
+    log = HomeboundLog
+
+
 class AppendingLog(JournalLog):
     def go_on(self, run, size):
         self.run = run

@@ -41,7 +41,8 @@ def _value(case: Case, setting: Setting, text: str | None, *given: Any) -> Any:
                 f"with {setting.variable}={text!r} and {arguments}, the constructor raised "
                 f"{error!r}"
             ) from error
-    holder = callback if hasattr(callback, setting.argument) else callback.tracker
+    tracker = getattr(callback, "tracker", None)
+    holder = tracker if hasattr(tracker, setting.argument) else callback
     return getattr(holder, setting.argument)
 
 
