@@ -276,3 +276,18 @@ def test_sparse_gradients_with_the_default_optimizer_are_refused_before_training
 ) -> None:
     with pytest.raises(ValueError, match=r"rows.*AdamW.*optimizers"):
         trainer(tmp_path, given={"model": Rows(True)}).train()
+
+
+@pytest.mark.parametrize("changed", [{"logging_strategy": "epoch"}, {"logging_steps": 4}])
+def test_the_first_log_after_a_resumption_has_all_that_it_has_without(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    """The checkpoint is that of the last step before a log, and resuming makes no further step."""
+    changed = {**changed, "save_strategy": "steps", "save_steps": 5, "learning_rate": 0.1}
+    whole = trainer(tmp_path / "whole", **changed)
+    whole.train()
+    for step in (5, 10):
+        resumed = trainer(tmp_path / "resumed", **changed)
+        resumed.train(resume_from_checkpoint=tmp_path / "whole" / f"checkpoint-{step}")
+        for name in ("loss", "grad_norm", "learning_rate"):
+            assert logged(resumed, name) == logged(whole, name)

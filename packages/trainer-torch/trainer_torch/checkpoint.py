@@ -21,7 +21,7 @@ from trainer_torch.arguments import TrainingArguments
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state
 from trainer_torch.structure import describe
-from trainer_torch.values import loadable, restored
+from trainer_torch.values import json_value, loadable, restored
 from trainer_torch.weights import save_model
 from trainer_torch.world import World
 
@@ -60,6 +60,7 @@ def save_checkpoint(run: TrainingRun) -> Path:
     progress = {
         **run.position.state_dict(),
         "global_step": run.state.global_step,
+        "step_logs": json_value(run.step_logs),
         "accumulation": run.args.gradient_accumulation_steps,
         "arguments": arguments_to_keep(run.args),
     }

@@ -128,7 +128,6 @@ def _run_epochs(
         _end_if_due(run, hooks)
     for epoch in _epochs(run, plan):
         _zero_grad(run)  # of a step that was stopped between two of its batches
-        run.step_logs = {}
         position.begin_epoch(epoch)
         if resumption is None:
             fire(on.on_epoch_begin)

@@ -142,7 +142,7 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
     restore_states(run.callback_handler.callbacks, states)
     resumption = Resumption(run, checkpoint)
     logger.info("Resuming from %s at step %d.", checkpoint, run.state.global_step)
-    run.resumed_from = checkpoint
+    run.resumed_from, run.step_logs = checkpoint, load_progress(checkpoint)["step_logs"]
     if checkpoint.resolve().parent == Path(run.args.output_dir).resolve():
         run.saved_step = run.state.global_step
     max_steps = run.state.max_steps

@@ -136,6 +136,7 @@ class TrainingRun:
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
         self.state = TrainerState(epoch=0)
         self.resumed_from, self.saved_step, self.samples = None, None, 0
+        self.step_logs = {}
         self.set_length(plan)
 
     def note_optimizers(self) -> None:
