@@ -67,6 +67,11 @@ def test_the_defaults_are_transformers() -> None:
         ({"adam_beta1": 1.0}, "adam_beta1 is 1.0.* 0.0 .* 1.0"),
         ({"num_train_epochs": 0}, "num_train_epochs is 0"),
         ({"output_dir": ""}, "output_dir is ''"),
+        ({"greater_is_better": "False"}, "greater_is_better is 'False'"),
+        ({"load_best_model_at_end": "no"}, "load_best_model_at_end is 'no'"),
+        ({"use_cpu": "false"}, "use_cpu is 'false'"),
+        ({"dataloader_drop_last": None}, "dataloader_drop_last is None"),
+        ({"eval_on_start": 2}, "eval_on_start is 2"),
         ({**BEST}, "eval_strategy is 'no'"),
         ({**BEST, "eval_strategy": "epoch"}, "eval_strategy .*'epoch'.* save_strategy .*'steps'"),
         (
@@ -84,6 +89,12 @@ def test_a_wrong_value_is_an_error_that_names_it_and_what_it_may_be(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         TrainingArguments(**wrong)
+
+
+@pytest.mark.parametrize("yes", [True, 1, np.True_])
+def test_what_is_true_or_false_may_be_a_number(yes: Any) -> None:
+    assert TrainingArguments(use_cpu=yes).use_cpu is True
+    assert TrainingArguments(greater_is_better=yes).greater_is_better is True
 
 
 def test_evaluation_steps_follow_the_logging_steps() -> None:

@@ -77,3 +77,14 @@ def test_an_evaluation_that_returns_nothing_is_an_error_that_names_the_metric(
 ) -> None:
     with pytest.raises(TypeError, match=r"evaluate.*None.*eval_score"):
         made(EvaluatesNothing, tmp_path).train()
+
+
+@pytest.mark.parametrize("score", ["9.5", None], ids=["text", "None"])
+def test_a_deciding_metric_that_is_no_number_is_an_error_that_names_it(
+    tmp_path: Path, score: Any
+) -> None:
+    """As texts, 9.5 would be greater than 10.5."""
+    trained = made(Evaluates, tmp_path)
+    trained.scores = iter([score])
+    with pytest.raises(TypeError, match=f"eval_score.*{score}.*metric_for_best_model"):
+        trained.train()

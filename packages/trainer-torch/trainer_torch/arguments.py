@@ -155,6 +155,7 @@ class TrainingArguments:
         if self.eval_steps is None and self.eval_strategy == IntervalStrategy.STEPS:
             self.eval_steps = self.logging_steps
         self._check_numbers()
+        self._check_flags()
         if self.load_best_model_at_end:
             self._check_best_model()
             self.metric_for_best_model = self.metric_for_best_model or "loss"
@@ -222,6 +223,16 @@ class TrainingArguments:
         if self.max_steps == -1 and self.num_train_epochs == 0:
             raise ValueError("num_train_epochs is 0, but must be greater.")
 
+    def _check_flags(self) -> None:
+        """Check what is true or false: a text from a command line, such as "False", is true."""
+        for name in _FLAGS:
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            if not isinstance(value, (bool, np.bool_)) and value not in (0, 1):
+                raise ValueError(f"{name} is {value!r}, but must be True or False.")
+            setattr(self, name, bool(value))
+
     def _check_best_model(self) -> None:
         if self.eval_strategy == IntervalStrategy.NO:
             raise ValueError(
@@ -269,8 +280,25 @@ _NUMBERS: Final = {
 }
 """The arguments that are numbers, with their inclusive lower and exclusive upper bounds."""
 
-_OPTIONAL: Final = ("save_total_limit", "data_seed", "eval_steps")
-"""The numbers that may be `None`."""
+_FLAGS: Final = (
+    "eval_on_start",
+    "logging_first_step",
+    "enable_jit_checkpoint",
+    "load_best_model_at_end",
+    "greater_is_better",
+    "use_cpu",
+    "dataloader_drop_last",
+    "dataloader_pin_memory",
+    "disable_tqdm",
+    "ddp_find_unused_parameters",
+)
+"""The arguments that are true or false."""
+
+_OPTIONAL: Final = (
+    *("save_total_limit", "data_seed", "eval_steps"),
+    *("greater_is_better", "disable_tqdm", "ddp_find_unused_parameters"),
+)
+"""The numbers and flags that may be `None`."""
 
 
 def _is_number(value: object) -> bool:

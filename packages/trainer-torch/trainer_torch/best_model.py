@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 
 from callback_core import TrainerState, best_metric_key, missing_metric
@@ -41,8 +42,13 @@ def deciding_metric(args: TrainingArguments, metrics: Mapping[str, float]) -> fl
         )
     if key not in metrics:
         raise missing_metric(args.metric_for_best_model, metrics)
-    value: float = plain_number(key, metrics[key])
-    return value
+    value = plain_number(key, metrics[key])
+    if not isinstance(value, Real):
+        raise TypeError(
+            f"{key} is {value!r}, but metric_for_best_model must be a number, so that the best can "
+            "be found."
+        )
+    return float(value)
 
 
 def update_best_metric(args: TrainingArguments, state: TrainerState, value: float) -> None:
