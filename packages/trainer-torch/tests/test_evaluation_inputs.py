@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from small import arguments, compute_loss, data, logged, net, trainer
@@ -17,7 +18,8 @@ from trainer_torch import EvalPrediction, Trainer
 
 
 def accuracy(evaluated: EvalPrediction) -> dict[str, float]:
-    return {"accuracy": float((evaluated.predictions.argmax(-1) == evaluated.label_ids).mean())}
+    chosen = np.argmax(evaluated.predictions, -1)
+    return {"accuracy": float((chosen == evaluated.label_ids).mean())}
 
 
 class Batch(NamedTuple):
@@ -188,6 +190,28 @@ def test_the_predictions_of_a_language_model_are_its_logits(tmp_path: Path) -> N
     given = {"compute_loss": loss, "compute_metrics": accuracy}
     plain = trainer(tmp_path, given={"compute_metrics": accuracy}).evaluate()
     assert trainer(tmp_path, given=given).evaluate()["eval_accuracy"] == plain["eval_accuracy"]
+
+
+def test_several_predictions_are_not_compared_with_the_same_labels_by_mistake(
+    tmp_path: Path,
+) -> None:
+    """Hidden states beside scores of the same shape would make an accuracy of both."""
+
+    def with_hidden_states(model: nn.Module, batch: Any) -> Any:
+        loss, scores = compute_loss(model, batch)
+        return loss, scores, -scores
+
+    given = {"compute_loss": with_hidden_states}
+    with pytest.raises(TypeError, match="2 predictions"):
+        trainer(tmp_path, given={**given, "compute_metrics": accuracy}).evaluate()
+
+    def of_the_first(evaluated: EvalPrediction) -> dict[str, float]:
+        assert isinstance(evaluated.predictions, tuple)
+        return accuracy(EvalPrediction(evaluated.predictions[0], evaluated.label_ids))
+
+    first = trainer(tmp_path, given={**given, "compute_metrics": of_the_first}).evaluate()
+    alone = trainer(tmp_path, given={"compute_metrics": accuracy}).evaluate()
+    assert first["eval_accuracy"] == alone["eval_accuracy"]
 
 
 def test_a_dict_for_each_sample_becomes_one_list_of_all_samples(tmp_path: Path) -> None:

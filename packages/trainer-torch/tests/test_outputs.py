@@ -51,6 +51,10 @@ class Slots:
         Unnamed(LOSS, SCORES),
         Output(LOSS, SCORES),
         Output(LOSS, SCORES, (HIDDEN,), object()),
+        (LOSS, {"loss": LOSS, "logits": SCORES, "past_key_values": object()}),
+        (LOSS, {"scores": SCORES}),
+        (LOSS, Output(LOSS, SCORES, (HIDDEN,))),
+        (LOSS, SimpleNamespace(loss=LOSS, logits=SCORES)),
     ],
     ids=lambda output: f"{type(output).__name__}",
 )

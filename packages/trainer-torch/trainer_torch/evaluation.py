@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainer_torch.batch_size import count_loaded
 from trainer_torch.batches import describe
-from trainer_torch.joining import join, to_cpu
+from trainer_torch.joining import SeveralPredictions, join, to_cpu
 from trainer_torch.outputs import plain_number
 from trainer_torch.world import SINGLE_PROCESS, World
 
@@ -121,9 +122,11 @@ def run_evaluation(
     outputs = _merged(ranks)
     if not outputs.sizes:
         raise ValueError("There is nothing to evaluate: the dataset is empty.")
-    evaluated = EvalPrediction(
-        join(outputs.predictions, outputs.sizes), join(outputs.labels, outputs.sizes)
-    )
+    predictions = join(outputs.predictions, outputs.sizes)
+    labels = join(outputs.labels, outputs.sizes)
+    if type(predictions) is tuple and isinstance(labels, np.ndarray):
+        predictions = SeveralPredictions(predictions)
+    evaluated = EvalPrediction(predictions, labels)
     metrics = _metrics(outputs, evaluated, compute_metrics, prefix)
     _warn_of_missing_metrics(outputs, compute_metrics, keep_predictions, warn)
     steps = max(len(rank.sizes) for rank in ranks)

@@ -33,6 +33,21 @@ class NamedPredictions(dict[str, Any]):
         )
 
 
+class SeveralPredictions(tuple[Any, ...]):
+    """Several predictions: arrays of shape (samples, ...)."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse to become an array, in which all predictions were compared with the same labels.
+
+        Raises:
+            TypeError: Always. It names the number of predictions.
+        """
+        raise TypeError(
+            f"There are {len(self)} predictions, so choose one by its index: predictions[0]. If "
+            "some of them are none, let the model or compute_loss leave them out."
+        )
+
+
 def to_cpu(value: Any) -> Any:
     """Return `value` with its tensors on the CPU, in types that numpy has.
 

@@ -24,7 +24,8 @@ def split_output(output: Any, ignored: Collection[str] = ()) -> tuple[Tensor | N
 
     The loss is the output itself, its first item, `output["loss"]` or `output.loss`, if that is one
     number. The predictions are the rest, or `None` if there is no rest. Of an output with names,
-    other losses, caches, hidden states and attentions are not predictions.
+    other losses, caches, hidden states and attentions are not predictions. It may also be the
+    second item, after the loss.
 
     Args:
         output: A tensor, a mapping, a tuple, a list, a data class, or an object with a `loss`.
@@ -35,17 +36,14 @@ def split_output(output: Any, ignored: Collection[str] = ()) -> tuple[Tensor | N
     """
     named = _named(output)
     if named is not None:
-        predictions = {
-            name: value
-            for name, value in named.items()
-            if value is not None and name not in ignored and _is_prediction(name)
-        }
-        only = next(iter(predictions.values())) if len(predictions) == 1 else predictions or None
-        return _named_loss(named.get("loss"), output), only
+        return _named_loss(named.get("loss"), output), _named_predictions(named, ignored)
     parts = tuple(output) if isinstance(output, (tuple, list)) else (output,)
     loss = _loss(parts[0]) if parts else None
     rest = tuple(part for part in parts[loss is not None :] if part is not None)
-    return loss, rest[0] if len(rest) == 1 else rest or None
+    if len(rest) != 1:
+        return loss, rest or None
+    named = _named(rest[0])  # with the loss apart, as in transformers' `return loss, outputs`
+    return loss, rest[0] if named is None else _named_predictions(named, ignored)
 
 
 def ignored_outputs(model: nn.Module) -> Collection[str]:
@@ -116,6 +114,16 @@ def _named(output: Any) -> dict[str, Any] | None:
         attributes = [name for name in getattr(output, "__dict__", ()) if not name.startswith("_")]
         names = list(dict.fromkeys([*attributes, "loss", "logits"]))
     return {name: getattr(output, name, None) for name in names}
+
+
+def _named_predictions(named: Mapping[str, Any], ignored: Collection[str]) -> Any:
+    """Return what in `named` is a prediction: the only one itself, several by name, or `None`."""
+    predictions = {
+        name: value
+        for name, value in named.items()
+        if value is not None and name not in ignored and _is_prediction(name)
+    }
+    return next(iter(predictions.values())) if len(predictions) == 1 else predictions or None
 
 
 def _is_prediction(name: str) -> bool:
