@@ -103,6 +103,37 @@ def test_a_training_that_is_resumed_twice_continues_at_the_right_sample(tmp_path
     assert last.state.global_step == last.state.max_steps == 3 + 5
 
 
+@pytest.mark.parametrize("changed", [{}, {"max_steps": 15}])
+def test_a_training_that_is_resumed_again_keeps_the_length_that_new_arguments_gave_it(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    changed = {"num_train_epochs": 2, **changed}
+    seen(tmp_path, StopAt(4), per_device_train_batch_size=8, **changed)
+    small = {"per_device_train_batch_size": 4, **changed}
+    _, once = seen(tmp_path, StopAt(6), resume=True, **small)
+    _, twice = seen(tmp_path, resume=True, **small)
+    assert once.state.max_steps == twice.state.max_steps == twice.state.global_step
+    assert twice.state.global_step == changed.get("max_steps", 4 + 4 + 12)
+
+
+@pytest.mark.parametrize("samples", [24, 64])
+@pytest.mark.parametrize("step", [2, 6])
+def test_data_of_another_length_is_named_and_the_number_of_epochs_is_kept(
+    tmp_path: Path, samples: int, step: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual = {"per_device_train_batch_size": 8, "num_train_epochs": 3}
+    seen(tmp_path, StopAt(step), **usual)
+    after, resumed = seen(
+        tmp_path, resume=True, given={"train_dataset": numbered(samples)}, **usual
+    )
+    batches = samples // 8
+    left = max(0, batches - step) + 2 * batches
+    assert resumed.state.max_steps == resumed.state.global_step == step + left
+    assert resumed.state.epoch == 3
+    assert len(after) == 8 * left
+    assert f"{batches} batches" in caplog.text
+
+
 def test_later_epochs_are_whole_and_the_number_of_epochs_is_kept(tmp_path: Path) -> None:
     usual = {"num_train_epochs": 3}
     before, _ = seen(tmp_path, StopAt(8), per_device_train_batch_size=8, **usual)

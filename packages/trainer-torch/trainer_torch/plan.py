@@ -30,6 +30,11 @@ class Plan:
     num_train_epochs: int
     batches_per_epoch: int
 
+    @property
+    def has_length(self) -> bool:
+        """Whether the data has a length. Otherwise, all of the training counts as one epoch."""
+        return self.num_train_epochs < sys.maxsize
+
 
 def plan_training(args: TrainingArguments, dataloader: Any, world: World = SINGLE_PROCESS) -> Plan:
     """Return the length of a training with `dataloader`. The rank with the fewest batches decides.
@@ -75,7 +80,7 @@ def continued_plan(
         global_step: The number of steps done.
     """
     accumulation, batches = args.gradient_accumulation_steps, plan.batches_per_epoch
-    if plan.num_train_epochs == sys.maxsize:  # the data has no length
+    if not plan.has_length:
         left = max(0, args.max_steps - global_step) * accumulation
         return replace(plan, batches_per_epoch=position.batches + left)
     steps = math.ceil(batches / accumulation)
@@ -123,13 +128,12 @@ class DataLength:
             by_steps: Whether the user gave the number of steps, not that of epochs.
         """
         plan = self._plan
-        has_length = plan.num_train_epochs < sys.maxsize
-        self.is_short |= has_length and batches < plan.batches_per_epoch
+        self.is_short |= plan.has_length and batches < plan.batches_per_epoch
         if not self._is_main:
             return
         if batches == 0:
             logger.warning("Training stops: train_dataset yielded nothing in epoch %d.", epoch)
-        elif has_length and batches != plan.batches_per_epoch and not self._told:
+        elif plan.has_length and batches != plan.batches_per_epoch and not self._told:
             self._told = True
             if by_steps:
                 consequence = f"Training takes the {plan.max_steps} steps of max_steps all the same"

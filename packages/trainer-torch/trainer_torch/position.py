@@ -28,6 +28,9 @@ class LoopPosition:
         epoch_ended: Whether that epoch has ended. If training was stopped within it, it has not:
             a resumed training continues it.
         logged_step: The update step of the last log.
+        length: The number of batches of each rank in an epoch; `None` if it is not known.
+        has_other_steps: Whether steps of another size, or of data of another length, were done
+            before, so that the number of steps does not tell the epoch.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class LoopPosition:
         self.batches = self.samples = 0
         self.epoch_ended = False
         self.logged_step = 0
+        self.length: int | None = None
+        self.has_other_steps = False
         self._loss_before_log = 0.0
         self._loss_since_log = torch.zeros((), device=device)
 
@@ -89,16 +94,19 @@ class LoopPosition:
             "batch_size": self.batch_size,
             "epoch_ended": self.epoch_ended,
             "logged_step": self.logged_step,
+            "length": self.length,
+            "has_other_steps": self.has_other_steps,
             "loss_before_log": self._loss_before_log,
             "loss_since_log": self._loss_since_log.item(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
+        """Restore a state that `state_dict` returned, but for the batch size and the length."""
         self.epoch = state["epoch"]
         self.batches, self.samples = state["batches"], state["samples"]
         self.epoch_ended = state["epoch_ended"]
         self.logged_step = state["logged_step"]
+        self.has_other_steps = state["has_other_steps"]
         self._loss_before_log = state["loss_before_log"]
         self._loss_since_log.fill_(state["loss_since_log"])
 

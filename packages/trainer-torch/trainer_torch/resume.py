@@ -73,6 +73,7 @@ def find_position(run: TrainingRun, checkpoint: Path | None) -> Plan:
     args, world, dataloader = run.args, run.world, run.train_dataloader
     run.position = LoopPosition(args.device, world, batch_size_of_loader(dataloader))
     plan = plan_training(args, dataloader, world)
+    run.position.length = plan.batches_per_epoch if plan.has_length else None
     return plan if checkpoint is None else _restore_position(run, plan, checkpoint)
 
 
@@ -96,9 +97,31 @@ def _restore_position(run: TrainingRun, plan: Plan, checkpoint: Path) -> Plan:
             ranks,
             run.world.size,
         )
-    if not is_changed and progress["accumulation"] == args.gradient_accumulation_steps:
+    if not is_changed and progress["length"] != position.length:
+        _warn_of_other_data(run, progress["length"])
+        is_changed = True
+    if is_changed or progress["accumulation"] != args.gradient_accumulation_steps:
+        position.has_other_steps = True
+    if not position.has_other_steps:
         return plan
     return continued_plan(plan, args, position, progress["global_step"])
+
+
+def _warn_of_other_data(run: TrainingRun, length: int | None) -> None:
+    """Warn that an epoch of the checkpoint had `length` batches, and has another number now."""
+    position = run.position
+    within = (
+        " The order is another one too: within this epoch, samples may come twice or not at all."
+        if position.is_within_epoch
+        else ""
+    )
+    logger.log(
+        logging.WARNING if run.world.is_main else logging.DEBUG,
+        "The training data has %s batches in an epoch, and had %s when the checkpoint was saved.%s",
+        position.length or "an unknown number of",
+        length or "an unknown number",
+        within,
+    )
 
 
 def _convert_position(run: TrainingRun, batch_size: int | None, ranks: int) -> None:
