@@ -222,3 +222,19 @@ def test_nothing_of_an_evaluation_is_kept_in_memory_once_it_is_delivered(
     evaluated(training, 0.5)
     assert Session.of(training.state) is not None
     assert eventually(lambda: statuses(out) == ["finished"])
+
+
+def test_a_training_that_resumes_does_not_wait_for_the_run_of_an_evaluation_that_opens_slowly(
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = tracked(out, FolderTracker, delay=0.05)
+    training = Training(tmp_path, [before]).train(2)
+    training.save()
+    evaluated(training, 0.5)
+    after = tracked(out, FolderTracker, flush_limit=5.0)
+    after.load_state_dict(before.state_dict())
+    resumed = Training(tmp_path, [after], TrainerState(max_steps=9, global_step=2))
+    resumed.train(2)
+    assert not warned(caplog)
+    assert curve(out) == expected(1, 2, 3, 4)
+    assert statuses(out)[-1] == "finished"

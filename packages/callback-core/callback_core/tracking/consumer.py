@@ -111,6 +111,12 @@ class Consumer:
         return not closes and self._outlasts_evaluations()
 
     @property
+    def will_stay_open(self) -> bool:
+        """Whether the run stays open for further evaluations once it is open."""
+        closes = self._must_close or self.calls.are_abandoned or self.done
+        return not closes and self._is_after_training and self.tracker.keeps_open
+
+    @property
     def is_idle(self) -> bool:
         """Whether the tracker has everything, and its run stays open for further evaluations."""
         return self._is_idle and self.stays_open

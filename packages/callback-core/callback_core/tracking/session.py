@@ -501,9 +501,12 @@ class Session:
 
     @property
     def stays_open(self) -> bool:
-        """Whether the training is over, but one of its runs stays open for further evaluations."""
-        members = self.members.values()
-        return not self.is_inherited and any(one.delivery.consumer.stays_open for one in members)
+        """Whether the training is over, but a run of it stays open for further evaluations.
+
+        A run that a delivery is about to open counts: the next training must not meet it.
+        """
+        served = [member for member in self.members.values() if member.is_served]
+        return not self.is_inherited and any(one.delivery.consumer.will_stay_open for one in served)
 
     def is_replaced_in(self, folder: RunFolder) -> bool:
         """Return whether this never ended, but its state is gone or `folder` gets a new session."""
