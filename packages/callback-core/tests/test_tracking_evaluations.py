@@ -238,3 +238,33 @@ def test_a_training_that_resumes_does_not_wait_for_the_run_of_an_evaluation_that
     assert not warned(caplog)
     assert curve(out) == expected(1, 2, 3, 4)
     assert statuses(out)[-1] == "finished"
+
+
+def test_no_training_warns_of_a_run_that_the_same_process_is_about_to_deliver(
+    tmp_path: Path, out: Path, other: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    until = tmp_path / "recovered"
+    evaluating = Training(
+        tmp_path, [tracked(out, hang="open", until=str(until), flush_limit=60.0)], TrainerState()
+    )
+    evaluated(evaluating, 0.5)
+    Training(tmp_path, [tracked(other)]).train(1)
+    until.touch()
+    assert eventually(lambda: statuses(out) == ["finished"])
+    assert not warned(caplog)
+
+
+def test_a_tracker_that_joins_later_is_in_the_run_of_an_evaluation_that_was_over(
+    tmp_path: Path, out: Path, other: Path
+) -> None:
+    first = tracked(out, delivery="inline")
+    evaluated(Training(tmp_path, [first], TrainerState()), 0.5)
+    gc.collect()
+    assert eventually(lambda: statuses(out))
+    session = first.session
+    assert session is not None
+    session.close()
+    Session.of(TrainerState())  # drops the sessions that are over
+    Training(tmp_path, [first, tracked(other, delivery="inline")]).train(1)
+    assert len(RunFolder.all(tmp_path)) == 1
+    assert curve(other, "eval/loss") == [(0, 0.5)]

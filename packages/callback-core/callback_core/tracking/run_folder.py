@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import tempfile
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -205,12 +206,17 @@ def open_journal(folder: RunFolder) -> tuple[Journal, RunFolder]:
     return Journal(other.journal), other
 
 
-def warn_of_pending_runs(but: RunFolder) -> None:
-    """Log one warning of the runs other than `but` that some tracker does not have in full."""
+def warn_of_pending_runs(output_dir: Path, but: Collection[Path]) -> None:
+    """Log one warning of the runs in `output_dir` that some tracker does not have in full.
+
+    Args:
+        output_dir: The directory of the trainings.
+        but: The folders of runs that this process delivers.
+    """
     pending = [
         folder.run
-        for folder in RunFolder.all(but.output_dir)
-        if folder.path != but.path and not folder.is_recorded() and folder.is_pending()
+        for folder in RunFolder.all(output_dir)
+        if folder.path not in but and not folder.is_recorded() and folder.is_pending()
     ]
     if pending:
         logger.warning(
@@ -218,7 +224,7 @@ def warn_of_pending_runs(but: RunFolder) -> None:
             "callback_core.tracking.replay '%s' delivers %s.",
             len(pending),
             "s" if len(pending) > 1 else f" ({pending[0]})",
-            but.output_dir,
+            output_dir,
             "them" if len(pending) > 1 else "it",
         )
 

@@ -257,7 +257,8 @@ class Session:
         self._epoch_step = state.global_step if resumed else None
         _SESSIONS.append(self)
         with suppress(OSError):
-            warn_of_pending_runs(self.folder)
+            delivered = {one.folder.path for one in _SESSIONS if not one.is_inherited}
+            warn_of_pending_runs(self.folder.output_dir, but=delivered)
 
     @classmethod
     def of(cls, state: TrainerState) -> Session | None:
@@ -349,6 +350,8 @@ class Session:
             return
         for other in [one for one in _SESSIONS if one.stays_open and one is not self]:
             other.close()
+        if self not in _SESSIONS:  # it was over
+            _SESSIONS.append(self)
         self._has_trained = self._begins = True
         self._evaluation_ended = self.status is not None
         self.status = None
