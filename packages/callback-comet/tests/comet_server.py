@@ -47,8 +47,11 @@ class CometServer(StandIn):
             return Answer.of({"version": "99.0.0"})
         if url.path.endswith("/experiment/metadata"):
             wanted = dict(parse_qsl(url.query))["experimentKey"]
-            known = wanted in self.experiments
-            return Answer.of({"experimentKey": wanted} if known else {}, 200 if known else 404)
+            if wanted not in self.experiments:
+                return Answer.of({}, 404)
+            return Answer.of(
+                {"experimentKey": wanted, "workspaceName": "mine", "projectName": "digits"}
+            )
         key = content.get("experimentKey") or content.get("experiment_key")
         if key in self.experiments:
             return self._take(url.path, content, self.experiments[key])

@@ -10,7 +10,6 @@ from recorded import as_recorded_run, offline_runs
 from callback_contract import Deviation, RecordedRun, TrackerContract
 from callback_neptune import NeptuneCallback
 
-
 STAYS_OPEN = "an offline run of evaluations stays open until the next training or the exit"
 
 
