@@ -52,6 +52,7 @@ BATCHES = {
         tuple(torch.zeros(3, n, n) for n in (5, 6, 7, 8)),
         (LABELS_OF_BOXES,) * 4,
     ),
+    "lists of texts and numbers": (["a", "b", "c", "d"], [1, 2.5, 3, 4]),
     "a mapping for each sample": [{"x": torch.zeros(6), "y": torch.tensor(1)}] * 4,
     "a tuple for each sample": [(torch.zeros(3, n), torch.tensor(1)) for n in (5, 6, 7, 8)],
     "parts": {"x": (X, torch.zeros(4, 9)), "labels": [Y, Y]},
@@ -73,7 +74,7 @@ KNOWN_ALONE = (
     *("tensor", "array", "tuple", "mapping", "named tuple", "data class", "scalar first"),
     *("number first", "texts", "texts alone", "packed sequences", "a mapping for each sample"),
     *("nested tensor", "object and labels", "object with attributes", "parts"),
-    "weights of classes first",
+    *("weights of classes first", "lists of images and boxes", "lists of texts and numbers"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,8 @@ class _Found:
 
     def _look_into_list(self, items: Sequence[Any]) -> None:
         kinds = {_kind(item) for item in items}
+        if len({_kind_inside(item) for item in items} - {None}) > 1:
+            kinds = set()  # such as images and targets: parts, because samples are alike
         if len(kinds) == 1 and isinstance(items[0], (Tensor, np.ndarray, tuple, list)):
             inside = _Found()
             for item in items:
@@ -171,3 +174,11 @@ def _kind(item: Any) -> Any:
     if isinstance(item, (tuple, list)):
         return type(item)
     return tuple(names) if (names := field_names(item)) else None
+
+
+def _kind_inside(item: Any) -> Any:
+    """Return what a list in a batch holds; `None` for an empty one, and for what is no list."""
+    if not isinstance(item, (tuple, list)) or not item:
+        return None
+    first = item[0]
+    return "number" if isinstance(first, Real) else type(first)
