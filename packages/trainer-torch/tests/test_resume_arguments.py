@@ -229,6 +229,36 @@ def test_a_learning_rate_that_the_optimizer_s_state_overrides_is_named_apart(
     assert "learning_rate" not in new
 
 
+def with_optimizer(output_dir: Path, lr: float, step_size: int, *callbacks: Any) -> Trainer:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.5)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size)
+    given = {"model": model, "optimizers": (optimizer, schedule)}
+    return trainer(output_dir, *callbacks, given=given, **EVERY_STEP)
+
+
+def test_options_of_a_given_optimizer_that_the_checkpoint_overrides_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_optimizer(tmp_path, 0.1, 3, StopAt(4)).train()
+    with_optimizer(tmp_path, 0.1, 3).train(tmp_path / "checkpoint-4")
+    assert warned(caplog) == []
+    with_optimizer(tmp_path, 0.5, 2).train(tmp_path / "checkpoint-4")
+    [held] = warned(caplog)
+    assert "lr 0.5 instead of 0.1" in held
+    assert "step_size 2 instead of 3" in held
+    assert "momentum" not in held
+
+
+def test_the_same_directory_in_other_words_is_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer(Path("run"), StopAt(2), **EVERY_STEP).train()
+    trainer(tmp_path / "run", **EVERY_STEP).train(resume_from_checkpoint=True)
+    assert warned(caplog) == []
+
+
 def test_nothing_is_named_if_nothing_differs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

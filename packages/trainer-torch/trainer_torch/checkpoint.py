@@ -63,6 +63,7 @@ def save_checkpoint(run: TrainingRun) -> Path:
         "step_logs": json_value(run.step_logs),
         "accumulation": run.args.gradient_accumulation_steps,
         "arguments": arguments_to_keep(run.args),
+        "given_options": run.given_options(),
     }
     rng_states = run.world.gather({"now": rng_state(), "epoch_begin": run.epoch_rng_state})
     saved = run.world.on_main(lambda: _write_checkpoint(run, progress, rng_states))

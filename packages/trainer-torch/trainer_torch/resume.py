@@ -177,7 +177,7 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
     if run.world.is_main:
         if "max_steps" not in changed and max_steps != plan.max_steps:
             changed["max_steps"] = f"{plan.max_steps} instead of {max_steps}"
-        _report(run, changed)
+        _report(run, changed, _changed_options(run, checkpoint))
     return resumption
 
 
@@ -231,6 +231,8 @@ def _changed_arguments(run: TrainingRun, checkpoint: Path) -> dict[str, str]:
     """Return the arguments that differ from those of `checkpoint`, each with both values."""
     changed = {}
     before, now = load_progress(checkpoint)["arguments"], arguments_to_keep(run.args)
+    if Path(before["output_dir"]).resolve() == Path(now["output_dir"]).resolve():
+        before["output_dir"] = now["output_dir"]  # the same in other words, such as a relative path
     for name, value in now.items():
         if name in before and before[name] != value:
             is_hidden = isinstance(value, dict)  # a digest
@@ -238,9 +240,20 @@ def _changed_arguments(run: TrainingRun, checkpoint: Path) -> dict[str, str]:
     return changed
 
 
-def _report(run: TrainingRun, changed: dict[str, str]) -> None:
+def _changed_options(run: TrainingRun, checkpoint: Path) -> dict[str, str]:
+    """Return the options of a given optimizer or scheduler that differ, each with both values."""
+    before, now = load_progress(checkpoint)["given_options"], run.given_options()
+    return {
+        name: f"{value!r} instead of {before[name]!r}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    }
+
+
+def _report(run: TrainingRun, changed: dict[str, str], options: dict[str, str]) -> None:
     held = {name: text for name, text in changed.items() if name in _OF_THE_OPTIMIZER}
     new = [f"{name} {text}" for name, text in changed.items() if name not in held]
+    held |= options
     if new:
         logger.warning(
             "Arguments differ from the checkpoint's, and the new ones hold from here on: %s.",
@@ -249,8 +262,8 @@ def _report(run: TrainingRun, changed: dict[str, str]) -> None:
     if held:
         logger.warning(
             "Arguments differ from the checkpoint's, and the checkpoint's hold, because they are "
-            "part of the optimizer's state: %s. To train with the new ones, start a training of "
-            "its own with the weights of the checkpoint.",
+            "part of the state of the optimizer or the scheduler: %s. To train with the new ones, "
+            "start a training of its own with the weights of the checkpoint.",
             ", ".join(f"{name} {text}" for name, text in held.items()),
         )
     if run.state.global_step >= run.state.max_steps:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +31,7 @@ from trainer_torch.position import LoopPosition
 from trainer_torch.seeding import rng_state, set_seed
 from trainer_torch.signals import Signals
 from trainer_torch.structure import describe, describe_options, regroup
+from trainer_torch.values import json_value
 from trainer_torch.world import World
 
 logger = logging.getLogger(__name__)
@@ -138,6 +140,25 @@ class TrainingRun:
         self.resumed_from, self.saved_step, self.samples = None, None, 0
         self.step_logs = {}
         self.set_length(plan)
+
+    def given_options(self) -> dict[str, Any]:
+        """Return the options of the optimizer and the scheduler that the user gave, by name.
+
+        They are those of the beginning, because training changes some.
+        """
+        options: dict[str, Any] = {}
+        for state in self.given_states[0] if self.given_states else ():
+            for number, group in enumerate(state.get("param_groups", ())):
+                named = {**group, "lr": group.get("initial_lr", group.get("lr"))}
+                place = f" of group {number}" if number else ""
+                options |= {f"{name}{place}": value for name, value in named.items()}
+            options |= {name: value for name, value in state.items() if isinstance(value, Real)}
+        changing = ("params", "initial_lr", "last_epoch", "_")
+        return {
+            name: json_value(value)
+            for name, value in options.items()
+            if not name.startswith(changing)
+        }
 
     def note_optimizers(self) -> None:
         """Note the optimizer at the end of a training, to see whether the user changes it then."""
