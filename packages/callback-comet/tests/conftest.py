@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -50,5 +51,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CometServer]:
     """Return a server that the SDK uses as Comet during a test."""
     with CometServer() as one:
         monkeypatch.setenv("COMET_URL_OVERRIDE", f"{one.url}/clientlib/")
-        monkeypatch.setenv("COMET_API_KEY", "k" * 25)
+        # The SDK keeps a client for each key, with the address of its server.
+        monkeypatch.setenv("COMET_API_KEY", uuid.uuid4().hex)
         yield one
