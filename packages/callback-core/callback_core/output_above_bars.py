@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from contextlib import nullcontext
 from threading import get_ident
 from typing import Any
 
@@ -41,7 +43,7 @@ class OutputAboveBars:
 
 
 class _Stream:
-    """Writes whole lines above the bars. The rest of a line waits for its end.
+    """Writes whole lines above the bars. The rest of a line waits for its end or for `flush`.
 
     Args:
         original: The terminal.
@@ -51,28 +53,73 @@ class _Stream:
         self.original = original
         self._begun = ""  # a line without its end
         self._ended = False
+        self._process = os.getpid()
         self._writer: int | None = None  # the thread that writes now
 
     def write(self, text: str) -> int:
+        if self._ended or self._is_drawing():
+            self.original.write(text)
+        else:
+            with self._lock():
+                self._write_whole_lines(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Show what waits instead of the bars, until they are drawn again. It may be a question."""
+        if self._begun and not (self._ended or self._is_drawing()):
+            with self._lock():
+                self._clear_bars()
+                self.original.write(self._begun)
+        self.original.flush()
+
+    def _is_drawing(self) -> bool:
+        """Return whether tqdm draws, which holds its lock meanwhile, or this writes already."""
+        if self._is_inherited():
+            return False
+        lock = _lock_of_bars()
+        holds = getattr(getattr(lock, "th_lock", lock), "_is_owned", lambda: True)
+        return self._writer == get_ident() or holds()
+
+    def _is_inherited(self) -> bool:
+        """Return whether this process was forked, as a worker is.
+
+        Its copies of the bars are out of date, and nobody may ever release its copy of their lock.
+        """
+        return self._process != os.getpid()
+
+    def _lock(self) -> Any:
+        return nullcontext() if self._is_inherited() else _lock_of_bars()
+
+    def _write_whole_lines(self, text: str) -> None:
+        if "\r" in text:
+            begun, self._begun = self._begun, ""
+            self.original.write(begun + text)
+            return
+        lines, end, self._begun = (self._begun + text).rpartition("\n")
+        if not end:
+            return
+        if self._is_inherited():
+            self._clear_bars()
+            self.original.write(lines + end)
+            return
         from tqdm import tqdm
 
-        lock = tqdm.get_lock()
-        # tqdm holds its lock while it draws.
-        is_drawing = getattr(getattr(lock, "th_lock", lock), "_is_owned", lambda: True)()
-        if self._ended or is_drawing or self._writer == get_ident() or "\r" in text:
-            self.original.write(text)
-            return len(text)
-        with lock:
-            lines, end, rest = (self._begun + text).rpartition("\n")
-            self._begun = rest
-            if end:
-                self._writer = get_ident()
-                try:
-                    with tqdm.external_write_mode(file=self, nolock=True):
-                        self.original.write(lines + end)
-                finally:
-                    self._writer = None
-        return len(text)
+        self._writer = get_ident()
+        try:
+            with tqdm.external_write_mode(file=self, nolock=True):
+                self.original.write(lines + end)
+        finally:
+            self._writer = None
+
+    def _clear_bars(self) -> None:
+        if self._is_inherited():
+            self.original.write("\r\x1b[K")  # the line of the cursor
+            return
+        from tqdm import tqdm
+
+        for bar in list(getattr(tqdm, "_instances", ())):
+            if hasattr(bar, "start_t"):
+                bar.clear(nolock=True)
 
     def end(self) -> None:
         """Write what waits, and write through from now on: a logger may still have this stream."""
@@ -86,6 +133,12 @@ class _Stream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.original, name)
+
+
+def _lock_of_bars() -> Any:
+    from tqdm import tqdm
+
+    return tqdm.get_lock()
 
 
 def _stream_handlers() -> list[logging.StreamHandler[Any]]:

@@ -11,15 +11,17 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
+from warnings import catch_warnings
 
 import pyte
 import pytest
 from arguments_for_tests import Arguments
+from tqdm import tqdm
 from training_for_tests import Endless, Failing, Training
 
 from callback_core import ProgressCallback
@@ -317,3 +319,56 @@ def test_what_others_print_and_log_stands_in_whole_lines_above_the_bar() -> None
     assert bars[0] > last.index(talking.lines[-1])
     for screen in shown:
         assert all(not COUNT.search(line) or "SDK" not in line for line in screen)
+
+
+class Acting(ProgressCallback):
+    """Does something at the second step, while the bar is shown."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self.act = act
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step == 2:
+            self.act()
+
+
+def test_a_question_is_shown_before_its_line_ends() -> None:
+    def ask() -> None:
+        print("go on? ", end="", flush=True)
+        print("(the answer)")
+
+    with terminal() as shown:
+        Training(Acting(ask)).train()
+    asked = [screen for screen in shown if screen and screen[-1] == "go on?"]
+    assert asked
+    assert not any(map(bars, asked))
+    assert "go on? (the answer)" in shown[-1]
+
+
+def test_a_worker_prints_though_the_bars_were_locked_when_it_was_forked() -> None:
+    locked, printed = Event(), Event()
+
+    def draw() -> None:
+        with tqdm.get_lock():
+            locked.set()
+            printed.wait()
+
+    def work() -> None:
+        thread = Thread(target=draw)
+        thread.start()
+        locked.wait()
+        with catch_warnings(action="ignore", category=DeprecationWarning):
+            worker = os.fork()
+        if worker == 0:
+            print("a line of the worker", flush=True)
+            os._exit(0)
+        os.waitpid(worker, 0)
+        printed.set()
+        thread.join()
+
+    with terminal() as shown:
+        Training(Acting(work)).train()
+    assert shown[-1].count("a line of the worker") == 1
+    assert bars(shown[-1]) == ["4/4"]
