@@ -52,6 +52,9 @@ _LOST: Final = ("AlreadyJoinedError", "HandleAbandonedError", "MailboxClosedErro
 _NO_ANSWER: Final = r"(?i)tim(ed |e)out|connect|communicat|retry"
 """What an error's message says if no server answered. Otherwise it is the server's answer."""
 
+_BAD_KEY: Final = r"(?i)\binvalid\b|api key|\b401\b|unauthorized"
+"""What an error's message about a login says if the key is wrong."""
+
 _NOT_THERE: Final = ("resume='must'", 'resume="must"', "does not exist", "and deleted")
 """Parts of the SDK's errors about a run to continue that the server does not have."""
 
@@ -112,6 +115,12 @@ def is_lost(error: Exception) -> bool:
     return isinstance(error, ConnectionError) or type(error).__name__ in _LOST
 
 
+def _is_bad_key(error: BaseException) -> bool:
+    """Return whether an error means that the key is wrong, not that no server checked it."""
+    is_about_login = isinstance(error, import_wandb().errors.AuthenticationError)
+    return is_about_login and re.search(_BAD_KEY, str(error)) is not None
+
+
 def _is_refusal(error: Exception) -> bool:
     """Return whether an error means that a run can never be opened like this."""
     errors = import_wandb().errors
@@ -139,7 +148,7 @@ class Connection:
         run: The run. It becomes `wandb.run`, unless there already is one.
 
     Raises:
-        NotConfigured: There is no login.
+        NotConfigured: There is no login, or its key is not valid.
         Rejected: The server or the SDK refuses the run, and would do so again.
     """
 
@@ -149,6 +158,8 @@ class Connection:
             self.run = _init_run(import_wandb(), output_dir, new, adopted, given)
         except BaseException as error:
             self.leave(lost=isinstance(error, Exception) and is_lost(error))
+            if _is_bad_key(error):
+                raise NotConfigured(str(error)) from error  # a later login may be right
             if isinstance(error, Exception) and _is_refusal(error):
                 raise Rejected(str(error)) from error
             raise

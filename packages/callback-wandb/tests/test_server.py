@@ -16,6 +16,7 @@ from recorded import curves
 from wandb_server import ENTITY, WandbServer
 
 from callback_contract.testing import environment, not_configured, replay, run_python, wait_until
+from callback_core import NotConfigured
 from callback_core.tracking import Opening, Rejected
 from callback_wandb import WandbCallback, WandbTracker
 from trainer_torch import Trainer
@@ -207,6 +208,15 @@ def test_a_run_that_the_server_refuses_is_refused_for_good(
     with pytest.raises(Rejected, match=server.refusal):
         WandbTracker().open(opening)
     assert server.asked == 1
+
+
+def test_a_key_that_is_not_valid_is_a_missing_setting(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "cut off")
+    folder = tmp_path / "out" / "tracking" / "run" / "wandb"
+    with pytest.raises(NotConfigured):
+        WandbTracker().open(Opening(name=None, output_dir=tmp_path / "out", folder=folder))
 
 
 def test_a_server_that_is_away_refuses_nothing(

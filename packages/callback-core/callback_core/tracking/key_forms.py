@@ -98,6 +98,7 @@ _KEYS: Final = (
     r"gl(?:c|sa)_[A-Za-z0-9+/_]{30,}={0,3}",  # Grafana
     r"eyJrIjoi[A-Za-z0-9]{40,}={0,3}",  # Grafana
     r"NR(?:AK|II|JS)-[A-Za-z0-9-]{19,}",  # New Relic
+    r"phx_[A-Za-z0-9]{32,}",  # PostHog
     r"sntry[su]_[\w+/=-]{40,}",  # Sentry
     r"dt0[cs]\d\d\.[A-Z0-9]{24}\.[A-Z0-9]{64}",  # Dynatrace
     r"PMAK-[a-f0-9]{24}-[a-f0-9]{34}",  # Postman

@@ -137,6 +137,9 @@ _OF_PASS: Final = _words(
 _AUTH: Final = _words("auth authentication authn authorization oauth")
 _OF_AUTH: Final = _words("basic docker hub http https npm pip proxy registry x")
 
+_PASS_AT: Final = re.compile(r"(?i)(?<![A-Za-z])pass[@^](?:\d+|k)(?![A-Za-z])")
+"""A metric of generated code: `pass@1`."""
+
 _CAMEL: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _PLAIN: Final = re.compile(r"[a-z]+|\d+")
 
@@ -147,6 +150,7 @@ def verdict(name: str) -> Verdict:
 
     `hub_token`, `hubToken`, `HUB-TOKEN` and `model.hubtoken` are one name.
     """
+    name = _PASS_AT.sub("", name)
     if not name.isascii():
         name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     found = _of_words([word.lower() for word in _CAMEL.findall(name)])
