@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.machinery import BuiltinImporter, ModuleSpec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -76,6 +77,26 @@ def found(module: str) -> bool:
     except ModuleNotFoundError:
         return False
     return True
+
+
+def test_a_module_of_a_package_that_added_places_when_it_was_imported_is_found(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "added" / "lines_plugin").mkdir(parents=True)
+    (tmp_path / "added" / "lines_plugin" / "__init__.py").touch()
+    lines_sdk: Any = imported("lines_sdk")
+    lines_sdk.__path__.append(str(tmp_path / "added"))
+    assert found("lines_sdk.lines_plugin")
+
+
+def test_a_module_that_comes_from_no_file_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+            return ModuleSpec(name, BuiltinImporter) if name == "frozen_sdk" else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    assert found("frozen_sdk")
 
 
 def test_looking_for_an_sdk_imports_nothing_of_it() -> None:

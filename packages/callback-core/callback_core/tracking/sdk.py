@@ -32,9 +32,9 @@ def check_sdk(module: str, *, install: str, needed_by: str) -> None:
         spec = None if is_blocked else _spec_of(name, path)
         if spec is None:
             break
-        path = spec.submodule_search_locations or ()
-    # A folder without code, such as the one to which an SDK writes, is a module without an origin.
-    if spec is None or spec.origin is None:
+        path = _path_of(name, spec)
+    # A folder without code, such as the one to which an SDK writes, is a module without a loader.
+    if spec is None or spec.loader is None:
         raise ModuleNotFoundError(f"{needed_by} needs {name}: pip install {install}", name=name)
 
 
@@ -53,6 +53,12 @@ def import_sdk(module: str, *, install: str, needed_by: str) -> Any:
     check_sdk(module, install=install, needed_by=needed_by)
     with own_random(module.partition(".")[0]):
         return import_module(module)
+
+
+def _path_of(name: str, spec: ModuleSpec) -> Sequence[str]:
+    """Return where the modules of a package are. Once it is imported, it may have added places."""
+    path: Sequence[str] | None = getattr(sys.modules.get(name), "__path__", None)
+    return path or spec.submodule_search_locations or ()
 
 
 def _spec_of(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
