@@ -228,14 +228,15 @@ def test_setup_may_open_the_run(tmp_path: Path) -> None:
 def test_a_second_training_gets_its_own_run_and_an_evaluation_goes_to_the_last(
     tmp_path: Path,
 ) -> None:
-    made = small_trainer(tmp_path / "out", WandbCallback)
+    callback = WandbCallback()
+    made = small_trainer(tmp_path / "out", callback)
     made.train()
     made.train()
     made.evaluate()
     data: Any = made.eval_dataset
     metrics = made.predict(data).metrics
-    wait_until(lambda: runs(tmp_path / "out")[1].points("test/loss"))
-    wait_until(lambda: runs(tmp_path / "out")[1].ended)
+    assert callback.session is not None
+    callback.session.close()  # as the exit of the program does
     first, second = runs(tmp_path / "out")
     assert len(first.points("train/loss")) == len(second.points("train/loss")) == 12
     assert [len(run.points("eval/loss")) for run in (first, second)] == [3, 4]
