@@ -312,6 +312,18 @@ def test_models_are_versions_of_an_artifact(when: Any, tmp_path: Path) -> None:
         assert "eval/loss" in artifact.metadata
 
 
+def test_a_version_has_as_many_numbers_as_wandb_takes_and_those_of_evaluations_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = small_trainer(tmp_path / "out", WandbCallback(log_model="end"))
+    made.add_callback(At(12, lambda: made.log({f"value_{n}": n / 7 for n in range(1200)})))
+    made.train()
+    [final] = the_run(tmp_path / "out").artifacts
+    assert len(final.metadata) == 100
+    assert "eval/loss" in final.metadata
+    assert len([message for message in caplog.messages if "100" in message]) == 1
+
+
 def test_the_model_is_watched_only_during_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
