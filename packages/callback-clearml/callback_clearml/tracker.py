@@ -65,7 +65,7 @@ class ClearMLTracker(Tracker):
     @property
     def keeps_open(self) -> bool:
         """Whether the task is offline. Each opening of an offline task makes a new folder."""
-        return isinstance(self._task, OfflineTask)
+        return isinstance(getattr(self, "_task", None), OfflineTask)
 
     def settings(self) -> dict[str, Any] | None:
         """Return the arguments of an equal tracker."""

@@ -200,3 +200,16 @@ def test_importing_an_sdk_leaves_the_import_statement_as_it_was() -> None:
     with pytest.raises(ImportError):
         imported("lines_sdk.impossible")
     assert builtins.__import__ is before
+
+
+LAZY = """
+class Absent:
+    def __getattribute__(self, name):
+        raise ImportError("pandas is not installed")
+pandas = Absent()
+"""
+
+
+def test_a_module_that_an_sdk_would_load_later_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "lines_sdk" / "runs.py").write_text(LAZY)
+    assert "pandas" in vars(imported("lines_sdk.runs"))

@@ -41,7 +41,6 @@ class TestDagsHub(TrackerContract):
     deviations = {  # noqa: RUF012
         "LEF-001": Deviation("the stand-in has a thread for each connection that MLflow keeps"),
         "LEF-007": Deviation("MLflow keeps its connections to a server open"),
-        "OUT-003": Deviation("MLflow prints the address of a run that it ends on a server"),
     }
     sdk = "dagshub"
     flush_limit = 2.0

@@ -52,7 +52,7 @@ def own_random(package: str) -> Iterator[None]:
     finally:
         _end_watching(package)
         for name, module in list(sys.modules.items()):
-            if _is_part(name, (package, *_HELPERS)) and isinstance(module, ModuleType):
+            if _is_part(name, (package, *_HELPERS)) and issubclass(type(module), ModuleType):
                 _replace_random_in(module)
 
 
@@ -69,11 +69,11 @@ def _other_random() -> ModuleType:
 
 def _replace_random_in(module: ModuleType) -> None:
     generator = getattr(random.random, "__self__", None)
-    # An attribute of a module that is loaded lazily would load it.
+    # An attribute of a module that is loaded lazily, even its __class__, would load it.
     for name, value in list(object.__getattribute__(module, "__dict__").items()):
         if value is random:
             setattr(module, name, _other_random())
-        elif isinstance(value, MethodType | BuiltinMethodType) and value.__self__ is generator:
+        elif type(value) in (MethodType, BuiltinMethodType) and value.__self__ is generator:
             setattr(module, name, getattr(_other_random(), value.__name__))
 
 

@@ -257,8 +257,10 @@ class Session:
         self._epoch_step = state.global_step if resumed else None
         _SESSIONS.append(self)
         with suppress(OSError):
-            delivered = {one.folder.path for one in _SESSIONS if not one.is_inherited}
-            warn_of_pending_runs(self.folder.output_dir, but=delivered)
+            warn_of_pending_runs(
+                self.folder.output_dir,
+                but={one.folder.path for one in _SESSIONS if one is self or one.is_served},
+            )
 
     @classmethod
     def of(cls, state: TrainerState) -> Session | None:
@@ -501,6 +503,11 @@ class Session:
         if isinstance(error, KeyboardInterrupt):
             return "interrupted"
         return "failed" if self._begins or error is not None else "finished"
+
+    @property
+    def is_served(self) -> bool:
+        """Whether this process still delivers to one of the trackers."""
+        return not self.is_inherited and any(one.is_served for one in self.members.values())
 
     @property
     def stays_open(self) -> bool:
