@@ -441,7 +441,7 @@ HARMLESS: Final = (
     ("path", "x"),
     ("patience", "3"),
 )
-"""Names and values of which nothing is a secret."""
+"""Names and values that are no secrets."""
 
 TEXTS: Final = (
     # variables, settings and code

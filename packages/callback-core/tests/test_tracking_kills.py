@@ -96,7 +96,7 @@ def test_killed_at_any_instant_and_resumed_each_point_is_there_once(
             break
     done = train(tmp_path, delivery)
     assert done.returncode == 0
-    assert "file" not in done.stderr  # the tracker, of which nothing is to be said
+    assert "file" not in done.stderr  # the tracker has nothing to report
     assert eventually(lambda: not processes_about(tmp_path))
     for tracker in ("keeping", "rewinding"):
         assert values(tmp_path / tracker) == undisturbed, tracker

@@ -30,9 +30,9 @@ from tracking_for_tests import (
 
 from callback_core import TrainerState
 from callback_core.tracking import Tracker, TrackerCallback
+from callback_core.tracking.member import DeliveryOptions
 from callback_core.tracking.redaction import VARIABLE
 from callback_core.tracking.run_folder import RunFolder
-from callback_core.tracking.session import DeliveryOptions
 
 
 @pytest.mark.parametrize("delivery", ["thread", "inline", "process"])

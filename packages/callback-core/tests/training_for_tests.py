@@ -61,7 +61,7 @@ class Training:
 
 
 class Failing:
-    """Batches, of which the last cannot be read."""
+    """Batches. The last one cannot be read."""
 
     def __init__(self, batches: int) -> None:
         self.batches = batches

@@ -4,13 +4,14 @@ from callback_core.tracking import config
 from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.hard_links import linked_copy
 from callback_core.tracking.limits import flattened
+from callback_core.tracking.member import Member
 from callback_core.tracking.naming import TrainingNumbers, summary_name, tracked_name
 from callback_core.tracking.observed_process import training_process
 from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.retry import backoff
 from callback_core.tracking.scrubbing import REDACTED
 from callback_core.tracking.sdk import check_sdk, import_sdk
-from callback_core.tracking.session import Member, Session
+from callback_core.tracking.session import Session
 from callback_core.tracking.tracker import (
     Limits,
     Opening,

@@ -76,9 +76,7 @@ class Consumer:
         if run_id is None and self.progress.run_id is None:
             known = folder.read_tracker(name)  # written before anybody opened the run
             run_id, adopted = known.get("run_id"), known.get("adopted", False)
-        # A checkpoint may name an older run, which was gone, so that another took its place.
-        if run_id is not None and (adopted or self.progress.run_id is None):
-            self.progress.run_id, self.progress.adopted = run_id, adopted
+        self._continue_run(run_id, adopted)
         self._state = RunState.UNOPENED
         self._ended_as: Status | None = None
         self._is_after_training = self._must_close = False
@@ -166,13 +164,14 @@ class Consumer:
         for record in read(self.folder.journal, self._read_to):
             if only_logs and record.kind in ("begin", "upload", "end"):
                 self._flush()
-                return None
+                return
             is_new = record.start >= history.size
             if is_new:
                 history.ending.add(record)
             if is_new and record.kind == "begin" and record.content["resumed"]:
                 self._start_over()  # this record may supersede what was delivered
-                return self._deliver(only_logs)
+                self._deliver(only_logs)
+                return
             if history.counts(record):
                 self._take(record, history)
             else:
@@ -182,7 +181,7 @@ class Consumer:
                 self._flush()
         self._flush()
         if only_logs:
-            return None
+            return
         is_closed = self._state is RunState.CLOSED
         if ended_as is not None and not is_closed and not self.stays_open:
             self._open()
@@ -202,16 +201,17 @@ class Consumer:
 
     def continue_after_end(self) -> None:
         """Deliver what is logged after the training. That opens the run again."""
-        if self._state is RunState.DONE:
-            self._state = RunState.CLOSED
-        self._is_after_training, self._must_close = True, False
+        self._reopen(is_after_training=True)
 
     def continue_with_training(self) -> None:
         """Deliver a training that begins after an evaluation, into the same run."""
+        self._reopen(is_after_training=False)
+        self._ended_as = None
+
+    def _reopen(self, is_after_training: bool) -> None:
         if self._state is RunState.DONE:
             self._state = RunState.CLOSED
-        self._is_after_training = self._must_close = False
-        self._ended_as = None
+        self._is_after_training, self._must_close = is_after_training, False
 
     def close_run(self) -> None:
         """Close the run after the last record, even if it would stay open for evaluations."""
@@ -264,14 +264,21 @@ class Consumer:
             self._lock.release()
             self._lock = None
 
+    def _continue_run(self, run_id: str | None, adopted: bool) -> None:
+        """Continue the run `run_id` if the user opened it, or if the progress names no other.
+
+        A checkpoint may name an older run, which was gone, so that another took its place.
+        """
+        if run_id is not None and (adopted or self.progress.run_id is None):
+            self.progress.run_id, self.progress.adopted = run_id, adopted
+
     def _history_under_lock(self) -> History:
         """Return the history of the journal, once nobody else delivers to this tracker."""
         if self._lock is None:
             self._lock = FileLock(self.folder.lock_of(self.name))
             run_id, adopted = self.progress.run_id, self.progress.adopted
             self.reload()  # another process may have delivered meanwhile
-            if run_id is not None and (adopted or self.progress.run_id is None):
-                self.progress.run_id, self.progress.adopted = run_id, adopted
+            self._continue_run(run_id, adopted)
             if self.progress.offset != self._read_to:
                 self._history = None
         if self._history is None:

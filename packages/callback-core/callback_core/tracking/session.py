@@ -10,27 +10,18 @@ import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from callback_core.arguments import CallbackArguments, output_directory
 from callback_core.state import TrainerState
 from callback_core.tracking.consumer import Consumer
-from callback_core.tracking.delivery.base import (
-    DELIVERY_KINDS,
-    Delivery,
-    DeliveryKind,
-    DeliveryState,
-)
-from callback_core.tracking.delivery.inline import InlineDelivery
-from callback_core.tracking.delivery.process import ProcessDelivery
-from callback_core.tracking.delivery.thread import ThreadDelivery
 from callback_core.tracking.hard_links import linked_copy, links_in
 from callback_core.tracking.journal import Journal
-from callback_core.tracking.limits import distinct_name
+from callback_core.tracking.log_records import LogRecords
+from callback_core.tracking.member import DeliveryOptions, Member
 from callback_core.tracking.objects import Objects
 from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.run_folder import (
@@ -40,158 +31,9 @@ from callback_core.tracking.run_folder import (
     open_journal,
     warn_of_pending_runs,
 )
-from callback_core.tracking.scrubbing import REDACTED, scrubbed
-from callback_core.tracking.tracker import Limits, Status, Tracker
-from callback_core.tracking.values import plain
+from callback_core.tracking.tracker import Status, Tracker
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class DeliveryOptions:
-    """How a session delivers to one tracker.
-
-    Attributes:
-        delivery: `thread`, `process` or `inline`.
-        open_limit: Seconds after which nobody waits any longer for a run that does not open.
-        flush_limit: Seconds that the end of training waits for the tracker.
-        redact: Names of arguments and logs whose values are secrets, for all trackers of a session.
-
-    Raises:
-        ValueError: A limit is negative, `delivery` is none of the three, or `redact` is a string.
-    """
-
-    delivery: DeliveryKind = "thread"
-    open_limit: float = 60.0
-    flush_limit: float = 30.0
-    redact: Iterable[str] = ()
-
-    def __post_init__(self) -> None:
-        if self.delivery not in DELIVERY_KINDS:
-            raise ValueError(
-                f"delivery is {self.delivery!r}, it must be one of: {', '.join(DELIVERY_KINDS)}."
-            )
-        for name in ("open_limit", "flush_limit"):
-            limit = getattr(self, name)
-            if not limit >= 0:
-                raise ValueError(f"{name} is {limit!r}, it must be seconds, 0 or more.")
-        if isinstance(self.redact, str):
-            raise ValueError(f"redact is {self.redact!r}, it must be a list of names.")
-        self.redact = tuple(self.redact)
-
-
-class Member:
-    """A tracker that takes part in a session.
-
-    Attributes:
-        name: Its name in the session: the tracker's, with a number if that is taken.
-        tracker: The tracker.
-        options: How the session delivers to it.
-        delivery: The delivery to it.
-    """
-
-    def __init__(
-        self, name: str, tracker: Tracker, options: DeliveryOptions, consumer: Consumer
-    ) -> None:
-        self.name, self.tracker, self.options = name, tracker, options
-        # A delivery imports it too, but later.
-        self._is_awaited = tracker.sdk in sys.modules
-        self.delivery = self._delivery_of(consumer)
-
-    @property
-    def run_id(self) -> str | None:
-        """The run in the tracker; `None` as long as nobody opened it."""
-        return self.delivery.consumer.run_id
-
-    def takes(self, value: Any) -> bool:
-        """Return whether the tracker takes a value that only this process has."""
-        return not isinstance(self.delivery, ProcessDelivery) and self.tracker.takes(value)
-
-    @property
-    def run_url(self) -> str | None:
-        """The address of the run's page; `None` if it has none, or is not open yet."""
-        return self.delivery.consumer.run_url
-
-    @property
-    def has_started(self) -> bool:
-        """Whether the delivery has started, so that the run is open or about to be opened."""
-        return self.delivery.state is not DeliveryState.WAITING
-
-    @property
-    def is_served(self) -> bool:
-        """Whether the session still delivers to the tracker."""
-        return not (self.delivery.has_ended or self.delivery.consumer.done)
-
-    def notify(self) -> None:
-        """Deliver the new records, and start to do so if necessary."""
-        if not self.has_started:
-            self.delivery.start()
-        self.delivery.notify()
-
-    def wait_for_run(self) -> None:
-        """Wait once, a short while, for the run if the program may add to it with the SDK's calls.
-
-        Otherwise, what the program logs at the first steps would not reach the run.
-        """
-        if self._is_awaited:
-            self._is_awaited = False
-            limit = min(self.tracker.longest_wait, self.options.open_limit)
-            if not self.delivery.wait_for_run(limit):
-                logger.warning(
-                    "%s has not opened its run in the first %g s. Training begins. Until the run "
-                    "is open, the program's own calls of %s do not reach it.",
-                    self.name,
-                    limit,
-                    self.tracker.sdk,
-                )
-
-    def stays_open(self, deadline: float) -> bool:
-        """Wait until all is delivered, and return whether the run stays open for more.
-
-        Args:
-            deadline: When to stop waiting, in monotonic seconds.
-        """
-        if self.delivery.state is DeliveryState.RUNNING:
-            self.delivery.wait(deadline)
-        return self.delivery.consumer.stays_open
-
-    def reopen(self, *, training: bool = False) -> None:
-        """Prepare to deliver what is logged after the delivery ended.
-
-        Args:
-            training: Whether a training follows. Otherwise, evaluations follow.
-        """
-        if self.delivery.refused:
-            return
-        consumer = self.delivery.consumer
-        if not (consumer.done or consumer.stays_open):  # it was abandoned
-            self.tracker = self.usable_tracker()
-            consumer = Consumer(
-                self.tracker, consumer.folder, consumer.name, objects=consumer.objects
-            )
-        was_open = consumer.stays_open
-        if training:
-            consumer.continue_with_training()
-        else:
-            consumer.continue_after_end()
-        if was_open:
-            self.delivery.hurry()
-        else:
-            self.delivery = self._delivery_of(consumer)
-
-    def usable_tracker(self) -> Tracker:
-        """Return the tracker; an equal new one if a call never returned and settings allow it."""
-        settings = self.tracker.settings()
-        hangs = self.delivery.state is DeliveryState.GIVEN_UP
-        return type(self.tracker)(**settings) if hangs and settings is not None else self.tracker
-
-    def _delivery_of(self, consumer: Consumer) -> Delivery:
-        kind, open_limit = self.options.delivery, self.options.open_limit
-        if kind == "process" and not consumer.progress.adopted:
-            return ProcessDelivery(consumer, open_limit)
-        if kind == "inline":
-            return InlineDelivery(consumer, open_limit)
-        return ThreadDelivery(consumer, open_limit)
 
 
 class Session:
@@ -237,7 +79,6 @@ class Session:
         self._error_before = last_error()
         self._redaction = Redaction()
         self._objects = Objects()
-        self._names: dict[Any, str] = {}  # of logs -> without what looks like a secret
         self._counted_step = -1
         self._events: Counter[tuple[str, str]] = Counter()  # at that step, by member and kind
         self._before_end: list[Callable[[Status], None]] = []
@@ -254,7 +95,8 @@ class Session:
         # A copy: what the arguments hold may change before this is written.
         self._begin = self._redaction.of(_begin_record(args, state, model)) | {"resumed": resumed}
         self._has_begun = False
-        self._epoch_step = state.global_step if resumed else None
+        epoch_step = state.global_step if resumed else None
+        self._log_records = LogRecords(self._redaction, self._objects, epoch_step)
         _SESSIONS.append(self)
         with suppress(OSError):
             warn_of_pending_runs(
@@ -269,9 +111,13 @@ class Session:
         return next((one for one in reversed(_SESSIONS) if one.is_of(state)), None)
 
     @staticmethod
-    def close_open_runs() -> None:
-        """Close the runs that stay open for further evaluations, as the interpreter's exit does."""
-        for session in [one for one in _SESSIONS if one.stays_open]:
+    def close_open_runs(but: Session | None = None) -> None:
+        """Close the runs that stay open for further evaluations, as the interpreter's exit does.
+
+        Args:
+            but: A session whose runs stay open.
+        """
+        for session in [one for one in _SESSIONS if one.stays_open and one is not but]:
             session.close()
 
     def is_of(self, state: TrainerState) -> bool:
@@ -350,8 +196,7 @@ class Session:
         """Continue with a training that begins now, unless another callback has done so."""
         if self._has_trained:
             return
-        for other in [one for one in _SESSIONS if one.stays_open and one is not self]:
-            other.close()
+        self.close_open_runs(but=self)
         if self not in _SESSIONS:  # it was over
             _SESSIONS.append(self)
         self._has_trained = self._begins = True
@@ -465,10 +310,9 @@ class Session:
         self.status, self._ended_at = status, time.monotonic()
         self._journal.close()
         self._journal = None
-        for member in self.members.values():  # while one is waited for, all deliver
-            if member.is_served:
-                member.delivery.consumer.training_ended(status)
-                member.delivery.hurry()
+        for member in self._served:  # while one is waited for, all deliver
+            member.delivery.consumer.training_ended(status)
+            member.delivery.hurry()
 
     def finish(self, member: Member) -> None:
         """Wait for a member's tracker up to its limit, and report what the tracker lacks."""
@@ -491,9 +335,8 @@ class Session:
                 decides.
         """
         self.end(self.status or status or self.status_without_end())
-        for member in list(self.members.values()):
-            if member.is_served:
-                self.finish(member)
+        for member in self._served:
+            self.finish(member)
 
     def status_without_end(self) -> Status:
         """Return how a training ended, if its loop raised an error without firing an event."""
@@ -507,7 +350,7 @@ class Session:
     @property
     def is_served(self) -> bool:
         """Whether this process still delivers to one of the trackers."""
-        return not self.is_inherited and any(one.is_served for one in self.members.values())
+        return not self.is_inherited and bool(self._served)
 
     @property
     def stays_open(self) -> bool:
@@ -515,8 +358,9 @@ class Session:
 
         A run that a delivery is about to open counts: the next training must not meet it.
         """
-        served = [member for member in self.members.values() if member.is_served]
-        return not self.is_inherited and any(one.delivery.consumer.will_stay_open for one in served)
+        if self.is_inherited:
+            return False
+        return any(member.delivery.consumer.will_stay_open for member in self._served)
 
     def is_replaced_in(self, folder: RunFolder) -> bool:
         """Return whether this never ended, but its state is gone or `folder` gets a new session."""
@@ -530,15 +374,18 @@ class Session:
         """
         is_gone = self._state() is None and self._has_trained
         if is_gone and self.status is not None and not self.is_inherited:
-            for member in self.members.values():
-                if member.is_served:
-                    member.delivery.consumer.close_run()
-                    member.delivery.hurry()
+            for member in self._served:
+                member.delivery.consumer.close_run()
+                member.delivery.hurry()
 
     def is_over(self) -> bool:
         """Return whether nothing can come any more: the state is gone and each delivery ended."""
-        is_served = any(member.is_served for member in self.members.values())
-        return self._state() is None and self.status is not None and not is_served
+        return self._state() is None and self.status is not None and not self._served
+
+    @property
+    def _served(self) -> list[Member]:
+        """The members whose trackers still get something."""
+        return [member for member in self.members.values() if member.is_served]
 
     def _calls_before_end(self) -> Iterator[Callable[[Status], None]]:
         while self._before_end:
@@ -561,67 +408,8 @@ class Session:
     def _write_logs(
         self, logs: Mapping[str, Any], step: int, epoch: float | None, summary: bool = False
     ) -> None:
-        values: dict[str, Any] = {}
-        left_out: dict[str, str] = {}
-        objects: dict[str, Any] = {}
-        for name, value, is_listed in self._entries(logs):
-            if name == "epoch":  # every log has it, and a step may have several logs
-                if step == self._epoch_step:
-                    continue
-                self._epoch_step = step
-            if name not in self._names:
-                self._name_of(name, left_out)
-            name, made_plain = self._names[name], plain(value)
-            if is_listed:
-                values[name] = REDACTED
-            elif name in values:
-                left_out[name] = "one log has the name twice"
-            elif made_plain is None:
-                large = isinstance(value, int)
-                what = "too large" if large else f"a {type(value).__name__}, not a number"
-                if takers := [one.name for one in self.members.values() if one.takes(value)]:
-                    number = self._objects.keep(value, takers)
-                    objects[name] = {"number": number, "for": takers, "what": what}
-                else:
-                    left_out[name] = what
-            elif isinstance(made_plain, str):
-                values[name] = self._redaction.of(made_plain, name)
-            else:
-                values[name] = made_plain
-        record = {"kind": "logs", "step": step, "time": time.time(), "epoch": epoch, "logs": values}
-        if left_out:
-            record["left_out"] = left_out
-        if objects:
-            record["objects"] = objects
-        if summary:
-            record["summary"] = True
-        self._write(record)
-
-    def _entries(
-        self, logs: Mapping[str, Any], outer: str = "", listed: bool = False
-    ) -> Iterator[tuple[Any, Any, bool]]:
-        """Yield name, value and whether a list of secrets names it, also for entries of dicts.
-
-        The entry `b` of a dict that is logged as `a` has the name `a/b`.
-        """
-        for key, value in logs.items():
-            if isinstance(value, Mapping) and value:
-                is_listed = listed or self._redaction.lists(str(key))
-                yield from self._entries(value, f"{outer}{key}/", is_listed)
-            elif outer:
-                yield f"{outer}{key}", value, listed or self._redaction.lists(str(key))
-            else:
-                yield key, value, False
-
-    def _name_of(self, name: Any, left_out: dict[str, str]) -> None:
-        """Choose the name under which the journal has what is logged as `name`.
-
-        Two names may be the same as text or without their secrets: `1` and `"1"`.
-        """
-        text = scrubbed(str(name))
-        self._names[name] = distinct_name(text, Limits(), self._names.values())
-        if self._names[name] != text:
-            left_out[text] = f"another value has its name, so it is recorded as {self._names[name]}"
+        members = self.members.values()
+        self._write(self._log_records.of(logs, step, epoch, summary=summary, members=members))
 
     def _write(self, record: dict[str, Any]) -> None:
         self.begin()

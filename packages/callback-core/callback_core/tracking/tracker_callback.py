@@ -16,9 +16,10 @@ from callback_core.control import TrainerControl
 from callback_core.state import TrainerState
 from callback_core.tracking.delivery.base import DeliveryKind
 from callback_core.tracking.identity import check_identity
+from callback_core.tracking.member import DeliveryOptions, Member
 from callback_core.tracking.run_folder import NO_CHECKPOINT, RunOfCheckpoint
 from callback_core.tracking.sdk import check_sdk
-from callback_core.tracking.session import DeliveryOptions, Member, Session
+from callback_core.tracking.session import Session
 from callback_core.tracking.tracker import AbsentTracker, Status, Tracker
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class TrackerCallback(TrainerCallback):
         self._resumed = NO_CHECKPOINT
         self._status: Status = "finished"
         self._has_failed = False
-        self._is_recorded_elsewhere = False  # by the callback of which this is a copy
+        self._is_recorded_elsewhere = False  # by the original of this copy
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy: it takes part in no training before one begins with it."""
