@@ -52,7 +52,7 @@ def test_a_resumed_training_continues_its_run_with_each_point_once(tmp_path: Pat
 
 
 class SharedTracker(line_tracker.LineTracker):
-    """A tracker of which the program has imported the SDK."""
+    """A tracker whose SDK the program has imported."""
 
     sdk = "json"
 

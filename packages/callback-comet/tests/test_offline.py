@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,15 @@ from recorded import Recorded, archives_in
 
 from callback_comet import CometCallback
 from callback_contract.testing import run_python
-from trainer_torch.testing import At, Trial, comparable, logged_points, raising, small_trainer
+from trainer_torch.testing import (
+    At,
+    Trial,
+    comparable,
+    logged_points,
+    pickled_copies,
+    raising,
+    small_trainer,
+)
 
 
 def offline(archives: Path, **more: Any) -> CometCallback:
@@ -255,13 +262,7 @@ def test_names_that_comet_would_cut_to_one_stay_apart(
 
 
 def test_the_callback_can_be_pickled_before_during_and_after_a_training(tmp_path: Path) -> None:
-    callback, copies = offline(tmp_path / "archives"), []
-
-    def pickled() -> None:
-        copies.append(pickle.loads(pickle.dumps(callback)))
-
-    pickled()
-    small_trainer(tmp_path / "out", callback, At(6, pickled)).train()
-    pickled()
+    callback = offline(tmp_path / "archives")
+    copies = pickled_copies(tmp_path / "out", callback)
     assert [(type(copy), copy.session) for copy in copies] == [(type(callback), None)] * 3
     assert all(copy.tracker.settings() for copy in copies)

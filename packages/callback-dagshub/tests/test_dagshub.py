@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from callback_core import TrainerCallback
 from callback_dagshub import DagsHubCallback
 from callback_mlflow import MLflowCallback
 from callback_mlflow.testing import Runs
-from trainer_torch.testing import At, Trial, logged_points, small_trainer
+from trainer_torch.testing import At, Trial, logged_points, pickled_copies, small_trainer
 
 SAVING = {"save_strategy": "epoch"}
 
@@ -371,13 +370,7 @@ def test_passing_mlflows_callback_for_the_same_repository_logs_a_warning(
 def test_the_callback_can_be_pickled_before_during_and_after_a_training(
     tmp_path: Path, callback: Any
 ) -> None:
-    tracked, copies = callback(), []
-
-    def pickled() -> None:
-        copies.append(pickle.loads(pickle.dumps(tracked)))
-
-    pickled()
-    small_trainer(tmp_path / "out", tracked, At(6, pickled)).train()
-    pickled()
+    tracked = callback()
+    copies = pickled_copies(tmp_path / "out", tracked)
     assert [(type(copy), copy.session) for copy in copies] == [(DagsHubCallback, None)] * 3
     assert all(copy.tracker.settings() for copy in copies)

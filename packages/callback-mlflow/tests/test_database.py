@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from reader import Database
 from callback_contract.testing import replay, run_python, wait_until
 from callback_core.tracking import Opening, Point
 from callback_mlflow import MLflowCallback, MLflowTracker
-from trainer_torch.testing import At, logged_points, small_trainer
+from trainer_torch.testing import At, logged_points, pickled_copies, small_trainer
 
 
 @pytest.fixture
@@ -440,13 +439,7 @@ def test_a_delivery_process_delivers_the_same(
 def test_the_callback_can_be_pickled_before_during_and_after_a_training(
     tmp_path: Path, database: Database
 ) -> None:
-    callback, copies = MLflowCallback(), []
-
-    def pickled() -> None:
-        copies.append(pickle.loads(pickle.dumps(callback)))
-
-    pickled()
-    small_trainer(tmp_path / "out", callback, At(6, pickled)).train()
-    pickled()
+    callback = MLflowCallback()
+    copies = pickled_copies(tmp_path / "out", callback)
     assert [(type(copy), copy.session) for copy in copies] == [(type(callback), None)] * 3
     assert all(copy.tracker.settings() for copy in copies)

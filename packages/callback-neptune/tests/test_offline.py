@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from recorded import Recorded, offline_runs
 
 from callback_contract.testing import run_python
 from callback_neptune import NeptuneCallback
-from trainer_torch.testing import At, comparable, logged_points, small_trainer
+from trainer_torch.testing import At, comparable, logged_points, pickled_copies, small_trainer
 
 
 def offline(**settings: Any) -> NeptuneCallback:
@@ -183,13 +182,7 @@ def test_a_text_that_neptune_would_cut_is_told(
 
 
 def test_the_callback_can_be_pickled_before_during_and_after_a_training(tmp_path: Path) -> None:
-    callback, copies = offline(), []
-
-    def pickled() -> None:
-        copies.append(pickle.loads(pickle.dumps(callback)))
-
-    pickled()
-    small_trainer(tmp_path / "out", callback, At(6, pickled)).train()
-    pickled()
+    callback = offline()
+    copies = pickled_copies(tmp_path / "out", callback)
     assert [(type(copy), copy.session) for copy in copies] == [(type(callback), None)] * 3
     assert all(copy.tracker.settings() for copy in copies)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -22,7 +21,7 @@ from callback_contract.testing import children, replay, run_python, wait_until
 from callback_core import TrainerState
 from callback_core.tracking import Opening, Point
 from callback_wandb import WandbCallback, WandbTracker, sdk
-from trainer_torch.testing import CONFIG, At, Trial, logged_points, small_trainer
+from trainer_torch.testing import CONFIG, At, Trial, logged_points, pickled_copies, small_trainer
 
 SUMMARY = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
 
@@ -436,13 +435,7 @@ def test_an_sdk_process_that_does_not_end_blocks_no_exit() -> None:
 
 
 def test_the_callback_can_be_pickled_before_during_and_after_a_training(tmp_path: Path) -> None:
-    callback, copies = WandbCallback(), []
-
-    def pickled() -> None:
-        copies.append(pickle.loads(pickle.dumps(callback)))
-
-    pickled()
-    small_trainer(tmp_path / "out", callback, At(6, pickled)).train()
-    pickled()
+    callback = WandbCallback()
+    copies = pickled_copies(tmp_path / "out", callback)
     assert [(type(copy), copy.session) for copy in copies] == [(type(callback), None)] * 3
     assert all(copy.tracker.settings() for copy in copies)

@@ -42,7 +42,7 @@ def count_loaded(batches: Iterable[Any], index: int, done: int | None = None) ->
 def count_samples(
     batch: Any, loaded: int | None, label_names: Sequence[str] | None = None
 ) -> int | None:
-    """Return the number of samples in `batch`, or `None` if it cannot be told.
+    """Return the number of samples in `batch`, or `None` if it is unknown.
 
     It is the length of the tensors, the arrays and the lists of samples in the batch. If they are
     of several lengths, as with weights of classes or edges of graphs, it is the length that is most

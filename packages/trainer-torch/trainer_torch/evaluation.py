@@ -111,7 +111,7 @@ def run_evaluation(
     Raises:
         TypeError: `compute_metrics` returns no mapping, or one of what is not a single number.
         ValueError: There is no batch on any rank; the number of samples in the batches, by which
-            losses are weighted, cannot be told; or the predictions cannot be joined.
+            losses are weighted, is unknown; or the predictions cannot be joined.
     """
     start_time = time.perf_counter()
     keep_predictions = keep_predictions or compute_metrics is not None

@@ -44,7 +44,7 @@ class LoopHooks(Protocol):
         """Add the gradients of a batch and return its loss, detached."""
 
     def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
-        """Return the number of samples in a batch, or `None` if it cannot be told."""
+        """Return the number of samples in a batch, or `None` if it is unknown."""
 
     def evaluate(self) -> Mapping[str, float]:
         """Evaluate, log the metrics and return them."""
@@ -89,7 +89,8 @@ def run_training(
         speed = speed_metrics(start_time, samples, steps, run.warn_once)
         metrics = {f"train_{name}": value for name, value in speed.items()}
         metrics["train_loss"] = run.position.mean_loss(run.state.global_step)
-        unlogged = _unlogged(run)
+        logs_steps = run.args.logging_strategy != IntervalStrategy.NO
+        unlogged = _take_unlogged(run) if logs_steps else {}
         logs = {**unlogged, **metrics}
         hooks.log(logs)
         load_best_model(run)
@@ -250,8 +251,8 @@ def _log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:
     """
     step = run.state.global_step
     run.world.agree(run.control, run.signals)
-    if run.control.should_log and step > run.position.logged_step:
-        hooks.log({"loss": run.position.take_loss(step), **run.step_logs})
+    if run.control.should_log and (logs := _take_unlogged(run)):
+        hooks.log(logs)
         run.world.agree(run.control, run.signals)
     if run.control.should_evaluate:
         metric = deciding_metric(run.args, _evaluate(run, hooks))
@@ -298,10 +299,10 @@ def _end_if_due(run: TrainingRun, hooks: LoopHooks) -> None:
     run.signals.raise_due()
 
 
-def _unlogged(run: TrainingRun) -> dict[str, Any]:
-    """Return the loss and the like of the steps since the last log, if they are to be logged."""
+def _take_unlogged(run: TrainingRun) -> dict[str, Any]:
+    """Return the loss and the like of the steps since the last log; nothing if there are none."""
     step = run.state.global_step
-    if run.args.logging_strategy == IntervalStrategy.NO or step <= run.position.logged_step:
+    if step <= run.position.logged_step:
         return {}
     return {"loss": run.position.take_loss(step), **run.step_logs}
 

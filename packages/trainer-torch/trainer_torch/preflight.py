@@ -18,6 +18,7 @@ from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import forward, to_device
 from trainer_torch.data import EpochSampler
 from trainer_torch.evaluation import METRICS
+from trainer_torch.messages import listed
 from trainer_torch.outputs import ignored_outputs, require_loss, split_output
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import preserved_rng
@@ -114,7 +115,7 @@ def _check_optimizer(model: nn.Module, optimizer: Any) -> None:
         logger.warning(
             "The optimizer lacks parameters of the model, and has others, which the model does not "
             "have. Were layers replaced after it was made? These are not trained: %s.",
-            ", ".join(missed[:5]) + (", …" if len(missed) > 5 else ""),
+            listed(missed),
         )
 
 

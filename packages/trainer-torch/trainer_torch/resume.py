@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from callback_core import restore_states
 from trainer_torch import structure
@@ -165,19 +165,20 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
     restore_states(run.callback_handler.callbacks, states)
     resumption = Resumption(run, checkpoint)
     logger.info("Resuming from %s at step %d.", checkpoint, run.state.global_step)
-    run.resumed_from, run.step_logs = checkpoint, load_progress(checkpoint)["step_logs"]
+    progress = load_progress(checkpoint)
+    run.resumed_from, run.step_logs = checkpoint, progress["step_logs"]
     if checkpoint.resolve().parent == Path(run.args.output_dir).resolve():
         run.saved_step = run.state.global_step
     max_steps = run.state.max_steps
     run.set_length(plan)
-    changed = _changed_arguments(run, checkpoint)
+    changed = _changed_arguments(run, progress["arguments"])
     if any(name in changed for name in _OF_THE_BEST_MODEL):
         run.state.best_metric = run.state.best_global_step = None
         run.state.best_model_checkpoint = None
     if run.world.is_main:
         if "max_steps" not in changed and max_steps != plan.max_steps:
             changed["max_steps"] = f"{plan.max_steps} instead of {max_steps}"
-        _report(run, changed, _changed_options(run, checkpoint))
+        _report(run, changed, _changed_options(run, progress["given_options"]))
     return resumption
 
 
@@ -227,12 +228,14 @@ class Resumption:
         structure.freeze(self._run.model, self._structure)
 
 
-def _changed_arguments(run: TrainingRun, checkpoint: Path) -> dict[str, str]:
-    """Return the arguments that differ from those of `checkpoint`, each with both values."""
+def _changed_arguments(run: TrainingRun, before: dict[str, Any]) -> dict[str, str]:
+    """Return the arguments that differ from those of the checkpoint, each with both values."""
     changed = {}
-    before, now = load_progress(checkpoint)["arguments"], arguments_to_keep(run.args)
+    now = arguments_to_keep(run.args)
     if Path(before["output_dir"]).resolve() == Path(now["output_dir"]).resolve():
-        before["output_dir"] = now["output_dir"]  # the same in other words, such as a relative path
+        before = before | {
+            "output_dir": now["output_dir"]
+        }  # the same in other words, such as a relative path
     for name, value in now.items():
         if name in before and before[name] != value:
             is_hidden = isinstance(value, dict)  # a digest
@@ -240,12 +243,11 @@ def _changed_arguments(run: TrainingRun, checkpoint: Path) -> dict[str, str]:
     return changed
 
 
-def _changed_options(run: TrainingRun, checkpoint: Path) -> dict[str, str]:
+def _changed_options(run: TrainingRun, before: dict[str, Any]) -> dict[str, str]:
     """Return the options of a given optimizer or scheduler that differ, each with both values."""
-    before, now = load_progress(checkpoint)["given_options"], run.given_options()
     return {
         name: f"{value!r} instead of {before[name]!r}"
-        for name, value in now.items()
+        for name, value in run.given_options().items()
         if name in before and before[name] != value
     }
 

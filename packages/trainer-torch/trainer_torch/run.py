@@ -61,7 +61,7 @@ class TrainingRun:
         saved_step: The step of the last checkpoint of this training.
         epoch_rng_state: The random generators before the first batch of the epoch.
         samples: The number of samples that this process has trained on in this training; `None` if
-            the number in a batch could not be told.
+            the number in a batch was unknown.
         given_states: The states of the optimizer and the scheduler that the user gave, as the first
             training found them, and the structure at that time.
         optimizer_at_end: The groups of the optimizer at the end of the last training.

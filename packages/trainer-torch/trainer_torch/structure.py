@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from trainer_torch.messages import listed
 from trainer_torch.wrapping import plain_name
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def freeze(model: nn.Module, described: dict[str, Any]) -> None:
         logger.warning(
             "Parameters are frozen or trained as in the checkpoint, which changes %d of them: %s.",
             len(changed),
-            ", ".join(changed[:5]) + (", …" if len(changed) > 5 else ""),
+            listed(changed),
         )
 
 

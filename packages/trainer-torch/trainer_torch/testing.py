@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -88,6 +89,22 @@ class Trial(TrainerCallback):
         """Write the trial into the state."""
         state.is_hyper_param_search, state.trial_name = True, self.name
         state.trial_params = dict(self.parameters)
+
+
+def pickled_copies(output_dir: Path, callback: Any) -> list[Any]:
+    """Train with `callback`, and return three copies that pickle makes of it.
+
+    They are made before the training, at its step 6 and after it.
+    """
+    copies: list[Any] = []
+
+    def copy() -> None:
+        copies.append(pickle.loads(pickle.dumps(callback)))
+
+    copy()
+    small_trainer(output_dir, callback, At(6, copy)).train()
+    copy()
+    return copies
 
 
 def squared_error(model: nn.Module, batch: list[Tensor]) -> Tensor:

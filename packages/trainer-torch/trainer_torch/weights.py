@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,12 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trainer_torch.messages import listed
 from trainer_torch.wrapping import load_plain_state, plain_state
 
 MODEL: Final = "model.safetensors"
-
-_MOST_NAMES: Final = 5
-"""The number of names that a message lists."""
 
 
 def save_model(model: nn.Module, directory: Path) -> None:
@@ -112,10 +109,4 @@ def _differences(own: dict[str, Tensor], saved: dict[str, Tensor]) -> list[str]:
         "the model does not have": [name for name in saved if name not in own],
         "of another shape are": shapes,
     }
-    return [f"{kind} {_listed(names)}" for kind, names in kinds.items() if names]
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return [f"{kind} {listed(names)}" for kind, names in kinds.items() if names]
