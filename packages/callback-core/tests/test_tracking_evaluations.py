@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -169,6 +170,23 @@ def test_evaluations_after_the_training_open_a_run_that_leaves_folders_only_once
     assert len(calls(out, "open")) == 2
     assert statuses(out) == ["finished", "finished"]
     assert len(runs(out)) == 1
+
+
+@pytest.mark.parametrize("by", ["exit", "training"])
+def test_a_run_that_stayed_open_for_long_is_closed_in_order(
+    tmp_path: Path, out: Path, by: str
+) -> None:
+    training = Training(tmp_path, [tracked(out, FolderTracker, flush_limit=1.0)]).train(1)
+    evaluated(training, 0.5)
+    long_ago = monotonic() + 1.0
+    assert eventually(lambda: monotonic() > long_ago and len(calls(out, "open")) == 2)
+    if by == "exit":
+        Session.close_open_runs()
+        assert statuses(out) == ["finished"] * 2
+    else:
+        training.state = TrainerState(max_steps=9)
+        training.train(1)
+        assert statuses(out) == ["finished"] * 3
 
 
 def test_a_run_that_stays_open_for_evaluations_is_closed_when_its_training_is_forgotten(

@@ -202,6 +202,32 @@ def test_importing_an_sdk_leaves_the_import_statement_as_it_was() -> None:
     assert builtins.__import__ is before
 
 
+HOOKING = """
+import builtins
+before = builtins.__import__
+def hook(*arguments, **options):
+    return before(*arguments, **options)
+builtins.__import__ = hook
+"""
+
+
+def test_an_sdk_that_hooks_the_import_statement_keeps_its_hook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ClearML does so. Its hook calls what it found when it was imported, for good."""
+    monkeypatch.setattr(builtins, "__import__", builtins.__import__)
+    (tmp_path / "lines_sdk" / "runs.py").write_text(HOOKING)
+    (tmp_path / "users_augmentation.py").write_text("import random")
+    first = imported("lines_sdk.runs")
+    (tmp_path / "lines_sdk" / "others.py").write_text(DRAWING + "import users_augmentation")
+    before = random.getstate()
+    second: Any = imported("lines_sdk.others")
+    assert (builtins.__import__, random.getstate()) == (vars(first)["hook"], before)
+    assert vars(second.users_augmentation)["random"] is random
+    exec("import random as found", names := {"__name__": "lines_sdk.later"})
+    assert names["found"] is random
+
+
 LAZY = """
 class Absent:
     def __getattribute__(self, name):

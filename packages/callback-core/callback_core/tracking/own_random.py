@@ -36,6 +36,7 @@ _SEEDING: Final = ("seed", "getstate", "setstate")
 
 _lock: Final = Lock()
 _importing: Final[Counter[str]] = Counter()
+_hook: Any = None
 _import_before: Any = None
 
 
@@ -82,32 +83,43 @@ def _is_part(module: str, packages: Sequence[str]) -> bool:
 
 
 def _watch_imports(package: str) -> None:
-    global _import_before
+    global _hook, _import_before
     with _lock:
         if not _importing:
-            _import_before, builtins.__import__ = builtins.__import__, _import
+            _import_before = builtins.__import__
+            _hook = builtins.__import__ = _hook_before(_import_before)
         _importing[package] += 1
 
 
 def _end_watching(package: str) -> None:
+    global _hook
     with _lock:
         _importing.subtract([package])
         if not +_importing:
             _importing.clear()
-            if builtins.__import__ is _import:
+            if builtins.__import__ is _hook:
                 builtins.__import__ = _import_before
+            _hook = None
 
 
-def _import(
-    name: str,
-    globals: Mapping[str, Any] | None = None,
-    locals: Mapping[str, Any] | None = None,
-    fromlist: Sequence[str] | None = (),
-    level: int = 0,
-) -> Any:
-    """Import as always, except that the modules of the SDK get another `random`."""
-    if name == "random" and level == 0:
-        importer = str((globals or {}).get("__name__"))
-        if _is_part(importer, (*_importing, *_HELPERS)):
-            return _other_random()
-    return _import_before(name, globals, locals, fromlist, level)
+def _hook_before(import_before: Any) -> Any:
+    """Return an `__import__` that gives the modules of SDKs another `random`.
+
+    It does so only while it is `_hook`. An SDK may put a hook of its own in front of it, which calls
+    it for good: each hook calls what was there before it, so that no two of them call each other.
+    """
+
+    def hook(
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> Any:
+        if name == "random" and level == 0 and hook is _hook:
+            importer = str((globals or {}).get("__name__"))
+            if _is_part(importer, (*_importing, *_HELPERS)):
+                return _other_random()
+        return import_before(name, globals, locals, fromlist, level)
+
+    return hook

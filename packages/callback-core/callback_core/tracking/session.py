@@ -72,7 +72,7 @@ class Session:
     ) -> None:
         self.members: dict[str, Member] = {}
         self.status: Status | None = None if training else "finished"
-        self._ended_at = time.monotonic()
+        self._waits_from = time.monotonic()
         self._process = os.getpid()
         self._state = weakref.ref(state, _forget_finished_sessions)
         self._begins = begins
@@ -292,7 +292,7 @@ class Session:
         self.end(self.status)  # of what was logged after the training
         if not member.has_started:
             member.delivery.consumer.continue_after_end()
-        elif not member.stays_open(self._ended_at + member.options.flush_limit):
+        elif not member.stays_open(self._waits_from + member.options.flush_limit):
             self.finish(member)
             member.reopen()
         member.notify()
@@ -307,7 +307,7 @@ class Session:
             except Exception:
                 logger.warning("What was to be logged at the end is missing.", exc_info=True)
         self._write({"kind": "end", "step": self.step, "time": time.time(), "status": status})
-        self.status, self._ended_at = status, time.monotonic()
+        self.status, self._waits_from = status, time.monotonic()
         self._journal.close()
         self._journal = None
         for member in self._served:  # while one is waited for, all deliver
@@ -319,7 +319,7 @@ class Session:
         if member.delivery.has_ended:
             return
         member.notify()
-        member.delivery.finish(self._ended_at + member.options.flush_limit)
+        member.delivery.finish(self._waits_from + member.options.flush_limit)
         if shortfall := member.delivery.shortfall():
             logger.warning("Training was not affected, but %s.", shortfall)
         try:
@@ -335,6 +335,7 @@ class Session:
                 decides.
         """
         self.end(self.status or status or self.status_without_end())
+        self._waits_from = time.monotonic()  # a run may have stayed open for long
         for member in self._served:
             self.finish(member)
 

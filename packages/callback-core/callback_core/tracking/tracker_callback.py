@@ -165,8 +165,8 @@ class TrackerCallback(TrainerCallback):
             before.begin_training(args, state, model)
             self._rejoin(before)
             return
-        if before is not None:  # the loop before may have raised without an event
-            self._finish(before.status_without_end())
+        if before is not None and not before.is_inherited:
+            before.close()  # the loop before may have raised without an event
         if isinstance(self.tracker, AbsentTracker) and state.is_world_process_zero:
             logger.warning(
                 "%s is a copy, and %s got an object that only the original has. This training is "
@@ -271,14 +271,11 @@ class TrackerCallback(TrainerCallback):
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Close the run, and report in one line what the tracker lacks."""
-        self._finish(self._status)
-
-    def _finish(self, status: Status) -> None:
         session, member = self.session, self.member
         if session is None or member is None or session.is_inherited:
             return
         if not member.delivery.has_ended:
-            session.end(session.status or status)
+            session.end(session.status or self._status)
             session.finish(member)
 
     def _continues(self, before: Session, args: CallbackArguments, state: TrainerState) -> bool:
