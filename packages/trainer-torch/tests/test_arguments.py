@@ -257,3 +257,24 @@ def test_copies_of_arguments_are_equal() -> None:
     args = TrainingArguments(seed=3)
     assert copy.deepcopy(args) == pickle.loads(pickle.dumps(args)) == args
     assert replace(args, seed=4).seed == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "instead"),
+    [
+        ("label_smoothing_factor", 0.1, "cross_entropy"),
+        ("deepspeed", "ds.json", "DeepSpeed"),
+        ("push_to_hub", True, "on_push_begin"),
+    ],
+)
+def test_an_argument_of_transformers_that_is_not_supported_says_what_to_do_instead(
+    name: str, value: Any, instead: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{name} is .*{instead}"):
+        TrainingArguments(**{name: value})
+
+
+def test_a_script_may_state_the_default_of_an_argument_that_is_not_supported() -> None:
+    args = TrainingArguments(push_to_hub=False, deepspeed=None, label_smoothing_factor=0.0)
+    assert args.deepspeed is None
+    assert "deepspeed" not in args.to_dict()

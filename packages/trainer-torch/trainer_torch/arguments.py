@@ -15,15 +15,17 @@ import torch
 
 from callback_core import IntervalStrategy, nearest_name, share_of_steps
 from trainer_torch.schedules import SCHEDULES
+from trainer_torch.unsupported_arguments import UnsupportedArguments
 from trainer_torch.values import json_value
 
 
 @dataclass
-class TrainingArguments:
+class TrainingArguments(UnsupportedArguments):
     """The settings of a training, with the names and defaults of transformers 5.23.
 
-    Only the default of `report_to` differs: it is `all`, meaning all installed tracker packages.
-    `report_to` is a list after construction, as in transformers: `[]` for `none`. But `all` stays
+    `unsupported_arguments.py` lists those that the Trainer lacks; they are accepted at their
+    defaults only. Only the default of `report_to` differs: it is `all`, meaning all installed
+    tracker packages. `report_to` is a list after construction, as in transformers: `[]` for `none`. But `all` stays
     `["all"]`, because trackers that are not configured are left out of it.
 
     In `warmup_steps`, `logging_steps`, `eval_steps` and `save_steps`, a number below 1 is a
@@ -142,6 +144,7 @@ class TrainingArguments:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        self.check_unsupported()
         self.output_dir = _directory(self.output_dir)
         self.report_to = _names(self.report_to)
         if isinstance(self.label_names, str):
@@ -176,12 +179,14 @@ class TrainingArguments:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all arguments, as values that JSON can represent.
+        """Return all arguments that have an effect, as values that JSON can represent.
 
         Arguments of a subclass may be of any type: enums become their values, dtypes of torch their
         names, as in transformers, and what JSON does not have becomes text.
         """
-        return {item.name: json_value(getattr(self, item.name)) for item in fields(self)}
+        unsupported = {item.name for item in fields(UnsupportedArguments)}
+        names = [item.name for item in fields(self) if item.name not in unsupported]
+        return {name: json_value(getattr(self, name)) for name in names}
 
     def to_json_string(self) -> str:
         """Return all arguments as indented JSON."""

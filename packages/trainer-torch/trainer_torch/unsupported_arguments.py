@@ -1,0 +1,109 @@
+"""`UnsupportedArguments`: the arguments of transformers that the Trainer lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+
+@dataclass(kw_only=True)
+class UnsupportedArguments:
+    """Accepts arguments at their defaults only, so that scripts which state these keep working."""
+
+    lr_scheduler_kwargs: dict[str, Any] | str | None = None
+    optim: str = "adamw_torch"
+    optim_args: str | None = None
+    optim_target_modules: str | list[str] | None = None
+    label_smoothing_factor: float = 0.0
+    bf16: bool = False
+    fp16: bool = False
+    bf16_full_eval: bool = False
+    fp16_full_eval: bool = False
+    tf32: bool | None = None
+    activation_checkpointing: bool | None = None
+    activation_checkpointing_kwargs: dict[str, Any] | str | None = None
+    gradient_checkpointing: bool | None = None
+    gradient_checkpointing_kwargs: dict[str, Any] | str | None = None
+    torch_compile: bool = False
+    torch_compile_backend: str | None = None
+    torch_compile_mode: str | None = None
+    use_liger_kernel: bool = False
+    liger_kernel_config: dict[str, bool] | None = None
+    use_cache: bool = False
+    neftune_noise_alpha: float | None = None
+    torch_empty_cache_steps: int | None = None
+    auto_find_batch_size: bool = False
+    log_on_each_node: bool = True
+    logging_nan_inf_filter: bool = False
+    include_num_input_tokens_seen: str | bool = "no"
+    log_level: str = "passive"
+    log_level_replica: str = "warning"
+    prediction_loss_only: bool = False
+    eval_do_concat_batches: bool = True
+    include_for_metrics: list[str] | None = None
+    batch_eval_metrics: bool = False
+    save_only_model: bool = False
+    save_on_each_node: bool = False
+    push_to_hub: bool = False
+    hub_token: str | None = None
+    hub_model_id: str | None = None
+    hub_strategy: str = "every_save"
+    hub_always_push: bool = False
+    hub_revision: str | None = None
+    ignore_data_skip: bool = False
+    full_determinism: bool = False
+    accelerator_config: dict[str, Any] | str | None = None
+    parallelism_config: Any = None
+    dataloader_persistent_workers: bool = False
+    dataloader_prefetch_factor: int | None = None
+    dataloader_multiprocessing_context: str | None = None
+    dataloader_in_order: bool = True
+    train_sampling_strategy: str = "random"
+    length_column_name: str = "length"
+    ddp_bucket_cap_mb: int | None = None
+    ddp_broadcast_buffers: bool | None = None
+    ddp_static_graph: bool | None = None
+    ddp_backend: str | None = None
+    fsdp: bool | str | None = None
+    fsdp_config: dict[str, Any] | str | None = None
+    deepspeed: dict[str, Any] | str | None = None
+    debug: str | list[str] = ""
+    skip_memory_metrics: bool = True
+
+    def check_unsupported(self) -> None:
+        """Refuse each of these arguments that has another value than its default.
+
+        Raises:
+            ValueError: The message names the argument, and says what to do instead.
+        """
+        for field in fields(UnsupportedArguments):
+            value = getattr(self, field.name)
+            if value != field.default:
+                instead = INSTEAD.get(field.name, _MISSING)
+                raise ValueError(f"{field.name} is {value!r}, but is not supported. {instead}")
+
+
+_MISSING: Final = "Leave it out: this Trainer does not do it."
+_PARAMETERS: Final = "Make the optimizer yourself, and pass optimizers=(optimizer, None)."
+_HUB: Final = "Write a callback that uploads the checkpoints, on the event on_push_begin."
+_OF_TRANSFORMERS: Final = "It changes models of transformers: change the model before training."
+
+INSTEAD: Final = {
+    "optim_target_modules": _PARAMETERS,
+    "label_smoothing_factor": "Use it in your loss: cross_entropy(..., label_smoothing=0.1).",
+    "use_liger_kernel": _OF_TRANSFORMERS,
+    "liger_kernel_config": _OF_TRANSFORMERS,
+    "use_cache": "It is a setting of the model: model.config.use_cache.",
+    "neftune_noise_alpha": "Add the noise in a forward hook of the model's embeddings.",
+    "logging_nan_inf_filter": "A loss that is NaN is logged as NaN.",
+    "push_to_hub": _HUB,
+    "hub_token": _HUB,
+    "hub_model_id": _HUB,
+    "hub_strategy": _HUB,
+    "hub_always_push": _HUB,
+    "hub_revision": _HUB,
+    "accelerator_config": "It configures Accelerate, which this Trainer does not use.",
+    "parallelism_config": "It configures Accelerate, which this Trainer does not use.",
+    "deepspeed": "DeepSpeed has a training loop of its own, and owns the optimizer.",
+}
+"""What to do instead of an argument."""
