@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from small import arguments, compute_loss, data, logged, net, trainer
 from test_checkpoint import EVERY_STEP, Noisy, steps_of
+from token_models import Divides, Mean, gradients_of
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, IterableDataset
@@ -209,6 +210,19 @@ def flags(out: Path) -> dict[str, Any]:
         ),
         "at epoch end": asked(out / "9", Asks("should_save", "on_epoch_end", step=3)),
     }
+
+
+def tokens(out: Path) -> list[Any]:
+    """Return the gradients of update steps on padded sequences, for each way to give the loss."""
+    changed = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    made = []
+    for kind in (Mean, Divides):
+        gradients, losses = gradients_of(
+            out / kind.__name__, lambda kind=kind: {"model": kind()}, **changed
+        )
+        flat = [torch.cat([part.flatten() for part in step]).tolist() for step in gradients]
+        made.append({"gradients": flat, "losses": losses})
+    return made
 
 
 def wrapping(out: Path) -> dict[str, Any]:
@@ -415,6 +429,7 @@ def together(out: Path) -> dict[str, Any]:
         "resumed": results(resumed),
         "curve": curve(out / "curve", 2),
         "accumulated": curve(out / "accumulated", 1, gradient_accumulation_steps=3),
+        "tokens": tokens(out / "tokens"),
         "flags": flags(out / "flags"),
         "wrapping": wrapping(out / "wrapping"),
         "streams": streams(out / "streams"),

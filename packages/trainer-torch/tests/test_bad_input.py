@@ -204,7 +204,7 @@ def build(tmp_path: Path, **given: Any) -> Any:
     ("given", "named"),
     [
         ({"model": Net}, "class Net"),
-        ({"model": None}, "model is None"),
+        ({"model": None}, "Pass model or model_init"),
         ({"model": lambda batch: batch}, "model.*function"),
         ({"train_dataset": DataLoader(data())}, "train_dataset.*DataLoader.*get_train_dataloader"),
         ({"eval_dataset": DataLoader(data())}, "eval_dataset.*DataLoader.*get_eval_dataloader"),

@@ -13,6 +13,7 @@ import torch
 from distributed_cases import Stream, curve, launch, reports, results
 from small import arguments, data, logged, trainer
 from test_checkpoint import EVERY_STEP, steps_of
+from token_models import Mean, gradients_of
 from torch import nn
 from torch.utils.data.distributed import DistributedSampler
 
@@ -57,6 +58,19 @@ def test_two_processes_train_as_one_with_batches_of_double_the_size(
             assert rank[name][part] == pytest.approx(alone[part], rel=1e-4), part
         for tensor, expected in zip(rank[name]["weights"], alone["weights"], strict=True):
             np.testing.assert_allclose(tensor, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", [0, 1])
+def test_two_processes_give_the_gradient_of_all_their_padded_labels(
+    runs: Any, tmp_path: Path, way: int
+) -> None:
+    changed = {"per_device_train_batch_size": 4}
+    gradients, losses = gradients_of(tmp_path, lambda: {"model": Mean()}, **changed)
+    alone = [torch.cat([part.flatten() for part in step]).tolist() for step in gradients]
+    for rank in runs.ranks:
+        assert rank["tokens"][way]["losses"] == pytest.approx(losses, rel=1e-6)
+        for one, other in zip(rank["tokens"][way]["gradients"], alone, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
 def test_both_processes_have_the_same_weights_and_the_same_losses(runs: Any) -> None:

@@ -207,7 +207,7 @@ class Scores(nn.Module):
 
     Attributes:
         noted: The losses of the samples in each batch, until the end of an update step.
-        steps: The loss of each update step, the mean over its batches.
+        steps: The loss of each update step, the mean over its samples.
     """
 
     def __init__(self, case: Case) -> None:
@@ -233,7 +233,7 @@ class EndsStep(TrainerCallback):
     def on_step_end(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
-        model.steps.append(np.mean([np.mean(batch) for batch in model.noted]))
+        model.steps.append(np.mean([loss for batch in model.noted for loss in batch]))
         model.noted.clear()
 
 

@@ -89,11 +89,11 @@ def test_a_checkpoint_of_a_callback_does_not_take_the_place_of_the_loop_s(tmp_pa
 class LogsItself(Trainer):
     """Logs a value of its own in each batch, and may ask to stop."""
 
-    def compute_loss(self, model: Any, batch: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if model.training:
             self.log({"mine": 1.0})
             self.control.should_training_stop |= self.state.global_step == 3
-        return super().compute_loss(model, batch)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 class AsksEarly(TrainerCallback):

@@ -162,8 +162,8 @@ def test_two_trainings_with_the_same_seed_are_the_same_whatever_happens_between(
 class Weighted(Trainer):
     """Doubles the loss."""
 
-    def compute_loss(self, model: Any, batch: Any) -> Any:
-        loss, scores = super().compute_loss(model, batch)
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False) -> Any:
+        loss, scores = super().compute_loss(model, inputs, return_outputs=True)
         return (loss * 2, scores) if self.with_scores else loss * 2
 
     with_scores = True

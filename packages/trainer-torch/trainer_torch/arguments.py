@@ -25,8 +25,8 @@ class TrainingArguments(UnsupportedArguments):
 
     `unsupported_arguments.py` lists those that the Trainer lacks; they are accepted at their
     defaults only. Only the default of `report_to` differs: it is `all`, meaning all installed
-    tracker packages. `report_to` is a list after construction, as in transformers: `[]` for `none`. But `all` stays
-    `["all"]`, because trackers that are not configured are left out of it.
+    tracker packages. `report_to` is a list after construction, as in transformers: `[]` for `none`.
+    But `all` stays `["all"]`, because trackers that are not configured are left out of it.
 
     In `warmup_steps`, `logging_steps`, `eval_steps` and `save_steps`, a number below 1 is a
     fraction of all update steps.
@@ -37,6 +37,8 @@ class TrainingArguments(UnsupportedArguments):
         per_device_train_batch_size: The number of samples in a training batch.
         per_device_eval_batch_size: The number of samples in a batch of evaluation or prediction.
         gradient_accumulation_steps: The number of batches in an update step.
+        average_tokens_across_devices: Weight the losses of all processes by their items, such as
+            tokens, so that each item counts alike. Otherwise, each process counts alike.
         num_train_epochs: The number of passes over the training data. With a fraction, training
             ends within an epoch.
         max_steps: The number of update steps. Overrides `num_train_epochs` unless it is -1.
@@ -95,6 +97,7 @@ class TrainingArguments(UnsupportedArguments):
     per_device_train_batch_size: int = 8
     per_device_eval_batch_size: int = 8
     gradient_accumulation_steps: int = 1
+    average_tokens_across_devices: bool = True
     num_train_epochs: float = 3.0
     max_steps: int = -1
     learning_rate: float = 5e-5
@@ -286,6 +289,7 @@ _NUMBERS: Final = {
 """The arguments that are numbers, with their inclusive lower and exclusive upper bounds."""
 
 _FLAGS: Final = (
+    "average_tokens_across_devices",
     "eval_on_start",
     "logging_first_step",
     "enable_jit_checkpoint",

@@ -15,8 +15,13 @@ from torch.nn.utils.rnn import PackedSequence
 from trainer_torch.wrapping import unwrap
 
 
-def forward(model: nn.Module, batch: Any) -> Any:
+def forward(model: nn.Module, batch: Any, **options: Any) -> Any:
     """Call `model` with `batch`: a mapping by keyword, a tuple or list by position.
+
+    Args:
+        model: The model.
+        batch: The batch.
+        options: Further arguments of the model.
 
     Raises:
         TypeError: The parameters of `forward` do not fit the batch.
@@ -28,7 +33,7 @@ def forward(model: nn.Module, batch: Any) -> Any:
     if isinstance(batch, PackedSequence):  # a named tuple, but one input
         args = (batch,)
     try:
-        return model(*args, **kwargs)
+        return model(*args, **kwargs, **options)
     except TypeError:
         _check_parameters(unwrap(model), batch, args, kwargs)
         raise
@@ -74,6 +79,20 @@ def named_labels_of(batch: Any, label_names: Sequence[str] | None) -> Any:
     if any(label is None for label in found):
         return None
     return found[0] if len(found) == 1 else tuple(found)
+
+
+def without_labels(batch: Any, label_names: Sequence[str] | None = None) -> Any:
+    """Return `batch` without the labels that `labels_of` finds in it, for a model that has no loss.
+
+    Items of a mapping are left out, or the last item of a tuple or list. A single item that is left
+    of these is returned itself. Other batches are returned as they are.
+    """
+    if isinstance(batch, Mapping):
+        names = label_names or ("labels",)
+        return {name: value for name, value in batch.items() if name not in names}
+    if isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields") and len(batch) > 1:
+        return batch[0] if len(batch) == 2 else batch[:-1]
+    return batch
 
 
 def describe(value: Any) -> str:

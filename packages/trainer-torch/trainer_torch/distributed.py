@@ -101,6 +101,12 @@ class DistributedWorld(World):
         self._reduce(count, dist.ReduceOp.MIN)
         return batches[: int(count)]
 
+    def add(self, numbers: list[int]) -> list[int]:
+        """Return the sum of each of `numbers` over all ranks."""
+        sums = torch.tensor(numbers)
+        self._reduce(sums, dist.ReduceOp.SUM)
+        return sums.tolist()
+
     def gather(self, value: T) -> list[T]:
         """Return the `value` of each rank. Tensors in it must be on the CPU."""
         values: list[Any] = [None] * self.size

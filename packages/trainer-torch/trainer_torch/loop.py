@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from callback_core import IntervalStrategy, Request
+from trainer_torch.accumulation import Shares, share_out
 from trainer_torch.batch_size import count_loaded
 from trainer_torch.best_model import (
     deciding_metric,
@@ -22,11 +23,13 @@ from trainer_torch.best_model import (
 )
 from trainer_torch.data import begin_epoch
 from trainer_torch.evaluation import speed_metrics, sum_known
+from trainer_torch.overrides import call
 from trainer_torch.plan import DataLength, Plan
 from trainer_torch.precision import clip_gradients
 from trainer_torch.resume import Resumption, tell_how_to_continue
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state
+from trainer_torch.world import SINGLE_PROCESS
 
 
 class TrainOutput(NamedTuple):
@@ -40,8 +43,17 @@ class TrainOutput(NamedTuple):
 class LoopHooks(Protocol):
     """What the loop calls and a subclass of Trainer may override."""
 
-    def training_step(self, batch: Any, batches_in_step: int) -> Tensor:
-        """Add the gradients of a batch and return its loss, detached."""
+    def training_step(
+        self, model: nn.Module, inputs: Any, num_items_in_batch: int | None = None
+    ) -> Tensor:
+        """Add the gradients of a batch and return its part of the step's loss, detached."""
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the loss is divided by `num_items_in_batch`, and not the mean of a batch."""
+
+    def count_items(self, inputs: Any, size: int | None) -> int | None:
+        """Return over how many items of a batch its mean loss is taken, or `None` if unknown."""
 
     def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
         """Return the number of samples in a batch, or `None` if it is unknown."""
@@ -211,17 +223,20 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
     """Do one update step, unless the control asks to stop between two of its `batches`."""
     state, position = run.state, run.position
     on, fire = run.callback_handler, run.fire
+    sizes = _sizes(run, hooks, batches)
+    shares = _shares(run, hooks, batches, sizes)
+    is_scaled, run.batches_in_step = hooks.scales_loss, len(batches)
+    num_items = {"num_items_in_batch": shares.num_items if is_scaled else None}
     step_loss = torch.zeros((), device=run.args.device)
     fire(on.on_step_begin)
     for number, batch in enumerate(batches, start=1):
         is_last = number == len(batches)
         run.world.average_gradients(run.model_wrapped, is_last)
+        run.loss_divisor = shares.divisor_of_scaled if is_scaled else shares.divisors[number - 1]
         with run.control.called(hooks, state):
-            loss = hooks.training_step(batch, len(batches))
-        step_loss += loss.to(step_loss.dtype) / len(batches)  # bfloat16 has two digits
-        loaded = count_loaded(run.train_dataloader, position.batches, position.samples)
-        size = hooks.get_batch_size(batch, loaded)
-        run.samples = sum_known([run.samples, size])
+            loss = call(hooks.training_step, run.model_wrapped, batch, **num_items)
+        step_loss += loss.to(step_loss.dtype)  # bfloat16 has two digits
+        run.samples = sum_known([run.samples, sizes[number - 1]])
         position.add_batch()
         if not is_last:
             fire(on.on_substep_end, loss=loss)
@@ -242,6 +257,33 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
     state.epoch = position.epoch + position.batches / plan.batches_per_epoch
     fire(on.on_step_end, loss=step_loss)
     _log_evaluate_save(run, hooks)
+
+
+def _sizes(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> list[int | None]:
+    """Return the number of samples in each of `batches`, which follow the position of the run."""
+    position, sizes = run.position, []
+    for number, batch in enumerate(batches):
+        done = position.samples + number * (position.batch_size or 0)
+        loaded = count_loaded(run.train_dataloader, position.batches + number, done)
+        sizes.append(hooks.get_batch_size(batch, loaded))
+    return sizes
+
+
+def _shares(
+    run: TrainingRun, hooks: LoopHooks, batches: list[Any], sizes: list[int | None]
+) -> Shares:
+    """Return how to put the losses of `batches` together. A single mean loss stands as it is."""
+    across_devices = run.args.average_tokens_across_devices
+    if len(batches) == 1 and not hooks.scales_loss and (run.world.size == 1 or not across_devices):
+        return share_out([1], SINGLE_PROCESS, across_devices)
+    items = [hooks.count_items(batch, size) for batch, size in zip(batches, sizes, strict=True)]
+    shares = share_out(items, run.world, across_devices)
+    if shares.num_items is None:
+        run.warn_once(
+            "All batches of an update step count alike, because the number of samples in a batch "
+            "is unknown. If they differ in size, override count_items of the Trainer."
+        )
+    return shares
 
 
 def _log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:

@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from callback_core import scalar
 from trainer_torch.batches import describe, field_names
 
-ComputeLoss = Callable[[nn.Module, Any], Any]
-"""Takes the model and a batch on its device. Returns the loss, or the loss and predictions."""
+ComputeLoss = Callable[..., Any]
+"""Takes the model and a batch on its device, and `num_items_in_batch` if it has that parameter.
+Returns the loss, or the loss and predictions."""
+
+ComputeLossFunc = Callable[..., Tensor]
+"""Takes the outputs of the model, the labels and `num_items_in_batch`. Returns the loss."""
 
 _CACHES: Final = ("past_key_values", "cache_params", "mems")
 _INTERNALS: Final = ("hidden_states", "attentions", "encoder_last_hidden_state")
@@ -42,7 +46,10 @@ def split_output(output: Any, ignored: Collection[str] = ()) -> tuple[Tensor | N
     rest = tuple(part for part in parts[loss is not None :] if part is not None)
     if len(rest) != 1:
         return loss, rest or None
-    named = _named(rest[0])  # with the loss apart, as in transformers' `return loss, outputs`
+    # The whole output of the model beside its loss, as in transformers' `return loss, outputs`.
+    if type(rest[0]) is tuple and rest[0] and rest[0][0] is loss:
+        return split_output(rest[0], ignored)
+    named = _named(rest[0])
     return loss, rest[0] if named is None else _named_predictions(named, ignored)
 
 
@@ -65,18 +72,33 @@ def require_loss(output: Any, returned_by: str, batch: Any) -> Tensor:
     Raises:
         ValueError: There is no loss, or it has no gradient.
     """
-    loss, _ = split_output(output)
-    if loss is None:
-        what = f"{describe(output)}, which has no loss" if output is not None else "None"
-        raise ValueError(
-            f"For a training batch, {describe(batch)}, {returned_by} returned {what}. Return the "
-            "loss as a scalar tensor: alone, as the first item of a tuple, as ['loss'] or as "
-            ".loss. Or pass compute_loss to the Trainer, a function of the model and a batch."
-        )
+    loss = find_loss(output, returned_by, batch)
     if not loss.requires_grad:
         raise ValueError(
             f"The loss that {returned_by} returned has no gradient: it was detached, converted to "
             "a number, or computed under torch.no_grad()."
+        )
+    return loss
+
+
+def find_loss(output: Any, returned_by: str, batch: Any) -> Tensor:
+    """Return the loss in `output`.
+
+    Args:
+        output: What a model or a `compute_loss` returned for a batch.
+        returned_by: The name of the model or function that returned it, for the message.
+        batch: The batch, for the message.
+
+    Raises:
+        ValueError: There is no loss.
+    """
+    loss, _ = split_output(output)
+    if loss is None:
+        what = f"{describe(output)}, which has no loss" if output is not None else "None"
+        raise ValueError(
+            f"For a batch, {describe(batch)}, {returned_by} returned {what}. Return the "
+            "loss as a scalar tensor: alone, as the first item of a tuple, as ['loss'] or as "
+            ".loss. Or pass compute_loss to the Trainer, a function of the model and a batch."
         )
     return loss
 

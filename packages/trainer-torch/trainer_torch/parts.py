@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 from torch import nn
@@ -13,6 +13,7 @@ from callback_core import IntervalStrategy, best_metric_key
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import kind_of
 from trainer_torch.data import check_dataset
+from trainer_torch.seeding import set_seed
 
 
 def check_parts(
@@ -22,6 +23,7 @@ def check_parts(
     eval_dataset: object,
     data_collator: object,
     compute_loss: object,
+    compute_loss_func: object,
     compute_metrics: object,
     optimizers: Any,
 ) -> None:
@@ -40,6 +42,7 @@ def check_parts(
             check_dataset(name, dataset)
     _check_function("data_collator", data_collator, ["the list of samples"])
     _check_function("compute_loss", compute_loss, ["the model", "a batch"])
+    _check_loss_func(compute_loss_func, compute_loss)
     _check_function("compute_metrics", compute_metrics, ["an EvalPrediction"])
     _check_evaluation(args, eval_dataset)
     optimizer, lr_scheduler = _check_optimizers(optimizers)
@@ -48,6 +51,27 @@ def check_parts(
             "The scheduler in optimizers belongs to another optimizer than the one beside it. "
             "Pass both: (optimizer, scheduler of that optimizer)."
         )
+
+
+def make_model(
+    model_init: Callable[..., nn.Module], model: object, args: TrainingArguments, trial: Any = None
+) -> nn.Module:
+    """Return a new model of `model_init`, made with the generators as `args.seed` sets them.
+
+    Raises:
+        TypeError: `model_init` is no function, or does not return a model.
+        ValueError: There is a `model` too.
+    """
+    if model is not None:
+        raise ValueError("The Trainer got both a model and a model_init. Pass one of them.")
+    if not callable(model_init):
+        raise TypeError(f"model_init is {kind_of(model_init)}, but must be a function.")
+    set_seed(args.seed)
+    takes_trial = bool(inspect.signature(model_init).parameters)
+    made = model_init(trial) if takes_trial else model_init()
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"model_init returned {kind_of(made)}, but must return a torch.nn.Module.")
+    return made
 
 
 def check_initialized(model: nn.Module) -> None:
@@ -65,6 +89,30 @@ def check_initialized(model: nn.Module) -> None:
         )
 
 
+def _check_loss_func(function: object, compute_loss: object) -> None:
+    if function is None:
+        return
+    if compute_loss is not None:
+        raise ValueError(
+            "The Trainer got both a compute_loss, a function of the model and a batch, and a "
+            "compute_loss_func, a function of the outputs and the labels. Pass one of them."
+        )
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"compute_loss_func is {kind_of(function)}, but must be a function.")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # not written in Python
+        return
+    try:
+        signature.bind("outputs", "labels", num_items_in_batch=1)
+    except TypeError as error:
+        raise TypeError(
+            "compute_loss_func is called with the outputs, the labels and num_items_in_batch, but "
+            f"its parameters are {signature}: {error}. It must divide the sum of the losses by "
+            "num_items_in_batch. For a mean over each batch, pass compute_loss."
+        ) from None
+
+
 def _check_model_and_args(model: object, args: object) -> TrainingArguments:
     if isinstance(args, nn.Module) or isinstance(model, TrainingArguments):
         raise TypeError(
@@ -73,6 +121,8 @@ def _check_model_and_args(model: object, args: object) -> TrainingArguments:
         )
     if isinstance(model, type):
         raise TypeError(f"model is the class {model.__name__}. Pass an instance of it.")
+    if model is None:
+        raise TypeError("The Trainer has no model. Pass model or model_init.")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {kind_of(model)}, but must be a torch.nn.Module.")
     if isinstance(args, Mapping):

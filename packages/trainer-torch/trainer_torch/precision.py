@@ -1,15 +1,10 @@
-"""The backward pass and the gradient clipping of an update step, without mixed precision."""
+"""The clipping of the gradients of an update step."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-
-
-def backward(loss: Tensor, batches_in_step: int) -> None:
-    """Add the gradients of a batch, one of `batches_in_step` in its update step."""
-    (loss / batches_in_step).backward()
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:

@@ -66,6 +66,9 @@ class TrainingRun:
             training found them, and the structure at that time.
         optimizer_at_end: The groups of the optimizer at the end of the last training.
         step_logs: What the next log reports of the last update step, besides the loss.
+        batches_in_step: The number of batches in the current update step.
+        loss_divisor: What the loss of the current batch is divided by, so that those of the update
+            step add up to its loss.
         warned: The warnings that were logged and are not repeated.
     """
 
@@ -88,6 +91,8 @@ class TrainingRun:
     given_states: Any = None
     optimizer_at_end: Any = None
     step_logs: dict[str, Any] = field(default_factory=dict)
+    batches_in_step: int = 1
+    loss_divisor: float = 1.0
     warned: set[str] = field(default_factory=set)
 
     def fire(self, event: Callable[..., TrainerControl], **kwargs: Any) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from callback_core import CallbackHandler, TrainerControl, TrainerState
-from trainer_torch import batches, outputs
+from trainer_torch import accumulation, batches, outputs
 from trainer_torch import checkpoint as checkpoints
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_size import count_samples
@@ -20,15 +20,18 @@ from trainer_torch.data import eval_dataloader, train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation
 from trainer_torch.loop import TrainOutput, run_training
-from trainer_torch.parts import check_parts
+from trainer_torch.overrides import call, check_overrides
+from trainer_torch.parts import check_parts, make_model
 from trainer_torch.position import LoopPosition
-from trainer_torch.precision import backward
 from trainer_torch.preflight import check_metric, check_model, check_training
 from trainer_torch.resume import choose_checkpoint, find_position, resume
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.values import json_value
 from trainer_torch.weights import save_model
 from trainer_torch.wrapping import unwrap
+
+_CALLED_WITH: Final = {"compute_loss": 2, "training_step": 2}
+"""The methods that a subclass may override, with the number of their arguments by position."""
 
 
 class Trainer:
@@ -47,8 +50,15 @@ class Trainer:
         eval_dataset: The data that `evaluate` uses. Each dataset in a mapping is evaluated under
             its name.
         processing_class: A tokenizer or the like. It is passed to the callbacks.
-        compute_loss: A function of the model and a batch. It returns the loss, or the loss and the
-            predictions.
+        model_init: A function that returns the model, instead of `model`. Each call of `train` then
+            begins with a new one, made after the generators are seeded. It may take the trial of a
+            search.
+        compute_loss: A function of the model and a batch. It returns the mean loss, or the loss and
+            the predictions. With a parameter `num_items_in_batch`, it gets the number of items
+            (tokens or samples) in all batches of the update step, by which it divides the sum.
+        compute_loss_func: A function of the outputs of the model, the labels and
+            `num_items_in_batch`, as in transformers. The model gets a batch without labels. In
+            evaluations, `num_items_in_batch` is `None`.
         compute_metrics: A function of an `EvalPrediction` with all samples. It returns metrics by
             name.
         callbacks: Callbacks, or classes of them. They are called between the trackers and the
@@ -57,6 +67,9 @@ class Trainer:
             Either may be `None`.
 
     Attributes:
+        loss_is_scaled_for_ga: Set this in a subclass whose `compute_loss` divides by
+            `num_items_in_batch`, as in transformers. `None` decides by the functions and the model.
+        model_accepts_loss_kwargs: Whether `num_items_in_batch` is passed to the model.
         run: The parts that change during training. Those that transformers' Trainer has too, from
             `args` to `control`, can also be read and assigned on the Trainer.
 
@@ -64,6 +77,8 @@ class Trainer:
         TypeError: An object in `callbacks` is not a callback.
         ValueError: Arguments do not fit together.
     """
+
+    loss_is_scaled_for_ga: bool | None = None
 
     args = RunAttribute[TrainingArguments]()
     model = RunAttribute[nn.Module]()
@@ -77,29 +92,40 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | None = None,
         args: TrainingArguments | None = None,
         data_collator: Callable[[list[Any]], Any] | None = None,
         train_dataset: Dataset[Any] | None = None,
         eval_dataset: Dataset[Any] | Mapping[str, Dataset[Any]] | None = None,
         processing_class: Any = None,
+        model_init: Callable[..., nn.Module] | None = None,
         compute_loss: outputs.ComputeLoss | None = None,
+        compute_loss_func: outputs.ComputeLossFunc | None = None,
         compute_metrics: ComputeMetrics | None = None,
         callbacks: Iterable[Any] | None = None,
         optimizers: tuple[Optimizer | None, Any] = (None, None),
     ) -> None:
         args = TrainingArguments() if args is None else args
-        functions = (data_collator, compute_loss, compute_metrics)
+        check_overrides(self, Trainer, _CALLED_WITH)
+        if model_init is not None:
+            if any(part is not None for part in optimizers):
+                raise ValueError("optimizers cannot be those of the models that model_init makes.")
+            model = make_model(model_init, model, args)
+        functions = (data_collator, compute_loss, compute_loss_func, compute_metrics)
         check_parts(model, args, train_dataset, eval_dataset, *functions, optimizers)
+        assert model is not None
         world = find_world(args)
         self.data_collator = data_collator
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
         self.compute_metrics = compute_metrics
+        self.model_init = model_init
+        self.compute_loss_func = compute_loss_func
         self._compute_loss = compute_loss
         self._given_optimizers = optimizers
         self._given_model = model.to(args.device)
         bare = unwrap(self._given_model)
+        self.model_accepts_loss_kwargs = accumulation.accepts_loss_kwargs(bare)
         handler = create_handler(args, callbacks, bare, processing_class, optimizers)
         position = LoopPosition(args.device, world)
         self.run = TrainingRun(args, world, bare, bare, handler, position, *optimizers)
@@ -138,6 +164,9 @@ class Trainer:
             ValueError: There is nothing to train on or to train, or the checkpoint does not fit.
         """
         run = self.run
+        if self.model_init is not None:
+            self._given_model = make_model(self.model_init, None, run.args).to(run.args.device)
+            run.model = run.model_wrapped = unwrap(self._given_model)
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
         run.train_dataloader = self.get_train_dataloader()
         plan = find_position(run, checkpoint)
@@ -217,7 +246,7 @@ class Trainer:
         checkpoints.rotate_checkpoints(run, saved)
         run.fire(run.callback_handler.on_save, checkpoint_dir=str(saved))
 
-    def log(self, logs: dict[str, Any]) -> None:
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add `logs` to the history of the state and fire `on_log`.
 
         As in transformers, `logs` itself gets the epoch, and numbers of Python for other ones.
@@ -229,32 +258,95 @@ class Trainer:
         self.state.log_history.append({**json_value(logs), "step": self.state.global_step})
         self.run.fire(self.callback_handler.on_log, logs=logs)
 
-    def compute_loss(self, model: nn.Module, batch: Any) -> Any:
-        """Return the loss of a batch on the device, or the loss and the predictions."""
-        if self._compute_loss is not None:
-            return self._compute_loss(model, batch)
-        return batches.forward(model, batch)
-
-    def training_step(self, batch: Any, batches_in_step: int) -> Tensor:
-        """Add the gradients of a batch, and return its loss, detached.
-
-        The loss is computed with `model_wrapped`, which averages gradients over all processes.
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: int | None = None,
+    ) -> Any:
+        """Return the loss of a batch; with `return_outputs`, a pair of it and the outputs.
 
         Args:
-            batch: A batch of the training data.
-            batches_in_step: The number of batches in this update step.
+            model: The model, or what wraps it.
+            inputs: A batch on the device.
+            return_outputs: Also return the outputs. The loss may then be `None`.
+            num_items_in_batch: The number of items, such as tokens, in all batches of the update
+                step. The loss is then the sum over the batch, divided by this. Otherwise, it is the
+                mean over the batch.
+
+        Raises:
+            ValueError: There is no loss.
         """
-        batch = batches.to_device(batch, self.args.device)
-        output = self.compute_loss(self.model_wrapped, batch)
-        returned_by = type(self.model).__name__ if self._returns_the_loss() else "compute_loss"
-        loss = outputs.require_loss(output, returned_by, batch)
-        backward(loss, batches_in_step)
+        items = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
+        if self.compute_loss_func is not None:
+            labels = batches.labels_of(inputs, self.args.label_names)
+            output = batches.forward(model, batches.without_labels(inputs, self.args.label_names))
+            loss = self.compute_loss_func(output, labels, num_items_in_batch=num_items_in_batch)
+            return (loss, output) if return_outputs else loss
+        if self._compute_loss is not None:
+            output = call(self._compute_loss, model, inputs, **items)
+            if return_outputs:
+                return outputs.split_output(output)
+        else:
+            items = items if self.model_accepts_loss_kwargs else {}
+            output = batches.forward(model, inputs, **items)
+            if return_outputs:
+                return outputs.split_output(output)[0], output
+        return outputs.find_loss(output, self._source_of_loss(), inputs)
+
+    def training_step(
+        self, model: nn.Module, inputs: Any, num_items_in_batch: int | None = None
+    ) -> Tensor:
+        """Add the gradients of a batch, and return its part of the step's loss, detached.
+
+        Args:
+            model: The module that computes the loss. It averages gradients over all processes.
+            inputs: A batch of the training data.
+            num_items_in_batch: As in `compute_loss`.
+        """
+        inputs = self._prepare_inputs(inputs)
+        output = call(self.compute_loss, model, inputs, num_items_in_batch=num_items_in_batch)
+        loss = outputs.require_loss(output, self._source_of_loss(), inputs)
+        loss = accumulation.part_of_step(loss, self.run.loss_divisor)
+        loss.backward()
         return loss.detach()
+
+    def count_items(self, inputs: Any, size: int | None) -> int | None:
+        """Return over how many items of a batch its mean loss is taken, or `None` if unknown.
+
+        They are the labels that are whole numbers other than -100, or else the samples. Override
+        this if the loss is a mean over something else.
+
+        Args:
+            inputs: A batch as the loader yields it.
+            size: The number of samples in it, if known.
+        """
+        shifts_labels = accumulation.shifts_labels(self.model)
+        return accumulation.count_items(
+            inputs, size, self.args.label_names, shifts_labels=shifts_labels
+        )
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the loss is divided by `num_items_in_batch`, and not the mean of a batch."""
+        if self.loss_is_scaled_for_ga is not None:
+            return self.loss_is_scaled_for_ga
+        return (
+            self.compute_loss_func is not None
+            or accumulation.takes_num_items(self._compute_loss)
+            or (self._compute_loss is None and self.model_accepts_loss_kwargs)
+        )
+
+    @property
+    def current_gradient_accumulation_steps(self) -> int:
+        """The number of batches in the current update step; the last of an epoch may have fewer."""
+        return self.run.batches_in_step
 
     def prediction_step(self, batch: Any) -> tuple[Tensor | None, Any, Any]:
         """Return the loss, predictions and labels of a batch; `None` for what is missing."""
-        batch = batches.to_device(batch, self.args.device)
-        output = self.compute_loss(self.model, batch)
+        batch = self._prepare_inputs(batch)
+        output = call(self.compute_loss, self.model, batch, return_outputs=True)
         loss, predictions = outputs.split_output(output, outputs.ignored_outputs(self.model))
         return loss, predictions, batches.labels_of(batch, self.args.label_names)
 
@@ -272,10 +364,18 @@ class Trainer:
         """Return the loader of this process's batches of `dataset`, to evaluate or predict."""
         return eval_dataloader(dataset, self.data_collator, self.args, self.run.world)
 
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Return a batch on the device."""
+        return batches.to_device(inputs, self.args.device)
+
     def _returns_the_loss(self) -> bool:
         """Return whether the loss comes from the model's `forward`, not from code of the user."""
-        own = self._compute_loss, type(self).compute_loss, type(self).training_step
+        functions = self._compute_loss or self.compute_loss_func
+        own = functions, type(self).compute_loss, type(self).training_step
         return own == (None, Trainer.compute_loss, Trainer.training_step)
+
+    def _source_of_loss(self) -> str:
+        return type(self.model).__name__ if self._returns_the_loss() else "compute_loss"
 
     def _evaluate(
         self, dataset: Dataset[Any], prefix: str, keep_predictions: bool
