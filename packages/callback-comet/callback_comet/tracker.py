@@ -99,6 +99,11 @@ class CometTracker(Tracker):
         return self._is_offline
 
     @property
+    def opens_one_run(self) -> bool:
+        """Return `True`: `comet_ml.start` ends the running experiment to start another."""
+        return True
+
+    @property
     def prints_url(self) -> bool:
         """Return `True`: the SDK prints the address."""
         return True

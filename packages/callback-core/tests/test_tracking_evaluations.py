@@ -33,6 +33,12 @@ class FolderTracker(FileTracker):
     keeps_open = True
 
 
+class OneRunTracker(FileTracker):
+    """Has one open run in a process, and lets go of it to open another, as Comet does."""
+
+    opens_one_run = True
+
+
 def evaluated(training: Training, *losses: float) -> None:
     for loss in losses:
         training.log(eval_loss=loss)
@@ -187,6 +193,15 @@ def test_a_run_that_stayed_open_for_long_is_closed_in_order(
         training.state = TrainerState(max_steps=9)
         training.train(1)
         assert statuses(out) == ["finished"] * 3
+
+
+def test_evaluations_are_delivered_before_a_training_opens_the_one_run_of_its_sdk(
+    tmp_path: Path, out: Path
+) -> None:
+    tracker = tracked(out, OneRunTracker, delay=0.05)
+    evaluated(Training(tmp_path / "a", [tracker]).train(1), 0.5)
+    Training(tmp_path / "b", [tracked(out, OneRunTracker)]).train(1)
+    assert [call["call"] for call in calls(out, "open", "close")] == ["open", "close"] * 3
 
 
 def test_a_run_that_stays_open_for_evaluations_is_closed_when_its_training_is_forgotten(

@@ -183,7 +183,8 @@ class Consumer:
         if only_logs:
             return
         is_closed = self._state is RunState.CLOSED
-        if ended_as is not None and not is_closed and not self.stays_open:
+        closes = not self.stays_open  # read first: `continue_with_training` changes it last
+        if ended_as is not None and self._ended_as is not None and closes and not is_closed:
             self._open()
             self._close(history.ending.status or ended_as)
         self._is_idle = True
@@ -205,8 +206,8 @@ class Consumer:
 
     def continue_with_training(self) -> None:
         """Deliver a training that begins after an evaluation, into the same run."""
-        self._reopen(is_after_training=False)
         self._ended_as = None
+        self._reopen(is_after_training=False)
 
     def _reopen(self, is_after_training: bool) -> None:
         if self._state is RunState.DONE:

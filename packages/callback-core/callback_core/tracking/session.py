@@ -355,13 +355,17 @@ class Session:
 
     @property
     def stays_open(self) -> bool:
-        """Whether the training is over, but a run of it stays open for further evaluations.
+        """Whether the training is over, but a run of it is open that the next one must not meet.
 
-        A run that a delivery is about to open counts: the next training must not meet it.
+        It stays open for further evaluations, or the SDK has only one open run. A run that a
+        delivery is about to open counts.
         """
-        if self.is_inherited:
+        if self.is_inherited or self.status is None:
             return False
-        return any(member.delivery.consumer.will_stay_open for member in self._served)
+        return any(
+            member.delivery.consumer.will_stay_open or member.tracker.opens_one_run
+            for member in self._served
+        )
 
     def is_replaced_in(self, folder: RunFolder) -> bool:
         """Return whether this never ended, but its state is gone or `folder` gets a new session."""

@@ -263,6 +263,14 @@ class Tracker(TrainingSide):
         return False
 
     @property
+    def opens_one_run(self) -> bool:
+        """Whether the SDK has at most one open run in a process, and closes it to open another.
+
+        A training then begins only when what is logged after an earlier one has been delivered.
+        """
+        return False
+
+    @property
     def prints_url(self) -> bool:
         """Whether the SDK itself prints `run_url`."""
         return False
