@@ -69,6 +69,7 @@ class TrainingRun:
         batches_in_step: The number of batches in the current update step.
         loss_divisor: What the loss of the current batch is divided by, so that those of the update
             step add up to its loss.
+        trial: The fields of the state that describe the trial of a search.
         warned: The warnings that were logged and are not repeated.
     """
 
@@ -93,6 +94,7 @@ class TrainingRun:
     step_logs: dict[str, Any] = field(default_factory=dict)
     batches_in_step: int = 1
     loss_divisor: float = 1.0
+    trial: dict[str, Any] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
 
     def fire(self, event: Callable[..., TrainerControl], **kwargs: Any) -> None:
@@ -109,6 +111,21 @@ class TrainingRun:
         if self.world.is_main and message not in self.warned:
             self.warned.add(message)
             logger.warning("%s", message)
+
+    def describe_trial(self, trial: Any, name_of: Callable[[Any], str] | None) -> None:
+        """Set what the state says about the trial of a search, if there is one.
+
+        Args:
+            trial: The trial, or its hyperparameters.
+            name_of: Returns the name of a trial.
+        """
+        self.trial = {}
+        if trial is not None:
+            self.trial = {
+                "is_hyper_param_search": True,
+                "trial_name": None if name_of is None else name_of(trial),
+                "trial_params": dict(getattr(trial, "params", trial)),
+            }
 
     def close_callbacks(self, exception: BaseException) -> None:
         """Fire the events of a training that `exception` ends. Errors of callbacks are logged."""
@@ -141,7 +158,7 @@ class TrainingRun:
         handler = self.callback_handler
         handler.model, handler.train_dataloader = self.model, self.train_dataloader
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
-        self.state = TrainerState(epoch=0)
+        self.state = TrainerState(epoch=0, **self.trial)
         self.resumed_from, self.saved_step, self.samples = None, None, 0
         self.step_logs = {}
         self.set_length(plan)

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from callback_core import CallbackHandler, TrainerControl, TrainerState
-from trainer_torch import accumulation, batches, outputs
+from trainer_torch import accumulation, batches, outputs, search
 from trainer_torch import checkpoint as checkpoints
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_size import count_samples
@@ -120,6 +120,7 @@ class Trainer:
         self.eval_dataset = eval_dataset
         self.compute_metrics = compute_metrics
         self.model_init = model_init
+        self.hp_name: Callable[[Any], str] | None = None
         self.compute_loss_func = compute_loss_func
         self._compute_loss = compute_loss
         self._given_optimizers = optimizers
@@ -152,20 +153,25 @@ class Trainer:
         """Return whether this is the main process of its machine."""
         return self.state.is_local_process_zero
 
-    def train(self, resume_from_checkpoint: str | Path | bool | None = None) -> TrainOutput:
+    def train(
+        self, resume_from_checkpoint: str | Path | bool | None = None, trial: Any = None
+    ) -> TrainOutput:
         """Train and return the result.
 
         Args:
             resume_from_checkpoint: The checkpoint to resume from; or a directory of checkpoints,
                 for its newest complete one; or `True` for the newest complete one in `output_dir`.
+            trial: The trial of a search, with its hyperparameters as `params`, or a dict of these.
 
         Raises:
             FileNotFoundError: The checkpoint does not exist or is not complete.
             ValueError: There is nothing to train on or to train, or the checkpoint does not fit.
         """
         run = self.run
+        run.describe_trial(trial, self.hp_name)
         if self.model_init is not None:
-            self._given_model = make_model(self.model_init, None, run.args).to(run.args.device)
+            model = make_model(self.model_init, None, run.args, trial)
+            self._given_model = model.to(run.args.device)
             run.model = run.model_wrapped = unwrap(self._given_model)
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
         run.train_dataloader = self.get_train_dataloader()
@@ -181,6 +187,44 @@ class Trainer:
         is_given = unwrap(self._given_model) is run.model
         wrapped = run.world.wrap(self._given_model if is_given else run.model)
         return run_training(run, plan, self, wrapped, resumption)
+
+    def hyperparameter_search(
+        self,
+        hp_space: Callable[[Any], dict[str, Any]] | None = None,
+        compute_objective: Callable[[dict[str, float]], Any] | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] = "minimize",
+        backend: str | None = None,
+        hp_name: Callable[[Any], str] | None = None,
+        **kwargs: Any,
+    ) -> search.BestRun | list[search.BestRun]:
+        """Search for hyperparameters with Optuna, and return the best trial.
+
+        Each trial trains a new model of `model_init` in a folder of its own in `output_dir`. After
+        each evaluation, Optuna may prune the trial.
+
+        Args:
+            hp_space: Takes a trial and returns arguments by name. By default, it suggests those of
+                `default_hp_space`. `model_init` may take the trial and use further ones.
+            compute_objective: Takes the metrics of an evaluation and returns the objective. By
+                default, it is `default_compute_objective`.
+            n_trials: The number of trials in the study that are complete or pruned.
+            direction: `minimize` or `maximize`; a list for several objectives.
+            backend: `optuna` or `None`.
+            hp_name: Takes a trial and returns its name, for its folder and for trackers.
+            kwargs: Options of `optuna.create_study` and `Study.optimize`. With a `storage`, a
+                search that was killed continues, also within its trial.
+
+        Raises:
+            ModuleNotFoundError: Optuna is not installed.
+            RuntimeError: There is no `model_init`.
+            ValueError: An option or a hyperparameter is not allowed.
+        """
+        search.check_search(self, backend, kwargs)
+        self.hp_name = hp_name
+        space = hp_space or search.default_hp_space
+        objective = compute_objective or search.default_compute_objective
+        return search.run_search(self, space, objective, n_trials, direction, hp_name, kwargs)
 
     def evaluate(
         self,
