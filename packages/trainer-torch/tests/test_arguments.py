@@ -144,7 +144,6 @@ def test_numbers_of_numpy_and_paths_become_plain_values() -> None:
     [
         ("learning_rat", "learning_rate"),
         ("outputdir", "output_dir"),
-        ("evaluation_strategy", "eval_strategy"),
         ("gradient_acumulation_steps", "gradient_accumulation_steps"),
         ("epochs", "num_train_epochs"),
         ("batch_size", "per_device_train_batch_size"),

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
 from numbers import Real
 from typing import Any, Final, Self
 
 import numpy as np
 import torch
 
-from callback_core import IntervalStrategy, nearest_name, share_of_steps
+from callback_core import IntervalStrategy, share_of_steps
+from trainer_torch.argument_fields import default_of
+from trainer_torch.argument_setters import ArgumentSetters
+from trainer_torch.dropped_arguments import DROPPED, refuse_unknown
+from trainer_torch.kept_arguments import KeptArguments
+from trainer_torch.process_role import ProcessRole
 from trainer_torch.schedules import SCHEDULES
 from trainer_torch.unsupported_arguments import UnsupportedArguments
 from trainer_torch.values import json_value
 
 
 @dataclass
-class TrainingArguments(UnsupportedArguments):
-    """The settings of a training, with the names and defaults of transformers 5.23.
+class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, ArgumentSetters):
+    """The settings of a training, with the names and defaults of transformers 5.24.
 
-    `unsupported_arguments.py` lists those that the Trainer lacks; they are accepted at their
-    defaults only. Only the default of `report_to` differs: it is `all`, meaning all installed
-    tracker packages. `report_to` is a list after construction, as in transformers: `[]` for `none`.
-    But `all` stays `["all"]`, because trackers that are not configured are left out of it.
+    All of its arguments are fields. `unsupported_arguments.py` lists those that the Trainer lacks;
+    they are accepted at their defaults only. `kept_arguments.py` lists those without effect.
+    `docs/arguments.md` is a table of them all. Only the default of `report_to` differs:
+    it is `all`, meaning all installed tracker packages. `report_to` is a list after construction,
+    as in transformers: `[]` for `none`. But `all` stays `["all"]`, because trackers that are not
+    configured are left out of it.
 
     In `warmup_steps`, `logging_steps`, `eval_steps` and `save_steps`, a number below 1 is a
     fraction of all update steps.
@@ -82,10 +89,21 @@ class TrainingArguments(UnsupportedArguments):
         ddp_find_unused_parameters: With several processes, search for parameters without a gradient
             in each backward pass. A model needs this if it does not always use all parameters.
         ddp_timeout: The seconds that a process waits for the others.
+        ddp_bucket_cap_mb: The size, in MiB, of the buckets in which DistributedDataParallel
+            averages gradients.
+        ddp_broadcast_buffers: Copy the buffers of the main process to all others in each forward
+            pass. `None` means that DistributedDataParallel does so.
+        ddp_static_graph: Promise that each step uses the same parameters, so that
+            DistributedDataParallel can optimize.
+        ddp_backend: The backend of `torch.distributed`, such as `nccl` or `gloo`. By default `nccl`
+            on GPUs, otherwise `gloo`.
         report_to: The names of the trackers to report to; or `all` installed tracker packages that
             know where to report to; or `none`. With `all`, a tracker among the `callbacks` of the
             Trainer takes the place of the installed one.
         run_name: The name of the run in trackers.
+        resume_from_checkpoint: What `train` resumes from if it gets no other value: a checkpoint; a
+            directory of checkpoints, for its newest complete one; or `True` for the newest complete
+            one in `output_dir`.
 
     Raises:
         TypeError: There is no argument of that name. The message names the nearest.
@@ -132,23 +150,23 @@ class TrainingArguments(UnsupportedArguments):
     disable_tqdm: bool = False
     ddp_find_unused_parameters: bool | None = None
     ddp_timeout: int = 1800
+    ddp_bucket_cap_mb: int | None = None
+    ddp_broadcast_buffers: bool | None = None
+    ddp_static_graph: bool | None = None
+    ddp_backend: str | None = None
     report_to: str | list[str] | None = "all"
     run_name: str | None = None
+    resume_from_checkpoint: bool | str | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Refuse arguments that do not exist, before `__init__` would."""
-        accepted = inspect.signature(cls.__init__).parameters
-        if not any(one.kind is one.VAR_KEYWORD for one in accepted.values()):
-            for name in kwargs:
-                if name not in accepted:
-                    nearest = nearest_name(name, list(accepted)[1:])
-                    hint = f"Did you mean {nearest!r}?" if nearest else "Its docstring lists them."
-                    raise TypeError(f"{cls.__name__} has no argument {name!r}. {hint}")
+        refuse_unknown(cls, kwargs, DROPPED)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         self.check_unsupported()
         self.output_dir = _directory(self.output_dir)
+        self.resume_from_checkpoint = _checkpoint(self.resume_from_checkpoint)
         self.report_to = _names(self.report_to)
         if isinstance(self.label_names, str):
             raise ValueError(
@@ -162,6 +180,13 @@ class TrainingArguments(UnsupportedArguments):
             self.eval_steps = self.logging_steps
         self._check_numbers()
         self._check_flags()
+        if self.local_rank not in (-1, self.local_process_index):
+            raise ValueError(
+                f"local_rank is {self.local_rank}, but the environment says that this process is "
+                f"number {self.local_process_index} on its machine. Leave local_rank out, and "
+                "start the processes with torchrun."
+            )
+        self.do_eval = self.do_eval or self.eval_strategy != IntervalStrategy.NO
         if self.load_best_model_at_end:
             self._check_best_model()
             self.metric_for_best_model = self.metric_for_best_model or "loss"
@@ -184,12 +209,63 @@ class TrainingArguments(UnsupportedArguments):
     def to_dict(self) -> dict[str, Any]:
         """Return all arguments that have an effect, as values that JSON can represent.
 
-        Arguments of a subclass may be of any type: enums become their values, dtypes of torch their
-        names, as in transformers, and what JSON does not have becomes text.
+        Those without effect are among them if they were set. Arguments of a subclass may be of any
+        type: enums become their values, dtypes of torch their names, as in transformers, and what
+        JSON does not have becomes text.
         """
-        unsupported = {item.name for item in fields(UnsupportedArguments)}
-        names = [item.name for item in fields(self) if item.name not in unsupported]
+        left_out = {item.name for item in fields(UnsupportedArguments)} | self.kept_at_default()
+        names = [item.name for item in fields(self) if item.name not in left_out]
         return {name: json_value(getattr(self, name)) for name in names}
+
+    def to_sanitized_dict(self) -> dict[str, Any]:
+        """Return the arguments and the batch sizes as numbers, truth values and text.
+
+        TensorBoard's `add_hparams` takes these types.
+        """
+        sizes = {name: getattr(self, name) for name in ("train_batch_size", "eval_batch_size")}
+        return {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for name, value in {**self.to_dict(), **sizes}.items()
+        }
+
+    def changed(self) -> dict[str, Any]:
+        """Return the arguments that differ from their defaults, as `to_dict` represents them.
+
+        What follows from another argument is among them, such as `eval_steps` from `logging_steps`.
+        """
+        plain = TrainingArguments()
+        unchanged = {item.name: default_of(item) for item in fields(plain)}
+        values: dict[str, Any] = {}
+        for item in fields(self):
+            value, default = getattr(self, item.name), default_of(item)
+            if item.name in unchanged and default == unchanged[item.name]:
+                default = getattr(plain, item.name)  # in the form that construction gives it
+            if default is MISSING or json_value(value) != json_value(default):
+                values[item.name] = json_value(value)
+        return values
+
+    @classmethod
+    def from_args(cls, args: Sequence[str] | None = None) -> Self:
+        """Return the arguments that a command line and files describe.
+
+            TrainingArguments.from_args(["--config", "run.yaml", "--learning-rate", "1e-3"])
+
+        The command line wins over the files, and later files win over earlier ones. A file is YAML
+        or JSON. Names may have dashes or underscores. Lists and mappings are JSON. `--use-cpu`
+        means true, `--no-use-cpu` false. `--help` shows all arguments. It needs the extra `cli`:
+        `pip install 'trainer-torch[cli]'`.
+
+        Args:
+            args: The command line, without the name of the program; by default that of this one.
+
+        Raises:
+            ImportError: The extra `cli` is not installed.
+            SystemExit: The command line is wrong; the error is on standard error. Or it asks for
+                help.
+        """
+        from trainer_torch.command_line import parse  # here, because few programs need it
+
+        return parse(cls, args)
 
     def to_json_string(self) -> str:
         """Return all arguments as indented JSON."""
@@ -272,6 +348,8 @@ _WHOLE_NUMBERS: Final = {
     "data_seed": 0,
     "dataloader_num_workers": 0,
     "ddp_timeout": 1,
+    "ddp_bucket_cap_mb": 1,
+    "local_rank": -1,
 }
 """The arguments that are whole numbers, with their lower bounds."""
 
@@ -299,13 +377,15 @@ _FLAGS: Final = (
     "dataloader_drop_last",
     "dataloader_pin_memory",
     "disable_tqdm",
-    "ddp_find_unused_parameters",
+    *("ddp_find_unused_parameters", "ddp_broadcast_buffers", "ddp_static_graph"),
+    *("do_train", "do_eval", "do_predict"),
 )
 """The arguments that are true or false."""
 
 _OPTIONAL: Final = (
     *("save_total_limit", "data_seed", "eval_steps"),
     *("greater_is_better", "disable_tqdm", "ddp_find_unused_parameters"),
+    *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
 )
 """The numbers and flags that may be `None`."""
 
@@ -325,6 +405,16 @@ def _directory(output_dir: Any) -> str:
     if not isinstance(output_dir, (str, os.PathLike)) or not os.fspath(output_dir):
         raise ValueError(f"output_dir is {output_dir!r}, but must name a directory.")
     return os.path.expanduser(os.fspath(output_dir))
+
+
+def _checkpoint(resume_from: Any) -> bool | str | None:
+    if resume_from is None or isinstance(resume_from, bool):
+        return resume_from
+    if not isinstance(resume_from, (str, os.PathLike)) or not os.fspath(resume_from):
+        raise ValueError(
+            f"resume_from_checkpoint is {resume_from!r}, but must be a path, True, False or None."
+        )
+    return str(os.fspath(resume_from))
 
 
 def _names(report_to: Any) -> list[str]:

@@ -81,6 +81,7 @@ def arguments_to_keep(args: TrainingArguments) -> dict[str, Any]:
     return {
         name: Redaction().of(value, name) if name in own else _digest(value)
         for name, value in args.to_dict().items()
+        if name != "resume_from_checkpoint"  # it differs whenever a training is resumed
     }
 
 

@@ -6,14 +6,11 @@ coordination never waits for a device.
 
 from __future__ import annotations
 
-import atexit
-import os
+import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 
 import torch
@@ -23,38 +20,52 @@ from torch.nn.parallel import DistributedDataParallel
 
 from callback_core import Request, TrainerControl
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.processes import connect, local_rank, rank, size
 from trainer_torch.signals import Signals
 from trainer_torch.world import SINGLE_PROCESS, World
 from trainer_torch.wrapping import distributed_part
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 FLAGS: Final = tuple(TrainerControl().state()["args"])
 """The names of the flags of a `TrainerControl`."""
 
-_FROM_TORCHRUN: Final = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_OPTIONS: Final = (
+    *("find_unused_parameters", "bucket_cap_mb", "broadcast_buffers", "static_graph"),
+)
+"""The options of DistributedDataParallel that are arguments, with `ddp_` before their names."""
 
 
 class DistributedWorld(World):
     """Several processes. All of them must call the same methods in the same order.
 
     Args:
-        args: Provides `ddp_timeout` and `ddp_find_unused_parameters`.
+        args: Provides the arguments whose names begin with `ddp_`.
     """
 
     def __init__(self, args: TrainingArguments) -> None:
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
-        self._find_unused_parameters = bool(args.ddp_find_unused_parameters)
-        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=args.ddp_timeout))
+        self.rank, self.local_rank, self.size = rank(), local_rank(), size()
+        options = {name: getattr(args, f"ddp_{name}") for name in _OPTIONS}
+        self._options = {name: value for name, value in options.items() if value is not None}
+        self._group = dist.new_group(backend="gloo", timeout=args.ddp_timeout_delta)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return `model` in a DistributedDataParallel, or as it is if it already is one.
+
+        A warning names the options in the arguments that one of the user does not get.
 
         Raises:
             ValueError: No parameter of `model` requires a gradient.
         """
         if distributed_part(model) is not None:
+            if self._options and self.is_main:
+                logger.warning(
+                    "The model is in a DistributedDataParallel already, so these arguments have no "
+                    "effect: %s.",
+                    ", ".join(f"ddp_{name}" for name in self._options),
+                )
             return model
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ValueError(
@@ -62,7 +73,7 @@ class DistributedWorld(World):
                 f"{self.size} processes would diverge. Make the parameters that the optimizer "
                 "trains a part of the model, or train in one process."
             )
-        return DistributedDataParallel(model, find_unused_parameters=self._find_unused_parameters)
+        return DistributedDataParallel(model, **self._options)
 
     def average_gradients(self, wrapped: nn.Module, now: bool) -> None:
         """Set the flag of DistributedDataParallel that its context `no_sync` sets."""
@@ -166,44 +177,11 @@ def find_world(args: TrainingArguments) -> World:
     """Return the processes of this training. Connects them if nothing else has.
 
     Raises:
-        RuntimeError: `WORLD_SIZE` is set, but not the variables that the processes need to connect;
-            or this machine has fewer GPUs than processes.
+        RuntimeError: The processes cannot connect.
+        ValueError: They cannot connect with `ddp_backend`.
     """
-    if not (dist.is_available() and dist.is_initialized()):
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return SINGLE_PROCESS
-        _connect(args)
-    return DistributedWorld(args) if dist.get_world_size() > 1 else SINGLE_PROCESS
-
-
-def _connect(args: TrainingArguments) -> None:
-    """Connect to the other processes of torchrun, and select a GPU for this one."""
-    if missing := [name for name in _FROM_TORCHRUN if name not in os.environ]:
-        raise RuntimeError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but these variables, which processes need "
-            f"to connect, are not set: {', '.join(missing)}. Start the processes with torchrun, or "
-            "unset WORLD_SIZE."
-        )
-    on_gpu, local_rank = args.device.type == "cuda", int(os.environ["LOCAL_RANK"])
-    if on_gpu:
-        if local_rank >= torch.cuda.device_count():
-            raise RuntimeError(
-                f"LOCAL_RANK is {local_rank}, but this machine has {torch.cuda.device_count()} "
-                "GPU(s). Start at most one process per GPU, or train with use_cpu=True."
-            )
-        torch.cuda.set_device(local_rank)
-    backend = "nccl" if on_gpu else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=args.ddp_timeout))
-    atexit.register(_disconnect)
-
-
-def _disconnect() -> None:
-    """Destroy the process group, unless an error ends this process.
-
-    Destroying it waits for the other processes, which might never answer after an error.
-    """
-    if dist.is_initialized() and not hasattr(sys, "last_value"):
-        dist.destroy_process_group()
+    connect(args.device, args.ddp_timeout_delta, args.ddp_backend)
+    return DistributedWorld(args) if size() > 1 else SINGLE_PROCESS
 
 
 def _add_requests(control: TrainerControl, requests: list[tuple[Request, ...]]) -> None:

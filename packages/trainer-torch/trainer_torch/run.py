@@ -23,6 +23,7 @@ from callback_core import (
     list_callbacks,
     make_reporting_integration_callbacks,
 )
+from callback_core.tracking import Redaction
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.optimizers import create_optimizer, create_scheduler
 from trainer_torch.parts import check_initialized
@@ -126,6 +127,22 @@ class TrainingRun:
                 "trial_name": None if name_of is None else name_of(trial),
                 "trial_params": dict(getattr(trial, "params", trial)),
             }
+
+    def tell_arguments(self) -> None:
+        """Log the arguments that differ from their defaults, and warn of those that nobody reads.
+
+        Secrets are removed.
+        """
+        if self.world.is_main and (changed := Redaction().of(self.args.changed(), "arguments")):
+            listed = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+            logger.info("The arguments are the defaults, except %s.", listed)
+        classes = (kind for one in self.callback_handler.callbacks for kind in type(one).__mro__)
+        names = [kind.__name__ for kind in classes]
+        if (unread := self.args.set_for_trackio()) and "TrackioCallback" not in names:
+            self.warn_once(
+                "Only transformers' TrackioCallback reads these arguments, and it is not among the "
+                f"callbacks: {', '.join(unread)}. Give them to your tracker's callback instead."
+            )
 
     def close_callbacks(self, exception: BaseException) -> None:
         """Fire the events of a training that `exception` ends. Errors of callbacks are logged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,6 +18,7 @@ from trainer_torch.batch_size import count_samples
 from trainer_torch.best_model import update_best_checkpoint
 from trainer_torch.data import eval_dataloader, train_dataloader
 from trainer_torch.distributed import find_world
+from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
 from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation
 from trainer_torch.loop import TrainOutput, run_training
 from trainer_torch.overrides import call, check_overrides
@@ -90,6 +91,11 @@ class Trainer:
     state = RunAttribute[TrainerState]()
     control = RunAttribute[TrainerControl]()
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse arguments that do not exist, before `__init__` would."""
+        refuse_unknown(cls, kwargs, DROPPED_OF_TRAINER)
+        return super().__new__(cls)
+
     def __init__(
         self,
         model: nn.Module | None = None,
@@ -124,7 +130,7 @@ class Trainer:
         self.compute_loss_func = compute_loss_func
         self._compute_loss = compute_loss
         self._given_optimizers = optimizers
-        self._given_model = model.to(args.device)
+        self._given_model = model if args.place_model_on_device is False else model.to(args.device)
         bare = unwrap(self._given_model)
         self.model_accepts_loss_kwargs = accumulation.accepts_loss_kwargs(bare)
         handler = create_handler(args, callbacks, bare, processing_class, optimizers)
@@ -161,6 +167,8 @@ class Trainer:
         Args:
             resume_from_checkpoint: The checkpoint to resume from; or a directory of checkpoints,
                 for its newest complete one; or `True` for the newest complete one in `output_dir`.
+                `None` means what `args.resume_from_checkpoint` says. `False` starts from the
+                beginning.
             trial: The trial of a search, with its hyperparameters as `params`, or a dict of these.
 
         Raises:
@@ -183,6 +191,7 @@ class Trainer:
             check_metric(run.args, self.eval_dataset)
         if checkpoint is None and self._returns_the_loss():
             check_model(run, needs_predictions=self.compute_metrics is not None)
+        run.tell_arguments()
         # The user may have wrapped the model, or assigned another one since.
         is_given = unwrap(self._given_model) is run.model
         wrapped = run.world.wrap(self._given_model if is_given else run.model)

@@ -60,10 +60,6 @@ class UnsupportedArguments:
     dataloader_in_order: bool = True
     train_sampling_strategy: str = "random"
     length_column_name: str = "length"
-    ddp_bucket_cap_mb: int | None = None
-    ddp_broadcast_buffers: bool | None = None
-    ddp_static_graph: bool | None = None
-    ddp_backend: str | None = None
     fsdp: bool | str | None = None
     fsdp_config: dict[str, Any] | str | None = None
     deepspeed: dict[str, Any] | str | None = None
@@ -79,8 +75,14 @@ class UnsupportedArguments:
         for field in fields(UnsupportedArguments):
             value = getattr(self, field.name)
             if value != field.default:
-                instead = INSTEAD.get(field.name, _MISSING)
-                raise ValueError(f"{field.name} is {value!r}, but is not supported. {instead}")
+                raise ValueError(
+                    f"{field.name} is {value!r}, but is not supported. {instead_of(field.name)}"
+                )
+
+
+def instead_of(name: str) -> str:
+    """Return the sentence that says what to do instead of an unsupported argument."""
+    return INSTEAD.get(name, _MISSING)
 
 
 _MISSING: Final = "Leave it out: this Trainer does not do it."
