@@ -31,6 +31,7 @@ DISTRIBUTIONS = {
     "git": "gitpython",
     "jwt": "pyjwt",
     "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
 }
 
 
