@@ -440,6 +440,27 @@ def together(out: Path) -> dict[str, Any]:
     }
 
 
+def roles(out: Path) -> dict[str, Any]:
+    """Return what arguments say of the process, and the training with options of DDP."""
+    usual: dict[str, Any] = {"gradient_accumulation_steps": 3, "ddp_timeout": PATIENCE}
+    options: dict[str, Any] = {"ddp_static_graph": True, "ddp_bucket_cap_mb": 1}
+    args = arguments(out, ddp_backend="gloo", **usual)
+    known = [args.process_index, args.local_process_index, args.world_size]
+    seen = []
+    for number in range(2):
+        with args.main_process_first(desc="writing"):
+            seen.append((out / f"{number}.txt").exists())
+            (out / f"{number}.txt").touch()
+    return {
+        "known": known,
+        "connected": [args.process_index, args.local_process_index, args.world_size],
+        "flags": [args.should_log, args.should_save, args.parallel_mode.value],
+        "seen": seen,
+        "usual": curve(out, 2, **usual),
+        "optimized": curve(out, 2, **usual, **options),
+    }
+
+
 def killed(out: Path) -> None:
     """Train until one of the processes is killed."""
 
@@ -475,7 +496,7 @@ def report(out: Path, value: Any) -> None:
 
 
 CASES: dict[str, Callable[[Path], Any]] = {
-    case.__name__: case for case in (together, killed, broken)
+    case.__name__: case for case in (together, roles, killed, broken)
 }
 
 if __name__ == "__main__":

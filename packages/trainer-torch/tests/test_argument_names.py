@@ -38,7 +38,7 @@ def test_a_name_that_transformers_has_dropped_says_what_to_write_now(
     dropped: str, new: str
 ) -> None:
     with pytest.raises(TypeError) as error:
-        TrainingArguments(**{dropped: 1})
+        TrainingArguments(**{dropped: 1})  # type: ignore[arg-type]
     assert f"'{dropped}'" in str(error.value)
     assert new in str(error.value)
 

@@ -94,7 +94,8 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         ddp_broadcast_buffers: Copy the buffers of the main process to all others in each forward
             pass. `None` means that DistributedDataParallel does so.
         ddp_static_graph: Promise that each step uses the same parameters, so that
-            DistributedDataParallel can optimize.
+            DistributedDataParallel can optimize. It then averages the gradients of each batch, and
+            not only once in an update step.
         ddp_backend: The backend of `torch.distributed`, such as `nccl` or `gloo`. By default `nccl`
             on GPUs, otherwise `gloo`.
         report_to: The names of the trackers to report to; or `all` installed tracker packages that

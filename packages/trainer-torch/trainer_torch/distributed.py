@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, Final, TypeVar, cast
 
 import torch
@@ -32,10 +33,17 @@ T = TypeVar("T")
 FLAGS: Final = tuple(TrainerControl().state()["args"])
 """The names of the flags of a `TrainerControl`."""
 
-_OPTIONS: Final = (
-    *("find_unused_parameters", "bucket_cap_mb", "broadcast_buffers", "static_graph"),
-)
-"""The options of DistributedDataParallel that are arguments, with `ddp_` before their names."""
+# A later torch has renamed the option, and warns of the old name.
+_HAS_NEW_NAME: Final = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+_BUFFERS: Final = "forward_sync_buffers" if _HAS_NEW_NAME else "broadcast_buffers"
+
+_OPTIONS: Final = {
+    "ddp_find_unused_parameters": "find_unused_parameters",
+    "ddp_bucket_cap_mb": "bucket_cap_mb",
+    "ddp_broadcast_buffers": _BUFFERS,
+    "ddp_static_graph": "static_graph",
+}
+"""The arguments that are options of DistributedDataParallel, with its names for them."""
 
 
 class DistributedWorld(World):
@@ -47,8 +55,8 @@ class DistributedWorld(World):
 
     def __init__(self, args: TrainingArguments) -> None:
         self.rank, self.local_rank, self.size = rank(), local_rank(), size()
-        options = {name: getattr(args, f"ddp_{name}") for name in _OPTIONS}
-        self._options = {name: value for name, value in options.items() if value is not None}
+        given = {name: getattr(args, name) for name in _OPTIONS}
+        self._options = {name: value for name, value in given.items() if value is not None}
         self._group = dist.new_group(backend="gloo", timeout=args.ddp_timeout_delta)
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -64,7 +72,7 @@ class DistributedWorld(World):
                 logger.warning(
                     "The model is in a DistributedDataParallel already, so these arguments have no "
                     "effect: %s.",
-                    ", ".join(f"ddp_{name}" for name in self._options),
+                    ", ".join(self._options),
                 )
             return model
         if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -73,12 +81,17 @@ class DistributedWorld(World):
                 f"{self.size} processes would diverge. Make the parameters that the optimizer "
                 "trains a part of the model, or train in one process."
             )
-        return DistributedDataParallel(model, **self._options)
+        options = {_OPTIONS[name]: value for name, value in self._options.items()}
+        return DistributedDataParallel(model, **options)
 
     def average_gradients(self, wrapped: nn.Module, now: bool) -> None:
-        """Set the flag of DistributedDataParallel that its context `no_sync` sets."""
+        """Set the flag of DistributedDataParallel that its context `no_sync` sets.
+
+        With a static graph, it averages in every backward pass, because it fails if it skips the
+        first one, and a resumed training has another first one. The gradients are the same.
+        """
         if (part := distributed_part(wrapped)) is not None:
-            part.require_backward_grad_sync = now
+            part.require_backward_grad_sync = now or part.static_graph
 
     def share_buffers(self, model: nn.Module) -> None:
         """Broadcast each buffer of `model` from the main process."""
