@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from enum import Enum
 from pathlib import Path
@@ -83,7 +83,7 @@ def _parser(
     parser.add_argument("--config", metavar="FILE", help="A YAML or JSON file.")
     texts, untyped = help_texts(cls), {}
     last = {item.name for item in (*fields(KeptArguments), *fields(UnsupportedArguments))}
-    for item in sorted(fields(cls), key=lambda item: item.name in last):  # type: ignore[arg-type]
+    for item in sorted(fields(cls), key=lambda item: item.name in last):
         if not item.init:
             continue
         hint = hints[item.name]
@@ -177,10 +177,8 @@ def _read(path: Path, hints: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: _in_yaml(value, hints.get(name)) for name, value in named.items()}
 
 
-def _check_names(
-    cls: type, names: Iterator[str] | Mapping[str, Any], untyped: Mapping[str, Any]
-) -> None:
-    names = list(names)
+def _check_names(cls: type, named: Iterable[str], untyped: Mapping[str, Any]) -> None:
+    names = list(named)
     refuse_unknown(cls, names, DROPPED)
     for name in names:
         if name in untyped:
