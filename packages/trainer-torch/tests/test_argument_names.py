@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import re
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from small import arguments, logged, net, trainer
 from test_checkpoint import EVERY_STEP
 
+import callback_core
+import trainer_torch
 from trainer_torch import ParallelMode, Trainer, TrainingArguments
 from trainer_torch.dropped_arguments import DROPPED
 from trainer_torch.kept_arguments import WITHOUT_EFFECT, KeptArguments
@@ -70,6 +73,38 @@ def test_a_trainer_with_arguments_of_its_own_takes_them(tmp_path: Path) -> None:
 def test_what_the_tables_name_are_arguments() -> None:
     assert set(WITHOUT_EFFECT) == {item.name for item in fields(KeptArguments)}
     assert set(INSTEAD) <= {item.name for item in fields(UnsupportedArguments)}
+
+
+def other_value(default: Any) -> Any:
+    """Return a value of the same kind as `default`, but another one."""
+    if default is None:
+        return "other"
+    if isinstance(default, bool):
+        return not default
+    return default + 1 if isinstance(default, (int, float)) else "other"
+
+
+@pytest.mark.parametrize("field", fields(UnsupportedArguments), ids=lambda field: field.name)
+def test_an_unsupported_argument_is_refused_by_name(field: Any) -> None:
+    value = other_value(field.default)
+    with pytest.raises(ValueError, match=f"{field.name} is {value!r}"):
+        TrainingArguments(**{field.name: value})
+
+
+def test_every_other_argument_is_read_somewhere() -> None:
+    idle = {item.name for item in (*fields(UnsupportedArguments), *fields(KeptArguments))}
+    of_arguments = ("*arguments.py", "argument_*.py", "command_line.py")
+    sources = [
+        path
+        for package in (trainer_torch, callback_core)
+        for path in Path(str(package.__file__)).parent.rglob("*.py")
+        if not any(path.match(pattern) for pattern in of_arguments)
+    ]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    read = set(re.findall(r"\.(\w+)|\"(\w+)\"", code))
+    names = {name for pair in read for name in pair}
+    by_method = {"warmup_steps"}  # get_warmup_steps reads it
+    assert NAMES - idle - names - by_method == set()
 
 
 def test_a_single_process_is_the_main_one() -> None:
