@@ -144,15 +144,15 @@ DIFFERENCES = {
     "output_dir": "`None` becomes `trainer_output` in both.",
     "lr_scheduler_type": "Fewer schedules have a name here: pass others as "
     "`optimizers=(None, scheduler)`.",
-    "weight_decay": "What has one dimension is not decayed: biases and norms, whatever their names.",
+    "weight_decay": "Biases and norms are known by their one dimension, not by their names.",
     "disable_tqdm": "`None` means false, not what the level of a logger says.",
     "report_to": "`all` means the installed tracker packages of this project that are configured.",
     "save_strategy": "There is no `best` here.",
     "enable_jit_checkpoint": "SIGINT and other signals that end a training count too, not only "
     "SIGTERM. The checkpoint is read back.",
     "seed": "Process r is seeded with `seed` + r.",
-    "ddp_find_unused_parameters": "`None` means false. In transformers, it means true for models of "
-    "plain PyTorch, which costs a search in each backward pass.",
+    "ddp_find_unused_parameters": "`None` means false. In transformers, it means true for models "
+    "of plain PyTorch, which costs a search in each backward pass.",
     "ddp_static_graph": "With accumulation, gradients are averaged after each batch, because "
     "DistributedDataParallel fails otherwise.",
     "resume_from_checkpoint": "`train()` takes it as its default. In transformers, only scripts "
@@ -163,19 +163,19 @@ DIFFERENCES = {
 INTRODUCTION = """\
 # Arguments
 
-`TrainingArguments` has the {count} arguments of transformers {version}, under the same names. This page comes from the
-code: `python3.11 tools/arguments_page.py --write`.
+`TrainingArguments` has the {count} arguments of transformers {version}, under the same names. This
+page comes from the code: `python3.11 tools/arguments_page.py --write`.
 
 | status | arguments | meaning |
 |---|--:|---|
 | have | {have} | as in transformers |
 | differs | {differs} | as in transformers, except for what the table says |
 | no effect | {no_effect} | accepted with any value; the table says why nothing depends on it |
-| refused | {refused} | accepted at its default; the error for another value says what to do instead |
+| refused | {refused} | accepted at its default; the table says what to do instead |
 
-`TrainingArguments.from_args()` reads the arguments from a command line and from files. `args.changed()` returns those
-that differ from their defaults. A name that transformers has dropped, such as `evaluation_strategy`, is refused with
-what to write now.
+`TrainingArguments.from_args()` reads the arguments from a command line and from files.
+`args.changed()` returns those that differ from their defaults. A name that transformers has
+dropped, such as `evaluation_strategy`, is refused with what to write now.
 
 | argument | default of transformers | default here | status | |
 |---|---|---|---|---|
