@@ -130,7 +130,7 @@ class Trainer:
         self.compute_loss_func = compute_loss_func
         self._compute_loss = compute_loss
         self._given_optimizers = optimizers
-        self._given_model = model if args.place_model_on_device is False else model.to(args.device)
+        self._given_model = _placed(model, args)
         bare = unwrap(self._given_model)
         self.model_accepts_loss_kwargs = accumulation.accepts_loss_kwargs(bare)
         handler = create_handler(args, callbacks, bare, processing_class, optimizers)
@@ -179,7 +179,7 @@ class Trainer:
         run.describe_trial(trial, self.hp_name)
         if self.model_init is not None:
             model = make_model(self.model_init, None, run.args, trial)
-            self._given_model = model.to(run.args.device)
+            self._given_model = _placed(model, run.args)
             run.model = run.model_wrapped = unwrap(self._given_model)
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
         run.train_dataloader = self.get_train_dataloader()
@@ -448,3 +448,8 @@ class Trainer:
             keep_predictions=keep_predictions,
             world=run.world,
         )
+
+
+def _placed(model: nn.Module, args: TrainingArguments) -> nn.Module:
+    """Return `model` on the device, unless the arguments leave it where it is."""
+    return model if args.place_model_on_device is False else model.to(args.device)
