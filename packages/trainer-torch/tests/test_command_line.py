@@ -213,6 +213,25 @@ def test_an_argument_that_text_cannot_express_is_named(capsys: pytest.CaptureFix
     assert "Opaque" in refusal(capsys, "--opaque", "3", cls=OwnArguments)
 
 
+def test_without_the_extra_an_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "trainer_torch.command_line", raising=False)
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    with pytest.raises(ImportError, match=r"jsonargparse.*trainer-torch\[cli\]"):
+        TrainingArguments.from_args([])
+
+
+@dataclass(kw_only=True)
+class Required(TrainingArguments):
+    """Arguments of which one has no default."""
+
+    corpus: str
+
+
+def test_an_argument_without_default_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Required.from_args(["--corpus", "c"]).changed() == {"corpus": "c"}
+    assert "corpus" in refusal(capsys, "--seed", "3", cls=Required)
+
+
 def test_the_help_shows_each_argument_with_its_default_and_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -28,12 +28,12 @@ from trainer_torch.values import json_value
 class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, ArgumentSetters):
     """The settings of a training, with the names and defaults of transformers 5.24.
 
-    All of its arguments are fields. `unsupported_arguments.py` lists those that the Trainer lacks;
-    they are accepted at their defaults only. `kept_arguments.py` lists those without effect.
-    `docs/arguments.md` is a table of them all. Only the default of `report_to` differs:
-    it is `all`, meaning all installed tracker packages. `report_to` is a list after construction,
-    as in transformers: `[]` for `none`. But `all` stays `["all"]`, because trackers that are not
-    configured are left out of it.
+    `unsupported_arguments.py` lists those that the Trainer lacks; they are accepted at their
+    defaults only. Only the default of `report_to` differs: it is `all`, meaning all installed
+    tracker packages. `report_to` is a list after construction, as in transformers: `[]` for `none`.
+    But `all` stays `["all"]`, because trackers that are not configured are left out of it.
+
+    `kept_arguments.py` lists those without effect. `docs/arguments.md` has them all.
 
     In `warmup_steps`, `logging_steps`, `eval_steps` and `save_steps`, a number below 1 is a
     fraction of all update steps.
@@ -166,6 +166,7 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
 
     def __post_init__(self) -> None:
         self.check_unsupported()
+        self.check_local_rank()
         self.output_dir = _directory(self.output_dir)
         self.resume_from_checkpoint = _checkpoint(self.resume_from_checkpoint)
         self.report_to = _names(self.report_to)
@@ -175,19 +176,13 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             )
         for name in ("eval_strategy", "logging_strategy", "save_strategy"):
             setattr(self, name, _strategy(name, getattr(self, name)))
+        self.do_eval = self.do_eval or self.eval_strategy != IntervalStrategy.NO
         if self.lr_scheduler_type not in SCHEDULES:
             raise ValueError(_one_of("lr_scheduler_type", self.lr_scheduler_type, SCHEDULES))
         if self.eval_steps is None and self.eval_strategy == IntervalStrategy.STEPS:
             self.eval_steps = self.logging_steps
         self._check_numbers()
         self._check_flags()
-        if self.local_rank not in (-1, self.local_process_index):
-            raise ValueError(
-                f"local_rank is {self.local_rank}, but the environment says that this process is "
-                f"number {self.local_process_index} on its machine. Leave local_rank out, and "
-                "start the processes with torchrun."
-            )
-        self.do_eval = self.do_eval or self.eval_strategy != IntervalStrategy.NO
         if self.load_best_model_at_end:
             self._check_best_model()
             self.metric_for_best_model = self.metric_for_best_model or "loss"
@@ -343,14 +338,13 @@ _WHOLE_NUMBERS: Final = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1,
+    "ddp_bucket_cap_mb": 1,
     "max_steps": -1,
     "save_total_limit": 1,
     "seed": 0,
     "data_seed": 0,
     "dataloader_num_workers": 0,
     "ddp_timeout": 1,
-    "ddp_bucket_cap_mb": 1,
-    "local_rank": -1,
 }
 """The arguments that are whole numbers, with their lower bounds."""
 
@@ -368,6 +362,7 @@ _NUMBERS: Final = {
 """The arguments that are numbers, with their inclusive lower and exclusive upper bounds."""
 
 _FLAGS: Final = (
+    *("do_train", "do_eval", "do_predict", "ddp_broadcast_buffers", "ddp_static_graph"),
     "average_tokens_across_devices",
     "eval_on_start",
     "logging_first_step",
@@ -378,15 +373,14 @@ _FLAGS: Final = (
     "dataloader_drop_last",
     "dataloader_pin_memory",
     "disable_tqdm",
-    *("ddp_find_unused_parameters", "ddp_broadcast_buffers", "ddp_static_graph"),
-    *("do_train", "do_eval", "do_predict"),
+    "ddp_find_unused_parameters",
 )
 """The arguments that are true or false."""
 
 _OPTIONAL: Final = (
+    *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
     *("save_total_limit", "data_seed", "eval_steps"),
     *("greater_is_better", "disable_tqdm", "ddp_find_unused_parameters"),
-    *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
 )
 """The numbers and flags that may be `None`."""
 

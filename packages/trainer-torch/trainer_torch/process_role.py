@@ -20,6 +20,7 @@ class ProcessRole:
 
     per_device_train_batch_size: int
     per_device_eval_batch_size: int
+    local_rank: int
     ddp_timeout: int
     ddp_backend: str | None
     log_on_each_node: bool
@@ -99,6 +100,19 @@ class ProcessRole:
         processes.connect(self.device, self.ddp_timeout_delta, self.ddp_backend)
         with processes.one_goes_first(self._is_main(on_each_node=local), self.ddp_timeout_delta):
             yield
+
+    def check_local_rank(self) -> None:
+        """Refuse a `local_rank` other than that of the environment.
+
+        Raises:
+            ValueError: It is neither that nor -1.
+        """
+        if self.local_rank not in (-1, self.local_process_index):
+            raise ValueError(
+                f"local_rank is {self.local_rank!r}, but the environment says that this process is "
+                f"number {self.local_process_index} on its machine. Leave local_rank out, and "
+                "start the processes with torchrun."
+            )
 
     def _is_main(self, on_each_node: bool) -> bool:
         return (self.local_process_index if on_each_node else self.process_index) == 0
