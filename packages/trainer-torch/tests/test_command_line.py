@@ -125,6 +125,18 @@ def test_a_file_is_read(tmp_path: Path, name: str, content: str) -> None:
     }
 
 
+def test_a_word_that_yaml_could_take_for_a_truth_value_is_text_where_text_belongs(
+    tmp_path: Path,
+) -> None:
+    content = "save_strategy: no\nrun_name: off\nuse_cpu: yes\nlogging_first_step: true\n"
+    assert changed("--config", written(tmp_path / "run.yaml", content)) == {
+        "save_strategy": "no",
+        "run_name": "off",
+        "use_cpu": True,
+        "logging_first_step": True,
+    }
+
+
 def test_the_command_line_wins_over_files_and_later_files_over_earlier_ones(tmp_path: Path) -> None:
     first = written(tmp_path / "a.yaml", "seed: 1\nmax_steps: 1\nlogging_steps: 1\n")
     second = written(tmp_path / "b.yaml", "max_steps: 2\nlogging_steps: 2\n")

@@ -11,7 +11,7 @@ from dataclasses import MISSING, fields
 from enum import Enum
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Final, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -41,6 +41,23 @@ register_type(
     torch.dtype, lambda dtype: str(dtype).removeprefix("torch."), lambda text: _dtype(text)
 )
 register_type(torch.device, str, torch.device)
+
+
+_TRUTH_TAG: Final = "tag:yaml.org,2002:bool"
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `no` as text, as YAML 1.2 does: `eval_strategy: no` is not false."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [pair for pair in pairs if pair[0] != _TRUTH_TAG]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    _TRUTH_TAG, re.compile("^(true|True|TRUE|false|False|FALSE)$"), "tTfF"
+)
 
 
 def parse(cls: type[A], args: Sequence[str] | None) -> A:
@@ -170,7 +187,7 @@ def _read(path: Path, hints: Mapping[str, Any]) -> Mapping[str, Any]:
         ValueError: It is not a mapping of names.
     """
     text = path.read_text(encoding="utf-8")
-    content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
     if not isinstance(content, dict):
         raise ValueError(f"A file of arguments maps names to values, but this is {content!r}.")
     named = {str(name).replace("-", "_"): value for name, value in content.items()}
