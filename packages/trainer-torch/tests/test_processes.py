@@ -107,5 +107,12 @@ def test_a_backend_that_torch_lacks_is_refused(tmp_path: Path) -> None:
         find_world(arguments(tmp_path, ddp_backend="smoke"))
 
 
+@pytest.mark.usefixtures("group")
+def test_a_backend_other_than_that_of_connected_processes_is_refused(tmp_path: Path) -> None:
+    find_world(arguments(tmp_path, ddp_backend="gloo"))
+    with pytest.raises(ValueError, match=r"ddp_backend is 'nccl'.*gloo"):
+        find_world(arguments(tmp_path, ddp_backend="nccl"))
+
+
 def test_a_single_process_needs_no_backend(tmp_path: Path) -> None:
     assert trainer(tmp_path, ddp_backend="smoke", max_steps=1).train().global_step == 1

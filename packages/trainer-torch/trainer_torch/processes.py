@@ -116,7 +116,7 @@ def one_goes_first(goes_first: bool, timeout: timedelta) -> Iterator[None]:
 
 
 def _check_backend_in_use(backend: str | None) -> None:
-    if backend is not None and size() > 1 and backend not in dist.get_backend_config():
+    if backend is not None and backend not in dist.get_backend_config():
         raise ValueError(
             f"ddp_backend is {backend!r}, but the processes are already connected with "
             f"{dist.get_backend_config()!r}. Leave ddp_backend out, or connect them with it."
