@@ -195,7 +195,8 @@ def _train(
     own = {field.name for field in fields(args)}
     _check_names(trainer, values, own)
     known = {name: value for name, value in values.items() if name in own}
-    trainer.args = replace(args, **known, output_dir=str(output_dir))
+    known = {**known, "output_dir": str(output_dir), "resume_from_checkpoint": None}
+    trainer.args = replace(args, **known)
     checkpoint = None
     if "continues" in trial.user_attrs:
         with suppress(FileNotFoundError):
