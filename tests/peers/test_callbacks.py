@@ -85,6 +85,7 @@ def test_a_callback_trains_as_far_as_its_own_sdk_lets_it(
         pytest.skip(f"needs its SDK: {error}")
     often = {"eval_strategy": "epoch", "save_strategy": "epoch"}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "loss"}
-    trainer = build("ours", tmp_path / "run", made, **often, **best)
+    # CodeCarbon's needs a directory that exists. transformers' Trainer makes it on construction.
+    trainer = build("ours", tmp_path, made, **often, **best)
     trainer.train()
     assert trainer.state.global_step == 10
