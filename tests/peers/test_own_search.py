@@ -69,6 +69,12 @@ class Notes(TrainerCallback):
         self.stopped.append(state.global_step)
 
 
+def test_trials_start_from_the_beginning_whatever_the_arguments_resume(tmp_path: Path) -> None:
+    notes = Notes()
+    search(searching(tmp_path, notes, resume_from_checkpoint=str(tmp_path / "none")))
+    assert notes.stopped == [4] * len(RATES)
+
+
 def test_a_search_returns_the_trial_with_the_lowest_loss(tmp_path: Path) -> None:
     trainer = searching(tmp_path)
     best = search(trainer)

@@ -96,8 +96,8 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         ddp_static_graph: Promise that each step uses the same parameters, so that
             DistributedDataParallel can optimize. It then averages the gradients of each batch, and
             not only once in an update step.
-        ddp_backend: The backend of `torch.distributed`, such as `nccl` or `gloo`. By default `nccl`
-            on GPUs, otherwise `gloo`.
+        ddp_backend: The backend of `torch.distributed`, such as `nccl` or `gloo`. By default that
+            of torch for the device.
         report_to: The names of the trackers to report to; or `all` installed tracker packages that
             know where to report to; or `none`. With `all`, a tracker among the `callbacks` of the
             Trainer takes the place of the installed one.

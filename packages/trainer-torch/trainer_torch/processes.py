@@ -49,18 +49,18 @@ def local_rank() -> int:
 
 
 def connect(device: torch.device, timeout: timedelta, backend: str | None = None) -> None:
-    """Connect the processes of torchrun, and select a GPU for this one.
+    """Connect the processes of torchrun, and select a device for this one.
 
     A single process, or one that is connected already, stays as it is.
 
     Args:
         device: The kind of device that they train on.
         timeout: How long a process waits for the others.
-        backend: The backend of `torch.distributed`: by default `nccl` on GPUs, otherwise `gloo`.
+        backend: The backend of `torch.distributed`; by default torch's for the device.
 
     Raises:
         RuntimeError: `WORLD_SIZE` is set, but not the variables that the processes need to connect;
-            or this machine has fewer GPUs than processes.
+            or this machine has fewer devices than processes.
         ValueError: This PyTorch lacks the backend, or the processes are connected with another one.
     """
     if _is_connected():
@@ -74,20 +74,21 @@ def connect(device: torch.device, timeout: timedelta, backend: str | None = None
             f"to connect, are not set: {', '.join(missing)}. Start the processes with torchrun, or "
             "unset WORLD_SIZE."
         )
-    on_gpu = device.type == "cuda"
     if backend is not None and backend.isalpha() and not dist.is_backend_available(backend):
         raise ValueError(
             f"ddp_backend is {backend!r}, which this PyTorch does not have. Leave it out, or use "
             "'gloo', which works on every device."
         )
-    if on_gpu:
-        if local_rank() >= torch.cuda.device_count():
+    if device.type != "cpu":
+        count = torch.accelerator.device_count()
+        if local_rank() >= count:
             raise RuntimeError(
-                f"LOCAL_RANK is {local_rank()}, but this machine has {torch.cuda.device_count()} "
-                "GPU(s). Start at most one process per GPU, or train with use_cpu=True."
+                f"LOCAL_RANK is {local_rank()}, but this machine has {count} device(s) of type "
+                f"{device.type}. Start at most one process per device, or train with use_cpu=True."
             )
-        torch.cuda.set_device(local_rank())
-    dist.init_process_group(backend or ("nccl" if on_gpu else "gloo"), timeout=timeout)
+        torch.accelerator.set_device_index(local_rank())
+    backend = backend or dist.get_default_backend_for_device(device.type)
+    dist.init_process_group(backend, timeout=timeout)
     atexit.register(_disconnect)
 
 
