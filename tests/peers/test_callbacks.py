@@ -83,8 +83,8 @@ def test_a_callback_trains_as_far_as_its_own_sdk_lets_it(
         made = callback()
     except (ImportError, RuntimeError, ValueError) as error:
         pytest.skip(f"needs its SDK: {error}")
-    often = {"eval_strategy": "epoch", "save_strategy": "epoch"}
-    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss"}
+    often: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    best: dict[str, Any] = {"load_best_model_at_end": True, "metric_for_best_model": "loss"}
     # CodeCarbon's needs a directory that exists. transformers' Trainer makes it on construction.
     trainer = build("ours", tmp_path, made, **often, **best)
     trainer.train()

@@ -43,7 +43,7 @@ DROPPED: Final = {
     "push_to_hub_token": _HUB,
     "ray_scope": "Leave it out: it configured a search with Ray Tune.",
     "save_safetensors": "Leave it out: weights are always saved as safetensors.",
-    "sharded_ddp": "FairScale is no longer maintained; PyTorch's own sharding is FSDP.",
+    "sharded_ddp": "Leave it out: it was sharding by FairScale. That of PyTorch is FSDP.",
     "split_batches": _LOADING,
     "torchdynamo": "Write torch_compile_backend.",
     "tp_size": "Leave it out: tensor parallelism is not supported.",
