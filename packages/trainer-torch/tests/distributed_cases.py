@@ -418,6 +418,37 @@ def resumed_with_more(out: Path) -> dict[str, Any]:
     }
 
 
+def in_half_precision(out: Path) -> dict[str, Any]:
+    """Return what this rank has after an overflow in the third batch of the other one."""
+    batches: list[int] = []
+
+    def loss(model: nn.Module, batch: list[Tensor]) -> Any:
+        loss, scores = compute_loss(model, batch)
+        batches.append(len(batch))
+        return loss * (1e38 if RANK == 1 and len(batches) == 3 else 1.0), scores
+
+    trained = trainer(
+        out,
+        given={"compute_loss": loss},
+        per_device_train_batch_size=2,
+        fp16=True,
+        activation_checkpointing=True,
+        activation_checkpointing_kwargs={"modules": ["Sequential"]},
+        max_steps=5,
+    )
+    trained.train()
+    try:
+        trainer(out, auto_find_batch_size=True)
+    except ValueError as error:
+        refused = repr(error)
+    return {
+        "scale": trained.run.precision.state_dict()["scale"],
+        "rate": trained.run.lr_scheduler.get_last_lr()[0],
+        "weights": [parameter.tolist() for parameter in trained.model.parameters()],
+        "refused": refused,
+    }
+
+
 def together(out: Path) -> dict[str, Any]:
     whole = noisy(out / "whole")
     whole.train()
@@ -436,6 +467,7 @@ def together(out: Path) -> dict[str, Any]:
         "evaluations": evaluations(out / "evaluations"),
         "signal": ended_by_signal(out / "signal"),
         "failing save": failing_save(out / "failing"),
+        "half": in_half_precision(out / "half"),
         "more": resumed_with_more(out.parent / "single"),
     }
 

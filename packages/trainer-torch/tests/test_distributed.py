@@ -92,6 +92,17 @@ def test_each_process_draws_its_own_random_numbers(runs: Any) -> None:
     assert runs.ranks[0]["whole"]["noise"] != runs.ranks[1]["whole"]["noise"]
 
 
+def test_an_overflow_in_one_process_leaves_the_step_out_in_all(runs: Any) -> None:
+    first, second = (rank["half"] for rank in runs.ranks)
+    assert first["weights"] == second["weights"]
+    assert first["scale"] == second["scale"] == 2.0**15
+    assert first["rate"] == second["rate"] == pytest.approx(0.05 / 5)  # one step was left out
+
+
+def test_several_processes_do_not_look_for_a_batch_size(runs: Any) -> None:
+    assert all("auto_find_batch_size" in rank["half"]["refused"] for rank in runs.ranks)
+
+
 def test_a_killed_training_resumes_to_the_bit(runs: Any) -> None:
     assert runs.killed.returncode != 0
     assert runs.steps_of_killed == [1, 2, 3, 4]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import Net, arguments, logged, net, trainer
+from small import Net, arguments, data, logged, net, trainer
 from torch import distributed as dist
 from torch import nn
+from torch._dynamo import register_backend
 from torch.nn.parallel import DistributedDataParallel
 
 from callback_core import TrainerCallback
@@ -162,3 +166,98 @@ def test_a_compiled_model_computes_its_losses_compiled(tmp_path: Path) -> None:
 
     trainer(tmp_path, given={"model": torch.compile(net(), backend=backend)}).train()
     assert calls
+
+
+class Counts:
+    """A backend that counts the graphs that it is given, and runs them as they are."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.fixture(scope="module")
+def registered() -> Counts:
+    """A backend that is registered under the name `counts`."""
+    backend = Counts()
+    register_backend(backend, name="counts")
+    return backend
+
+
+@pytest.fixture
+def counts(registered: Counts) -> Iterator[Counts]:
+    """The backend `counts`, without what other tests have compiled."""
+    torch.compiler.reset()
+    registered.graphs = 0
+    yield registered
+    torch.compiler.reset()
+
+
+class Keeps(TrainerCallback):
+    """Copies and pickles the model during the training."""
+
+    def on_step_end(self, *given: Any, model: Any, **parts: Any) -> None:
+        self.copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+
+
+def test_torch_compile_compiles_in_place_under_the_names_of_the_model(
+    tmp_path: Path, counts: Counts
+) -> None:
+    keeps = Keeps()
+    made = trainer(tmp_path, keeps, torch_compile_backend="counts", save_strategy="epoch")
+    assert made.args.torch_compile
+    made.train()
+    assert counts.graphs > 0
+    names = list(net().state_dict())
+    assert set(load_file(tmp_path / "checkpoint-10" / "model.safetensors")) == set(names)
+    assert [list(one.state_dict()) for one in (made.model, *keeps.copies)] == [names] * 3
+    for one in keeps.copies:
+        one(torch.ones(2, 4))
+
+
+def test_a_short_last_batch_is_compiled_once_more_at_most_twice(
+    tmp_path: Path, counts: Counts
+) -> None:
+    given = {"train_dataset": data(18)}
+    trainer(tmp_path, given=given, torch_compile_backend="counts", num_train_epochs=1).train()
+    assert 1 <= counts.graphs <= 3
+
+
+def test_evaluations_between_epochs_do_not_compile_again(tmp_path: Path, counts: Counts) -> None:
+    options = {"torch_compile_backend": "counts", "eval_strategy": "epoch"}
+    trainer(tmp_path / "two", **options, num_train_epochs=2).train()
+    graphs = counts.graphs
+    torch.compiler.reset()
+    trainer(tmp_path / "six", **options, num_train_epochs=6).train()
+    assert counts.graphs == 2 * graphs
+
+
+def test_checkpointed_activations_are_compiled_with_the_same_result(tmp_path: Path) -> None:
+    def losses(**changed: Any) -> list[float]:
+        made = trainer(
+            tmp_path,
+            activation_checkpointing=True,
+            activation_checkpointing_kwargs={"modules": ["Sequential"]},
+            **changed,
+        )
+        made.train()
+        return logged(made, "loss")
+
+    assert losses(torch_compile_backend="aot_eager") == pytest.approx(losses(), rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [compiled, lambda model: with_compiled_parts()])
+def test_a_model_that_is_compiled_already_is_not_compiled_again(
+    tmp_path: Path, counts: Counts, caplog: pytest.LogCaptureFixture, make: Any
+) -> None:
+    trainer(tmp_path, given={"model": make(net())}, torch_compile_backend="counts").train()
+    assert "torch_compile" in caplog.text
+    assert counts.graphs == 0
+
+
+def test_an_unknown_backend_is_an_error_before_training(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no_such_backend"):
+        trainer(tmp_path, torch_compile_backend="no_such_backend")

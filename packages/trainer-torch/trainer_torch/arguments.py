@@ -16,7 +16,9 @@ import torch
 from callback_core import IntervalStrategy, share_of_steps
 from trainer_torch.argument_fields import default_of
 from trainer_torch.argument_setters import ArgumentSetters
+from trainer_torch.devices import find_device
 from trainer_torch.dropped_arguments import DROPPED, refuse_unknown
+from trainer_torch.hardware_arguments import settle_hardware
 from trainer_torch.kept_arguments import KeptArguments
 from trainer_torch.process_role import ProcessRole
 from trainer_torch.schedules import SCHEDULES
@@ -81,7 +83,41 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             By default `labels`. For several names, the labels are a tuple.
         seed: The seed of the random number generators and of the order of the data.
         data_seed: The seed of the order of the data, instead of `seed`.
-        use_cpu: Train on the CPU even if there is a GPU.
+        use_cpu: Train on the CPU even if there is an accelerator.
+        full_determinism: Use deterministic algorithms only, while the Trainer trains or evaluates;
+            an operation that has none raises an error. This also sets `CUBLAS_WORKSPACE_CONFIG` and
+            `FLASH_ATTENTION_DETERMINISTIC` for the process. Unlike in transformers, kernels are
+            launched asynchronously as ever, which does not change results.
+        bf16: Compute in bfloat16 where autocast does so, with float32 weights; in training and in
+            evaluations. The CPU can too.
+        fp16: Likewise in float16, with a scaled loss. A step whose gradients overflow is left out,
+            and the schedule waits. As in transformers, the step is counted, and `grad_norm` shows
+            the overflow.
+        bf16_full_eval: Convert the weights and inputs to bfloat16 for `evaluate` and `predict`, but
+            not while `train` is running, as in transformers. Unlike there, the weights are those
+            of before afterwards.
+        fp16_full_eval: Likewise in float16.
+        tf32: Multiply float32 matrices on NVIDIA's GPUs in TensorFloat-32, or never do so, while
+            the Trainer trains or evaluates. `None` leaves torch's settings as they are, also with
+            `torch_compile`.
+        activation_checkpointing: Keep only the inputs of the model's blocks for the backward pass,
+            and compute their activations a second time. This saves memory, and takes longer.
+        activation_checkpointing_kwargs: Options, as a dict or as JSON. `modules` is a list of the
+            names of classes of blocks; by default, they are found. `every_n_layers` leaves out
+            blocks in between. `offload` keeps the inputs in the memory of the CPU. Others are those
+            of `torch.utils.checkpoint.checkpoint`; `use_reentrant` is `False` by default. A model
+            that has a method `activation_checkpointing_enable` gets all but `modules`.
+        gradient_checkpointing: The old name of `activation_checkpointing`.
+        gradient_checkpointing_kwargs: The old name of `activation_checkpointing_kwargs`.
+        torch_compile: Compile the model in place with `torch.nn.Module.compile`, so that names in
+            checkpoints stay as they are. The model stays compiled.
+        torch_compile_backend: The backend, by default `inductor`. Setting it sets `torch_compile`.
+        torch_compile_mode: The mode, such as `max-autotune`. Setting it sets `torch_compile`.
+        torch_empty_cache_steps: Empty the cache of the accelerator's memory after every so many
+            update steps. This can prevent running out of memory, and takes time.
+        auto_find_batch_size: When memory runs out in a training step, repeat it with smaller
+            batches, and more of them in each update step, so that the samples in a step stay the
+            same. In transformers, they become fewer. In one process only.
         dataloader_drop_last: Drop the last training batch if it is incomplete.
         dataloader_num_workers: The number of processes that load data. 0 loads in this process.
         dataloader_pin_memory: Load into pinned memory, which is copied to a GPU faster.
@@ -145,6 +181,21 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
     seed: int = 42
     data_seed: int | None = None
     use_cpu: bool = False
+    full_determinism: bool = False
+    bf16: bool = False
+    fp16: bool = False
+    bf16_full_eval: bool = False
+    fp16_full_eval: bool = False
+    tf32: bool | None = None
+    activation_checkpointing: bool | None = None
+    activation_checkpointing_kwargs: dict[str, Any] | str | None = None
+    gradient_checkpointing: bool | None = None
+    gradient_checkpointing_kwargs: dict[str, Any] | str | None = None
+    torch_compile: bool = False
+    torch_compile_backend: str | None = None
+    torch_compile_mode: str | None = None
+    torch_empty_cache_steps: int | None = None
+    auto_find_batch_size: bool = False
     dataloader_drop_last: bool = False
     dataloader_num_workers: int = 0
     dataloader_pin_memory: bool = True
@@ -183,6 +234,7 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             self.eval_steps = self.logging_steps
         self._check_numbers()
         self._check_flags()
+        settle_hardware(self)
         if self.load_best_model_at_end:
             self._check_best_model()
             self.metric_for_best_model = self.metric_for_best_model or "loss"
@@ -191,8 +243,8 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
 
     @property
     def device(self) -> torch.device:
-        """The device to train on: the current GPU, or the CPU without a GPU or with `use_cpu`."""
-        return torch.device("cuda" if torch.cuda.is_available() and not self.use_cpu else "cpu")
+        """The device to train on: the accelerator; or the CPU, without one or with `use_cpu`."""
+        return find_device(self.use_cpu)
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Return the number of warm-up steps in `num_training_steps` update steps."""
@@ -345,6 +397,7 @@ _WHOLE_NUMBERS: Final = {
     "data_seed": 0,
     "dataloader_num_workers": 0,
     "ddp_timeout": 1,
+    "torch_empty_cache_steps": 1,
 }
 """The arguments that are whole numbers, with their lower bounds."""
 
@@ -369,7 +422,9 @@ _FLAGS: Final = (
     "enable_jit_checkpoint",
     "load_best_model_at_end",
     "greater_is_better",
-    "use_cpu",
+    *("use_cpu", "full_determinism", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "tf32"),
+    *("activation_checkpointing", "gradient_checkpointing", "torch_compile"),
+    "auto_find_batch_size",
     "dataloader_drop_last",
     "dataloader_pin_memory",
     "disable_tqdm",
@@ -381,6 +436,7 @@ _OPTIONAL: Final = (
     *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
     *("save_total_limit", "data_seed", "eval_steps"),
     *("greater_is_better", "disable_tqdm", "ddp_find_unused_parameters"),
+    *("tf32", "activation_checkpointing", "gradient_checkpointing", "torch_empty_cache_steps"),
 )
 """The numbers and flags that may be `None`."""
 

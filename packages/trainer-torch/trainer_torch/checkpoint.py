@@ -61,6 +61,7 @@ def save_checkpoint(run: TrainingRun) -> Path:
         **run.position.state_dict(),
         "global_step": run.state.global_step,
         "step_logs": json_value(run.step_logs),
+        "precision": run.precision.state_dict(),
         "accumulation": run.args.gradient_accumulation_steps,
         "arguments": arguments_to_keep(run.args),
         "given_options": run.given_options(),

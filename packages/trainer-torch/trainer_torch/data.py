@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from callback_core import open_bar
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import kind_of
+from trainer_torch.devices import can_pin_memory
 from trainer_torch.position import LoopPosition
 from trainer_torch.world import SINGLE_PROCESS, World
 
@@ -330,5 +331,5 @@ def _data_seed(args: TrainingArguments) -> int:
 def _loading(args: TrainingArguments) -> dict[str, Any]:
     return {
         "num_workers": args.dataloader_num_workers,
-        "pin_memory": args.dataloader_pin_memory and args.device.type == "cuda",
+        "pin_memory": args.dataloader_pin_memory and can_pin_memory(args.device),
     }

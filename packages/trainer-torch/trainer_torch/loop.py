@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from callback_core import IntervalStrategy, Request
 from trainer_torch.accumulation import Shares, share_out
+from trainer_torch.batch_finding import next_batches
 from trainer_torch.batch_size import count_loaded
 from trainer_torch.best_model import (
     deciding_metric,
@@ -22,6 +22,7 @@ from trainer_torch.best_model import (
     update_best_metric,
 )
 from trainer_torch.data import begin_epoch
+from trainer_torch.devices import empty_cache
 from trainer_torch.evaluation import speed_metrics, sum_known
 from trainer_torch.overrides import call
 from trainer_torch.plan import DataLength, Plan
@@ -54,6 +55,9 @@ class LoopHooks(Protocol):
 
     def count_items(self, inputs: Any, size: int | None) -> int | None:
         """Return over how many items of a batch its mean loss is taken, or `None` if unknown."""
+
+    def get_train_dataloader(self) -> Any:
+        """Return a loader of training batches."""
 
     def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
         """Return the number of samples in a batch, or `None` if it is unknown."""
@@ -124,8 +128,8 @@ def _run_epochs(
 ) -> None:
     """Run the epochs that are left.
 
-    This function and `_run_step` are the table of events in code: whatever happens between two
-    events stands between two calls of `fire`.
+    This function, `_run_step` and `_accumulate` are the table of events in code: whatever happens
+    between two events stands between two calls of `fire`.
     """
     args, state, position = run.args, run.state, run.position
     on, fire = run.callback_handler, run.fire
@@ -150,16 +154,14 @@ def _run_epochs(
             state.epoch = done
             resumption.restore()
         run.epoch_rng_state = rng_state()
-        batches: Iterator[Any] = iter(())
+        run.batches = iter(())
         if not is_done:
             shows_skipping = state.is_world_process_zero
-            batches = begin_epoch(run.train_dataloader, args, position, shows_skipping)
+            run.batches = begin_epoch(run.train_dataloader, args, position, shows_skipping)
         if resumption is not None:
             resumption.restore_generators()
             resumption = None
-        while step_batches := run.world.trim_to_shortest(
-            list(islice(batches, args.gradient_accumulation_steps))
-        ):
+        while step_batches := next_batches(run):
             _run_step(run, plan, hooks, step_batches)
             if _leaves_epoch(run):
                 break
@@ -223,40 +225,67 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
     """Do one update step, unless the control asks to stop between two of its `batches`."""
     state, position = run.state, run.position
     on, fire = run.callback_handler, run.fire
-    sizes = _sizes(run, hooks, batches)
-    shares = _shares(run, hooks, batches, sizes)
-    is_scaled, run.batches_in_step = hooks.scales_loss, len(batches)
-    num_items = {"num_items_in_batch": shares.num_items if is_scaled else None}
-    step_loss = torch.zeros((), device=run.args.device)
     fire(on.on_step_begin)
-    for number, batch in enumerate(batches, start=1):
-        is_last = number == len(batches)
-        run.world.average_gradients(run.model_wrapped, is_last)
-        run.loss_divisor = shares.divisor_of_scaled if is_scaled else shares.divisors[number - 1]
-        with run.control.called(hooks, state):
-            loss = call(hooks.training_step, run.model_wrapped, batch, **num_items)
-        step_loss += loss.to(step_loss.dtype)  # bfloat16 has two digits
-        run.samples = sum_known([run.samples, sizes[number - 1]])
-        position.add_batch()
-        if not is_last:
-            fire(on.on_substep_end, loss=loss)
-            run.world.agree(run.control, run.signals)
-            if _leaves_epoch(run):
-                return
+    step_loss = _accumulate_in_memory(run, plan, hooks, batches)
+    if step_loss is None:
+        return
+    run.precision.unscale(run.model, run.optimizer)
     grad_norm = clip_gradients(run.model, run.args.max_grad_norm)
     fire(on.on_pre_optimizer_step)
-    run.optimizer.step()
+    is_made = run.precision.step(run.optimizer)
     fire(on.on_optimizer_step)
     # The rate that the step was made with: before the schedule sets the next one.
     run.step_logs = {"grad_norm": grad_norm, "learning_rate": _learning_rate(run.optimizer)}
-    if not isinstance(run.lr_scheduler, ReduceLROnPlateau):
+    if is_made and not isinstance(run.lr_scheduler, ReduceLROnPlateau):
         run.lr_scheduler.step()
     _zero_grad(run)
     position.add_loss(step_loss)
     state.global_step += 1
     state.epoch = position.epoch + position.batches / plan.batches_per_epoch
+    every = run.args.torch_empty_cache_steps
+    if every is not None and state.global_step % every == 0:
+        empty_cache(run.args.device)
     fire(on.on_step_end, loss=step_loss)
     _log_evaluate_save(run, hooks)
+
+
+def _accumulate_in_memory(
+    run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
+) -> Tensor | None:
+    """Do `_accumulate`, again with smaller batches if memory runs out and the arguments ask so."""
+    while True:
+        try:
+            return _accumulate(run, hooks, batches)
+        except Exception as error:
+            if run.step_start is None or not run.step_start.can_shrink(run, error):
+                raise
+        # Only now is nothing left of the error, which refers to what filled the memory.
+        batches = run.step_start.shrink(run, plan, hooks)
+
+
+def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> Tensor | None:
+    """Add the gradients of `batches`, and return their loss; `None` if the control asks to stop."""
+    on, position = run.callback_handler, run.position
+    sizes = _sizes(run, hooks, batches)
+    shares = _shares(run, hooks, batches, sizes)
+    is_scaled, run.batches_in_step = hooks.scales_loss, len(batches)
+    num_items = {"num_items_in_batch": shares.num_items if is_scaled else None}
+    step_loss = torch.zeros((), device=run.args.device)
+    for number, batch in enumerate(batches, start=1):
+        is_last = number == len(batches)
+        run.world.average_gradients(run.model_wrapped, is_last)
+        run.loss_divisor = shares.divisor_of_scaled if is_scaled else shares.divisors[number - 1]
+        with run.control.called(hooks, run.state):
+            loss = call(hooks.training_step, run.model_wrapped, batch, **num_items)
+        step_loss += loss.to(step_loss.dtype)  # bfloat16 has two digits
+        run.samples = sum_known([run.samples, sizes[number - 1]])
+        position.add_batch()
+        if not is_last:
+            run.fire(on.on_substep_end, loss=loss)
+            run.world.agree(run.control, run.signals)
+            if _leaves_epoch(run):
+                return None
+    return step_loss
 
 
 def _sizes(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> list[int | None]:

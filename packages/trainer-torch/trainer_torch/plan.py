@@ -16,14 +16,15 @@ from trainer_torch.world import SINGLE_PROCESS, World
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
     """The length of a training.
 
     Attributes:
         max_steps: The number of update steps.
         num_train_epochs: The number of epochs. The last one may be incomplete.
-        batches_per_epoch: The number of batches of each rank in an epoch.
+        batches_per_epoch: The number of batches of each rank in an epoch. It grows when batches
+            become smaller because memory has run out.
     """
 
     max_steps: int

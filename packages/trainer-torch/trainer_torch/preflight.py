@@ -17,6 +17,7 @@ from callback_core import IntervalStrategy, best_metric_key, export_states, miss
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import forward, to_device
 from trainer_torch.data import EpochSampler
+from trainer_torch.devices import is_out_of_memory
 from trainer_torch.evaluation import METRICS
 from trainer_torch.messages import listed
 from trainer_torch.outputs import ignored_outputs, require_loss, split_output
@@ -153,12 +154,13 @@ def check_model(run: TrainingRun, needs_predictions: bool) -> None:
             logger.debug("The model is not checked before training, as it has no copy: %r", error)
             return
         try:
-            _check_outputs(
-                model, to_device(_first_samples(loader), run.args.device), needs_predictions
-            )
-        except torch.OutOfMemoryError:
-            logger.debug("The model is not checked before training: a copy does not fit in memory.")
+            batch = to_device(_first_samples(loader), run.args.device)
+            with run.precision.autocast():
+                _check_outputs(model, batch, needs_predictions)
         except Exception as error:
+            if is_out_of_memory(error):
+                logger.debug("The model is not checked: a copy of it does not fit in memory.")
+                return
             error.add_note(
                 "This error comes from a check before training, which runs a copy of the model on "
                 "one batch of train_dataset. Nothing has been trained or logged yet."

@@ -25,7 +25,7 @@ from trainer_torch.data import batch_size_of_loader, batches_of, can_start_anywh
 from trainer_torch.plan import Plan, continued_plan, plan_training
 from trainer_torch.position import LoopPosition
 from trainer_torch.run import TrainingRun
-from trainer_torch.seeding import set_rng_state
+from trainer_torch.seeding import has_accelerator_of, set_rng_state
 from trainer_torch.weights import load_model
 
 logger = logging.getLogger(__name__)
@@ -205,6 +205,11 @@ class Resumption:
         self._run, self._checkpoint = run, checkpoint
         self._structure = load_structure(checkpoint)
         self._rng_states = load_rng_states(checkpoint, run.world)
+        if self._rng_states is not None and not has_accelerator_of(self._rng_states[0]):
+            run.warn_once(
+                "The random generators of the accelerator are seeded again, because the checkpoint "
+                "was saved with other accelerators, or with another number of them."
+            )
         structure.check_classes(self._structure, run.optimizer, run.lr_scheduler)
         self._restore_model(is_complete=False)
 
@@ -219,6 +224,7 @@ class Resumption:
         structure.set_modes(run.model, self._structure)
         structure.regroup(run.model, run.optimizer, self._structure)
         load_optimizer(run, self._checkpoint)
+        run.precision.load_state_dict(load_progress(self._checkpoint)["precision"])
         if self._rng_states is not None:
             now, at_epoch_begin = self._rng_states
             set_rng_state(at_epoch_begin if run.position.is_within_epoch else now)

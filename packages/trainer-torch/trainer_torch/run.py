@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from numbers import Real
@@ -24,11 +25,19 @@ from callback_core import (
     make_reporting_integration_callbacks,
 )
 from callback_core.tracking import Redaction
+from trainer_torch.activations import checkpointed_activations
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.numerics import numeric_settings
 from trainer_torch.optimizers import create_optimizer, create_scheduler
 from trainer_torch.parts import check_initialized
 from trainer_torch.plan import Plan
 from trainer_torch.position import LoopPosition
+from trainer_torch.precision import (
+    MixedPrecision,
+    evaluation_dtype,
+    mixed_precision,
+    weights_in,
+)
 from trainer_torch.seeding import rng_state, set_seed
 from trainer_torch.signals import Signals
 from trainer_torch.structure import describe, describe_options, regroup
@@ -60,6 +69,10 @@ class TrainingRun:
         signals: The signals that end the training.
         resumed_from: The checkpoint from which this training was resumed, if any.
         saved_step: The step of the last checkpoint of this training.
+        batches: The batches of the epoch that are left.
+        step_start: What the current step starts from, with `auto_find_batch_size`.
+        is_in_train: Whether `train` is running.
+        precision: The mixed precision, with the scale of the losses.
         epoch_rng_state: The random generators before the first batch of the epoch.
         samples: The number of samples that this process has trained on in this training; `None` if
             the number in a batch was unknown.
@@ -90,6 +103,10 @@ class TrainingRun:
     saved_step: int | None = None
     epoch_rng_state: dict[str, Any] = field(default_factory=rng_state)
     samples: int | None = 0
+    batches: Iterator[Any] = field(default_factory=lambda: iter(()))
+    step_start: Any = None
+    is_in_train: bool = False
+    precision: MixedPrecision = field(init=False)
     given_states: Any = None
     optimizer_at_end: Any = None
     step_logs: dict[str, Any] = field(default_factory=dict)
@@ -97,6 +114,29 @@ class TrainingRun:
     loss_divisor: float = 1.0
     trial: dict[str, Any] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.precision = mixed_precision(self.args, self.warn_once)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Return the context of a training: settings of torch, and checkpointed activations."""
+        self.is_in_train = True
+        try:
+            with (
+                numeric_settings(self.args),
+                checkpointed_activations(self.model, self.args),
+            ):
+                yield
+        finally:  # what is left of the batches may have worker processes
+            self.is_in_train, self.batches, self.step_start = False, iter(()), None
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Return the context of an evaluation: settings of torch, and the type of weights."""
+        dtype = None if self.is_in_train else evaluation_dtype(self.args)
+        with numeric_settings(self.args), weights_in(dtype, self.model):
+            yield
 
     def fire(self, event: Callable[..., TrainerControl], **kwargs: Any) -> None:
         """Fire an event and keep the control that it returns.
@@ -167,6 +207,7 @@ class TrainingRun:
         set_seed(self.args.seed + self.world.rank)
         optimizer, lr_scheduler = optimizers
         self._renew(*optimizers)
+        self.precision = mixed_precision(self.args, self.warn_once)
         self.optimizer = optimizer or create_optimizer(self.model, self.args)
         self.lr_scheduler = lr_scheduler or create_scheduler(
             self.optimizer, self.args, plan.max_steps
@@ -177,7 +218,7 @@ class TrainingRun:
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
         self.state = TrainerState(epoch=0, **self.trial)
         self.resumed_from, self.saved_step, self.samples = None, None, 0
-        self.step_logs = {}
+        self.step_logs, self.step_start = {}, None
         self.set_length(plan)
 
     def given_options(self) -> dict[str, Any]:

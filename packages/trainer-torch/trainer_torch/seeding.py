@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer_torch.devices import find_device, module_of
+
 
 def set_seed(seed: int) -> None:
     """Seed the generators of Python, numpy and torch; those of torch on every device."""
@@ -31,19 +33,26 @@ def rng_state() -> dict[str, Any]:
             gauss,
         ),
         "cpu": torch.random.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "accelerator": _accelerator_state(),
     }
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore a state that `rng_state` returned."""
+    """Restore a state that `rng_state` returned.
+
+    The generators of accelerators are restored if there are as many of the same type.
+    """
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.random.set_rng_state(state["cpu"])
-    # The states of GPUs are listed by index: they only fit the same number of GPUs.
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    _set_accelerator_state(state["accelerator"])
+
+
+def has_accelerator_of(state: dict[str, Any]) -> bool:
+    """Return whether this machine has as many accelerators as in `state`, and of the same type."""
+    saved, now = state["accelerator"], _accelerator_state()
+    return (saved["type"], len(saved["states"])) == (now["type"], len(now["states"]))
 
 
 @contextmanager
@@ -54,3 +63,25 @@ def preserved_rng() -> Iterator[None]:
         yield
     finally:
         set_rng_state(state)
+
+
+def _accelerator_state() -> dict[str, Any]:
+    """Return the type of the accelerator, and the states of its generators by index."""
+    device = find_device(use_cpu=False)
+    if device.type == "cpu":
+        return {"type": device.type, "states": []}
+    module = module_of(device)
+    if hasattr(module, "get_rng_state_all"):
+        return {"type": device.type, "states": list(module.get_rng_state_all())}
+    states = [module.get_rng_state()] if hasattr(module, "get_rng_state") else []
+    return {"type": device.type, "states": states}  # such as MPS, which is one device
+
+
+def _set_accelerator_state(saved: dict[str, Any]) -> None:
+    module = module_of(find_device(use_cpu=False))
+    if not saved["states"] or not has_accelerator_of({"accelerator": saved}):
+        return
+    if hasattr(module, "set_rng_state_all"):
+        module.set_rng_state_all(saved["states"])
+    else:
+        module.set_rng_state(saved["states"][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -14,6 +15,7 @@ from callback_core import CallbackHandler, TrainerControl, TrainerState
 from trainer_torch import accumulation, batches, outputs, search
 from trainer_torch import checkpoint as checkpoints
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
 from trainer_torch.batch_size import count_samples
 from trainer_torch.best_model import update_best_checkpoint
 from trainer_torch.data import eval_dataloader, train_dataloader
@@ -21,15 +23,17 @@ from trainer_torch.distributed import find_world
 from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
 from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation
 from trainer_torch.loop import TrainOutput, run_training
+from trainer_torch.numerics import prepare_numerics
 from trainer_torch.overrides import call, check_overrides
 from trainer_torch.parts import check_parts, make_model
 from trainer_torch.position import LoopPosition
+from trainer_torch.precision import check_precision
 from trainer_torch.preflight import check_metric, check_model, check_training
 from trainer_torch.resume import choose_checkpoint, find_position, resume
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.values import json_value
 from trainer_torch.weights import save_model
-from trainer_torch.wrapping import unwrap
+from trainer_torch.wrapping import compile_in_place, unwrap
 
 _CALLED_WITH: Final = {"compute_loss": 2, "training_step": 2}
 """The methods that a subclass may override, with the number of their arguments by position."""
@@ -121,6 +125,8 @@ class Trainer:
         check_parts(model, args, train_dataset, eval_dataset, *functions, optimizers)
         assert model is not None
         world = find_world(args)
+        prepare_numerics(args)
+        check_precision(args, model)
         self.data_collator = data_collator
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
@@ -136,6 +142,7 @@ class Trainer:
         handler = create_handler(args, callbacks, bare, processing_class, optimizers)
         position = LoopPosition(args.device, world)
         self.run = TrainingRun(args, world, bare, bare, handler, position, *optimizers)
+        check_batch_finding(self.run)
         world.mark(self.state)
         self.run.fire(handler.on_init_end)
 
@@ -182,6 +189,7 @@ class Trainer:
             self._given_model = _placed(model, run.args)
             run.model = run.model_wrapped = unwrap(self._given_model)
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
+        adopt_batch_size(run, checkpoint)
         run.train_dataloader = self.get_train_dataloader()
         plan = find_position(run, checkpoint)
         run.start_over(plan, self._given_optimizers)
@@ -195,7 +203,8 @@ class Trainer:
         # The user may have wrapped the model, or assigned another one since.
         is_given = unwrap(self._given_model) is run.model
         wrapped = run.world.wrap(self._given_model if is_given else run.model)
-        return run_training(run, plan, self, wrapped, resumption)
+        with run.training():
+            return run_training(run, plan, self, wrapped, resumption)
 
     def hyperparameter_search(
         self,
@@ -359,10 +368,11 @@ class Trainer:
             num_items_in_batch: As in `compute_loss`.
         """
         inputs = self._prepare_inputs(inputs)
-        output = call(self.compute_loss, model, inputs, num_items_in_batch=num_items_in_batch)
+        with self.compute_loss_context_manager():
+            output = call(self.compute_loss, model, inputs, num_items_in_batch=num_items_in_batch)
         loss = outputs.require_loss(output, self._source_of_loss(), inputs)
         loss = accumulation.part_of_step(loss, self.run.loss_divisor)
-        loss.backward()
+        self.run.precision.backward(loss)
         return loss.detach()
 
     def count_items(self, inputs: Any, size: int | None) -> int | None:
@@ -399,9 +409,14 @@ class Trainer:
     def prediction_step(self, batch: Any) -> tuple[Tensor | None, Any, Any]:
         """Return the loss, predictions and labels of a batch; `None` for what is missing."""
         batch = self._prepare_inputs(batch)
-        output = call(self.compute_loss, self.model, batch, return_outputs=True)
+        with self.compute_loss_context_manager():
+            output = call(self.compute_loss, self.model, batch, return_outputs=True)
         loss, predictions = outputs.split_output(output, outputs.ignored_outputs(self.model))
         return loss, predictions, batches.labels_of(batch, self.args.label_names)
+
+    def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
+        """Return the context in which losses are computed: that of the mixed precision."""
+        return self.run.precision.autocast()
 
     def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
         """Return the number of samples in a batch into which its loader put `loaded`, if known."""
@@ -436,20 +451,23 @@ class Trainer:
         run, handler = self.run, self.callback_handler
         handler.eval_dataloader = self.get_eval_dataloader(dataset)
         run.signals.protect_workers(handler.eval_dataloader)
-        return run_evaluation(
-            run.model,
-            handler.eval_dataloader,
-            self.prediction_step,
-            lambda: run.fire(handler.on_prediction_step),
-            prefix=prefix,
-            batch_size=self.get_batch_size,
-            warn=run.warn_once,
-            compute_metrics=self.compute_metrics,
-            keep_predictions=keep_predictions,
-            world=run.world,
-        )
+        with run.evaluation():
+            return run_evaluation(
+                run.model,
+                handler.eval_dataloader,
+                self.prediction_step,
+                lambda: run.fire(handler.on_prediction_step),
+                prefix=prefix,
+                batch_size=self.get_batch_size,
+                warn=run.warn_once,
+                compute_metrics=self.compute_metrics,
+                keep_predictions=keep_predictions,
+                world=run.world,
+            )
 
 
 def _placed(model: nn.Module, args: TrainingArguments) -> nn.Module:
-    """Return `model` on the device, unless the arguments leave it where it is."""
-    return model if args.place_model_on_device is False else model.to(args.device)
+    """Return `model` on the device, unless the arguments leave it where it is; and compile it."""
+    model = model if args.place_model_on_device is False else model.to(args.device)
+    compile_in_place(model, args)
+    return model

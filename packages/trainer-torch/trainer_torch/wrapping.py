@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+logger = logging.getLogger(__name__)
+
 _COMPILED: Final = "_orig_mod"
 """The attribute of a compiled module. Importing its class would take half a second."""
+
+_COMPILED_CALL: Final = "_compiled_call_impl"
+"""The attribute that `torch.nn.Module.compile` sets. Copies are without it."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -21,6 +27,24 @@ def distributed_part(model: nn.Module) -> DistributedDataParallel | None:
     """Return the DistributedDataParallel that `model` is, or that it wraps, or `None`."""
     layers = (layer for layer in _layers(model) if isinstance(layer, DistributedDataParallel))
     return next(layers, None)
+
+
+def compile_in_place(model: nn.Module, args: Any) -> None:
+    """Compile the model in `model` if `args` ask for it. Its names stay, also those of its weights.
+
+    The compilation takes place when the model is called. If a part is compiled already, nothing is
+    done, with a warning.
+    """
+    if not args.torch_compile:
+        return
+    parts = [name or "the model" for name, part in model.named_modules() if _is_compiled(part)]
+    if parts:
+        logger.warning(
+            "torch_compile does not compile the model again: %s is compiled already.", parts[0]
+        )
+    else:
+        backend = args.torch_compile_backend or "inductor"
+        unwrap(model).compile(backend=backend, mode=args.torch_compile_mode)
 
 
 def plain_name(name: str) -> str:
@@ -43,6 +67,10 @@ def load_plain_state(model: nn.Module, state: Mapping[str, Tensor], **options: A
     """
     own = {plain_name(name): name for name in model.state_dict()}
     model.load_state_dict({own.get(name, name): value for name, value in state.items()}, **options)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module, _COMPILED) or getattr(module, _COMPILED_CALL, None) is not None
 
 
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
