@@ -148,6 +148,20 @@ DIFFERENCES = {
     "disable_tqdm": "`None` means false, not what the level of a logger says.",
     "report_to": "`all` means the installed tracker packages of this project that are configured.",
     "save_strategy": "There is no `best` here.",
+    "bf16": "Autocast is around the loss too, not only around the model.",
+    "fp16": "It works on the CPU too. Autocast is around the loss too, not only around the model.",
+    "bf16_full_eval": "Afterwards, the weights are those of before.",
+    "fp16_full_eval": "Afterwards, the weights are those of before.",
+    "tf32": "Afterwards, torch's settings are those of before. `torch_compile` does not set it.",
+    "activation_checkpointing": "Any model with blocks will do. It ends with the training.",
+    "activation_checkpointing_kwargs": "`modules` names classes of blocks.",
+    "torch_compile": "The model itself is compiled, not a wrapper, so evaluations run compiled "
+    "too. `tf32` stays as it is.",
+    "torch_empty_cache_steps": "In transformers, it is emptied within these steps.",
+    "auto_find_batch_size": "In transformers, a step gets fewer samples, and the training starts "
+    "again. Several processes are refused.",
+    "full_determinism": "Afterwards, torch's settings are those of before. Kernels are launched "
+    "asynchronously as ever.",
     "enable_jit_checkpoint": "SIGINT and other signals that end a training count too, not only "
     "SIGTERM. The checkpoint is read back.",
     "seed": "Process r is seeded with `seed` + r.",

@@ -38,7 +38,8 @@ class ArgumentSetters:
             max_steps=max_steps,
             gradient_accumulation_steps=gradient_accumulation_steps,
             seed=seed,
-            activation_checkpointing=activation_checkpointing or None,
+            activation_checkpointing=activation_checkpointing,
+            gradient_checkpointing=activation_checkpointing,
         )
 
     def set_evaluate(

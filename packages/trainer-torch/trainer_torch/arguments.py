@@ -86,24 +86,23 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         use_cpu: Train on the CPU even if there is an accelerator.
         full_determinism: Use deterministic algorithms only, while the Trainer trains or evaluates;
             an operation that has none raises an error. This also sets `CUBLAS_WORKSPACE_CONFIG` and
-            `FLASH_ATTENTION_DETERMINISTIC` for the process. Unlike in transformers, kernels are
-            launched asynchronously as ever, which does not change results.
+            `FLASH_ATTENTION_DETERMINISTIC` for the process.
         bf16: Compute in bfloat16 where autocast does so, with float32 weights; in training and in
             evaluations. The CPU can too.
-        fp16: Likewise in float16, with a scaled loss. A step whose gradients overflow is left out,
-            and the schedule waits. As in transformers, the step is counted, and `grad_norm` shows
-            the overflow.
+        fp16: Compute in float16 where autocast does so, with float32 weights and a scaled loss. A
+            step whose gradients overflow is left out, and the schedule waits. As in transformers,
+            the step is counted, and `grad_norm` shows the overflow.
         bf16_full_eval: Convert the weights and inputs to bfloat16 for `evaluate` and `predict`, but
-            not while `train` is running, as in transformers. Unlike there, the weights are those
-            of before afterwards.
-        fp16_full_eval: Likewise in float16.
+            not while `train` is running. Afterwards, the weights are those of before, to the bit.
+        fp16_full_eval: Convert the weights and inputs to float16 for `evaluate` and `predict`, as
+            with `bf16_full_eval`.
         tf32: Multiply float32 matrices on NVIDIA's GPUs in TensorFloat-32, or never do so, while
             the Trainer trains or evaluates. `None` leaves torch's settings as they are, also with
             `torch_compile`.
         activation_checkpointing: Keep only the inputs of the model's blocks for the backward pass,
             and compute their activations a second time. This saves memory, and takes longer.
-        activation_checkpointing_kwargs: Options, as a dict or as JSON. `modules` is a list of the
-            names of classes of blocks; by default, they are found. `every_n_layers` leaves out
+        activation_checkpointing_kwargs: Options of that, as a dict or as JSON. `modules` is a list
+            of the names of classes of blocks; by default, they are found. `every_n_layers` leaves out
             blocks in between. `offload` keeps the inputs in the memory of the CPU. Others are those
             of `torch.utils.checkpoint.checkpoint`; `use_reentrant` is `False` by default. A model
             that has a method `activation_checkpointing_enable` gets all but `modules`.
@@ -117,7 +116,7 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             update steps. This can prevent running out of memory, and takes time.
         auto_find_batch_size: When memory runs out in a training step, repeat it with smaller
             batches, and more of them in each update step, so that the samples in a step stay the
-            same. In transformers, they become fewer. In one process only.
+            same. The batches of evaluations stay as they are. In one process only.
         dataloader_drop_last: Drop the last training batch if it is incomplete.
         dataloader_num_workers: The number of processes that load data. 0 loads in this process.
         dataloader_pin_memory: Load into pinned memory, which is copied to a GPU faster.
