@@ -102,10 +102,10 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         activation_checkpointing: Keep only the inputs of the model's blocks for the backward pass,
             and compute their activations a second time. This saves memory, and takes longer.
         activation_checkpointing_kwargs: Options of that, as a dict or as JSON. `modules` is a list
-            of the names of classes of blocks; by default, they are found. `every_n_layers` leaves out
-            blocks in between. `offload` keeps the inputs in the memory of the CPU. Others are those
-            of `torch.utils.checkpoint.checkpoint`; `use_reentrant` is `False` by default. A model
-            that has a method `activation_checkpointing_enable` gets all but `modules`.
+            of the names of classes of blocks; by default, they are found. `every_n_layers` leaves
+            out blocks in between. `offload` keeps the inputs in the memory of the CPU. Others are
+            those of `torch.utils.checkpoint.checkpoint`; `use_reentrant` is `False` by default. A
+            model that has a method `activation_checkpointing_enable` gets all but `modules`.
         gradient_checkpointing: The old name of `activation_checkpointing`.
         gradient_checkpointing_kwargs: The old name of `activation_checkpointing_kwargs`.
         torch_compile: Compile the model in place with `torch.nn.Module.compile`, so that names in
