@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from numbers import Real
 from typing import Any, Final, Self
@@ -20,8 +20,9 @@ from trainer_torch.devices import find_device
 from trainer_torch.dropped_arguments import DROPPED, refuse_unknown
 from trainer_torch.hardware_arguments import settle_hardware
 from trainer_torch.kept_arguments import KeptArguments
+from trainer_torch.optimizer_names import check_optimizer_name
 from trainer_torch.process_role import ProcessRole
-from trainer_torch.schedules import SCHEDULES
+from trainer_torch.schedules import SCHEDULES, check_options, needs_metric
 from trainer_torch.unsupported_arguments import UnsupportedArguments
 from trainer_torch.values import json_value
 
@@ -52,13 +53,30 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             ends within an epoch.
         max_steps: The number of update steps. Overrides `num_train_epochs` unless it is -1.
         learning_rate: The highest learning rate of the schedule.
-        weight_decay: AdamW's decay of parameters with two or more dimensions. Biases and norms have
-            one, and are not decayed.
+        optim: The optimizer: `adamw_torch_fused`, `adamw_torch`, `sgd`, `adagrad`, `rmsprop`,
+            `adafactor` or `muon`. They are torch's. The fused AdamW is not fused, with a warning,
+            if a parameter is complex. The Adafactor trains like that of transformers, with
+            `scale_parameter=False`, as long as the root mean square of a parameter is at most 1; for
+            others, the learning rate is multiplied by it. `muon`, which transformers lacks, trains
+            the hidden matrices by Muon and the rest by AdamW; see `trainer_torch.muon`. Before
+            torch 2.8, the default of transformers is `adamw_torch`.
+        optim_args: Options of the optimizer, as `key=value,...`: `momentum`, `dampening` and
+            `nesterov` of `sgd`; `lr_decay` and `eps` of `adagrad`; `momentum`, `alpha`, `eps` and
+            `centered` of `rmsprop`; `lr` (of the matrices, instead of `learning_rate`), `momentum`,
+            `nesterov`, `ns_steps` and `adjust_lr_fn` of `muon`.
+        weight_decay: The optimizer's decay of the parameters that
+            `Trainer.get_decay_parameter_names` returns: all but biases and norms.
         adam_beta1: AdamW's first beta.
         adam_beta2: AdamW's second beta.
         adam_epsilon: AdamW's epsilon.
         max_grad_norm: Gradients are clipped to this norm. 0 turns clipping off.
-        lr_scheduler_type: `linear`, `cosine`, `constant` or `constant_with_warmup`.
+        lr_scheduler_type: `linear`, `cosine`, `cosine_with_restarts`, `polynomial`, `constant`,
+            `constant_with_warmup`, `inverse_sqrt`, `cosine_with_min_lr`,
+            `cosine_warmup_with_min_lr` or `warmup_stable_decay`, functions of the step that
+            `trainer_torch.schedules` describes. `reduce_lr_on_plateau` and `greedy` follow
+            `metric_for_best_model`.
+        lr_scheduler_kwargs: Options of the schedule: the keyword-only parameters of its function,
+            or those of `ReduceLROnPlateau` or `trainer_torch.greedy.GreedyLR`. A dict, or JSON.
         warmup_steps: The number of update steps in which the learning rate rises from 0.
         eval_strategy: When to evaluate: `no`, `steps` (every `eval_steps`) or `epoch`.
         eval_steps: The number of update steps between evaluations. Defaults to `logging_steps`.
@@ -76,7 +94,8 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             training. It ends after the current step.
         load_best_model_at_end: Load the best saved weights when training ends.
         metric_for_best_model: The metric that decides which model is best, with or without its
-            prefix `eval_`. Defaults to `loss` with `load_best_model_at_end`.
+            prefix `eval_`. Defaults to `loss` with `load_best_model_at_end`, and with a schedule
+            that follows it.
         greater_is_better: Whether a greater metric is better. Defaults to false for names that end
             in `loss`, and to true for others.
         label_names: The names of the labels in a batch that is a mapping, for `compute_metrics`.
@@ -155,12 +174,15 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
     num_train_epochs: float = 3.0
     max_steps: int = -1
     learning_rate: float = 5e-5
+    optim: str = "adamw_torch_fused"
+    optim_args: str | None = None
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
     lr_scheduler_type: str = "linear"
+    lr_scheduler_kwargs: dict[str, Any] | str | None = None
     warmup_steps: float = 0
     eval_strategy: str = "no"
     eval_steps: float | None = None
@@ -227,8 +249,9 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         for name in ("eval_strategy", "logging_strategy", "save_strategy"):
             setattr(self, name, _strategy(name, getattr(self, name)))
         self.do_eval = self.do_eval or self.eval_strategy != IntervalStrategy.NO
-        if self.lr_scheduler_type not in SCHEDULES:
-            raise ValueError(_one_of("lr_scheduler_type", self.lr_scheduler_type, SCHEDULES))
+        self.optim = getattr(self.optim, "value", self.optim)  # transformers has enums
+        check_optimizer_name(self.optim, self.optim_args)
+        self._check_schedule()
         if self.eval_steps is None and self.eval_strategy == IntervalStrategy.STEPS:
             self.eval_steps = self.logging_steps
         self._check_numbers()
@@ -236,6 +259,7 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         settle_hardware(self)
         if self.load_best_model_at_end:
             self._check_best_model()
+        if self.load_best_model_at_end or needs_metric(self.lr_scheduler_type):
             self.metric_for_best_model = self.metric_for_best_model or "loss"
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             self.greater_is_better = not self.metric_for_best_model.endswith("loss")
@@ -317,6 +341,22 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
     def to_json_string(self) -> str:
         """Return all arguments as indented JSON."""
         return json.dumps(self.to_dict(), indent=2)
+
+    def _check_schedule(self) -> None:
+        """Check `lr_scheduler_type` and its options, which may be JSON."""
+        name = self.lr_scheduler_type = getattr(
+            self.lr_scheduler_type, "value", self.lr_scheduler_type
+        )
+        if name not in SCHEDULES:
+            raise ValueError(_one_of("lr_scheduler_type", name, SCHEDULES))
+        if self.lr_scheduler_kwargs is not None:
+            self.lr_scheduler_kwargs = _options("lr_scheduler_kwargs", self.lr_scheduler_kwargs)
+        check_options(name, self.lr_scheduler_kwargs or {})
+        if needs_metric(name) and self.eval_strategy == IntervalStrategy.NO:
+            raise ValueError(
+                f"lr_scheduler_type is {name!r}, which follows a metric of evaluations, but "
+                "eval_strategy is 'no'. Set it to 'steps' or 'epoch'."
+            )
 
     def _check_numbers(self) -> None:
         """Check the range of all numbers, and convert numpy's to Python's, for checkpoints."""
@@ -470,6 +510,18 @@ def _checkpoint(resume_from: Any) -> bool | str | None:
 def _names(report_to: Any) -> list[str]:
     names = [report_to] if isinstance(report_to, str) else list(report_to or ())
     return [] if names == ["none"] else names
+
+
+def _options(name: str, value: Any) -> dict[str, Any]:
+    """Return the mapping `value`, which may be JSON, as a dict."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"{name} is {value!r}, but must be a dict, or JSON: {error}") from None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} is {value!r}, but must be a dict, or JSON of one.")
+    return dict(value)
 
 
 def _strategy(name: str, value: str) -> str:

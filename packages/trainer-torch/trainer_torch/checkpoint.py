@@ -125,8 +125,16 @@ def _write_files(
 
 
 def load_optimizer(run: TrainingRun, checkpoint: Path) -> None:
-    """Load the optimizer and the schedule of `run` from `checkpoint`."""
-    run.optimizer.load_state_dict(_load(checkpoint / OPTIMIZER, run.args.device))
+    """Load the optimizer and the schedule of `run` from `checkpoint`.
+
+    Whether the optimizer is fused is no state: it is as it was made.
+    """
+    state = _load(checkpoint / OPTIMIZER, run.args.device)
+    groups = getattr(run.optimizer, "param_groups", ())
+    for group, own in zip(state.get("param_groups", ()), groups, strict=False):
+        if "fused" in own:
+            group["fused"] = own["fused"]
+    run.optimizer.load_state_dict(state)
     run.lr_scheduler.load_state_dict(_load(checkpoint / SCHEDULER, run.args.device))
 
 
@@ -247,7 +255,13 @@ def _delete_oldest(output_dir: str | Path, limit: int, kept: set[str]) -> None:
 
 
 def _load(path: Path, device: torch.device) -> Any:
-    return restored(torch.load(path, map_location=device, weights_only=True))
+    """Return what `path` has: on `device` what was not on the CPU, such as the steps of AdamW."""
+
+    def place(storage: Any, location: str) -> Any:
+        place = "cpu" if location == "cpu" else str(device)
+        return torch.serialization.default_restore_location(storage, place)
+
+    return restored(torch.load(path, map_location=place, weights_only=True))
 
 
 def _digest(value: Any) -> dict[str, str]:

@@ -89,6 +89,59 @@ def check_initialized(model: nn.Module) -> None:
         )
 
 
+def check_optimizer(place: str, optimizer: Any) -> None:
+    """Check that `optimizer` is one, and one that the loop can use.
+
+    Args:
+        place: What it is, for the message.
+        optimizer: The optimizer.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It calls the model itself, by a closure.
+    """
+    if not hasattr(optimizer, "param_groups"):
+        raise TypeError(
+            f"{place} is {kind_of(optimizer)}, but must be an optimizer of the model's parameters."
+        )
+    _refuse_closure(place, type(optimizer))
+
+
+def check_optimizer_class(cls_and_kwargs: Any, optimizer: Any) -> None:
+    """Check the argument `optimizer_cls_and_kwargs` of the Trainer, beside its `optimizer`.
+
+    Raises:
+        TypeError: It is not a pair of a class, or a function, and a dict.
+        ValueError: The class calls the model itself, by a closure; or there is an optimizer too.
+    """
+    if cls_and_kwargs is None:
+        return
+    is_pair = isinstance(cls_and_kwargs, (tuple, list)) and len(cls_and_kwargs) == 2
+    if not is_pair or not callable(cls_and_kwargs[0]) or not isinstance(cls_and_kwargs[1], Mapping):
+        raise TypeError(
+            f"optimizer_cls_and_kwargs is {cls_and_kwargs!r}, but must be a pair of a class and "
+            "its arguments: (SGD, {'lr': 0.1})."
+        )
+    if optimizer is not None:
+        raise ValueError(
+            "The Trainer has both optimizer_cls_and_kwargs and an optimizer in optimizers. Pass "
+            "one of them."
+        )
+    _refuse_closure("optimizer_cls_and_kwargs", cls_and_kwargs[0])
+
+
+def _refuse_closure(place: str, cls: Any) -> None:
+    try:
+        inspect.signature(cls.step).bind("self")
+    except (AttributeError, ValueError):  # it has no step that can be inspected
+        return
+    except TypeError:
+        raise ValueError(
+            f"{place} is {cls.__name__}, whose step needs a closure that computes the loss, "
+            "perhaps several times. The training loop computes it once. Pass another optimizer."
+        ) from None
+
+
 def _check_loss_func(function: object, compute_loss: object) -> None:
     if function is None:
         return
@@ -141,12 +194,8 @@ def _check_optimizers(optimizers: Any) -> Any:
             f"optimizers is {what}, but must be a pair of an optimizer and a scheduler. Either may "
             "be None: (optimizer, None)."
         )
-    optimizer = optimizers[0]
-    if optimizer is not None and not hasattr(optimizer, "param_groups"):
-        raise TypeError(
-            f"The first of optimizers is {kind_of(optimizer)}, but must be an optimizer of the "
-            "model's parameters, or None."
-        )
+    if optimizers[0] is not None:
+        check_optimizer("The first of optimizers", optimizers[0])
     return optimizers
 
 

@@ -25,6 +25,7 @@ from trainer_torch.data import batch_size_of_loader, batches_of, can_start_anywh
 from trainer_torch.plan import Plan, continued_plan, plan_training
 from trainer_torch.position import LoopPosition
 from trainer_torch.run import TrainingRun
+from trainer_torch.schedules import needs_metric
 from trainer_torch.seeding import has_accelerator_of, set_rng_state
 from trainer_torch.weights import load_model
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _OF_THE_OPTIMIZER: Final = (
     "learning_rate",
+    "optim_args",
     "weight_decay",
     "adam_beta1",
     "adam_beta2",
@@ -265,7 +267,10 @@ def _changed_options(run: TrainingRun, before: dict[str, Any]) -> dict[str, str]
 
 
 def _report(run: TrainingRun, changed: dict[str, str], options: dict[str, str]) -> None:
-    held = {name: text for name, text in changed.items() if name in _OF_THE_OPTIMIZER}
+    decided = set(_OF_THE_OPTIMIZER)
+    if needs_metric(run.args.lr_scheduler_type):
+        decided.add("lr_scheduler_kwargs")  # its state has them
+    held = {name: text for name, text in changed.items() if name in decided}
     new = [f"{name} {text}" for name, text in changed.items() if name not in held]
     held |= options
     if new:

@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
@@ -28,8 +28,7 @@ from callback_core.tracking import Redaction
 from trainer_torch.activations import checkpointed_activations
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.numerics import numeric_settings
-from trainer_torch.optimizers import create_optimizer, create_scheduler
-from trainer_torch.parts import check_initialized
+from trainer_torch.parts import check_initialized, check_optimizer
 from trainer_torch.plan import Plan
 from trainer_torch.position import LoopPosition
 from trainer_torch.precision import (
@@ -47,6 +46,8 @@ from trainer_torch.world import World
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_CREATED_BY: Final = {"optimizer": "create_optimizer", "lr_scheduler": "create_scheduler"}
 
 
 @dataclass
@@ -76,8 +77,10 @@ class TrainingRun:
         epoch_rng_state: The random generators before the first batch of the epoch.
         samples: The number of samples that this process has trained on in this training; `None` if
             the number in a batch was unknown.
+        created: The optimizer and the scheduler that the last training created; `None` for one that
+            the user gave.
         given_states: The states of the optimizer and the scheduler that the user gave, as the first
-            training found them, and the structure at that time.
+            training found them, the structure at that time, and both themselves.
         optimizer_at_end: The groups of the optimizer at the end of the last training.
         step_logs: What the next log reports of the last update step, besides the loss.
         batches_in_step: The number of batches in the current update step.
@@ -107,6 +110,7 @@ class TrainingRun:
     step_start: Any = None
     is_in_train: bool = False
     precision: MixedPrecision = field(init=False)
+    created: tuple[Any, Any] = (None, None)
     given_states: Any = None
     optimizer_at_end: Any = None
     step_logs: dict[str, Any] = field(default_factory=dict)
@@ -194,23 +198,38 @@ class TrainingRun:
             except Exception:
                 logger.exception("A callback failed while training was ending by %r.", exception)
 
-    def start_over(self, plan: Plan, optimizers: tuple[Optimizer | None, Any]) -> None:
+    def start_over(self, plan: Plan, create: Callable[..., Any]) -> None:
         """Seed, and set up a training from its first step. The model keeps its weights.
+
+        A second training creates its optimizer and its scheduler again. Those that the user gave
+        start in the state in which the first training found them, unless the user has changed the
+        optimizer since.
 
         Args:
             plan: The length of the training.
-            optimizers: The optimizer and the scheduler of the user. The arguments describe what is
-                created instead of `None`. A second training starts from the state in which the
-                first one found them, unless the user has changed the optimizer since.
+            create: Creates the optimizer and the scheduler, as far as they are `None`.
+
+        Raises:
+            TypeError: What it has created is no optimizer.
+            ValueError: It has not created both, or the optimizer needs a closure.
         """
         check_initialized(self.model)
         set_seed(self.args.seed + self.world.rank)
-        optimizer, lr_scheduler = optimizers
-        self._renew(*optimizers)
+        parts = zip((self.optimizer, self.lr_scheduler), self.created, strict=True)
+        given = tuple(None if part is made else part for part, made in parts)
+        self._renew(*given)
         self.precision = mixed_precision(self.args, self.warn_once)
-        self.optimizer = optimizer or create_optimizer(self.model, self.args)
-        self.lr_scheduler = lr_scheduler or create_scheduler(
-            self.optimizer, self.args, plan.max_steps
+        self.optimizer, self.lr_scheduler = given
+        try:
+            create(num_training_steps=plan.max_steps)
+            self._check_created()
+        except BaseException:
+            self.optimizer, self.lr_scheduler = given  # the next training creates both again
+            raise
+        optimizer, scheduler = given
+        self.created = (
+            None if self.optimizer is optimizer else self.optimizer,
+            None if self.lr_scheduler is scheduler else self.lr_scheduler,
         )
         # Callbacks receive these parts from the handler.
         handler = self.callback_handler
@@ -220,6 +239,15 @@ class TrainingRun:
         self.resumed_from, self.saved_step, self.samples = None, None, 0
         self.step_logs, self.step_start = {}, None
         self.set_length(plan)
+
+    def _check_created(self) -> None:
+        for name, method in _CREATED_BY.items():
+            if getattr(self, name) is None:
+                raise ValueError(
+                    f"The Trainer has no {name}, so its {method} or create_optimizer_and_scheduler "
+                    f"is overridden and does not set self.{name}. Set it there."
+                )
+        check_optimizer("self.optimizer", self.optimizer)
 
     def given_options(self) -> dict[str, Any]:
         """Return the options of the optimizer and the scheduler that the user gave, by name.
@@ -233,7 +261,7 @@ class TrainingRun:
                 place = f" of group {number}" if number else ""
                 options |= {f"{name}{place}": value for name, value in named.items()}
             options |= {name: value for name, value in state.items() if isinstance(value, Real)}
-        changing = ("params", "initial_lr", "last_epoch", "_")
+        changing = ("params", "initial_lr", "last_epoch", "fused", "_")
         return {
             name: json_value(value)
             for name, value in options.items()
@@ -250,16 +278,19 @@ class TrainingRun:
         If the user has changed the optimizer since the last training, it is taken as it is.
         """
         given = tuple(part for part in given if hasattr(part, "load_state_dict"))
+        is_same = self.given_states is not None and [*map(id, given)] == [
+            *map(id, self.given_states[2])
+        ]
         optimizer = next((part for part in given if isinstance(part, Optimizer)), None)
         is_changed = (
             optimizer is not None
             and describe_options(self.model, optimizer) != self.optimizer_at_end
         )
-        if self.given_states is None or is_changed:
+        if not is_same or is_changed:
             states = [deepcopy(part.state_dict()) for part in given]
-            self.given_states = states, describe(self.model, optimizer, None)
+            self.given_states = states, describe(self.model, optimizer, None), given
             return
-        states, described = self.given_states
+        states, described, _ = self.given_states
         if optimizer is not None:
             regroup(self.model, optimizer, described)
         for part, state in zip(given, states, strict=True):

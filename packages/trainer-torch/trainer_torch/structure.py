@@ -58,8 +58,8 @@ def check_classes(described: dict[str, Any], optimizer: Any, lr_scheduler: Any) 
         if _class_name(part) != described[kind]:
             raise ValueError(
                 f"The checkpoint has the state of another {kind}: {described[kind]} instead of "
-                f"{_class_name(part)}. Pass the same optimizers to the Trainer, or train without "
-                "resume_from_checkpoint."
+                f"{_class_name(part)}. Set the same optim and lr_scheduler_type, pass the same "
+                "optimizers to the Trainer, or train without resume_from_checkpoint."
             )
 
 

@@ -24,8 +24,9 @@ from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
 from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation
 from trainer_torch.loop import TrainOutput, run_training
 from trainer_torch.numerics import prepare_numerics
+from trainer_torch.optimization import OptimizerMethods
 from trainer_torch.overrides import call, check_overrides
-from trainer_torch.parts import check_parts, make_model
+from trainer_torch.parts import check_optimizer_class, check_parts, make_model
 from trainer_torch.position import LoopPosition
 from trainer_torch.precision import check_precision
 from trainer_torch.preflight import check_metric, check_model, check_training
@@ -39,12 +40,12 @@ _CALLED_WITH: Final = {"compute_loss": 2, "training_step": 2}
 """The methods that a subclass may override, with the number of their arguments by position."""
 
 
-class Trainer:
+class Trainer(OptimizerMethods):
     """Trains, evaluates and predicts with a PyTorch model, and fires events for callbacks.
 
     To change what it does, subclass it and override `compute_loss`, `training_step`,
-    `prediction_step`, `log` or the `get_*_dataloader` methods. To watch or steer it, write a
-    callback.
+    `prediction_step`, `log`, the `get_*_dataloader` methods or those of `OptimizerMethods`. To
+    watch or steer it, write a callback.
 
     Args:
         model: A model that returns its loss from `forward`: as the first item of a tuple, as
@@ -70,6 +71,8 @@ class Trainer:
             progress bar.
         optimizers: An optimizer and a scheduler to use instead of those that `args` describes.
             Either may be `None`.
+        optimizer_cls_and_kwargs: The class of the optimizer and its arguments, such as
+            `(SGD, {"lr": 0.1})`, instead of those that `args` describes.
 
     Attributes:
         loss_is_scaled_for_ga: Set this in a subclass whose `compute_loss` divides by
@@ -114,6 +117,7 @@ class Trainer:
         compute_metrics: ComputeMetrics | None = None,
         callbacks: Iterable[Any] | None = None,
         optimizers: tuple[Optimizer | None, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
     ) -> None:
         args = TrainingArguments() if args is None else args
         check_overrides(self, Trainer, _CALLED_WITH)
@@ -123,6 +127,7 @@ class Trainer:
             model = make_model(model_init, model, args)
         functions = (data_collator, compute_loss, compute_loss_func, compute_metrics)
         check_parts(model, args, train_dataset, eval_dataset, *functions, optimizers)
+        check_optimizer_class(optimizer_cls_and_kwargs, optimizers[0])
         assert model is not None
         world = find_world(args)
         prepare_numerics(args)
@@ -135,7 +140,7 @@ class Trainer:
         self.hp_name: Callable[[Any], str] | None = None
         self.compute_loss_func = compute_loss_func
         self._compute_loss = compute_loss
-        self._given_optimizers = optimizers
+        self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self._given_model = _placed(model, args)
         bare = unwrap(self._given_model)
         self.model_accepts_loss_kwargs = accumulation.accepts_loss_kwargs(bare)
@@ -188,11 +193,12 @@ class Trainer:
             model = make_model(self.model_init, None, run.args, trial)
             self._given_model = _placed(model, run.args)
             run.model = run.model_wrapped = unwrap(self._given_model)
+            run.optimizer = run.lr_scheduler = None  # of the model before it
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
         adopt_batch_size(run, checkpoint)
         run.train_dataloader = self.get_train_dataloader()
         plan = find_position(run, checkpoint)
-        run.start_over(plan, self._given_optimizers)
+        run.start_over(plan, self.create_optimizer_and_scheduler)
         resumption = resume(run, plan, checkpoint) if checkpoint else None
         check_training(run)
         if self.compute_metrics is None and type(self).evaluate is Trainer.evaluate:

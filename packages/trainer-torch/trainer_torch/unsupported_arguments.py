@@ -10,9 +10,6 @@ from typing import Any, Final
 class UnsupportedArguments:
     """Accepts arguments at their defaults only, so that scripts which state these keep working."""
 
-    lr_scheduler_kwargs: dict[str, Any] | str | None = None
-    optim: str = "adamw_torch"
-    optim_args: str | None = None
     optim_target_modules: str | list[str] | None = None
     label_smoothing_factor: float = 0.0
     use_liger_kernel: bool = False
