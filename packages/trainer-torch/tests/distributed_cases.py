@@ -449,6 +449,28 @@ def in_half_precision(out: Path) -> dict[str, Any]:
     }
 
 
+def muon_on_plateau(out: Path) -> dict[str, Any]:
+    """Train by Muon, by a schedule that follows a metric, and resume it."""
+
+    def make(output_dir: Path) -> Trainer:
+        return trainer(
+            output_dir,
+            optim="muon",
+            lr_scheduler_type="reduce_lr_on_plateau",
+            lr_scheduler_kwargs={"patience": 0, "threshold": 0.2},
+            eval_strategy="steps",
+            eval_steps=1,
+            **EVERY_STEP,
+        )
+
+    whole = make(out)
+    whole.train()
+    of_whole = results(whole)
+    resumed = make(out / "resumed")
+    resumed.train(out / "checkpoint-2")
+    return {"whole": of_whole, "resumed": results(resumed)}
+
+
 def together(out: Path) -> dict[str, Any]:
     whole = noisy(out / "whole")
     whole.train()
@@ -465,6 +487,7 @@ def together(out: Path) -> dict[str, Any]:
         "wrapping": wrapping(out / "wrapping"),
         "streams": streams(out / "streams"),
         "evaluations": evaluations(out / "evaluations"),
+        "muon": muon_on_plateau(out / "muon"),
         "signal": ended_by_signal(out / "signal"),
         "failing save": failing_save(out / "failing"),
         "half": in_half_precision(out / "half"),

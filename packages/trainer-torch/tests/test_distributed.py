@@ -110,6 +110,16 @@ def test_a_killed_training_resumes_to_the_bit(runs: Any) -> None:
         assert rank["resumed"] == rank["whole"]
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has no Muon")
+def test_muon_and_a_schedule_of_a_metric_are_the_same_in_both_and_resume_to_the_bit(
+    runs: Any,
+) -> None:
+    weights = [rank["muon"]["whole"]["weights"] for rank in runs.ranks]
+    assert weights[0] == weights[1]
+    for rank in runs.ranks:
+        assert rank["muon"]["resumed"] == rank["muon"]["whole"]
+
+
 @pytest.mark.parametrize(
     ("name", "happened", "step"),
     [

@@ -54,12 +54,11 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         max_steps: The number of update steps. Overrides `num_train_epochs` unless it is -1.
         learning_rate: The highest learning rate of the schedule.
         optim: The optimizer: `adamw_torch_fused`, `adamw_torch`, `sgd`, `adagrad`, `rmsprop`,
-            `adafactor` or `muon`. They are torch's. The fused AdamW is not fused, with a warning,
-            if a parameter is complex. The Adafactor trains like that of transformers, with
-            `scale_parameter=False`, as long as the root mean square of a parameter is at most 1; for
-            others, the learning rate is multiplied by it. `muon`, which transformers lacks, trains
-            the hidden matrices by Muon and the rest by AdamW; see `trainer_torch.muon`. Before
-            torch 2.8, the default of transformers is `adamw_torch`.
+            `adafactor` or `muon`. They are torch's. AdamW is not fused, with a warning, if a
+            parameter is complex. Adafactor trains like that of transformers, but where the root
+            mean square of a parameter is above 1, the learning rate is multiplied by it. `muon`,
+            which transformers lacks, trains hidden matrices by Muon and the rest by AdamW; see
+            `trainer_torch.muon`. With torch 2.6 and 2.7, transformers' default is `adamw_torch`.
         optim_args: Options of the optimizer, as `key=value,...`: `momentum`, `dampening` and
             `nesterov` of `sgd`; `lr_decay` and `eps` of `adagrad`; `momentum`, `alpha`, `eps` and
             `centered` of `rmsprop`; `lr` (of the matrices, instead of `learning_rate`), `momentum`,

@@ -69,15 +69,18 @@ class GreedyLR(ReduceLROnPlateau):
         self.max_lrs = list(max_lr) if isinstance(max_lr, (list, tuple)) else [max_lr] * len(groups)
         if len(self.max_lrs) != len(groups):
             raise ValueError(
-                f"max_lr has {len(self.max_lrs)} values, but the optimizer has {len(groups)} groups."
+                f"max_lr has {len(self.max_lrs)} values, but the optimizer has {len(groups)} "
+                "groups."
             )
         self.warmup = warmup
         self.first_lrs = [float(group["lr"]) for group in groups]
         self.smooth, self.window_size = smooth, window_size
         self.reset_start = reset_start
-        self._begin()
+        self.warmup_counter = self.num_good_epochs = 0
+        self.resets_in = reset_start
+        self.recent: list[float] = []
 
-    def step(self, metrics: Any, epoch: int | None = None) -> None:
+    def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Take the metric of an evaluation, and change the learning rates if it is time to.
 
         Args:
@@ -120,8 +123,8 @@ class GreedyLR(ReduceLROnPlateau):
     def _improves(self, current: float) -> bool:
         sign = 1 if self.mode == "min" else -1
         if self.threshold_mode == "abs":
-            return sign * current < sign * self.best - self.threshold
-        return sign * current < sign * self.best * (1 - sign * self.threshold)
+            return bool(sign * current < sign * self.best - self.threshold)
+        return bool(sign * current < sign * self.best * (1 - sign * self.threshold))
 
     def _raise_rates(self) -> None:
         for group, highest in zip(self.optimizer.param_groups, self.max_lrs, strict=False):
@@ -149,4 +152,4 @@ class GreedyLR(ReduceLROnPlateau):
         self.num_good_epochs = self.num_bad_epochs = 0
         self.cooldown_counter = self.warmup_counter = 0
         self.resets_in = self.reset_start
-        self.recent: list[float] = []
+        self.recent = []

@@ -123,7 +123,7 @@ class OptimizerMethods:
         return [rate.item() if isinstance(rate, Tensor) else rate for rate in rates]
 
     def get_num_trainable_parameters(self) -> int:
-        """Return the number of the model's parameters that require a gradient, element by element."""
+        """Return the number of elements of all parameters that require a gradient."""
         return sum(one.numel() for one in self.run.model.parameters() if one.requires_grad)
 
     def get_optimizer_group(self, param: str | nn.Parameter | None = None) -> Any:
@@ -170,7 +170,8 @@ class OptimizerMethods:
             )
         if isinstance(optimizer, MuonWithAdamW) and run.world.is_main:
             names = {id(parameter): name for name, parameter in model.named_parameters()}
-            by_muon, by_adamw = [], []
+            by_muon: list[str] = []
+            by_adamw: list[str] = []
             for group in optimizer.param_groups:
                 chosen = by_muon if group["use_muon"] else by_adamw
                 chosen += [names[id(one)] for one in group["params"] if one.ndim == 2]

@@ -39,7 +39,9 @@ def decay_parameter_names(model: nn.Module) -> list[str]:
     ]
 
 
-def optimizer_class(args: TrainingArguments, model: nn.Module | None) -> tuple[type, dict[str, Any]]:
+def optimizer_class(
+    args: TrainingArguments, model: nn.Module | None
+) -> tuple[type, dict[str, Any]]:
     """Return the class of the optimizer `args.optim`, and its arguments besides the parameters.
 
     Args:
@@ -109,8 +111,10 @@ def create_optimizer(
         raise ValueError(
             "The model has no parameter that requires a gradient, so there is nothing to train."
         )
-    if not isinstance(cls, type) or not issubclass(cls, Optimizer):
-        made: Optimizer = cls()(model, **options)
+    made: Optimizer
+    is_class = isinstance(cls, type) and issubclass(cls, Optimizer)
+    if not is_class:
+        made = cls()(model, **options)
         return made
     if issubclass(cls, _WITHOUT_SPARSE) or (issubclass(cls, Adagrad) and weight_decay):
         _refuse_sparse(model, cls)
@@ -120,7 +124,8 @@ def create_optimizer(
         {"params": [one for name, one in trained if name not in names], "weight_decay": 0.0},
     ]
     options = {"params": groups, **options}
-    return cls(options.pop("params"), **options)
+    made = cls(options.pop("params"), **options)
+    return made
 
 
 def _refuse_sparse(model: nn.Module, cls: type) -> None:
@@ -212,8 +217,8 @@ def _warn_of_metric(made: Any, args: TrainingArguments, warn: Callable[[str], No
     assert isinstance(made, ReduceLROnPlateau)
     if args.greater_is_better == (made.mode == "min"):
         warn(
-            f"The schedule {args.lr_scheduler_type!r} has mode={made.mode!r}, but greater_is_better "
-            f"is {args.greater_is_better}. So it lowers the learning rate while "
+            f"The schedule {args.lr_scheduler_type!r} has mode={made.mode!r}, but "
+            f"greater_is_better is {args.greater_is_better}. So it lowers the learning rate while "
             f"{args.metric_for_best_model} improves. Set mode in lr_scheduler_kwargs."
         )
     groups = zip(made.optimizer.param_groups, made.min_lrs, strict=True)

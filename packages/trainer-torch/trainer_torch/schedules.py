@@ -47,7 +47,7 @@ def linear(step: int, course: Course) -> float:
 
 
 def cosine(step: int, course: Course, *, num_cycles: float = 0.5) -> float:
-    """Rise from 0 during the warm-up, then follow `num_cycles` waves of a cosine: half a one to 0."""
+    """Rise from 0 during the warm-up, then follow a cosine for `num_cycles` waves: 0.5 end at 0."""
     if course.is_warming_up(step):
         return course.rise(step)
     return max(0.0, _wave(2 * num_cycles * course.progress(step)))
@@ -65,8 +65,8 @@ def polynomial(step: int, course: Course, *, lr_end: float = 1e-7, power: float 
     """Rise from 0 during the warm-up, then fall to the rate `lr_end` with a power of the rest."""
     if course.is_warming_up(step):
         return course.rise(step)
-    left = max(0.0, 1 - course.progress(step))
-    return ((course.lr - lr_end) * left**power + lr_end) / course.lr
+    left: float = max(0.0, 1 - course.progress(step)) ** power
+    return ((course.lr - lr_end) * left + lr_end) / course.lr
 
 
 def constant(step: int, course: Course) -> float:
