@@ -107,6 +107,7 @@ def test_a_warm_up_as_long_as_the_training_ends_without_an_error(tmp_path: Path,
         ("cosine", {"num_cycles": None}, ["num_cycles", "None"]),
         ("cosine", {"num_cycles": float("nan")}, ["num_cycles", "nan"]),
         ("inverse_sqrt", {"timescale": 0}, ["timescale", "0"]),
+        ("warmup_stable_decay", {"num_decay_steps": 0.1}, ["num_decay_steps", "0.1", "whole"]),
         ("polynomial", {"lr_end": -1}, ["lr_end", "-1"]),
         (
             "warmup_stable_decay",
@@ -270,6 +271,21 @@ def test_a_checkpoint_of_another_kind_of_schedule_is_refused(tmp_path: Path) -> 
     [
         ({"lr_scheduler_type": "constant", "warmup_steps": 2}, ["warmup_steps", "constant"]),
         ({**PLATEAU, "warmup_steps": 2}, ["warmup_steps", "reduce_lr_on_plateau"]),
+        (
+            {
+                "lr_scheduler_type": "warmup_stable_decay",
+                "lr_scheduler_kwargs": {"num_decay_steps": 1, "num_stable_steps": 0},
+                "max_steps": 3,
+            },
+            ["warmup_stable_decay", " 1 ", " 3", "min_lr_ratio"],
+        ),
+        (
+            {
+                "lr_scheduler_type": "warmup_stable_decay",
+                "lr_scheduler_kwargs": {"num_decay_steps": 5},
+            },
+            ["warmup_stable_decay", " 5 ", " 1"],
+        ),
         ({**PLATEAU, "greater_is_better": True}, ["mode", "greater_is_better"]),
         ({**GREEDY, "lr_scheduler_kwargs": {"min_lr": 0.1}}, ["greedy", "min_lr", "0.1"]),
     ],
@@ -277,7 +293,7 @@ def test_a_checkpoint_of_another_kind_of_schedule_is_refused(tmp_path: Path) -> 
 def test_what_a_schedule_does_not_do_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: dict[str, Any], named: list[str]
 ) -> None:
-    trained = trainer(tmp_path, max_steps=1, **changed)
+    trained = trainer(tmp_path, **{"max_steps": 1, **changed})
     trained.train()
     trained.train()
     [warning] = warned(caplog)

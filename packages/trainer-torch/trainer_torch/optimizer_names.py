@@ -45,13 +45,17 @@ _OF_OTHER_PACKAGES: Final = (
     *("paged_adamw_32bit", "paged_adamw_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit"),
     *("paged_lion_32bit", "paged_lion_8bit"),
     *("rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit"),
-    *("galore_adamw", "galore_adamw_8bit", "galore_adafactor"),
-    *("galore_adamw_layerwise", "galore_adamw_8bit_layerwise", "galore_adafactor_layerwise"),
-    *("apollo_adamw", "apollo_adamw_layerwise", "lomo", "adalomo"),
+    *("galore_adamw", "galore_adamw_8bit", "galore_adafactor", "apollo_adamw"),
     *("grokadamw", "stable_adamw"),
+)
+"""The other values that `optim` has in transformers, but for the following."""
+
+_OF_OTHER_LOOPS: Final = (
+    *("galore_adamw_layerwise", "galore_adamw_8bit_layerwise", "galore_adafactor_layerwise"),
+    *("apollo_adamw_layerwise", "lomo", "adalomo"),
     *("schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd"),
 )
-"""The other values that `optim` has in transformers."""
+"""Values in transformers of optimizers that step within the backward pass, or that have modes."""
 
 
 def check_optimizer_name(optim: str, optim_args: str | None) -> None:
@@ -65,8 +69,14 @@ def check_optimizer_name(optim: str, optim_args: str | None) -> None:
             f"optim is {optim!r}, which another package than torch has. Make the optimizer "
             "yourself, and pass it as optimizers=(optimizer, None)."
         )
+    if optim in _OF_OTHER_LOOPS:
+        raise ValueError(
+            f"optim is {optim!r}, which needs a loop made for it: one that steps within the "
+            "backward pass, or that switches the optimizer's mode for evaluations. Choose one of: "
+            f"{', '.join(OPTIMIZERS)}; or pass another one as optimizers=(optimizer, None)."
+        )
     if optim not in OPTIMIZERS:
-        nearest = nearest_name(str(optim), [*OPTIMIZERS, *_OF_OTHER_PACKAGES])
+        nearest = nearest_name(str(optim), [*OPTIMIZERS, *_OF_OTHER_PACKAGES, *_OF_OTHER_LOOPS])
         hint = f" Did you mean {nearest!r}?" if nearest else ""
         raise ValueError(
             f"optim is {optim!r}, but must be one of: {', '.join(OPTIMIZERS)}.{hint} Pass another "

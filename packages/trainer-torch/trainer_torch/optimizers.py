@@ -203,6 +203,8 @@ def create_scheduler(
         return made
     check_rate(name, options, highest_rate(optimizer))
     warmup = args.get_warmup_steps(num_training_steps)
+    if name == "warmup_stable_decay":
+        _warn_of_length(options, warmup, num_training_steps, warn)
     schedule = partial(SCHEDULES[name], **options)
     return Schedule(optimizer, partial(_factor, schedule, warmup, num_training_steps))
 
@@ -211,6 +213,23 @@ def _factor(
     schedule: Callable[[int, Course], float], warmup: int, total: int, step: int, lr: float
 ) -> float:
     return schedule(step, Course(warmup, total, lr))
+
+
+def _warn_of_length(
+    options: dict[str, Any], warmup: int, total: int, warn: Callable[[str], None]
+) -> None:
+    decay, stable = options["num_decay_steps"], options.get("num_stable_steps")
+    steps = warmup + decay + (max(0, total - warmup - decay) if stable is None else stable)
+    if steps != total:
+        warn(
+            f"The schedule 'warmup_stable_decay' has {steps} steps with its warm-up, but the "
+            f"training has {total}. "
+            + (
+                f"The others have min_lr_ratio, {options.get('min_lr_ratio', 0)}, as their factor."
+                if steps < total
+                else "So it is not followed as a whole."
+            )
+        )
 
 
 def _warn_of_metric(made: Any, args: TrainingArguments, warn: Callable[[str], None]) -> None:

@@ -98,11 +98,18 @@ def check_optimizer(place: str, optimizer: Any) -> None:
 
     Raises:
         TypeError: It is none.
-        ValueError: It calls the model itself, by a closure.
+        ValueError: It calls the model itself, by a closure; or it has modes for training and
+            evaluation.
     """
     if not hasattr(optimizer, "param_groups"):
         raise TypeError(
             f"{place} is {kind_of(optimizer)}, but must be an optimizer of the model's parameters."
+        )
+    if all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval")):
+        raise ValueError(
+            f"{place} is {kind_of(optimizer)}, which has other weights for evaluations than for "
+            "training: its train() and eval() switch them. The Trainer does not call these. Pass "
+            "another optimizer."
         )
     _refuse_closure(place, type(optimizer))
 

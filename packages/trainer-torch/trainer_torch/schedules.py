@@ -199,6 +199,7 @@ they are all but the optimizer.
 
 _SHAPES: Final = ("linear", "cosine", "1-sqrt")
 _POSITIVE: Final = ("timescale",)
+_WHOLE: Final = ("num_decay_steps", "num_stable_steps")
 
 
 def needs_metric(name: str) -> bool:
@@ -271,8 +272,10 @@ def _check_value(option: str, value: Any, default: Any) -> None:
             )
         return
     is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or value < 0 or (value == 0 and option in _POSITIVE):
+    is_fraction = is_number and option in _WHOLE and value != int(value)
+    if not is_number or is_fraction or value < 0 or (value == 0 and option in _POSITIVE):
+        kind = "whole number" if option in _WHOLE else "number"
         least = "above 0" if option in _POSITIVE else "of at least 0"
         raise ValueError(
-            f"{option} in lr_scheduler_kwargs is {value!r}, but must be a number {least}."
+            f"{option} in lr_scheduler_kwargs is {value!r}, but must be a {kind} {least}."
         )
