@@ -142,9 +142,10 @@ local_rank = -1
 
 DIFFERENCES = {
     "output_dir": "`None` becomes `trainer_output` in both.",
-    "lr_scheduler_type": "Fewer schedules have a name here: pass others as "
-    "`optimizers=(None, scheduler)`.",
-    "weight_decay": "Biases and norms are known by their one dimension, not by their names.",
+    "lr_scheduler_kwargs": "Options that the schedule does not have are refused.",
+    "optim": "Optimizers of other packages are passed as `optimizers=(optimizer, None)`. Adafactor "
+    "is torch's.",
+    "optim_args": "Options that the optimizer does not have are refused.",
     "disable_tqdm": "`None` means false, not what the level of a logger says.",
     "report_to": "`all` means the installed tracker packages of this project that are configured.",
     "save_strategy": "There is no `best` here.",

@@ -186,6 +186,7 @@ def test_the_setters_set_what_they_name() -> None:
             save_total_limit=2,
             learning_rate=0.1,
             adam_beta1=0.8,
+            optim="adamw_torch",
             lr_scheduler_type="cosine",
             max_steps=9,
             warmup_steps=0.5,
