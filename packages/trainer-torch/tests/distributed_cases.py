@@ -34,10 +34,12 @@ RANK = int(os.environ.get("RANK", "0"))
 PATIENCE = 240  # seconds that a rank waits for the others; they only end what hangs
 
 
-def launch(case: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run a case in two processes. Neither outlives this call."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *torchrun, __file__, case, str(directory)]
+def launch(
+    case: str, directory: Path, processes: int = 2, script: str = __file__
+) -> subprocess.CompletedProcess[str]:
+    """Run a case of `script` in several processes. None outlives this call."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *torchrun, script, case, str(directory)]
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     without = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
     environment = {name: value for name, value in os.environ.items() if name not in without}
@@ -62,9 +64,9 @@ def launch(case: str, directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
-def reports(directory: Path) -> list[Any]:
+def reports(directory: Path, processes: int = 2) -> list[Any]:
     """Return what each rank reported."""
-    return [json.loads((directory / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return [json.loads((directory / f"rank{rank}.json").read_text()) for rank in range(processes)]
 
 
 class Plain(nn.Module):
@@ -145,8 +147,8 @@ def curve(out: Path, batch_size: int, **changed: Any) -> dict[str, Any]:
         "epochs": logged(trained, "epoch"),
         "eval_losses": logged(trained, "eval_loss"),
         "accuracies": logged(trained, "eval_accuracy"),
-        "predictions": predicted.predictions.tolist(),
-        "labels": predicted.label_ids.tolist(),
+        "predictions": None if RANK else predicted.predictions.tolist(),
+        "labels": labels_of(predicted),
     }
 
 
@@ -328,9 +330,14 @@ def streams(out: Path) -> dict[str, Any]:
         "uneven": [uneven.state.global_step, ends.happened],
         "taken": [batch[1].tolist() for batch in batches],
         "eval_loss": shared.evaluate()["eval_loss"],
-        "labels": shared.predict(Stream(5)).label_ids.tolist(),
-        "prediction of one": shared.predict(Stream(1)).label_ids.tolist(),
+        "labels": labels_of(shared.predict(Stream(5))),
+        "prediction of one": labels_of(shared.predict(Stream(1))),
     }
+
+
+def labels_of(output: Any) -> Any:
+    """Return the labels, or `None` in other processes than the main one."""
+    return None if output.label_ids is None else output.label_ids.tolist()
 
 
 def evaluations(out: Path) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def test_a_loss_in_some_batches_only_is_an_error(tmp_path: Path) -> None:
 
 def test_a_prediction_step_must_return_one_loss(tmp_path: Path) -> None:
     class Steps(Trainer):
-        def prediction_step(self, batch: Any) -> Any:
+        def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
             return torch.ones(4), None, None
 
     with pytest.raises(ValueError, match=r"prediction_step.*\(4,\)"):

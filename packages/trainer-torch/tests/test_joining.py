@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer_torch.joining import PADDING, join, to_cpu
+from trainer_torch.joining import PADDING, join, to_cpu, to_numpy
 
 Pair = namedtuple("Pair", ["first", "second"])
 
@@ -138,7 +138,12 @@ def test_texts_become_one_list_and_what_is_left_stays_by_batch() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_types_that_numpy_does_not_have_become_float32(dtype: torch.dtype) -> None:
-    assert to_cpu({"a": [torch.ones(2, dtype=dtype)]})["a"][0].dtype == torch.float32
+    assert to_numpy({"a": [torch.ones(2, dtype=dtype)]})["a"][0].dtype == np.float32
+    assert join([torch.ones(2, dtype=dtype)], [2]).dtype == np.float32
+
+
+def test_a_part_of_a_tensor_does_not_keep_all_of_it() -> None:
+    assert to_cpu(torch.ones(8, 1000)[:, 0]).untyped_storage().nbytes() == 8 * 4
 
 
 def test_sparse_tensors_become_dense_and_nested_ones_a_list_of_samples() -> None:

@@ -100,7 +100,12 @@ def test_what_is_called_the_loss_must_be_one_number(loss: Any) -> None:
 
 def test_several_predictions_stay_together() -> None:
     assert split_output((LOSS, SCORES, LOSS))[1] == (SCORES, LOSS)
-    assert split_output({"loss": LOSS, "a": SCORES, "b": LOSS})[1] == {"a": SCORES, "b": LOSS}
+    named = split_output({"loss": LOSS, "a": SCORES, "b": LOSS})[1]
+    assert isinstance(named, tuple)
+    assert named == (SCORES, LOSS) == (named[0], named["b"])
+    assert dict(named) == {"a": SCORES, "b": LOSS}
+    with pytest.raises(KeyError, match=r"'c'.*'a', 'b'"):
+        named["c"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +129,5 @@ def test_a_model_s_config_names_further_outputs_that_are_no_predictions() -> Non
     model.config = SimpleNamespace(keys_to_ignore_at_inference=["memory"])  # type: ignore[assignment]
     output = {"loss": LOSS, "logits": SCORES, "memory": HIDDEN}
     assert split_output(output, ignored_outputs(model))[1] is SCORES
-    assert split_output(output, ignored_outputs(nn.Linear(1, 1)))[1] == {
-        "logits": SCORES,
-        "memory": HIDDEN,
-    }
+    several = split_output(output, ignored_outputs(nn.Linear(1, 1)))[1]
+    assert dict(several) == {"logits": SCORES, "memory": HIDDEN}

@@ -266,3 +266,59 @@ class Once(IterableDataset[Any]):
 def test_data_that_can_be_read_once_is_not_read(tmp_path: Path) -> None:
     given = {"model": Counts(), "compute_loss": None, "train_dataset": Once()}
     assert trainer(tmp_path, given=given, max_steps=5).train().global_step == 5
+
+
+class Weighted(Base):
+    """Needs weights beside the features, so that a batch does not say how many samples it has."""
+
+    def forward(self, features: Tensor, weights: Tensor) -> Any:
+        return self.layer(features).square().mean() * weights.mean()
+
+
+def weighted(samples: list[Any]) -> dict[str, Tensor]:
+    features = torch.stack([features for features, _ in samples])
+    return {"features": features, "weights": torch.ones(7)}
+
+
+class Started(TrainerCallback):
+    started = False
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        type(self).started = True
+
+
+@pytest.mark.parametrize(
+    ("model", "datasets", "collator", "error"),
+    [
+        (Weighted(), data(9), weighted, ValueError),
+        (Weighted(), {"one": data(2), "more": data(9)}, weighted, ValueError),
+        (Reassigned(), [{"other": torch.ones(4)}], None, TypeError),
+    ],
+    ids=["unknown size", "of the second", "other data"],
+)
+def test_an_evaluation_that_would_fail_is_found_before_training(
+    tmp_path: Path, model: nn.Module, datasets: Any, collator: Any, error: type[Exception]
+) -> None:
+    Started.started = False
+    given = {
+        "model": model,
+        "compute_loss": None,
+        "data_collator": collator,
+        "eval_dataset": datasets,
+    }
+    with pytest.raises(error) as raised:
+        trainer(tmp_path, Started, given=given, eval_strategy="epoch").train()
+    assert any("evaluation dataset" in note for note in raised.value.__notes__)
+    assert not Started.started
+
+
+def test_an_evaluation_of_one_batch_needs_no_number_of_samples(tmp_path: Path) -> None:
+    given = {
+        "model": Weighted(),
+        "compute_loss": None,
+        "data_collator": weighted,
+        "eval_dataset": data(2),
+    }
+    made = trainer(tmp_path, given=given, eval_strategy="epoch")
+    made.train()
+    assert "eval_loss" in made.state.log_history[-2]

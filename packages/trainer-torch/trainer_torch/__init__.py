@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from trainer_torch.arguments import TrainingArguments
-from trainer_torch.evaluation import EvalPrediction, PredictionOutput
+from trainer_torch.evaluation import EvalLoopOutput, PredictionOutput
 from trainer_torch.loop import TrainOutput
+from trainer_torch.metrics import EvalPrediction
 from trainer_torch.processes import ParallelMode
 from trainer_torch.trainer import Trainer
 
 __all__ = [
+    "EvalLoopOutput",
     "EvalPrediction",
     "ParallelMode",
     "PredictionOutput",

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from numbers import Real
 from typing import Any, Final, Self
 
@@ -82,6 +82,14 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         eval_delay: The number of steps or epochs, depending on `eval_strategy`, before the first
             evaluation.
         eval_on_start: Also evaluate before the first step.
+        prediction_loss_only: Evaluations and predictions compute the loss only. Then there are no
+            predictions, and `compute_metrics` is not called.
+        eval_do_concat_batches: Join the predictions of all batches to one array. Otherwise, they
+            are a list with those of each batch.
+        include_for_metrics: What `compute_metrics` receives besides predictions and labels:
+            `inputs`, `loss` or both.
+        batch_eval_metrics: Call `compute_metrics` for each batch instead of keeping all predictions
+            in memory. `predict` keeps them all the same.
         logging_strategy: When to log: `no`, `steps` (every `logging_steps`) or `epoch`.
         logging_first_step: Also log the first update step.
         logging_steps: The number of update steps between logs.
@@ -187,6 +195,10 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
     eval_steps: float | None = None
     eval_delay: float = 0
     eval_on_start: bool = False
+    prediction_loss_only: bool = False
+    eval_do_concat_batches: bool = True
+    include_for_metrics: list[str] = field(default_factory=list)
+    batch_eval_metrics: bool = False
     logging_strategy: str = "steps"
     logging_first_step: bool = False
     logging_steps: float = 500
@@ -253,6 +265,7 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         self._check_schedule()
         if self.eval_steps is None and self.eval_strategy == IntervalStrategy.STEPS:
             self.eval_steps = self.logging_steps
+        self.include_for_metrics = _included(self.include_for_metrics)
         self._check_numbers()
         self._check_flags()
         settle_hardware(self)
@@ -456,6 +469,9 @@ _FLAGS: Final = (
     *("do_train", "do_eval", "do_predict", "ddp_broadcast_buffers", "ddp_static_graph"),
     "average_tokens_across_devices",
     "eval_on_start",
+    "prediction_loss_only",
+    "eval_do_concat_batches",
+    "batch_eval_metrics",
     "logging_first_step",
     "enable_jit_checkpoint",
     "load_best_model_at_end",
@@ -521,6 +537,15 @@ def _options(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name} is {value!r}, but must be a dict, or JSON of one.")
     return dict(value)
+
+
+def _included(names: Any) -> list[str]:
+    """Return what `include_for_metrics` names, as a list."""
+    included = [names] if isinstance(names, str) else list(names or ())
+    for name in included:
+        if name not in ("inputs", "loss"):
+            raise ValueError(_one_of("include_for_metrics", name, ("inputs", "loss")))
+    return included
 
 
 def _strategy(name: str, value: str) -> str:

@@ -139,8 +139,9 @@ def map_leaves(
         return function(value)
     if isinstance(value, Mapping):
         return _like(value, {name: mapped(item) for name, item in value.items()})
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(mapped(item) for item in value))
+    if isinstance(value, tuple) and hasattr(value, "_replace"):
+        named: Any = value
+        return named._replace(**dict(zip(named._fields, map(mapped, value), strict=True)))
     if isinstance(value, (tuple, list)):
         items = [mapped(item) for item in value]
         return items if type(value) is list else type(value)(items)

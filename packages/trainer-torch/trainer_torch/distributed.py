@@ -7,11 +7,13 @@ coordination never waits for a device.
 from __future__ import annotations
 
 import logging
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
+from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
 import torch
@@ -23,7 +25,7 @@ from callback_core import Request, TrainerControl
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.processes import connect, local_rank, rank, size
 from trainer_torch.signals import Signals
-from trainer_torch.world import SINGLE_PROCESS, World
+from trainer_torch.world import SINGLE_PROCESS, World, interleave
 from trainer_torch.wrapping import distributed_part
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,13 @@ _OPTIONS: Final = {
     "ddp_static_graph": "static_graph",
 }
 """The arguments that are options of DistributedDataParallel, with its names for them."""
+
+_FAILED: Final = 2
+"""What rank 0 says in `pass_to_main` after an error; otherwise 1, or 0 without items."""
+
+_ITEMS_IN_TURN: Final = 16
+_BYTES_IN_TURN: Final = 2**24
+"""The most that a rank gathers at once in `pass_to_main`, except that it is at least one item."""
 
 
 class DistributedWorld(World):
@@ -138,6 +147,34 @@ class DistributedWorld(World):
             dist.all_gather_object(values, value, group=self._group)
         return values
 
+    def pass_to_main(self, items: Iterator[T], receive: Callable[[T], None]) -> None:
+        """Gather some items of each rank on rank 0, until no rank has any.
+
+        The items go to rank 0 only. To wait less often, there are several in a turn as long as they
+        are small. Tensors in them must be on the CPU.
+        """
+        error: Exception | None = None
+        count = 1
+        while True:
+            own = list(islice(items, count))
+            packed = pickle.dumps(own)
+            is_left = _FAILED if error else min(1, len(own))
+            state = torch.tensor([is_left, len(packed) // (len(own) or 1)])
+            self._reduce(state, dist.ReduceOp.MAX)
+            is_left, size = state.tolist()
+            if is_left != 1:
+                break
+            count = max(1, min(_ITEMS_IN_TURN, _BYTES_IN_TURN // size))
+            turn: list[Any] | None = [None] * self.size if self.is_main else None
+            with self._explained_errors():
+                dist.gather_object(packed, turn, group=self._group)
+            try:
+                for item in interleave(pickle.loads(one) for one in turn or ()):
+                    receive(item)
+            except Exception as raised:
+                error = raised
+        self.on_main(lambda: _raise(error))
+
     def on_main(self, do: Callable[[], T]) -> T:
         """Call `do` on rank 0 and broadcast its result, or its error as text."""
         error: Exception | None = None
@@ -195,6 +232,11 @@ def find_world(args: TrainingArguments) -> World:
     """
     connect(args.device, args.ddp_timeout_delta, args.ddp_backend)
     return DistributedWorld(args) if size() > 1 else SINGLE_PROCESS
+
+
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error
 
 
 def _add_requests(control: TrainerControl, requests: list[tuple[Request, ...]]) -> None:

@@ -49,11 +49,36 @@ class SeveralPredictions(tuple[Any, ...]):
 
 
 def to_cpu(value: Any) -> Any:
-    """Return `value` with its tensors on the CPU, in types that numpy has.
+    """Return `value` with its tensors detached, dense and on the CPU.
 
-    Sparse tensors become dense, and nested ones a list of their samples.
+    Nested tensors become a list of their samples. A part of a tensor is copied, because it would
+    keep the whole tensor in memory.
     """
     return map_leaves(_tensor_to_cpu, value)
+
+
+def to_numpy(value: Any) -> Any:
+    """Return `value` with arrays of numpy for its tensors, which are on the CPU.
+
+    Types that numpy lacks, such as bfloat16, become float32.
+    """
+    return map_leaves(_leaf_to_numpy, value)
+
+
+def repeated(loss: float | None, size: int | None) -> Tensor | None:
+    """Return the mean loss of a batch once for each of its samples, or `None` without a loss.
+
+    Raises:
+        ValueError: The number of samples is unknown.
+    """
+    if loss is None:
+        return None
+    if size is None:
+        raise ValueError(
+            "include_for_metrics names 'loss', but the number of samples in a batch is unknown, so "
+            "there is no loss for each of them. Override get_batch_size of the Trainer."
+        )
+    return torch.full((size,), loss)
 
 
 def join(batches: Sequence[Any], sizes: Sequence[int | None]) -> Any:
@@ -94,7 +119,7 @@ def join(batches: Sequence[Any], sizes: Sequence[int | None]) -> Any:
 
 def _join_lists(batches: Sequence[Any], sizes: Sequence[int | None]) -> Any:
     if _are_of_samples(batches, sizes):
-        return [map_leaves(_array_of_sample, item) for batch in batches for item in batch]
+        return [to_numpy(item) for batch in batches for item in batch]
     lengths = sorted({len(batch) for batch in batches})
     if len(lengths) > 1:
         raise ValueError(
@@ -104,7 +129,9 @@ def _join_lists(batches: Sequence[Any], sizes: Sequence[int | None]) -> Any:
         )
     joined = [join(parts, sizes) for parts in zip(*batches, strict=True)]
     first = batches[0]
-    return type(first)(*joined) if hasattr(first, "_fields") else tuple(joined)
+    if hasattr(first, "_fields"):
+        return first._replace(**dict(zip(first._fields, joined, strict=True)))
+    return tuple(joined)
 
 
 def _are_of_samples(batches: Sequence[Any], sizes: Sequence[int | None]) -> bool:
@@ -174,11 +201,14 @@ def _length(item: Any) -> int | None:
 
 
 def _array(batch: Tensor | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.atleast_1d(batch.numpy(force=True) if isinstance(batch, Tensor) else batch)
+    return np.atleast_1d(_leaf_to_numpy(batch))
 
 
-def _array_of_sample(leaf: Any) -> Any:
-    return leaf.numpy(force=True) if isinstance(leaf, Tensor) else leaf
+def _leaf_to_numpy(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    is_unknown = leaf.dtype.is_floating_point and leaf.dtype not in _IN_NUMPY  # such as bfloat16
+    return leaf.to(torch.float32 if is_unknown else leaf.dtype).numpy(force=True)
 
 
 def _tensor_to_cpu(leaf: Any) -> Any:
@@ -186,7 +216,6 @@ def _tensor_to_cpu(leaf: Any) -> Any:
         return leaf
     if leaf.is_nested:
         return [_tensor_to_cpu(sample) for sample in leaf.unbind()]
-    if leaf.layout is not torch.strided:
-        leaf = leaf.to_dense()
-    is_unknown = leaf.dtype.is_floating_point and leaf.dtype not in _IN_NUMPY  # such as bfloat16
-    return leaf.detach().to("cpu", torch.float32 if is_unknown else leaf.dtype)
+    dense = leaf.detach() if leaf.layout is torch.strided else leaf.detach().to_dense()
+    on_cpu = dense.to("cpu")
+    return on_cpu.clone() if on_cpu.untyped_storage().nbytes() > on_cpu.nbytes else on_cpu

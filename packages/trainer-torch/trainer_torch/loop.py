@@ -23,13 +23,13 @@ from trainer_torch.best_model import (
 )
 from trainer_torch.data import begin_epoch
 from trainer_torch.devices import empty_cache
-from trainer_torch.evaluation import speed_metrics, sum_known
 from trainer_torch.overrides import call
 from trainer_torch.plan import DataLength, Plan
 from trainer_torch.precision import clip_gradients
 from trainer_torch.resume import Resumption, tell_how_to_continue
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state
+from trainer_torch.summary import speed_metrics, sum_known
 from trainer_torch.world import SINGLE_PROCESS
 
 

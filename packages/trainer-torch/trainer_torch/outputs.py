@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from numbers import Real
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,57 @@ ComputeLossFunc = Callable[..., Tensor]
 
 _CACHES: Final = ("past_key_values", "cache_params", "mems")
 _INTERNALS: Final = ("hidden_states", "attentions", "encoder_last_hidden_state")
+
+
+class NamedOutputs(tuple[Any, ...]):
+    """Several outputs of a model: a tuple as in transformers, whose items also have names.
+
+    Args:
+        items: The outputs by name.
+    """
+
+    _fields: tuple[str, ...]  # as in named tuples
+
+    def __new__(cls, items: Mapping[str, Any]) -> Self:
+        """Make a tuple of the values of `items`."""
+        outputs = super().__new__(cls, items.values())
+        outputs._fields = tuple(items)
+        return outputs
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the output of a name, or at an index.
+
+        Raises:
+            KeyError: There is no output of that name.
+        """
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        if key not in self._fields:
+            raise KeyError(f"{key!r} is none of the outputs {list(self._fields)}")
+        return super().__getitem__(self._fields.index(key))
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse to become an array, in which all outputs were compared with the same labels.
+
+        Raises:
+            TypeError: Always. It names the outputs.
+        """
+        raise TypeError(
+            f"There are several predictions, so choose one by its name or index: {[*self._fields]}."
+            " If some of them are none, name these in ignore_keys, let the model return them only "
+            "in training, or let compute_loss leave them out."
+        )
+
+    def __reduce__(self) -> Any:
+        """Return what pickle makes a copy of."""
+        return type(self), (dict(zip(self._fields, self, strict=True)),)
+
+    def _replace(self, **items: Any) -> Self:
+        return type(self)(items)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names, so that `dict` of this has the outputs by name."""
+        return self._fields
 
 
 def split_output(output: Any, ignored: Collection[str] = ()) -> tuple[Tensor | None, Any]:
@@ -125,7 +176,7 @@ def plain_number(name: str, value: Any) -> Any:
 
 def _named(output: Any) -> dict[str, Any] | None:
     """Return the items of `output` by name, or `None` if they have no names."""
-    if isinstance(output, Mapping):
+    if isinstance(output, (Mapping, NamedOutputs)):
         return dict(output)
     names = field_names(output)
     if isinstance(output, tuple) and "loss" not in names:
@@ -145,7 +196,9 @@ def _named_predictions(named: Mapping[str, Any], ignored: Collection[str]) -> An
         for name, value in named.items()
         if value is not None and name not in ignored and _is_prediction(name)
     }
-    return next(iter(predictions.values())) if len(predictions) == 1 else predictions or None
+    if len(predictions) > 1:
+        return NamedOutputs(predictions)
+    return next(iter(predictions.values()), None)
 
 
 def _is_prediction(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,16 +16,19 @@ def call(function: Callable[..., Any], *args: Any, **optional: Any) -> Any:
     return function(*args, **{name: value for name, value in optional.items() if name in names})
 
 
-def check_overrides(owner: object, base: type, methods: Mapping[str, int]) -> None:
+def check_overrides(
+    owner: object, base: type, methods: Mapping[str, int], keywords: Sequence[str] = ()
+) -> None:
     """Check that the class of `owner` can be called where it overrides methods of `base`.
 
     Args:
         owner: The object.
         base: The class whose methods may be overridden.
         methods: By name, how many arguments are passed by position.
+        keywords: The names of the arguments that are passed by keyword.
 
     Raises:
-        TypeError: A method takes fewer. The message says how it is called.
+        TypeError: A method does not take them. The message says how it is called.
     """
     for name, count in methods.items():
         if getattr(type(owner), name) is getattr(base, name):
@@ -33,7 +36,7 @@ def check_overrides(owner: object, base: type, methods: Mapping[str, int]) -> No
         expected = inspect.signature(getattr(base, name))
         own = inspect.signature(getattr(owner, name))
         try:
-            own.bind(*[None] * count)
+            own.bind(*[None] * count, **dict.fromkeys(keywords))
         except TypeError as error:
             raise TypeError(
                 f"{type(owner).__name__}.{name} has the parameters {own}, but is called as "

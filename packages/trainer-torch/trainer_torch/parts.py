@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any
 
 from torch import nn
@@ -13,6 +13,7 @@ from callback_core import IntervalStrategy, best_metric_key
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import kind_of
 from trainer_torch.data import check_dataset
+from trainer_torch.metrics import is_metric_over_batches
 from trainer_torch.seeding import set_seed
 
 
@@ -43,7 +44,9 @@ def check_parts(
     _check_function("data_collator", data_collator, ["the list of samples"])
     _check_function("compute_loss", compute_loss, ["the model", "a batch"])
     _check_loss_func(compute_loss_func, compute_loss)
-    _check_function("compute_metrics", compute_metrics, ["an EvalPrediction"])
+    if not is_metric_over_batches(compute_metrics):
+        by_batch = ["compute_result"] if args.batch_eval_metrics else []
+        _check_function("compute_metrics", compute_metrics, ["an EvalPrediction"], by_batch)
     _check_evaluation(args, eval_dataset)
     optimizer, lr_scheduler = _check_optimizers(optimizers)
     if lr_scheduler is not None and getattr(lr_scheduler, "optimizer", optimizer) is not optimizer:
@@ -231,8 +234,10 @@ def _has_data(dataset: object) -> bool:
     return dataset is not None and not (isinstance(dataset, Sized) and len(dataset) == 0)
 
 
-def _check_function(name: str, function: object, arguments: list[str]) -> None:
-    """Check that `function`, if there is one, can be called with `arguments`."""
+def _check_function(
+    name: str, function: object, arguments: list[str], keywords: Sequence[str] = ()
+) -> None:
+    """Check that `function`, if there is one, can be called with `arguments` and `keywords`."""
     if function is None:
         return
     of: Any = function if hasattr(function, "__qualname__") else type(function)
@@ -250,9 +255,9 @@ def _check_function(name: str, function: object, arguments: list[str]) -> None:
     except (TypeError, ValueError):  # not written in Python
         return
     try:
-        signature.bind(*arguments)
+        signature.bind(*arguments, **dict.fromkeys(keywords))
     except TypeError as error:
+        called = " and ".join([*arguments, *keywords])
         raise TypeError(
-            f"{name} is called with {' and '.join(arguments)}, but its parameters are {signature}: "
-            f"{error}."
+            f"{name} is called with {called}, but its parameters are {signature}: {error}."
         ) from None

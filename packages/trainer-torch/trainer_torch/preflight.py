@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader
 
 from callback_core import IntervalStrategy, best_metric_key, export_states, missing_metric
 from trainer_torch.arguments import TrainingArguments
-from trainer_torch.batches import forward, to_device
+from trainer_torch.batches import describe, forward, to_device
 from trainer_torch.data import EpochSampler
 from trainer_torch.devices import is_out_of_memory
-from trainer_torch.evaluation import METRICS
 from trainer_torch.messages import listed
 from trainer_torch.outputs import ignored_outputs, require_loss, split_output
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import preserved_rng
+from trainer_torch.summary import METRICS, unknown_size
 from trainer_torch.values import loadable
 
 logger = logging.getLogger(__name__)
@@ -133,16 +133,39 @@ def _check_saving(output_dir: str, model: nn.Module) -> None:
             )
 
 
-def check_model(run: TrainingRun, needs_predictions: bool) -> None:
+class EvaluationStep(Protocol):
+    """What the check of an evaluation calls."""
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Return the loss, predictions and labels of a batch; `None` for what is missing."""
+
+    def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
+        """Return the number of samples in a batch, or `None` if it is unknown."""
+
+
+def check_model(
+    run: TrainingRun,
+    needs_predictions: bool,
+    hooks: EvaluationStep,
+    evaluated: Iterable[DataLoader[Any]],
+) -> None:
     """Run a copy of a model that returns its own loss on one batch. The model stays as it is.
 
     Only data that the Trainer itself loads is read, because reading other data might use it up. A
     model that cannot be copied is not checked. Neither is one whose copy does not fit into memory.
     In these cases, the first step finds what is wrong.
 
+    Args:
+        run: The training.
+        needs_predictions: Whether the model must return predictions too.
+        hooks: Evaluates a batch.
+        evaluated: The loaders of evaluations, of each of which one batch is evaluated too.
+
     Raises:
         ValueError: The model returns no loss to train on, or no predictions although
-            `needs_predictions`.
+            `needs_predictions`; or an evaluation would have no mean loss.
     """
     loader = run.train_dataloader
     if not isinstance(getattr(loader, "sampler", None), EpochSampler):
@@ -153,17 +176,21 @@ def check_model(run: TrainingRun, needs_predictions: bool) -> None:
         except Exception as error:
             logger.debug("The model is not checked before training, as it has no copy: %r", error)
             return
+        checked = "train_dataset"
         try:
             batch = to_device(_first_samples(loader), run.args.device)
             with run.precision.autocast():
                 _check_outputs(model, batch, needs_predictions)
+            checked = "an evaluation dataset"
+            for one in evaluated:
+                _check_evaluation(model, one, hooks)
         except Exception as error:
             if is_out_of_memory(error):
                 logger.debug("The model is not checked: a copy of it does not fit in memory.")
                 return
             error.add_note(
                 "This error comes from a check before training, which runs a copy of the model on "
-                "one batch of train_dataset. Nothing has been trained or logged yet."
+                f"one batch of {checked}. Nothing has been trained or logged yet."
             )
             raise
 
@@ -184,6 +211,16 @@ def _first_samples(loader: DataLoader[Any]) -> Any:
         generator=torch.Generator(),
     )
     return next(iter(samples))
+
+
+def _check_evaluation(model: nn.Module, loader: DataLoader[Any], hooks: EvaluationStep) -> None:
+    """Evaluate a batch. Its size must be known if its loss is one of several."""
+    batch = _first_samples(loader)
+    loaded, samples = loader.batch_size or 1, len(loader.dataset)  # type: ignore[arg-type]
+    size = hooks.get_batch_size(batch, min(loaded, samples))
+    loss = hooks.prediction_step(model.eval(), batch, True)[0]
+    if loss is not None and size is None and samples > loaded:
+        raise unknown_size(describe(batch))
 
 
 def _check_outputs(model: nn.Module, batch: Any, needs_predictions: bool) -> None:

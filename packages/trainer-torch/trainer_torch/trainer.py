@@ -16,13 +16,13 @@ from trainer_torch import accumulation, batches, outputs, search
 from trainer_torch import checkpoint as checkpoints
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
-from trainer_torch.batch_size import count_samples
 from trainer_torch.best_model import update_best_checkpoint
-from trainer_torch.data import eval_dataloader, train_dataloader
+from trainer_torch.data import train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
-from trainer_torch.evaluation import ComputeMetrics, PredictionOutput, run_evaluation
+from trainer_torch.evaluating import EvaluatingTrainer
 from trainer_torch.loop import TrainOutput, run_training
+from trainer_torch.metrics import ComputeMetrics
 from trainer_torch.numerics import prepare_numerics
 from trainer_torch.optimization import OptimizerMethods
 from trainer_torch.overrides import call, check_overrides
@@ -36,11 +36,20 @@ from trainer_torch.values import json_value
 from trainer_torch.weights import save_model
 from trainer_torch.wrapping import compile_in_place, unwrap
 
-_CALLED_WITH: Final = {"compute_loss": 2, "training_step": 2}
+_CALLED_WITH: Final = {
+    "compute_loss": 2,
+    "training_step": 2,
+    "prediction_step": 3,
+    "evaluate": 0,
+    "evaluation_loop": 2,
+    "get_batch_size": 2,
+    "get_eval_dataloader": 1,
+    "get_test_dataloader": 1,
+}
 """The methods that a subclass may override, with the number of their arguments by position."""
 
 
-class Trainer(OptimizerMethods):
+class Trainer(EvaluatingTrainer, OptimizerMethods):
     """Trains, evaluates and predicts with a PyTorch model, and fires events for callbacks.
 
     To change what it does, subclass it and override `compute_loss`, `training_step`,
@@ -64,15 +73,19 @@ class Trainer(OptimizerMethods):
             (tokens or samples) in all batches of the update step, by which it divides the sum.
         compute_loss_func: A function of the outputs of the model, the labels and
             `num_items_in_batch`, as in transformers. The model gets a batch without labels. In
-            evaluations, `num_items_in_batch` is `None`.
+            evaluations, `num_items_in_batch` is that of the batch.
         compute_metrics: A function of an `EvalPrediction` with all samples. It returns metrics by
-            name.
+            name. With `batch_eval_metrics`, it is called for each batch, with `compute_result` as
+            its second parameter, which is true for the last batch. Or a metric of torchmetrics,
+            which is updated for each batch. Only the main process calls it.
         callbacks: Callbacks, or classes of them. They are called between the trackers and the
             progress bar.
         optimizers: An optimizer and a scheduler to use instead of those that `args` describes.
             Either may be `None`.
         optimizer_cls_and_kwargs: The class of the optimizer and its arguments, such as
             `(SGD, {"lr": 0.1})`, instead of those that `args` describes.
+        preprocess_logits_for_metrics: A function of the predictions and the labels of a batch, on
+            the device. It returns what to keep of the predictions, for example the best class.
 
     Attributes:
         loss_is_scaled_for_ga: Set this in a subclass whose `compute_loss` divides by
@@ -118,9 +131,12 @@ class Trainer(OptimizerMethods):
         callbacks: Iterable[Any] | None = None,
         optimizers: tuple[Optimizer | None, Any] = (None, None),
         optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         args = TrainingArguments() if args is None else args
         check_overrides(self, Trainer, _CALLED_WITH)
+        if isinstance(eval_dataset, Mapping):
+            check_overrides(self, Trainer, {"evaluate": 1}, ["metric_key_prefix"])
         if model_init is not None:
             if any(part is not None for part in optimizers):
                 raise ValueError("optimizers cannot be those of the models that model_init makes.")
@@ -136,6 +152,7 @@ class Trainer(OptimizerMethods):
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
         self.compute_metrics = compute_metrics
+        self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self.model_init = model_init
         self.hp_name: Callable[[Any], str] | None = None
         self.compute_loss_func = compute_loss_func
@@ -201,10 +218,10 @@ class Trainer(OptimizerMethods):
         run.start_over(plan, self.create_optimizer_and_scheduler)
         resumption = resume(run, plan, checkpoint) if checkpoint else None
         check_training(run)
-        if self.compute_metrics is None and type(self).evaluate is Trainer.evaluate:
+        if not self._may_report_more_metrics():
             check_metric(run.args, self.eval_dataset)
         if checkpoint is None and self._returns_the_loss():
-            check_model(run, needs_predictions=self.compute_metrics is not None)
+            check_model(run, self._computes_metrics(), self, self._loaders_to_check())
         run.tell_arguments()
         # The user may have wrapped the model, or assigned another one since.
         is_given = unwrap(self._given_model) is run.model
@@ -249,44 +266,6 @@ class Trainer(OptimizerMethods):
         space = hp_space or search.default_hp_space
         objective = compute_objective or search.default_compute_objective
         return search.run_search(self, space, objective, n_trials, direction, hp_name, kwargs)
-
-    def evaluate(
-        self,
-        eval_dataset: Dataset[Any] | Mapping[str, Dataset[Any]] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Evaluate, log the metrics and return them.
-
-        Args:
-            eval_dataset: The data to use instead of the trainer's own. For each dataset in a
-                mapping, its name precedes the names of the metrics.
-            metric_key_prefix: Put before the name of each metric, with an underscore.
-
-        Raises:
-            ValueError: There is no dataset, or it is empty.
-        """
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if dataset is None:
-            raise ValueError(
-                "There is no data to evaluate on: pass eval_dataset to evaluate or to the Trainer."
-            )
-        if isinstance(dataset, Mapping):
-            metrics: dict[str, float] = {}
-            for name, part in dataset.items():
-                metrics.update(self.evaluate(part, f"{metric_key_prefix}_{name}"))
-            return metrics
-        metrics = self._evaluate(dataset, metric_key_prefix, keep_predictions=False).metrics
-        self.log(metrics)
-        self.run.fire(self.callback_handler.on_evaluate, metrics=metrics)
-        return metrics
-
-    def predict(
-        self, test_dataset: Dataset[Any], metric_key_prefix: str = "test"
-    ) -> PredictionOutput:
-        """Return the predictions for `test_dataset`, its labels and its metrics. Logs nothing."""
-        output = self._evaluate(test_dataset, metric_key_prefix, keep_predictions=True)
-        self.run.fire(self.callback_handler.on_predict, metrics=output.metrics)
-        return output
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Write the weights as `model.safetensors` to `output_dir`, by default that of `args`.
@@ -412,31 +391,15 @@ class Trainer(OptimizerMethods):
         """The number of batches in the current update step; the last of an epoch may have fewer."""
         return self.run.batches_in_step
 
-    def prediction_step(self, batch: Any) -> tuple[Tensor | None, Any, Any]:
-        """Return the loss, predictions and labels of a batch; `None` for what is missing."""
-        batch = self._prepare_inputs(batch)
-        with self.compute_loss_context_manager():
-            output = call(self.compute_loss, self.model, batch, return_outputs=True)
-        loss, predictions = outputs.split_output(output, outputs.ignored_outputs(self.model))
-        return loss, predictions, batches.labels_of(batch, self.args.label_names)
-
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
         """Return the context in which losses are computed: that of the mixed precision."""
         return self.run.precision.autocast()
-
-    def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
-        """Return the number of samples in a batch into which its loader put `loaded`, if known."""
-        return count_samples(batch, loaded, self.args.label_names)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of this process's training batches."""
         if self.train_dataset is None:
             raise ValueError("There is no data to train on: give the Trainer a train_dataset.")
         return train_dataloader(self.train_dataset, self.data_collator, self.args, self.run.world)
-
-    def get_eval_dataloader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
-        """Return the loader of this process's batches of `dataset`, to evaluate or predict."""
-        return eval_dataloader(dataset, self.data_collator, self.args, self.run.world)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """Return a batch on the device."""
@@ -450,26 +413,6 @@ class Trainer(OptimizerMethods):
 
     def _source_of_loss(self) -> str:
         return type(self.model).__name__ if self._returns_the_loss() else "compute_loss"
-
-    def _evaluate(
-        self, dataset: Dataset[Any], prefix: str, keep_predictions: bool
-    ) -> PredictionOutput:
-        run, handler = self.run, self.callback_handler
-        handler.eval_dataloader = self.get_eval_dataloader(dataset)
-        run.signals.protect_workers(handler.eval_dataloader)
-        with run.evaluation():
-            return run_evaluation(
-                run.model,
-                handler.eval_dataloader,
-                self.prediction_step,
-                lambda: run.fire(handler.on_prediction_step),
-                prefix=prefix,
-                batch_size=self.get_batch_size,
-                warn=run.warn_once,
-                compute_metrics=self.compute_metrics,
-                keep_predictions=keep_predictions,
-                world=run.world,
-            )
 
 
 def _placed(model: nn.Module, args: TrainingArguments) -> nn.Module:

@@ -21,10 +21,6 @@ class UnsupportedArguments:
     include_num_input_tokens_seen: str | bool = "no"
     log_level: str = "passive"
     log_level_replica: str = "warning"
-    prediction_loss_only: bool = False
-    eval_do_concat_batches: bool = True
-    include_for_metrics: list[str] | None = None
-    batch_eval_metrics: bool = False
     save_only_model: bool = False
     save_on_each_node: bool = False
     push_to_hub: bool = False

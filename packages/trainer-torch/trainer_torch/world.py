@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import zip_longest
 from typing import Any, Final, TypeVar
 
 from torch import nn
@@ -66,6 +67,15 @@ class World:
         """Return the `value` of each rank, in the order of ranks."""
         return [value]
 
+    def pass_to_main(self, items: Iterator[T], receive: Callable[[T], None]) -> None:
+        """Call `receive` in the main process with the `items` of all ranks, one of each in turn.
+
+        Raises:
+            RuntimeError: On the other ranks, if `receive` failed. Rank 0 raises its error.
+        """
+        for item in items:
+            receive(item)
+
     def on_main(self, do: Callable[[], T]) -> T:
         """Call `do` in the main process and return its result on every rank.
 
@@ -83,3 +93,10 @@ class World:
 
 
 SINGLE_PROCESS: Final = World()
+
+
+def interleave(items_of_ranks: Iterable[Sequence[T]]) -> list[T]:
+    """Return the items of all ranks in the order of the data, from which each took one in turn."""
+    absent: Any = object()
+    turns = zip_longest(*items_of_ranks, fillvalue=absent)
+    return [item for turn in turns for item in turn if item is not absent]
