@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,17 +90,6 @@ def broken(out: Path, by_batch: bool) -> str:
     return ""
 
 
-def torchmetrics_of(out: Path) -> Any:
-    """Return the metrics of a collection of torchmetrics, or `None` if that is not installed."""
-    if importlib.util.find_spec("torchmetrics") is None:
-        return None
-    torchmetrics: Any = importlib.import_module("torchmetrics")
-    of_classes: Any = importlib.import_module("torchmetrics.classification")
-    micro = of_classes.MulticlassAccuracy(3, average="micro")
-    metrics = torchmetrics.MetricCollection([micro, of_classes.MulticlassAUROC(3)])
-    return [evaluated(out, metrics), evaluated(out, metrics, samples=2)]
-
-
 def all_of_them(out: Path) -> dict[str, Any]:
     return {
         "plain": evaluated(out, accuracy),
@@ -110,7 +98,6 @@ def all_of_them(out: Path) -> dict[str, Any]:
         "with state": with_state(out),
         "predicted": predicted(out),
         "broken": [broken(out, False), broken(out, True)],
-        "torchmetrics": torchmetrics_of(out),
     }
 
 
