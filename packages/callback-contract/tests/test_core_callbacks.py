@@ -11,6 +11,7 @@ from callback_core import (
     EarlyStoppingCallback,
     PrinterCallback,
     ProgressCallback,
+    TimeLimit,
 )
 
 
@@ -48,3 +49,29 @@ class TestEarlyStopping(CallbackContract):
 
     def make_patient(self, output_dir: Path, patience: int, threshold: float) -> Any:
         return EarlyStoppingCallback(patience, threshold)
+
+
+class TestTimeLimit(CallbackContract):
+    contract = (2, 0)
+    capabilities = frozenset({"stops", "steers", "reasons"})
+
+    def make(self, output_dir: Path) -> Any:
+        return TimeLimit("1:00:00", clock=Clock())
+
+    def train_until_it_stops(self, training: Any) -> None:
+        [limit] = training.callbacks
+        training.begin()
+        for _ in range(4):
+            Clock.now += 1000
+            training.step()
+        assert limit.limit == 3600
+        training.end()
+
+
+class Clock:
+    """Moves when the test lets it."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now

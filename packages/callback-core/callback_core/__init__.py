@@ -29,6 +29,7 @@ from callback_core.printer import PrinterCallback
 from callback_core.progress_bar import ProgressCallback, open_bar
 from callback_core.spelling import nearest_name
 from callback_core.state import TrainerState
+from callback_core.time_limit import TimeLimit
 from callback_core.validation import list_callbacks
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "PrinterCallback",
     "ProgressCallback",
     "Request",
+    "TimeLimit",
     "TrainerCallback",
     "TrainerControl",
     "TrainerState",
