@@ -25,6 +25,7 @@ from trainer_torch.process_role import ProcessRole
 from trainer_torch.schedules import SCHEDULES, check_options, needs_metric
 from trainer_torch.unsupported_arguments import UnsupportedArguments
 from trainer_torch.values import json_value
+from trainer_torch.verbosity import LEVELS, current_level, reports_on_this_process
 
 
 @dataclass
@@ -93,6 +94,16 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         logging_strategy: When to log: `no`, `steps` (every `logging_steps`) or `epoch`.
         logging_first_step: Also log the first update step.
         logging_steps: The number of update steps between logs.
+        log_level: The level of the messages of the Trainer and the callbacks in the main process:
+            `debug`, `info`, `warning`, `error`, `critical`, or `passive`, which leaves it to the
+            program. It holds during training, evaluations and predictions.
+        log_level_replica: The same in the other processes.
+        log_on_each_node: Whether `log_level` holds in the main process of each machine, and not
+            only in that of the first one.
+        include_num_input_tokens_seen: Whether to count the input tokens, `all` or `non_padding`
+            ones, in `state.num_input_tokens_seen` and in the logs. `no` does not. True means `all`,
+            and False `no`. The input is `input_ids`, or what `main_input_name` of the model says.
+        skip_memory_metrics: Leave the memory metrics out of the log at the end of training.
         save_strategy: When to save a checkpoint: `no`, `steps` (every `save_steps`) or `epoch`.
         save_steps: The number of update steps between checkpoints.
         save_total_limit: The number of checkpoints to keep. Older ones are deleted, except the best
@@ -202,6 +213,11 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
     logging_strategy: str = "steps"
     logging_first_step: bool = False
     logging_steps: float = 500
+    log_level: str = "passive"
+    log_level_replica: str = "warning"
+    log_on_each_node: bool = True
+    include_num_input_tokens_seen: str | bool = "no"
+    skip_memory_metrics: bool = True
     save_strategy: str = "steps"
     save_steps: float = 500
     save_total_limit: int | None = None
@@ -266,6 +282,13 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         if self.eval_steps is None and self.eval_strategy == IntervalStrategy.STEPS:
             self.eval_steps = self.logging_steps
         self.include_for_metrics = _included(self.include_for_metrics)
+        if isinstance(self.include_num_input_tokens_seen, (bool, np.bool_)):
+            self.include_num_input_tokens_seen = (
+                "all" if self.include_num_input_tokens_seen else "no"
+            )
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(_one_of(name, getattr(self, name), choices))
         self._check_numbers()
         self._check_flags()
         settle_hardware(self)
@@ -288,6 +311,20 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             if self.warmup_steps < 1
             else int(self.warmup_steps)
         )
+
+    @property
+    def should_log(self) -> bool:
+        """Whether `log_level` holds in this process, and not `log_level_replica`."""
+        return reports_on_this_process(self.log_on_each_node)
+
+    def chosen_log_level(self) -> int | None:
+        """Return the level that the arguments set in this process; `None` if they set none."""
+        return LEVELS[self.log_level if self.should_log else self.log_level_replica]
+
+    def get_process_log_level(self) -> int:
+        """Return the level of the messages in this process: a number of `logging`."""
+        level = self.chosen_log_level()
+        return current_level() if level is None else level
 
     def to_dict(self) -> dict[str, Any]:
         """Return all arguments that have an effect, as values that JSON can represent.
@@ -465,6 +502,13 @@ _NUMBERS: Final = {
 }
 """The arguments that are numbers, with their inclusive lower and exclusive upper bounds."""
 
+_CHOICES: Final = {
+    "log_level": tuple(LEVELS),
+    "log_level_replica": tuple(LEVELS),
+    "include_num_input_tokens_seen": ("no", "all", "non_padding"),
+}
+"""The arguments that are one of some names."""
+
 _FLAGS: Final = (
     *("do_train", "do_eval", "do_predict", "ddp_broadcast_buffers", "ddp_static_graph"),
     "average_tokens_across_devices",
@@ -472,6 +516,8 @@ _FLAGS: Final = (
     "prediction_loss_only",
     "eval_do_concat_batches",
     "batch_eval_metrics",
+    "log_on_each_node",
+    "skip_memory_metrics",
     "logging_first_step",
     "enable_jit_checkpoint",
     "load_best_model_at_end",

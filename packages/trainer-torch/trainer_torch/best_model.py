@@ -85,14 +85,20 @@ def update_best_checkpoint(run: TrainingRun) -> None:
         state.best_model_checkpoint = str(checkpoint_path(args.output_dir, state.global_step))
 
 
-def load_best_model(run: TrainingRun) -> None:
-    """Load the best weights at the end of training, if the arguments ask for it.
+def finish_model(run: TrainingRun) -> None:
+    """Set the weights with which a training ends: the best ones, if the arguments ask for it.
 
-    From then on, `save_total_limit` treats the newest checkpoint like any other.
+    From then on, `save_total_limit` treats the newest checkpoint like any other. Callbacks may
+    change the weights last.
     """
-    if not run.args.load_best_model_at_end:
-        return
-    best = run.state.best_model_checkpoint
+    best = run.state.best_model_checkpoint if run.args.load_best_model_at_end else None
+    if run.args.load_best_model_at_end:
+        _load_best_model(run, best)
+    for callback in run.loop_callbacks:
+        callback.finish(run.model, None if best is None else Path(best))
+
+
+def _load_best_model(run: TrainingRun, best: str | None) -> None:
     if best is None:
         logger.warning(
             "load_best_model_at_end has no checkpoint to load: none was saved at an evaluation "

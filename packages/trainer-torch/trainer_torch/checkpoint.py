@@ -57,6 +57,8 @@ def save_checkpoint(run: TrainingRun) -> Path:
     Raises:
         TypeError: Something in a state could not be loaded again. The message says what.
     """
+    if run.usage is not None:
+        run.usage.publish(run.state)
     progress = {
         **run.position.state_dict(),
         "global_step": run.state.global_step,
@@ -115,6 +117,8 @@ def _write_files(
     torch.save(loadable(run.lr_scheduler.state_dict(), "The scheduler's state"), part / SCHEDULER)
     for rank, state in enumerate(rng_states):
         torch.save(state, part / (RNG if len(rng_states) == 1 else RNG_OF_RANK.format(rank)))
+    for callback in run.loop_callbacks:
+        callback.save_files(run.model, part)
     _write_json(part / PROGRESS, progress)
     _write_json(part / STRUCTURE, describe(run.model, run.optimizer, run.lr_scheduler))
     run.state.stateful_callbacks = export_states(

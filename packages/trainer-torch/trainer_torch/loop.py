@@ -17,7 +17,7 @@ from trainer_torch.batch_finding import next_batches
 from trainer_torch.batch_size import count_loaded
 from trainer_torch.best_model import (
     deciding_metric,
-    load_best_model,
+    finish_model,
     update_best_checkpoint,
     update_best_metric,
 )
@@ -58,6 +58,9 @@ class LoopHooks(Protocol):
 
     def get_train_dataloader(self) -> Any:
         """Return a loader of training batches."""
+
+    def floating_point_ops(self, inputs: Any) -> float:
+        """Return the operations of the training step on a batch; 0 if they are unknown."""
 
     def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
         """Return the number of samples in a batch, or `None` if it is unknown."""
@@ -105,11 +108,12 @@ def run_training(
         speed = speed_metrics(start_time, samples, steps, run.warn_once)
         metrics = {f"train_{name}": value for name, value in speed.items()}
         metrics["train_loss"] = run.position.mean_loss(run.state.global_step)
+        metrics |= run.usage.final_metrics(run.state, time.perf_counter() - start_time)
         logs_steps = run.args.logging_strategy != IntervalStrategy.NO
         unlogged = _take_unlogged(run) if logs_steps else {}
         logs = {**unlogged, **metrics}
         hooks.log(logs)
-        load_best_model(run)
+        finish_model(run)
     except BaseException as exception:
         with run.world.closing():
             run.close_callbacks(exception)
@@ -245,6 +249,7 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
     every = run.args.torch_empty_cache_steps
     if every is not None and state.global_step % every == 0:
         empty_cache(run.args.device)
+    run.usage.end_step(state)
     fire(on.on_step_end, loss=step_loss)
     _log_evaluate_save(run, hooks)
 
@@ -275,7 +280,7 @@ def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> Tenso
         is_last = number == len(batches)
         run.world.average_gradients(run.model_wrapped, is_last)
         run.loss_divisor = shares.divisor_of_scaled if is_scaled else shares.divisors[number - 1]
-        with run.control.called(hooks, run.state):
+        with run.control.called(hooks, run.state), run.usage.counting(batch):
             loss = call(hooks.training_step, run.model_wrapped, batch, **num_items)
         step_loss += loss.to(step_loss.dtype)  # bfloat16 has two digits
         run.samples = sum_known([run.samples, sizes[number - 1]])
@@ -284,8 +289,18 @@ def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> Tenso
             run.fire(on.on_substep_end, loss=loss)
             run.world.agree(run.control, run.signals)
             if _leaves_epoch(run):
+                _add_usage(run, hooks, batches[:number], sizes)
                 return None
+    _add_usage(run, hooks, batches, sizes)
     return step_loss
+
+
+def _add_usage(
+    run: TrainingRun, hooks: LoopHooks, batches: list[Any], sizes: list[int | None]
+) -> None:
+    """Count what the training on `batches` has used."""
+    for batch, size in zip(batches, sizes, strict=False):
+        run.usage.add(batch, size, hooks.floating_point_ops(batch))
 
 
 def _sizes(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> list[int | None]:
@@ -335,7 +350,8 @@ def _log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:
                 run.lr_scheduler.step(metric)
         run.world.agree(run.control, run.signals)
     if run.control.should_save:
-        hooks.save_checkpoint()
+        with run.usage.paused():
+            hooks.save_checkpoint()
         run.world.agree(run.control, run.signals)
     _end_if_due(run, hooks)
 
@@ -346,7 +362,8 @@ def _evaluate(run: TrainingRun, hooks: LoopHooks) -> Mapping[str, float]:
     An overridden `evaluate` may not fire `on_evaluate`, which resets the flag.
     """
     asked = [request for request in run.control.requests if request.flag == "should_evaluate"]
-    metrics = hooks.evaluate()
+    with run.usage.paused():
+        metrics = hooks.evaluate()
     if asked and asked[0] in run.control.requests:
         run.control.reset({"should_evaluate": False})
     return metrics
@@ -375,7 +392,13 @@ def _take_unlogged(run: TrainingRun) -> dict[str, Any]:
     step = run.state.global_step
     if step <= run.position.logged_step:
         return {}
-    return {"loss": run.position.take_loss(step), **run.step_logs}
+    logs = {"loss": run.position.take_loss(step), **run.step_logs}  # has waited for the device
+    run.usage.publish(run.state)
+    if measuring := run.usage.measures and run.loop_callbacks:
+        ranks = run.usage.take_interval()
+        for callback in measuring:
+            logs |= callback.interval_logs(ranks)
+    return logs
 
 
 def _leaves_epoch(run: TrainingRun) -> bool:

@@ -227,6 +227,8 @@ class Resumption:
         structure.regroup(run.model, run.optimizer, self._structure)
         load_optimizer(run, self._checkpoint)
         run.precision.load_state_dict(load_progress(self._checkpoint)["precision"])
+        for callback in run.loop_callbacks:
+            callback.load_files(run.model, self._checkpoint)
         if self._rng_states is not None:
             now, at_epoch_begin = self._rng_states
             set_rng_state(at_epoch_begin if run.position.is_within_epoch else now)

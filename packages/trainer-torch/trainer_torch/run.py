@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from numbers import Real
@@ -27,6 +27,7 @@ from callback_core import (
 from callback_core.tracking import Redaction
 from trainer_torch.activations import checkpointed_activations
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.loop_callback import LoopCallback
 from trainer_torch.numerics import numeric_settings
 from trainer_torch.parts import check_initialized, check_optimizer
 from trainer_torch.plan import Plan
@@ -40,6 +41,7 @@ from trainer_torch.precision import (
 from trainer_torch.seeding import rng_state, set_seed
 from trainer_torch.signals import Signals
 from trainer_torch.structure import describe, describe_options, regroup
+from trainer_torch.usage import Usage
 from trainer_torch.values import json_value
 from trainer_torch.world import World
 
@@ -87,6 +89,7 @@ class TrainingRun:
         loss_divisor: What the loss of the current batch is divided by, so that those of the update
             step add up to its loss.
         trial: The fields of the state that describe the trial of a search.
+        usage: The `Usage` of the training; `None` before training.
         warned: The warnings that were logged and are not repeated.
     """
 
@@ -117,6 +120,7 @@ class TrainingRun:
     batches_in_step: int = 1
     loss_divisor: float = 1.0
     trial: dict[str, Any] = field(default_factory=dict)
+    usage: Any = None
     warned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -137,9 +141,16 @@ class TrainingRun:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Return the context of an evaluation: settings of torch, and the type of weights."""
+        """Return the context of an evaluation: settings of torch, and the weights and their type.
+
+        Callbacks may prepare the weights.
+        """
         dtype = None if self.is_in_train else evaluation_dtype(self.args)
-        with numeric_settings(self.args), weights_in(dtype, self.model):
+        with ExitStack() as stack:
+            stack.enter_context(numeric_settings(self.args))
+            for callback in self.loop_callbacks:
+                stack.enter_context(callback.evaluation(self.model))
+            stack.enter_context(weights_in(dtype, self.model))
             yield
 
     def fire(self, event: Callable[..., TrainerControl], **kwargs: Any) -> None:
@@ -238,7 +249,28 @@ class TrainingRun:
         self.state = TrainerState(epoch=0, **self.trial)
         self.resumed_from, self.saved_step, self.samples = None, None, 0
         self.step_logs, self.step_start = {}, None
+        self.usage = self._new_usage()
         self.set_length(plan)
+
+    @property
+    def loop_callbacks(self) -> list[LoopCallback]:
+        """The callbacks that take part in the loop, in their order."""
+        return [one for one in self.callback_handler.callbacks if isinstance(one, LoopCallback)]
+
+    def _new_usage(self) -> Usage:
+        counters = [one.operation_counter for one in self.loop_callbacks if one.operation_counter]
+        return Usage(
+            self.args,
+            self.world,
+            self.warn_once,
+            counter=counters[0] if counters else None,
+            measures=any(
+                type(one).interval_logs is not LoopCallback.interval_logs
+                for one in self.loop_callbacks
+            ),
+            main_input=getattr(self.model, "main_input_name", "input_ids"),
+            padding=getattr(self.callback_handler.processing_class, "pad_token_id", None),
+        )
 
     def _check_created(self) -> None:
         for name, method in _CREATED_BY.items():

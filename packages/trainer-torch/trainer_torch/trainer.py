@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from callback_core import CallbackHandler, TrainerControl, TrainerState
 from trainer_torch import accumulation, batches, outputs, search
 from trainer_torch import checkpoint as checkpoints
+from trainer_torch.announcement import announce
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
 from trainer_torch.best_model import update_best_checkpoint
@@ -33,6 +34,7 @@ from trainer_torch.preflight import check_metric, check_model, check_training
 from trainer_torch.resume import choose_checkpoint, find_position, resume
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.values import json_value
+from trainer_torch.verbosity import at_log_level
 from trainer_torch.weights import save_model
 from trainer_torch.wrapping import compile_in_place, unwrap
 
@@ -188,6 +190,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
         """Return whether this is the main process of its machine."""
         return self.state.is_local_process_zero
 
+    @at_log_level
     def train(
         self, resume_from_checkpoint: str | Path | bool | None = None, trial: Any = None
     ) -> TrainOutput:
@@ -226,6 +229,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
         # The user may have wrapped the model, or assigned another one since.
         is_given = unwrap(self._given_model) is run.model
         wrapped = run.world.wrap(self._given_model if is_given else run.model)
+        announce(run, plan)
         with run.training():
             return run_training(run, plan, self, wrapped, resumption)
 
@@ -302,6 +306,8 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
             logs[name] = outputs.plain_number(name, value)
         if self.state.epoch is not None:
             logs["epoch"] = self.state.epoch
+        if self.args.include_num_input_tokens_seen != "no":
+            logs["num_input_tokens_seen"] = self.state.num_input_tokens_seen
         self.state.log_history.append({**json_value(logs), "step": self.state.global_step})
         self.run.fire(self.callback_handler.on_log, logs=logs)
 
@@ -394,6 +400,14 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
         """Return the context in which losses are computed: that of the mixed precision."""
         return self.run.precision.autocast()
+
+    def floating_point_ops(self, inputs: Any) -> float:
+        """Return the floating point operations of a training step on a batch, for `total_flos`.
+
+        Override it if you know them. By default, they are counted if a `ThroughputCallback` is
+        among the callbacks, and 0 otherwise.
+        """
+        return 0.0 if self.run.usage is None else self.run.usage.operations_of(inputs)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of this process's training batches."""

@@ -16,11 +16,7 @@ class UnsupportedArguments:
     liger_kernel_config: dict[str, bool] | None = None
     use_cache: bool = False
     neftune_noise_alpha: float | None = None
-    log_on_each_node: bool = True
     logging_nan_inf_filter: bool = False
-    include_num_input_tokens_seen: str | bool = "no"
-    log_level: str = "passive"
-    log_level_replica: str = "warning"
     save_only_model: bool = False
     save_on_each_node: bool = False
     push_to_hub: bool = False
@@ -42,7 +38,6 @@ class UnsupportedArguments:
     fsdp_config: dict[str, Any] | str | None = None
     deepspeed: dict[str, Any] | str | None = None
     debug: str | list[str] = ""
-    skip_memory_metrics: bool = True
 
     def check_unsupported(self) -> None:
         """Refuse each of these arguments that has another value than its default.
