@@ -86,5 +86,5 @@ def _page_size() -> int:
 
 
 def _module(device: torch.device) -> Any:
-    """Return the module of torch for the kind of `device`, such as `torch.cuda`; not for the CPU."""
+    """Return the module of torch for the kind of `device`, such as `torch.cuda`."""
     return None if device.type == "cpu" else torch.get_device_module(device)

@@ -1,10 +1,11 @@
-"""`OperationCounter`: the floating point operations of a training step, by the shape of its batch."""
+"""`OperationCounter`: the floating point operations of a training step, by its batch."""
 
 from __future__ import annotations
 
 import logging
 import math
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -45,6 +46,9 @@ class OperationCounter:
         with ExitStack() as stack:
             if "torch._dynamo" in sys.modules:  # something may be compiled
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
+                stack.enter_context(warnings.catch_warnings())
+                # A compiled module warns of the hooks by which the counter knows modules.
+                warnings.filterwarnings("ignore", "Using `torch.compile")
             counter = stack.enter_context(FlopCounterMode(display=False))
             yield
         self._counts[shape] = float(counter.get_total_flops())
@@ -60,6 +64,11 @@ class OperationCounter:
         size = _size(shape)
         nearest = min(self._counts, key=lambda counted: abs(_size(counted) - size))
         return self._counts[nearest] * size / max(1, _size(nearest))
+
+    def clear(self) -> None:
+        """Forget all counts."""
+        self._counts.clear()
+        self._has_told = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
