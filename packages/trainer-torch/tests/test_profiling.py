@@ -15,6 +15,7 @@ from callback_core.tracking import Point, Tracker, TrackerCallback, Upload
 from trainer_torch import ProfilerCallback
 from trainer_torch.testing import At
 
+
 class Kept(Tracker):
     """Keeps the names of the files that it gets."""
 
@@ -86,7 +87,9 @@ def test_a_training_that_fails_leaves_nothing(tmp_path: Path, step: int) -> None
         trained.train()
     assert not (tmp_path / "profile").exists()
     assert profile.traces == []
-    assert not torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+    with torch.profiler.profile() as own:  # torch refuses a second one
+        torch.ones(2) + 1
+    assert own.key_averages()
 
 
 def test_a_second_training_is_recorded_again(tmp_path: Path) -> None:
@@ -136,3 +139,14 @@ def test_other_processes_record_only_if_asked(tmp_path: Path) -> None:
     profile = ProfilerCallback(wait=0, warmup=0, active=1, all_ranks=True)
     trainer(tmp_path, NotMain(), profile).train()
     assert len(profile.traces) == 1
+
+
+def test_a_profiler_of_the_program_is_let_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    profile = ProfilerCallback(wait=0, warmup=0, active=1)
+    with torch.profiler.profile() as own:
+        trainer(tmp_path, profile).train()
+    assert profile.traces == []
+    assert any(event.key == "aten::addmm" for event in own.key_averages())
+    assert any("profiler" in one.getMessage() for one in caplog.records)

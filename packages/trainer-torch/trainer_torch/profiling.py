@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import profiler
@@ -16,6 +16,10 @@ from callback_core.tracking import Session, Tracker
 logger = logging.getLogger(__name__)
 
 
+_RUNNING: Final[list[Any]] = []
+"""The profiler that runs, if one does."""
+
+
 class ProfilerCallback(TrainerCallback):
     """Records some update steps with torch's profiler, as a trace that Perfetto opens.
 
@@ -23,7 +27,8 @@ class ProfilerCallback(TrainerCallback):
     `profile/steps-FIRST-LAST-rankRANK.json` in `output_dir`, in Chrome's format. Each tracker that
     keeps files gets it. A training that ends within a cycle leaves the trace of the steps recorded
     until then. One that fails leaves the traces of whole cycles only. Outside of a cycle, nothing
-    is measured.
+    is measured. While the program runs a profiler
+    itself, no cycle begins.
 
     Open a trace at https://ui.perfetto.dev, which does not upload it.
 
@@ -97,11 +102,12 @@ class ProfilerCallback(TrainerCallback):
     ) -> None:
         """Start the profiler, if a cycle begins."""
         is_due = self._is_on and self._profile is None and self._steps >= self.wait
-        if is_due and (self.repeat == 0 or self._cycles < self.repeat):
+        if is_due and (self.repeat == 0 or self._cycles < self.repeat) and self._may_start():
             # A profiler for each cycle: one that waits costs something at each step.
             active = profiler.schedule(wait=0, warmup=self.warmup, active=self.active, repeat=1)
             self._profile = profiler.profile(schedule=active, **self.options)
             self._profile.start()
+            _RUNNING.append(self._profile)
             self._steps = 0
 
     def on_step_end(
@@ -137,9 +143,27 @@ class ProfilerCallback(TrainerCallback):
             )
         self._forget(but_traces=True)
 
+    def _may_start(self) -> bool:
+        """Return whether no profiler of the program runs. Torch crashes if a process runs two.
+
+        One that another callback has left running is stopped: its training may have died.
+        """
+        for other in list(_RUNNING):
+            logger.warning(
+                "ProfilerCallback stops the one of another training in this process, which gets no "
+                "trace of these steps."
+            )
+            _stop(other)
+        # Torch has no public way to ask.
+        is_free = not torch.autograd._profiler_enabled()  # type: ignore[attr-defined]  # noqa: SLF001
+        if not is_free and not self._has_waited:
+            self._has_waited = True
+            logger.warning("ProfilerCallback waits, because the program runs a profiler itself.")
+        return is_free
+
     def _forget(self, but_traces: bool = False) -> None:
         self._steps = self._cycles = 0  # steps since the begin of this part of a cycle
-        self._is_on = self._has_failed = False
+        self._is_on = self._has_failed = self._has_waited = False
         if not but_traces:
             self.traces = []
 
@@ -147,15 +171,13 @@ class ProfilerCallback(TrainerCallback):
         """Stop the profiler, if it runs, and drop what it has recorded."""
         running, self._profile = self._profile, None
         self._has_failed = True
-        if running is not None:
-            running.stop()
+        _stop(running)
 
     def _end(self, args: Any, state: TrainerState) -> None:
         """Stop the profiler, if it runs, and write and send what it has recorded."""
         running, self._profile = self._profile, None
-        if running is None:
+        if running is None or not _stop(running):
             return
-        running.stop()
         recorded = self._steps - self.warmup
         if recorded <= 0:
             return
@@ -185,6 +207,15 @@ def _send(state: TrainerState, directory: Path) -> None:
             session.keep(member, directory, state.global_step)
             if session.status is None:
                 session.deliver(member)
+
+
+def _stop(running: Any) -> bool:
+    """Stop the profiler, and return whether it still ran."""
+    if running not in _RUNNING:
+        return False
+    _RUNNING.remove(running)
+    running.stop()
+    return True
 
 
 def _is_distributed() -> bool:
