@@ -69,14 +69,24 @@ class TimeLimit(TrainerCallback):
                 f"the limit of {self.limit:g}."
             )
         self._clock = clock
-        self._begin()
+        self._measured_at = self._ends_at = clock()
+        self._steps = 0
+        self._step = self._evaluation = self._save = 0.0  # the longest ones, in seconds
+        self._evaluations = 0.0  # those since the last step
+        self._epoch = self._share = 0.0  # the epochs done, and how much of one the last step was
+        self._saved_step: int | None = None
+        self._stopped = False
 
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Begin to measure."""
-        self._begin()
-        self._epoch = state.epoch or 0.0
+        self._measured_at = self._clock()
+        self._ends_at = self._measured_at + self.limit - self._elapsed()
+        self._steps = 0
+        self._step = self._evaluation = self._save = self._evaluations = 0.0
+        self._epoch, self._share = state.epoch or 0.0, 0.0
+        self._saved_step, self._stopped = None, False
 
     def on_step_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -117,23 +127,11 @@ class TimeLimit(TrainerCallback):
             if self._saved_step == state.global_step:
                 control.should_save = False
 
-    def _begin(self) -> None:
-        """Forget what was measured, and start the time."""
-        now = self._clock()
+    def _elapsed(self) -> float:
+        """Return how many seconds of the limit are over when the training begins."""
         if self.since == "training":
-            elapsed = 0.0
-        elif self.since == "process":
-            elapsed = _age_of_process()
-        else:
-            elapsed = time.time() - float(self.since)
-        self._ends_at = now + self.limit - elapsed
-        self._measured_at = now
-        self._steps = 0
-        self._step = self._evaluation = self._save = 0.0  # the longest ones, in seconds
-        self._evaluations = 0.0  # those since the last step
-        self._epoch = self._share = 0.0  # the epochs done, and how much of one the last step was
-        self._saved_step: int | None = None
-        self._stopped = False
+            return 0.0
+        return _age_of_process() if self.since == "process" else time.time() - float(self.since)
 
     def _lap(self) -> float:
         """Return the seconds since the last call."""

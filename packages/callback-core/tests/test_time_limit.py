@@ -26,7 +26,7 @@ class Loop:
         self.now = 0.0
         self.lengths = lengths
         self.limit = TimeLimit(limit, clock=lambda: self.now, **changed.pop("settings", {}))
-        usual = {"logging_steps": 1000, "eval_steps": 1000, "save_steps": 1000}
+        usual: dict[str, Any] = {"logging_steps": 1000, "eval_steps": 1000, "save_steps": 1000}
         usual |= {"logging_strategy": "no", "eval_strategy": "no", "save_strategy": "no"}
         flow = {"logging_first_step": False, "eval_delay": 0}
         self.args: Any = SimpleNamespace(**{**usual, **flow, **changed})

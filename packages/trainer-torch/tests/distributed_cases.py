@@ -561,10 +561,16 @@ CASES: dict[str, Callable[[Path], Any]] = {
     case.__name__: case for case in (together, roles, killed, broken)
 }
 
-if __name__ == "__main__":
+
+def main(cases: dict[str, Callable[[Path], Any]]) -> None:
+    """Run the case that the command line names, and report what it returns."""
     faulthandler.dump_traceback_later(1.5 * PATIENCE, exit=True)  # a process that hangs ends
     directory = Path(sys.argv[2])
     directory.mkdir(parents=True, exist_ok=True)
-    reported = CASES[sys.argv[1]](directory)
+    reported = cases[sys.argv[1]](directory)
     if reported is not None:
         report(directory, reported)
+
+
+if __name__ == "__main__":
+    main(CASES)

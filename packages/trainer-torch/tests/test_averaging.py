@@ -17,7 +17,8 @@ from callback_core import TrainerCallback
 from trainer_torch import Trainer, WeightAveragingCallback
 from trainer_torch.averaging import AVERAGE
 
-EVALUATED = {"eval_strategy": "steps", "eval_steps": 1}
+SAVED: dict[str, Any] = {**EVERY_STEP}
+EVALUATED: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1}
 
 
 class Weights(TrainerCallback):
@@ -31,15 +32,19 @@ class Weights(TrainerCallback):
     def _copy(self, model: Any) -> list[Tensor]:
         return [value.detach().clone() for value in model.state_dict().values()]
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
         self.raw.append(self._copy(model))
 
     def on_prediction_step(
-        self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
         self.predicting.append(self._copy(model))
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
         self.after.append(self._copy(model))
 
 
@@ -106,7 +111,9 @@ def test_torch_makes_the_same_average(tmp_path: Path) -> None:
     class Reference(TrainerCallback):
         model: Any = None
 
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **kw: Any) -> None:
+        def on_step_end(
+            self, args: Any, state: Any, control: Any, model: Any = None, **kw: Any
+        ) -> None:
             if self.model is None:
                 averaging = get_ema_multi_avg_fn(0.9)
                 self.model = AveragedModel(model, multi_avg_fn=averaging, use_buffers=True)
@@ -165,7 +172,7 @@ def test_running_statistics_are_averaged_or_those_of_the_training(
 def test_a_training_with_an_average_resumes_to_the_bit(
     tmp_path: Path, settings: Any, dtype: Any
 ) -> None:
-    usual = {**EVERY_STEP, **EVALUATED, "num_train_epochs": 3}
+    usual = {**SAVED, **EVALUATED, "num_train_epochs": 3}
 
     def made(directory: Path, *callbacks: Any) -> Trainer:
         averaging = WeightAveragingCallback(**settings)
@@ -185,7 +192,7 @@ def test_a_training_with_an_average_resumes_to_the_bit(
 
 
 def test_a_checkpoint_holds_both_and_a_model_can_load_the_average(tmp_path: Path) -> None:
-    trained = normed(tmp_path, WeightAveragingCallback(), **EVERY_STEP)
+    trained = normed(tmp_path, WeightAveragingCallback(), **SAVED)
     trained.train()
     loaded = Normed()
     loaded.load_state_dict(load_file(tmp_path / "checkpoint-10" / AVERAGE))
@@ -204,7 +211,7 @@ def test_the_best_model_is_the_best_average(tmp_path: Path) -> None:
         learning_rate=1.0,
         per_device_eval_batch_size=9,
         **EVALUATED,
-        **EVERY_STEP,
+        **SAVED,
     )
     trained.train()
     step = trained.state.best_global_step
@@ -234,8 +241,8 @@ def test_a_second_training_begins_without_an_average(tmp_path: Path) -> None:
 def test_a_checkpoint_without_an_average_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer(tmp_path, StopAt(3), **EVERY_STEP).train()
-    resumed = trainer(tmp_path, WeightAveragingCallback(), **EVERY_STEP)
+    trainer(tmp_path, StopAt(3), **SAVED).train()
+    resumed = trainer(tmp_path, WeightAveragingCallback(), **SAVED)
     resumed.train(resume_from_checkpoint=True)
     assert sum("average" in one.getMessage() for one in caplog.records) == 1
 
@@ -257,8 +264,10 @@ def test_an_evaluation_that_does_not_use_the_average_is_told_once(
 
 def test_a_failed_training_keeps_its_raw_weights(tmp_path: Path) -> None:
     class Fails(Weights):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            super().on_step_end(args, state, control, **kwargs)
+        def on_step_end(
+            self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+        ) -> None:
+            super().on_step_end(args, state, control, model, **kwargs)
             if state.global_step == 5:
                 raise OSError("gone")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import Net, logged, net, trainer
+from small import Net, arguments, logged, net, trainer
 from test_checkpoint import EVERY_STEP, StopAt
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -131,7 +131,7 @@ def test_the_arguments_are_those_of_transformers() -> None:
     assert args.include_num_input_tokens_seen == "all"
     for name in ("include_num_input_tokens_seen", "log_level", "log_level_replica"):
         with pytest.raises(ValueError, match=name):
-            TrainingArguments(**{name: "some"})
+            arguments(Path("run"), **{name: "some"})
 
 
 def test_the_log_at_the_end_has_the_memory_if_asked_for(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_sizes_of_a_training_are_told_at_info(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained = trainer(tmp_path, gradient_accumulation_steps=2)
-    trained.model.layers[0].requires_grad_(False)
+    trained.model.get_submodule("layers.0").requires_grad_(False)
     caplog.set_level(logging.INFO, "trainer_torch")
     trained.train()
     [told] = [one.getMessage() for one in caplog.records if "Running" in one.getMessage()]

@@ -215,9 +215,11 @@ class WeightAveragingCallback(LoopCallback):
 
     def _averaged_tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """Return what is averaged, by plain names, each tensor once."""
-        found = {plain_name(name): value for name, value in model.named_parameters()}
+        found: dict[str, Tensor] = {
+            plain_name(name): value for name, value in model.named_parameters()
+        }
         if self.use_buffers:
-            found |= {plain_name(name): value for name, value in model.named_buffers()}
+            found.update((plain_name(name), value) for name, value in model.named_buffers())
         return found
 
     def _put_into(self, model: nn.Module, values: dict[str, Tensor]) -> None:

@@ -78,7 +78,8 @@ class ProfilerCallback(TrainerCallback):
         self.all_ranks, self.options = all_ranks, options
         self.traces: list[Path] = []
         self._profile: Any = None
-        self._forget()
+        self._steps = self._cycles = 0  # steps since the begin of this part of a cycle
+        self._is_on = self._has_failed = self._has_waited = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy, which does not take part in the training."""
@@ -89,7 +90,9 @@ class ProfilerCallback(TrainerCallback):
     ) -> None:
         """Begin to count steps."""
         self._discard()
-        self._forget()
+        self.traces = []
+        self._steps = self._cycles = 0
+        self._has_failed = self._has_waited = False
         self._is_on = self.all_ranks or state.is_world_process_zero
         session = Session.of(state) if self._is_on else None
         if session is not None:  # it ends before on_train_end reaches this callback
@@ -141,7 +144,7 @@ class ProfilerCallback(TrainerCallback):
                 "to wait and warm up.",
                 self.wait + self.warmup + 1,
             )
-        self._forget(but_traces=True)
+        self._is_on = False
 
     def _may_start(self) -> bool:
         """Return whether no profiler of the program runs. Torch crashes if a process runs two.
@@ -160,12 +163,6 @@ class ProfilerCallback(TrainerCallback):
             self._has_waited = True
             logger.warning("ProfilerCallback waits, because the program runs a profiler itself.")
         return is_free
-
-    def _forget(self, but_traces: bool = False) -> None:
-        self._steps = self._cycles = 0  # steps since the begin of this part of a cycle
-        self._is_on = self._has_failed = self._has_waited = False
-        if not but_traces:
-            self.traces = []
 
     def _discard(self) -> None:
         """Stop the profiler, if it runs, and drop what it has recorded."""

@@ -90,7 +90,7 @@ class Usage:
             operations: What `Trainer.floating_point_ops` returned for it.
         """
         self._operations += operations
-        included = self._args.include_num_input_tokens_seen
+        included = str(self._args.include_num_input_tokens_seen)
         if included == "no" and not self.measures:
             return
         tokens = self._count_tokens(batch, included)
