@@ -13,9 +13,11 @@ from test_checkpoint import EVERY_STEP, StopAt
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from callback_core import TrainerCallback
+from callback_core import TrainerCallback, TrainerState
 from trainer_torch import Trainer, TrainingArguments
 from trainer_torch.operations import MOST_SHAPES, OperationCounter
+from trainer_torch.usage import Usage
+from trainer_torch.world import SINGLE_PROCESS
 
 
 class Tokens(Dataset[Any]):
@@ -261,3 +263,14 @@ def test_the_operations_of_a_trainer_are_those_that_a_subclass_says(tmp_path: Pa
     assert trained.train().metrics["total_flos"] == 100
     assert trainer(tmp_path, given={"model": net()}).train().metrics.get("total_flos") is None
     assert isinstance(trained.model, Net)
+
+
+def test_tokens_on_a_device_are_read_at_logs_only(tmp_path: Path) -> None:
+    args = arguments(tmp_path, include_num_input_tokens_seen="non_padding")
+    usage, state = Usage(args, SINGLE_PROCESS, pytest.fail, measures=True), TrainerState()
+    unreadable = torch.ones(2, 5, device="meta")  # as a device that must not be waited for
+    usage.add({"input_ids": unreadable, "attention_mask": unreadable}, 2, 0.0)
+    usage.end_step(state)
+    assert state.num_input_tokens_seen == 0
+    with pytest.raises(RuntimeError, match="meta"):
+        usage.publish(state)
