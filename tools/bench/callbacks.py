@@ -2,8 +2,8 @@
 
     python tools/bench/callbacks.py [--check]
 
-There are three targets. With its default callbacks, the Trainer takes at most 1.05 times as long as
-a loop by hand. A callback that watches adds at most 1 % to a step, and weight averaging at most 5 %.
+There are three targets. With its default callbacks, the Trainer takes at most 1.05 times as long
+as a loop by hand. A callback that watches adds at most 1 % to a step, and averaging at most 5 %.
 
 On the CPU, times are those of the process, which does not count other load. On a GPU they are those
 of a clock. Each training logs every ten steps. The steps before the first log do not count.
@@ -167,9 +167,7 @@ def main() -> None:
         name: median(a / b for a, b in zip(times, trainer, strict=True))
         for name, times in taken.items()
     }
-    rows = [
-        (name, shown(median(times)), f"{ratios[name]:.3f}") for name, times in taken.items()
-    ]
+    rows = [(name, shown(median(times)), f"{ratios[name]:.3f}") for name, times in taken.items()]
     print_table("An update step", ("with", "time", "to the Trainer's"), rows)
     targets = Targets()
     targets.note(f"the Trainer: {loop:.3f}, at most {LOOP_RATIO} of a loop", loop <= LOOP_RATIO)
