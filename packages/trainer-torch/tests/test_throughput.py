@@ -84,7 +84,7 @@ def test_the_operations_are_those_of_torch_s_counter(tmp_path: Path) -> None:
     trained.train()
     batch = next(iter(trained.get_train_dataloader()))
     with FlopCounterMode(display=False) as counter:
-        trained.training_step(batch, 1)
+        trained.training_step(trained.model, batch)
     assert trained.state.total_flos == 10 * counter.get_total_flops()
 
 

@@ -58,13 +58,15 @@ class Usage:
         self._memory = None if args.skip_memory_metrics else MemoryMetrics(args.device)
         if measures and self._memory is None:
             reset_peak(args.device)
-        self._waited = 0.0
+        self._began: float | None = None  # with the first batch, so that no set-up counts
         self._begin_interval()
 
     def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yield `batches`, and measure how long they are waited for."""
         while True:
             began = time.perf_counter()
+            if self._began is None:
+                self._began = began
             try:
                 batch = next(batches)
             except StopIteration:
@@ -125,12 +127,14 @@ class Usage:
         try:
             yield
         finally:
-            self._began += time.perf_counter() - began
+            if self._began is not None:
+                self._began += time.perf_counter() - began
 
     def take_interval(self) -> list[Interval]:
         """Return what each process did since the last call, and begin a new interval."""
+        now = time.perf_counter()
         interval = Interval(
-            seconds=time.perf_counter() - self._began,
+            seconds=now - (now if self._began is None else self._began),
             waited=self._waited,
             steps=self._steps,
             samples=_total(self._interval_samples),
@@ -139,6 +143,7 @@ class Usage:
             peak_memory=peak_memory(self._args.device),
         )
         self._begin_interval()
+        self._began = now
         return self._world.gather(interval)
 
     def final_metrics(self, state: TrainerState, seconds: float) -> dict[str, float]:
@@ -155,7 +160,6 @@ class Usage:
         return metrics
 
     def _begin_interval(self) -> None:
-        self._began = time.perf_counter()
         self._waited = 0.0
         self._steps = 0
         self._interval_samples: list[Any] = []
