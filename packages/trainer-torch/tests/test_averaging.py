@@ -275,6 +275,8 @@ def test_a_failed_training_keeps_its_raw_weights(tmp_path: Path) -> None:
     trained = trainer(tmp_path, WeightAveragingCallback(), seen)
     with pytest.raises(OSError, match="gone"):
         trained.train()
+    trained.evaluate()
+    assert same(seen.predicting[-1], seen.raw[-1])
     assert same(weights(trained), seen.raw[-1])
     assert isinstance(trained.model, Net)
 

@@ -128,6 +128,12 @@ class WeightAveragingCallback(LoopCallback):
                 )
         self._was_used = False
 
+    def on_train_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Drop the average. After a complete training, the model has it."""
+        self._average = {}
+
     @contextmanager
     def evaluation(self, model: nn.Module) -> Iterator[None]:
         """Evaluate `model` with the average, and restore the raw weights to the bit."""
