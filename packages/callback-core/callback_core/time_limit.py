@@ -19,6 +19,9 @@ from callback_core.state import TrainerState
 
 _FORM: Final = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
 _LONGEST_RESERVE: Final = 300.0
+_MARGIN: Final = 1.5
+"""The next one of a kind may take longer than the longest so far, by this factor."""
+
 _IMPORTED: Final = time.monotonic()
 
 
@@ -27,8 +30,9 @@ class TimeLimit(TrainerCallback):
 
     It measures how long steps, evaluations and saves take. It asks for the end as soon as another
     step, the evaluation that is due after it and a checkpoint may no longer fit. The longest one of
-    each so far counts; the first step does not, because it may compile the model. A stop within an
-    epoch does not evaluate as at the end of an epoch. The training that resumes there does.
+    each so far counts, and half as much again, because the next may take longer. The first step
+    does not count, because it may compile the model. A stop within an epoch does not evaluate as at
+    the end of an epoch. The training that resumes there does.
 
     Each training has the whole limit, also one that resumes. With several processes, the first one
     that asks stops all of them, in a loop whose processes agree on the flags of the control.
@@ -146,8 +150,8 @@ class TimeLimit(TrainerCallback):
             return
         left = self._ends_at - self._clock()
         now = self._evaluation * control.should_evaluate + self._save * control.should_save
-        ahead = self._step + self._evaluation_ahead(args, state) + self._save
-        if left < now + ahead + self.reserve:
+        ahead = _MARGIN * (self._step + self._evaluation_ahead(args, state) + self._save)
+        if left < _MARGIN * now + ahead + self.reserve:
             self._stopped = True
             request_stop(
                 control,
