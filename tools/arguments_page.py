@@ -147,6 +147,11 @@ DIFFERENCES = {
     "is torch's.",
     "optim_args": "Options that the optimizer does not have are refused.",
     "disable_tqdm": "`None` means false, not what the level of a logger says.",
+    "include_num_input_tokens_seen": "Several processes add up their counts at logs, checkpoints "
+    "and the end, not at each step.",
+    "log_level": "It holds in `train`, `evaluate` and `predict`; then the level before is restored.",
+    "skip_memory_metrics": "`False` adds them to the log at the end of training, not to "
+    "evaluations.",
     "report_to": "`all` means the installed tracker packages of this project that are configured.",
     "save_strategy": "There is no `best` here.",
     "bf16": "Autocast is around the loss too, not only around the model.",

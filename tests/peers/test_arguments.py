@@ -27,9 +27,7 @@ DEFAULTS = {
 }
 """The arguments whose default differs, with the reason."""
 
-MISSING = {
-    "get_process_log_level": "log levels are not set",
-}
+MISSING: dict[str, str] = {}
 """The public members of transformers' arguments that ours lack, with the reason."""
 
 THEIRS = {field.name: field for field in dataclasses.fields(transformers.TrainingArguments)}

@@ -25,7 +25,7 @@ from trainer_torch.process_role import ProcessRole
 from trainer_torch.schedules import SCHEDULES, check_options, needs_metric
 from trainer_torch.unsupported_arguments import UnsupportedArguments
 from trainer_torch.values import json_value
-from trainer_torch.verbosity import LEVELS, current_level, reports_on_this_process
+from trainer_torch.verbosity import LEVELS, current_level
 
 
 @dataclass
@@ -311,11 +311,6 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             if self.warmup_steps < 1
             else int(self.warmup_steps)
         )
-
-    @property
-    def should_log(self) -> bool:
-        """Whether `log_level` holds in this process, and not `log_level_replica`."""
-        return reports_on_this_process(self.log_on_each_node)
 
     def chosen_log_level(self) -> int | None:
         """Return the level that the arguments set in this process; `None` if they set none."""

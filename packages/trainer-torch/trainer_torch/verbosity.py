@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
-
-import torch.distributed as dist
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,13 +24,6 @@ LEVELS: Final = {
 """The levels by transformers' names. `passive` leaves the level as it is."""
 
 _LOGGERS: Final = ("callback_core", "trainer_torch")
-
-
-def reports_on_this_process(on_each_node: bool) -> bool:
-    """Return whether this is the main process: of its machine if `on_each_node`, else of all."""
-    is_connected = dist.is_available() and dist.is_initialized()
-    rank = dist.get_rank() if is_connected else int(os.environ.get("RANK", "0"))  # by torchrun
-    return (int(os.environ.get("LOCAL_RANK", rank)) if on_each_node else rank) <= 0
 
 
 def current_level() -> int:
