@@ -81,6 +81,7 @@ def test_both_choose_the_same_level(
     for name in TRAINERS:
         args = TRAINERS[name].TrainingArguments("run", use_cpu=True, **changed)
         if name == "ours":
+            monkeypatch.setenv("WORLD_SIZE", "2")
             monkeypatch.setenv("RANK", rank)
             monkeypatch.setenv("LOCAL_RANK", rank)
         else:

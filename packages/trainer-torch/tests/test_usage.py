@@ -193,7 +193,7 @@ def test_the_level_of_messages_holds_during_the_training(
 ) -> None:
     seen = LevelSeen()
     trained = trainer(tmp_path, seen, **changed)
-    for name, value in environment.items():
+    for name, value in {**environment, "WORLD_SIZE": "16" if environment else "1"}.items():
         monkeypatch.setenv(name, value)
     assert trained.args.get_process_log_level() == level
     before = [logging.getLogger(name).level for name in ("trainer_torch", "callback_core")]
