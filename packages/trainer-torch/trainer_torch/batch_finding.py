@@ -140,9 +140,9 @@ def next_batches(run: TrainingRun) -> list[Any]:
     """Return the batches of the next update step; none at the end of the epoch."""
     if run.args.auto_find_batch_size:
         run.step_start = StepStart(run)
-    return run.world.trim_to_shortest(
-        list(islice(run.batches, run.args.gradient_accumulation_steps))
-    )
+    with run.usage.waiting():
+        batches = list(islice(run.batches, run.args.gradient_accumulation_steps))
+    return run.world.trim_to_shortest(batches)
 
 
 def _next_smaller(args: TrainingArguments) -> tuple[int, int]:

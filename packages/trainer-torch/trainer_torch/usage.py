@@ -61,19 +61,16 @@ class Usage:
         self._began: float | None = None  # with the first batch, so that no set-up counts
         self._begin_interval()
 
-    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Yield `batches`, and measure how long they are waited for."""
-        while True:
-            began = time.perf_counter()
-            if self._began is None:
-                self._began = began
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            finally:
-                self._waited += time.perf_counter() - began
-            yield batch
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Measure how long the next batches are waited for."""
+        began = time.perf_counter()
+        if self._began is None:
+            self._began = began
+        try:
+            yield
+        finally:
+            self._waited += time.perf_counter() - began
 
     def counting(self, batch: Any) -> AbstractContextManager[None]:
         """Return the context of the training step on `batch`."""
