@@ -103,7 +103,8 @@ def test_every_other_argument_is_read_somewhere() -> None:
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     read = set(re.findall(r"\.(\w+)|\"(\w+)\"", code))
     names = {name for pair in read for name in pair}
-    by_method = {"warmup_steps"}  # get_warmup_steps reads it
+    # get_warmup_steps and chosen_log_level read them.
+    by_method = {"warmup_steps", "log_level", "log_level_replica"}
     old = {"gradient_checkpointing", "gradient_checkpointing_kwargs"}  # the new names are read
     assert NAMES - idle - names - by_method - old == set()
 
