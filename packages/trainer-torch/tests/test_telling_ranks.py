@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     directory = tmp_path_factory.mktemp("telling")
-    done = launch("telling", directory, telling_cases.__file__)
+    done = launch("telling", directory, script=telling_cases.__file__)
     assert done.returncode == 0, done.stderr
     return reports(directory)
 
