@@ -20,6 +20,7 @@ from trainer_torch.metrics import ComputeMetrics
 from trainer_torch.overrides import call
 from trainer_torch.run import TrainingRun
 from trainer_torch.summary import speed_metrics
+from trainer_torch.verbosity import at_log_level
 
 
 class EvaluatingTrainer:
@@ -72,6 +73,7 @@ class EvaluatingTrainer:
         """Add `logs` to the history of the state and fire `on_log`."""
         raise NotImplementedError
 
+    @at_log_level
     def evaluate(
         self,
         eval_dataset: Dataset[Any] | Mapping[str, Dataset[Any]] | str | None = None,
@@ -104,6 +106,7 @@ class EvaluatingTrainer:
         self.run.fire(self.run.callback_handler.on_evaluate, metrics=output.metrics)
         return output.metrics
 
+    @at_log_level
     def predict(
         self,
         test_dataset: Dataset[Any],
