@@ -67,7 +67,7 @@ class Searched(Protocol):
 
 
 def default_hp_space(trial: optuna.Trial) -> dict[str, Any]:
-    """Suggest a learning rate, a number of epochs, a seed and a batch size, as transformers does."""
+    """Suggest learning rate, number of epochs, seed and batch size, as transformers does."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-6, 1e-4, log=True),
         "num_train_epochs": trial.suggest_int("num_train_epochs", 1, 5),
@@ -108,8 +108,8 @@ def check_search(trainer: Searched, backend: str | None, options: Mapping[str, A
         )
     if options.get("n_jobs", 1) != 1:
         raise ValueError(
-            f"n_jobs is {options['n_jobs']}, but a Trainer trains one model at a time. To run trials "
-            "at the same time, start this program several times with the same storage and "
+            f"n_jobs is {options['n_jobs']}, but a Trainer trains one model at a time. To run "
+            "trials at the same time, start this program several times with the same storage and "
             "study_name."
         )
 

@@ -105,8 +105,8 @@ def _end_watching(package: str) -> None:
 def _hook_before(import_before: Any) -> Any:
     """Return an `__import__` that gives the modules of SDKs another `random`.
 
-    It does so only while it is `_hook`. An SDK may put a hook of its own in front of it, which calls
-    it for good: each hook calls what was there before it, so that no two of them call each other.
+    It does so only while it is `_hook`. An SDK may put a hook of its own in front of it, for good.
+    Each hook calls what was there before it, so that no two of them call each other.
     """
 
     def hook(
