@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -157,6 +158,23 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         dataloader_drop_last: Drop the last training batch if it is incomplete.
         dataloader_num_workers: The number of processes that load data. 0 loads in this process.
         dataloader_pin_memory: Load into pinned memory, which is copied to a GPU faster.
+        dataloader_persistent_workers: Keep the processes that load data from one epoch, and one
+            evaluation, to the next.
+        dataloader_prefetch_factor: The number of batches that each of these processes loads ahead.
+            Defaults to torch's, 2.
+        dataloader_multiprocessing_context: How these processes are started: `fork`, `spawn` or
+            `forkserver`. Defaults to Python's choice.
+        dataloader_in_order: Yield batches in the order of the data. Otherwise the batch that is
+            loaded first comes first, and resuming within an epoch is not exact.
+        train_sampling_strategy: The order of the training data: `random`; `sequential`; or
+            `group_by_length`, which is random, but keeps samples of similar lengths together.
+            Unlike in transformers, evaluations keep the order of their data in any case.
+        length_column_name: Where `group_by_length` finds the length of a sample: a column of a
+            dataset of Hugging Face, or a name in a sample that is a mapping. Otherwise it is the
+            length of the sample's `input_ids`, or of what `processing_class` names first in
+            `model_input_names`.
+        ignore_data_skip: Resume an epoch at its start, as in transformers. Batches that are done
+            are trained again, and training ends after the same number of steps.
         disable_tqdm: Print the logs instead of showing a progress bar.
         ddp_find_unused_parameters: With several processes, search for parameters without a gradient
             in each backward pass. A model needs this if it does not always use all parameters.
@@ -247,6 +265,13 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
     dataloader_drop_last: bool = False
     dataloader_num_workers: int = 0
     dataloader_pin_memory: bool = True
+    dataloader_persistent_workers: bool = False
+    dataloader_prefetch_factor: int | None = None
+    dataloader_multiprocessing_context: str | None = None
+    dataloader_in_order: bool = True
+    train_sampling_strategy: str = "random"
+    length_column_name: str = "length"
+    ignore_data_skip: bool = False
     disable_tqdm: bool = False
     ddp_find_unused_parameters: bool | None = None
     ddp_timeout: int = 1800
@@ -292,6 +317,7 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         self._check_numbers()
         self._check_flags()
         settle_hardware(self)
+        self._check_loading()
         if self.load_best_model_at_end:
             self._check_best_model()
         if self.load_best_model_at_end or needs_metric(self.lr_scheduler_type):
@@ -448,6 +474,25 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
                 raise ValueError(f"{name} is {value!r}, but must be True or False.")
             setattr(self, name, bool(value))
 
+    def _check_loading(self) -> None:
+        """Check what concerns the loading of data."""
+        if self.train_sampling_strategy not in SAMPLING_STRATEGIES:
+            raise ValueError(
+                _one_of(
+                    "train_sampling_strategy", self.train_sampling_strategy, SAMPLING_STRATEGIES
+                )
+            )
+        methods = multiprocessing.get_all_start_methods()
+        method = self.dataloader_multiprocessing_context
+        if method is not None and method not in methods:
+            raise ValueError(_one_of("dataloader_multiprocessing_context", method, methods))
+        for name in _OF_WORKERS:
+            if getattr(self, name) and self.dataloader_num_workers == 0:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but there are no processes that load "
+                    "data. Set dataloader_num_workers, or leave it out."
+                )
+
     def _check_best_model(self) -> None:
         if self.eval_strategy == IntervalStrategy.NO:
             raise ValueError(
@@ -469,6 +514,15 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             )
 
 
+SAMPLING_STRATEGIES: Final = ("random", "sequential", "group_by_length")
+
+_OF_WORKERS: Final = (
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+    "dataloader_multiprocessing_context",
+)
+"""The arguments that need processes that load data."""
+
 _WHOLE_NUMBERS: Final = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
@@ -479,6 +533,7 @@ _WHOLE_NUMBERS: Final = {
     "seed": 0,
     "data_seed": 0,
     "dataloader_num_workers": 0,
+    "dataloader_prefetch_factor": 1,
     "ddp_timeout": 1,
     "torch_empty_cache_steps": 1,
 }
@@ -522,6 +577,9 @@ _FLAGS: Final = (
     "auto_find_batch_size",
     "dataloader_drop_last",
     "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "dataloader_in_order",
+    "ignore_data_skip",
     "disable_tqdm",
     "ddp_find_unused_parameters",
 )
@@ -529,7 +587,7 @@ _FLAGS: Final = (
 
 _OPTIONAL: Final = (
     *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
-    *("save_total_limit", "data_seed", "eval_steps"),
+    *("save_total_limit", "data_seed", "eval_steps", "dataloader_prefetch_factor"),
     *("greater_is_better", "disable_tqdm", "ddp_find_unused_parameters"),
     *("tf32", "activation_checkpointing", "gradient_checkpointing", "torch_empty_cache_steps"),
 )

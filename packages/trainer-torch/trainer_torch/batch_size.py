@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from trainer_torch.batches import field_names, named_labels_of
+from trainer_torch.loading import SeededLoader
 
 Shape = tuple[int, ...]
 
@@ -28,7 +29,7 @@ def count_loaded(batches: Iterable[Any], index: int, done: int | None = None) ->
     """
     if (
         not isinstance(batches, DataLoader)
-        or type(batches).__iter__ is not DataLoader.__iter__
+        or type(batches).__iter__ not in (DataLoader.__iter__, SeededLoader.__iter__)
         or type(batches.batch_sampler) is not BatchSampler
         or isinstance(batches.dataset, IterableDataset)
         or not getattr(batches, "in_order", True)

@@ -31,6 +31,7 @@ OPTIMIZER: Final = "optimizer.pt"
 SCHEDULER: Final = "scheduler.pt"
 RNG: Final = "rng_state.pth"
 RNG_OF_RANK: Final = "rng_state_{}.pth"
+DATA: Final = "data_state_{}.pt"
 PROGRESS: Final = "progress.json"
 STRUCTURE: Final = "structure.json"
 STATE: Final = "trainer_state.json"
@@ -69,7 +70,8 @@ def save_checkpoint(run: TrainingRun) -> Path:
         "given_options": run.given_options(),
     }
     rng_states = run.world.gather({"now": rng_state(), "epoch_begin": run.epoch_rng_state})
-    saved = run.world.on_main(lambda: _write_checkpoint(run, progress, rng_states))
+    data_states = run.world.gather(run.position.data_state_dict())
+    saved = run.world.on_main(lambda: _write_checkpoint(run, progress, rng_states, data_states))
     run.saved_step = run.state.global_step
     return saved
 
@@ -89,7 +91,10 @@ def arguments_to_keep(args: TrainingArguments) -> dict[str, Any]:
 
 
 def _write_checkpoint(
-    run: TrainingRun, progress: dict[str, Any], rng_states: list[dict[str, Any]]
+    run: TrainingRun,
+    progress: dict[str, Any],
+    rng_states: list[dict[str, Any]],
+    data_states: list[dict[str, Any] | None],
 ) -> Path:
     final = checkpoint_path(run.args.output_dir, run.state.global_step)
     part, replaced = (final.with_name(f".{final.name}.{kind}") for kind in ("part", "replaced"))
@@ -98,6 +103,8 @@ def _write_checkpoint(
             shutil.rmtree(leftover)
     try:
         _write_files(run, part, progress, rng_states)
+        _write_data(run, part, data_states)
+        _write_manifest(part)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -125,7 +132,18 @@ def _write_files(
         [*run.callback_handler.callbacks, run.control], run.state.stateful_callbacks
     )
     run.state.save_to_json(part / STATE)
-    _write_manifest(part)
+
+
+def _write_data(run: TrainingRun, part: Path, states: list[dict[str, Any] | None]) -> None:
+    """Write the state of each rank's data, if there is one and it can be loaded again."""
+    for rank, state in enumerate(states):
+        try:
+            written = loadable(state, "The state of the training data")
+        except TypeError as error:
+            run.warn_once(f"{error} A resumed training reads the data again instead.")
+            return
+        if state is not None:
+            torch.save(written, part / DATA.format(rank))
 
 
 def load_optimizer(run: TrainingRun, checkpoint: Path) -> None:
@@ -186,6 +204,18 @@ def load_rng_states(checkpoint: Path, world: World) -> tuple[Any, Any] | None:
     name = RNG if world.size == 1 else RNG_OF_RANK.format(world.rank)
     states = _load(checkpoint / name, torch.device("cpu"))
     return states["now"], states["epoch_begin"]
+
+
+def load_data_state(checkpoint: Path, world: World) -> dict[str, Any] | None:
+    """Return the state of this rank's data in `checkpoint`, with its number of workers.
+
+    Returns `None` if there is none, or another number of processes saved it.
+    """
+    path = checkpoint / DATA.format(world.rank)
+    if count_ranks(checkpoint) != world.size or not path.is_file():
+        return None
+    state: dict[str, Any] = _load(path, torch.device("cpu"))
+    return state
 
 
 def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> Path:

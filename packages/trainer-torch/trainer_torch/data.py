@@ -1,25 +1,36 @@
-"""Data loaders: the order of the data, its division among ranks, and the begin of an epoch."""
+"""Data loaders: what the Trainer makes of its datasets, and the begin of an epoch."""
 
 from __future__ import annotations
 
 import logging
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from itertools import cycle, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from callback_core import open_bar
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import kind_of
 from trainer_torch.devices import can_pin_memory
+from trainer_torch.drawing import parts_of, seed_generators, tell_epoch
+from trainer_torch.loading import SeededLoader
 from trainer_torch.position import LoopPosition
+from trainer_torch.samplers import (
+    EpochSampler,
+    Order,
+    RoundRobinSampler,
+    grouped_by_length,
+    lengths_of,
+    sequential,
+    shuffled,
+)
+from trainer_torch.sources import has_state
 from trainer_torch.world import SINGLE_PROCESS, World
 
 logger = logging.getLogger(__name__)
@@ -34,121 +45,22 @@ def batch_size_of_loader(dataloader: Any) -> int | None:
 
 
 def can_start_anywhere(dataloader: Any) -> bool:
-    """Return whether the loader can start at any sample without reading those before."""
-    return isinstance(getattr(dataloader, "sampler", None), EpochSampler)
+    """Return whether the loader can start at any sample, not only at a batch."""
+    return isinstance(dataloader, SeededLoader)
 
 
 def batches_of(dataloader: Any, samples: int, batch_size: int) -> int:
-    """Return how many batches of an epoch are done when `samples` are.
+    """Return how many batches of an epoch are done when `samples` of this rank are.
 
-    An `EpochSampler` continues at any sample, so that the batches that are left are those of the
-    samples that are left. Any other loader is read from the start, in whole batches.
+    The Trainer's own loader continues at any sample, so that the batches that are left are those of
+    the samples that are left. Any other loader is read from the start, in whole batches.
     """
-    if not can_start_anywhere(dataloader):
+    if not can_start_anywhere(dataloader) or dataloader.is_iterable:
         return samples // batch_size
     left = max(0, len(dataloader.sampler) - samples)
     return len(dataloader) - (
         left // batch_size if dataloader.drop_last else math.ceil(left / batch_size)
     )
-
-
-class EpochSampler(Sampler[int]):
-    """Shuffles the data, and can start within an epoch.
-
-    The order depends on the seed and the epoch only. Each rank gets an equal share of it. If the
-    data does not divide evenly, the first samples are repeated at the end, as in torch's
-    `DistributedSampler`.
-
-    Args:
-        data: Anything with a length.
-        seed: A generator with the seed `seed + epoch` shuffles each epoch.
-        world: The processes that share the data.
-    """
-
-    def __init__(self, data: Any, seed: int, world: World = SINGLE_PROCESS) -> None:
-        self.data = data
-        self.seed = seed
-        self.world = world
-        self.epoch = 0
-        self.skip = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next iteration."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield this rank's indices of the epoch, the first time without the first `skip`."""
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(len(self.data), generator=generator)
-        shared = len(self) * self.world.size
-        if shared > len(order):
-            order = order.repeat(math.ceil(shared / len(order)))[:shared]
-        skip, self.skip = self.skip, 0  # whoever else iterates gets the whole epoch
-        yield from order[self.world.rank :: self.world.size][skip:].tolist()
-
-    def __len__(self) -> int:
-        """Return the number of this rank's samples in a whole epoch."""
-        return math.ceil(len(self.data) / self.world.size)
-
-
-class RoundRobinSampler(Sampler[int]):
-    """Deals the samples to the ranks in order, one whole batch to each rank in turn.
-
-    Args:
-        data: Anything with a length.
-        batch_size: The number of samples in a batch.
-        world: The processes that share the data.
-    """
-
-    def __init__(self, data: Any, batch_size: int, world: World) -> None:
-        firsts = range(world.rank * batch_size, len(data), world.size * batch_size)
-        self.indices = [
-            index for first in firsts for index in range(first, min(first + batch_size, len(data)))
-        ]
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield this rank's indices."""
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        """Return the number of this rank's samples."""
-        return len(self.indices)
-
-
-class RoundRobinLoader(DataLoader[Any]):
-    """Deals the batches of an iterable dataset to the ranks, one to each in turn.
-
-    Every rank reads the whole dataset, which must yield the same on each.
-
-    Args:
-        dataset: The iterable dataset.
-        world: The processes that share the data.
-        whole_turns: Drop the last batches if there is not one for every rank.
-        options: The options of torch's `DataLoader`.
-    """
-
-    def __init__(
-        self, dataset: Dataset[Any], world: World, whole_turns: bool, **options: Any
-    ) -> None:
-        super().__init__(dataset, **options)
-        self.world = world
-        self.whole_turns = whole_turns
-
-    def __iter__(self) -> Any:
-        """Yield this rank's batches."""
-        own = None
-        # With whole_turns, a batch is kept back until the last rank has one too.
-        last = self.world.size - 1 if self.whole_turns else self.world.rank
-        for turn, batch in zip(cycle(range(self.world.size)), super().__iter__(), strict=False):
-            if turn == self.world.rank:
-                own = batch
-            if turn == last:
-                yield own
-
-    def __len__(self) -> int:
-        """Return the number of this rank's batches, if the dataset has a length."""
-        turns, rest = divmod(super().__len__(), self.world.size)
-        return turns + (self.world.rank < rest and not self.whole_turns)
 
 
 def check_dataset(name: str, dataset: object) -> None:
@@ -191,23 +103,47 @@ def train_dataloader(
     collate: Callable[..., Any] | None,
     args: TrainingArguments,
     world: World = SINGLE_PROCESS,
+    input_name: str = "input_ids",
 ) -> DataLoader[Any]:
-    """Return a loader of shuffled training batches. An iterable dataset keeps its own order."""
+    """Return a loader of training batches. An iterable dataset keeps its own order.
+
+    Args:
+        dataset: The training data.
+        collate: Makes a batch of samples.
+        args: The arguments of the training.
+        world: The processes that share the data.
+        input_name: What has the length of a sample, for `group_by_length`.
+    """
     check_dataset("train_dataset", dataset)
     options: dict[str, Any] = {
         "batch_size": args.per_device_train_batch_size,
         "collate_fn": collate,
         "drop_last": args.dataloader_drop_last,
-        # Without a generator of its own, each epoch would draw a seed from torch's global one.
-        "generator": torch.Generator(),
         **_loading(args),
     }
+    if not args.dataloader_in_order and args.dataloader_num_workers > 1 and world.is_main:
+        logger.warning(
+            "dataloader_in_order is False, so the order of the training data depends on the speed "
+            "of its workers. Resuming within an epoch is not exact: samples may come twice or not "
+            "at all."
+        )
+    seed, strategy = _data_seed(args), args.train_sampling_strategy
     if not isinstance(dataset, IterableDataset):
-        sampler = EpochSampler(dataset, _data_seed(args), world)
-        return DataLoader(dataset, sampler=sampler, **options)
-    if world is SINGLE_PROCESS:
-        return DataLoader(dataset, **options)
-    return RoundRobinLoader(dataset, world, whole_turns=True, **options)
+        order: Order = sequential if strategy == "sequential" else shuffled
+        if strategy == "group_by_length":
+            group = args.per_device_train_batch_size * args.gradient_accumulation_steps * world.size
+            lengths = lengths_of(dataset, args.length_column_name, input_name)
+            order = grouped_by_length(lengths, group)
+        sampler = EpochSampler(dataset, seed, world, order)
+        return SeededLoader(dataset, seed, world, sampler=sampler, **options)
+    if strategy == "group_by_length" and world.is_main:
+        logger.warning(
+            "train_sampling_strategy is 'group_by_length', but has no effect: train_dataset is "
+            "iterable, and keeps its own order."
+        )
+    if isinstance(dataset, getattr(torch.utils.data, "IterDataPipe", ())):
+        return DataLoader(dataset, **options)  # which divides it among workers and ranks
+    return SeededLoader(dataset, seed, world, whole_turns=True, **options)
 
 
 def eval_dataloader(
@@ -221,107 +157,158 @@ def eval_dataloader(
     options: dict[str, Any] = {
         "batch_size": args.per_device_eval_batch_size,
         "collate_fn": collate,
-        "generator": torch.Generator().manual_seed(_data_seed(args)),
         **_loading(args),
     }
-    if world is SINGLE_PROCESS:
+    if isinstance(dataset, getattr(torch.utils.data, "IterDataPipe", ())):
         return DataLoader(dataset, **options)
-    if isinstance(dataset, IterableDataset):
-        return RoundRobinLoader(dataset, world, whole_turns=False, **options)
-    sampler = RoundRobinSampler(dataset, args.per_device_eval_batch_size, world)
-    return DataLoader(dataset, sampler=sampler, **options)
+    if world is not SINGLE_PROCESS and not isinstance(dataset, IterableDataset):
+        options["sampler"] = RoundRobinSampler(dataset, args.per_device_eval_batch_size, world)
+    return SeededLoader(dataset, _data_seed(args), world, **options)
+
+
+class EvalLoaders:
+    """Keeps the evaluation loaders of a Trainer if their workers are to persist."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Any, DataLoader[Any]]] = {}
+
+    def get(
+        self,
+        dataset: Dataset[Any],
+        own: Any,
+        collate: Callable[..., Any] | None,
+        args: TrainingArguments,
+        world: World,
+    ) -> DataLoader[Any]:
+        """Return a loader as `eval_dataloader` does, or the one that it returned before.
+
+        Args:
+            dataset: The data to evaluate or predict.
+            own: The evaluation data of the Trainer, one dataset or several. Loaders of other data
+                are not kept.
+            collate: Makes a batch of samples.
+            args: The arguments of the training.
+            world: The processes that share the data.
+        """
+        of_trainer = own.values() if isinstance(own, Mapping) else [own]
+        if not args.dataloader_persistent_workers or all(dataset is not one for one in of_trainer):
+            return eval_dataloader(dataset, collate, args, world)
+        options = (dataset, collate, args.per_device_eval_batch_size, _loading(args))
+        made_with, loader = self._kept.get(id(dataset), (None, None))
+        if loader is None or made_with != options:
+            loader = eval_dataloader(dataset, collate, args, world)
+            self._kept[id(dataset)] = options, loader
+        return loader
+
+
+class Reading(Iterator[Any]):
+    """The batches of an epoch that are left.
+
+    Args:
+        batches: The batches.
+        source: The loader or the like whose `state_dict` tells where it is; `None` if there is no
+            such thing.
+        workers: The number of workers. A state is of use to the same number only.
+        done: The number of batches before.
+    """
+
+    def __init__(self, batches: Iterator[Any], source: Any, workers: int, done: int) -> None:
+        self._batches, self._source, self._workers = batches, source, workers
+        self._read = done
+
+    def __next__(self) -> Any:
+        """Return the next batch."""
+        batch = next(self._batches)
+        self._read += 1
+        return batch
+
+    def state_dict(self, done: int) -> dict[str, Any] | None:
+        """Return a state from which the epoch continues after its first `done` batches.
+
+        Returns `None` if there is no such state: for example if more batches have been read,
+        because the training stops between two batches of a step.
+        """
+        if self._source is None or done != self._read:
+            return None
+        state = self._source.state_dict()
+        return None if state is None else {"workers": self._workers, "state": state}
 
 
 def begin_epoch(
     dataloader: Any, args: TrainingArguments, position: LoopPosition, shows_skipping: bool = False
-) -> Iterator[Any]:
+) -> Reading:
     """Return the batches of the epoch after those that are done.
 
-    Seeds the generators of the loader, its samplers and its dataset, so that an epoch is the same
-    whether or not the training was resumed before it. Calls `set_epoch` on all of them that have
-    it. Persistent workers are started again, because otherwise neither would reach them.
+    Calls `set_epoch` on the loader, its samplers and its dataset, as far as they have it. Seeds the
+    generators of a loader that is not the Trainer's, of its samplers and its dataset, so that an
+    epoch is the same whether or not the training was resumed before it. Its persistent workers are
+    started again, because otherwise neither would reach them.
 
     Args:
         dataloader: A loader of training batches: torch's or anything that can be iterated.
         args: The arguments of the training.
-        position: The epoch, and how much of it is done. An `EpochSampler` skips that without
-            loading it. Any other loader has to be read, and so has a dataset that draws from a
-            generator of its own.
+        position: The epoch, and how much of it is done. The Trainer's loader starts there, unless
+            the dataset is iterable without a state. Such data is read again, and so is another
+            loader that has no state.
         shows_skipping: Whether to announce that and show a bar.
     """
-    parts = _parts(dataloader)
-    for part in parts:
-        _seed(part, _data_seed(args) + position.epoch)
-        if hasattr(part, "set_epoch"):
-            part.set_epoch(position.epoch)
-        if isinstance(part, DataLoader) and part.persistent_workers:
-            part._iterator = None  # noqa: SLF001  torch has no public way to end the workers
-    draws = any(_generators(part) for part in parts if isinstance(part, Dataset))
-    if can_start_anywhere(dataloader) and not (draws and _is_whole_batches(position)):
-        dataloader.sampler.skip = position.samples
-        return iter(dataloader)
-    batches = iter(dataloader)
-    if position.batches:
-        _skip(batches, position, shows_skipping, shows_bar=not args.disable_tqdm)
-    return batches
+    state, position.data_state, position.reading = position.data_state, None, None
+    parts = parts_of(dataloader)
+    tell_epoch(parts, position.epoch)
+    workers = getattr(dataloader, "num_workers", 0)
+    if isinstance(dataloader, SeededLoader):
+        batches, skipped = _start(dataloader, position, state)
+        source = dataloader.progress
+    else:
+        seed_generators(parts, _data_seed(args) + position.epoch)
+        for part in parts:
+            if isinstance(part, DataLoader) and part.persistent_workers:
+                part._iterator = None  # noqa: SLF001  torch has no public way to end the workers
+        source = dataloader if has_state(dataloader) else None
+        if state is not None:
+            dataloader.load_state_dict(state)
+        batches, skipped = iter(dataloader), position.batches if state is None else 0
+    if skipped:
+        _skip(batches, skipped, position.epoch, shows_skipping, not args.disable_tqdm)
+    position.reading = Reading(batches, source, workers, position.batches)
+    return position.reading
+
+
+def _start(
+    dataloader: SeededLoader, position: LoopPosition, state: Any
+) -> tuple[Iterator[Any], int]:
+    """Return batches of the Trainer's loader, and how many of them have to be left out."""
+    if not dataloader.is_iterable:
+        return dataloader.read_samples(position.samples, position.batches), 0
+    if state is not None:
+        return dataloader.read_stream(state=state), 0
+    ranks, size = dataloader.world.size, dataloader.batch_size or 1
+    is_uniform = position.samples == position.batches * (position.batch_size or 0)
+    if is_uniform and position.read_size in (None, size):
+        before = [size] * position.batches * ranks
+    else:  # batches of another size
+        size = position.read_size or size
+        whole, rest = divmod(position.samples * ranks, size)
+        before = [size] * whole + [rest] * (rest > 0)
+    return dataloader.read_stream(before, position.batches * ranks), len(before)
 
 
 def _skip(
-    batches: Iterator[Any], position: LoopPosition, is_announced: bool, shows_bar: bool
+    batches: Iterator[Any], number: int, epoch: int, is_announced: bool, shows_bar: bool
 ) -> None:
     if is_announced:
         logger.warning(
-            "Skipping the %d batches of epoch %d that the checkpoint has done. The loader cannot "
-            "start within an epoch, so they have to be read.",
-            position.batches,
-            position.epoch,
+            "Skipping the %d batches of epoch %d that the checkpoint has done. They have to be "
+            "read, because the checkpoint has no state of the data that fits. With state_dict and "
+            "load_state_dict, an iterable train_dataset or a loader of your own starts at once.",
+            number,
+            epoch,
         )
-    shown = open_bar(position.batches, leave=False) if is_announced and shows_bar else nullcontext()
+    shown = open_bar(number, leave=False) if is_announced and shows_bar else nullcontext()
     with shown as bar:
-        for _ in islice(batches, position.batches):
+        for _ in islice(batches, number):
             if bar is not None:
                 bar.update(1)
-
-
-def _parts(dataloader: Any) -> list[Any]:
-    """Return the loader, its samplers and its dataset, and the loaders and so on in them."""
-    parts: list[Any] = []
-    found = [dataloader]
-    while found:
-        part = found.pop(0)
-        if part is None or any(part is other for other in parts):
-            continue
-        parts.append(part)
-        found += [getattr(part, name, None) for name in ("sampler", "batch_sampler", "dataset")]
-        for value in getattr(part, "__dict__", {}).values():
-            inner = value if isinstance(value, (list, tuple)) else [value]
-            found += [one for one in inner if isinstance(one, (DataLoader, Dataset, Sampler))]
-    return parts
-
-
-def _generators(part: Any) -> list[Any]:
-    """Return the generators that are attributes of `part`."""
-    kinds = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
-    values = getattr(part, "__dict__", {}).values()
-    return [value for value in values if isinstance(value, kinds)]
-
-
-def _seed(part: Any, seed: int) -> None:
-    """Seed the generators of `part`, under any name. A missing `generator` of torch is made."""
-    if isinstance(part, (DataLoader, Sampler)) and hasattr(part, "generator"):
-        part.generator = part.generator or torch.Generator()
-    for generator in _generators(part):
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(seed)
-        elif isinstance(generator, np.random.Generator):
-            bits = generator.bit_generator
-            bits.state = type(bits)(seed).state
-        else:
-            generator.seed(seed % 2**32)
-
-
-def _is_whole_batches(position: LoopPosition) -> bool:
-    return position.batches * (position.batch_size or 0) == position.samples
 
 
 def _data_seed(args: TrainingArguments) -> int:
@@ -332,4 +319,8 @@ def _loading(args: TrainingArguments) -> dict[str, Any]:
     return {
         "num_workers": args.dataloader_num_workers,
         "pin_memory": args.dataloader_pin_memory and can_pin_memory(args.device),
+        "persistent_workers": args.dataloader_persistent_workers,
+        "prefetch_factor": args.dataloader_prefetch_factor,
+        "multiprocessing_context": args.dataloader_multiprocessing_context,
+        "in_order": args.dataloader_in_order,
     }

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from callback_core import IntervalStrategy
 from trainer_torch import batches, outputs
 from trainer_torch.batch_size import count_samples
-from trainer_torch.data import eval_dataloader
+from trainer_torch.data import EvalLoaders, eval_dataloader
 from trainer_torch.evaluation import EvalLoopOutput, PredictionOutput, run_evaluation
 from trainer_torch.metrics import ComputeMetrics
 from trainer_torch.overrides import call
@@ -41,6 +41,7 @@ class EvaluatingTrainer:
     eval_dataset: Dataset[Any] | Mapping[str, Dataset[Any]] | None
     compute_metrics: ComputeMetrics | None
     preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None
+    _eval_loaders: EvalLoaders
 
     def compute_loss(
         self,
@@ -226,7 +227,8 @@ class EvaluatingTrainer:
                     f"the Trainer are: {names}."
                 )
             dataset = own[dataset]
-        return eval_dataloader(dataset, self.data_collator, self.run.args, self.run.world)
+        parts = self.eval_dataset, self.data_collator, self.run.args, self.run.world
+        return self._eval_loaders.get(dataset, *parts)
 
     def get_test_dataloader(self, test_dataset: Dataset[Any]) -> DataLoader[Any]:
         """Return the loader of this process's batches of `test_dataset`, to predict."""

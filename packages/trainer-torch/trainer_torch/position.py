@@ -29,6 +29,10 @@ class LoopPosition:
             a resumed training continues it.
         logged_step: The update step of the last log.
         length: The number of batches of each rank in an epoch; `None` if it is not known.
+        read_size: The number of samples in the batches done in this epoch, if they were of another
+            size than those to come.
+        reading: The batches of the epoch that are left, `data.Reading`, once it has begun.
+        data_state: The state of the data in the checkpoint, for the epoch that begins next.
         has_other_steps: Whether steps of another size, or of data of another length, were done
             before, so that the number of steps does not tell the epoch.
     """
@@ -47,18 +51,31 @@ class LoopPosition:
         self.logged_step = 0
         self.length: int | None = None
         self.has_other_steps = False
+        self.read_size: int | None = None
+        self.reading: Any = None
+        self.data_state: Any = None
         self._loss_before_log = 0.0
         self._loss_since_log = torch.zeros((), device=device)
 
     def begin_epoch(self, epoch: int) -> None:
         """Start `epoch`, unless resuming inside it."""
         if epoch != self.epoch or self.epoch_ended:
-            self.epoch, self.batches, self.samples, self.epoch_ended = epoch, 0, 0, False
+            self.epoch, self.epoch_ended = epoch, False
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Go back to the begin of the epoch."""
+        self.batches = self.samples = 0
+        self.read_size = None
 
     @property
     def is_within_epoch(self) -> bool:
         """Whether the epoch has begun and not ended."""
         return (self.batches > 0 or self.samples > 0) and not self.epoch_ended
+
+    def data_state_dict(self) -> dict[str, Any] | None:
+        """Return the state of the data after the batches that are done; `None` without one."""
+        return self.reading and self.reading.state_dict(self.batches)
 
     def add_batch(self) -> None:
         """Count a batch that is done."""

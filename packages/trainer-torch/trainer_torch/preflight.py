@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from callback_core import IntervalStrategy, best_metric_key, export_states, missing_metric
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import describe, forward, to_device
-from trainer_torch.data import EpochSampler
+from trainer_torch.data import can_start_anywhere
 from trainer_torch.devices import is_out_of_memory
 from trainer_torch.messages import listed
 from trainer_torch.outputs import ignored_outputs, require_loss, split_output
@@ -59,9 +59,10 @@ def check_training(run: TrainingRun) -> None:
             f"{state.max_steps} steps, save_steps is {state.save_steps} and eval_steps is "
             f"{state.eval_steps}."
         )
-    if getattr(run.train_dataloader, "persistent_workers", False):
+    loader = run.train_dataloader
+    if getattr(loader, "persistent_workers", False) and not can_start_anywhere(loader):
         logger.warning(
-            "The persistent workers of the training data are started again for each epoch. "
+            "The persistent workers of your data loader are started again for each epoch. "
             "Otherwise, neither set_epoch nor a new seed would reach them."
         )
     if args.save_strategy != IntervalStrategy.NO:
@@ -168,7 +169,7 @@ def check_model(
             `needs_predictions`; or an evaluation would have no mean loss.
     """
     loader = run.train_dataloader
-    if not isinstance(getattr(loader, "sampler", None), EpochSampler):
+    if not can_start_anywhere(loader) or loader.is_iterable:
         return
     with preserved_rng():
         try:
@@ -208,6 +209,7 @@ def _first_samples(loader: DataLoader[Any]) -> Any:
         sampler=range(count),
         collate_fn=loader.collate_fn,
         num_workers=min(1, loader.num_workers),
+        multiprocessing_context=loader.multiprocessing_context,
         generator=torch.Generator(),
     )
     return next(iter(samples))

@@ -15,6 +15,7 @@ from trainer_torch.checkpoint import (
     count_ranks,
     find_checkpoint,
     list_checkpoints,
+    load_data_state,
     load_optimizer,
     load_progress,
     load_rng_states,
@@ -27,6 +28,7 @@ from trainer_torch.position import LoopPosition
 from trainer_torch.run import TrainingRun
 from trainer_torch.schedules import needs_metric
 from trainer_torch.seeding import has_accelerator_of, set_rng_state
+from trainer_torch.sources import has_state
 from trainer_torch.weights import load_model
 
 logger = logging.getLogger(__name__)
@@ -94,7 +96,13 @@ def _restore_position(run: TrainingRun, plan: Plan, checkpoint: Path) -> Plan:
     progress, position, args = load_progress(checkpoint), run.position, run.args
     ranks = count_ranks(checkpoint)
     position.load_state_dict(progress)
+    is_at_end = position.batches == progress["length"]
+    if args.ignore_data_skip and position.is_within_epoch and not is_at_end:
+        logger.info("Epoch %d begins at its start again: ignore_data_skip.", position.epoch)
+        position.begin_anew()
     is_changed = ranks != run.world.size or progress["batch_size"] != position.batch_size
+    _warn_of_other_workers(run, progress["arguments"])
+    position.data_state = _usable_state(run, checkpoint, is_changed)
     if is_changed:
         _convert_position(run, progress["batch_size"], ranks)
     if ranks != run.world.size:
@@ -113,6 +121,39 @@ def _restore_position(run: TrainingRun, plan: Plan, checkpoint: Path) -> Plan:
     if not position.has_other_steps:
         return plan
     return continued_plan(plan, args, position, progress["global_step"])
+
+
+def _warn_of_other_workers(run: TrainingRun, before: dict[str, Any]) -> None:
+    """Warn that an iterable dataset may divide itself among its workers in another way now."""
+    dataloader, position = run.train_dataloader, run.position
+    if not (can_start_anywhere(dataloader) and dataloader.is_iterable and position.is_within_epoch):
+        return
+    workers, now = before.get("dataloader_num_workers", 0), dataloader.num_workers
+    if workers != now and max(workers, now) > 1 and run.world.is_main:
+        logger.warning(
+            "The iterable train_dataset was loaded by %d worker(s), and now there are %d. If it "
+            "divides itself among them, samples of this epoch may come twice or not at all.",
+            workers,
+            now,
+        )
+
+
+def _usable_state(run: TrainingRun, checkpoint: Path, is_changed: bool) -> Any:
+    """Return the state of the data in `checkpoint`, if the training can continue with it.
+
+    A state belongs to a number of workers. That of another loader than the Trainer's also belongs
+    to a size of batches, and is of use at the end of an epoch too.
+    """
+    dataloader, position = run.train_dataloader, run.position
+    found = load_data_state(checkpoint, run.world)
+    if found is None or found["workers"] != getattr(dataloader, "num_workers", 0):
+        return None
+    if can_start_anywhere(dataloader):
+        is_usable = dataloader.is_iterable and position.is_within_epoch
+    else:
+        has_begun = position.is_within_epoch or position.epoch_ended
+        is_usable = has_state(dataloader) and has_begun and not is_changed
+    return found["state"] if is_usable else None
 
 
 def _warn_of_other_data(run: TrainingRun, length: int | None) -> None:
@@ -140,6 +181,8 @@ def _convert_position(run: TrainingRun, batch_size: int | None, ranks: int) -> N
         position.batches = position.batches * ranks // world.size
         return
     done = position.samples * ranks
+    if position.is_within_epoch:
+        position.read_size = batch_size
     position.samples = done // world.size
     position.batches = batches_of(run.train_dataloader, position.samples, size)
     repeated = done - position.samples * world.size

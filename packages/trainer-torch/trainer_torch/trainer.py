@@ -18,7 +18,7 @@ from trainer_torch.announcement import announce
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
 from trainer_torch.best_model import update_best_checkpoint
-from trainer_torch.data import train_dataloader
+from trainer_torch.data import EvalLoaders, train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
 from trainer_torch.evaluating import EvaluatingTrainer
@@ -160,6 +160,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
         self.compute_loss_func = compute_loss_func
         self._compute_loss = compute_loss
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
+        self._eval_loaders = EvalLoaders()
         self._given_model = _placed(model, args)
         bare = unwrap(self._given_model)
         self.model_accepts_loss_kwargs = accumulation.accepts_loss_kwargs(bare)
@@ -413,7 +414,9 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
         """Return the loader of this process's training batches."""
         if self.train_dataset is None:
             raise ValueError("There is no data to train on: give the Trainer a train_dataset.")
-        return train_dataloader(self.train_dataset, self.data_collator, self.args, self.run.world)
+        names = getattr(self.callback_handler.processing_class, "model_input_names", ["input_ids"])
+        parts = self.train_dataset, self.data_collator, self.args, self.run.world
+        return train_dataloader(*parts, input_name=names[0])
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """Return a batch on the device."""

@@ -25,15 +25,8 @@ class UnsupportedArguments:
     hub_strategy: str = "every_save"
     hub_always_push: bool = False
     hub_revision: str | None = None
-    ignore_data_skip: bool = False
     accelerator_config: dict[str, Any] | str | None = None
     parallelism_config: Any = None
-    dataloader_persistent_workers: bool = False
-    dataloader_prefetch_factor: int | None = None
-    dataloader_multiprocessing_context: str | None = None
-    dataloader_in_order: bool = True
-    train_sampling_strategy: str = "random"
-    length_column_name: str = "length"
     fsdp: bool | str | None = None
     fsdp_config: dict[str, Any] | str | None = None
     deepspeed: dict[str, Any] | str | None = None
