@@ -269,6 +269,26 @@ def test_ignoring_what_is_done_begins_the_epoch_at_its_start(tmp_path: Path, ste
     assert resumed.state.global_step == resumed.state.max_steps == 10
 
 
+@pytest.mark.parametrize("kind", [WithState, WithoutState])
+@pytest.mark.parametrize("call", [0, 3])
+def test_smaller_batches_take_each_sample_of_a_stream_once(
+    tmp_path: Path, kind: Any, call: int
+) -> None:
+    class RunsOut(Seen):
+        calls = 0
+
+        def loss(self, model: Any, batch: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            if self.calls == call + 1:
+                raise torch.OutOfMemoryError
+            return super().loss(model, batch)
+
+    made = RunsOut(tmp_path, kind(), auto_find_batch_size=True, num_train_epochs=1)
+    made.train()
+    assert numbers(made.seen) == list(range(30))
+    assert len(made.seen[-2]) == 2
+
+
 class Of(World):
     """One of several processes, as far as the data is concerned."""
 

@@ -65,6 +65,7 @@ class StepStart:
 
     def __init__(self, run: TrainingRun) -> None:
         self._position = run.position.batches, run.position.samples
+        self._data_state = run.position.data_state_dict()
         self._samples = run.samples
         self._rng_state = rng_state()
         self._buffers = [(buffer, buffer.clone()) for buffer in run.model.buffers()]
@@ -116,6 +117,9 @@ class StepStart:
                 f"batches of {size}. Set per_device_train_batch_size to {size}, and "
                 f"gradient_accumulation_steps to {accumulation}."
             )
+        position.read_size = args.per_device_train_batch_size
+        if self._data_state is not None and can_start_anywhere(loader):
+            position.data_state = self._data_state["state"]
         position.batch_size, position.batches = size, batches_of(loader, samples, size)
         length = number_of_batches(loader) if plan.has_length else None
         position.length = length

@@ -152,7 +152,10 @@ class Stream(Samples):
 
         An end is kept as such: a dataset that has come to it may be ready to start over.
         """
-        if self._items is None:
+        has_begun = self._iteration >= 0
+        if not has_begun and _worker() in self._states:
+            return dict(self._states[_worker()])
+        if has_begun and self._items is None:
             return {"ended": True}
         part: Any
         for part in (self._items, self.dataset):
