@@ -17,8 +17,7 @@ from small_training import TinyDataset, TinyModel
 
 from callback_core import TrainerCallback
 from callback_core.tracking import TrackerCallback
-from trainer_torch import Trainer, TrainingArguments
-from trainer_torch.search import BestRun
+from trainer_torch import BestRun, Trainer, TrainingArguments
 
 RATES = [0.4, 0.01, 0.2, 0.1]
 

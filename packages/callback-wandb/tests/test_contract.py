@@ -69,9 +69,7 @@ class TestContract(TrackerContract):
     )
     settings = SETTINGS
     module = "callback_wandb"
-    deviations = dict.fromkeys(
-        ("LEF-001", "LEF-002", "LEF-007", "LEF-009"), Deviation(STAYS_OPEN)
-    )
+    deviations = dict.fromkeys(("LEF-001", "LEF-002", "LEF-007", "LEF-009"), Deviation(STAYS_OPEN))
     sdk = "wandb"
     flush_limit = 1.0
     stored_within = 20.0

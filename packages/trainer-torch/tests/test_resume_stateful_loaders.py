@@ -97,19 +97,3 @@ def test_a_state_that_needs_arguments_is_not_used(tmp_path: Path) -> None:
     resumed = trained(tmp_path, loader, checkpoint, num_train_epochs=1)
     assert resumed.seen == whole.seen[3:]
     assert loader.read == 5
-
-
-@pytest.mark.parametrize(("workers", "step"), [(0, 3), (0, 5), (2, 5), (2, 7)])
-def test_the_loader_of_torchdata(tmp_path: Path, workers: int, step: int) -> None:
-    stateful = pytest.importorskip("torchdata.stateful_dataloader")
-
-    def make() -> Any:
-        data = list(map(sample, range(20)))
-        return stateful.StatefulDataLoader(data, batch_size=4, shuffle=True, num_workers=workers)
-
-    whole = trained(tmp_path / "whole", make())
-    resumed = trained(tmp_path, make(), tmp_path / "whole" / f"checkpoint-{step}")
-    assert resumed.seen == whole.seen[step:]
-    assert whole.seen[0] != whole.seen[5] != whole.seen[10]
-    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
-        assert torch.equal(one, other)

@@ -10,10 +10,12 @@ from trainer_torch.loop_callback import Interval, LoopCallback
 from trainer_torch.metrics import EvalPrediction
 from trainer_torch.processes import ParallelMode
 from trainer_torch.profiling import ProfilerCallback
+from trainer_torch.search import BestRun
 from trainer_torch.throughput import ThroughputCallback
 from trainer_torch.trainer import Trainer
 
 __all__ = [
+    "BestRun",
     "EvalLoopOutput",
     "EvalPrediction",
     "Interval",
