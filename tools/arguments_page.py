@@ -149,7 +149,8 @@ DIFFERENCES = {
     "disable_tqdm": "`None` means false, not what the level of a logger says.",
     "include_num_input_tokens_seen": "Several processes add up their counts at logs, checkpoints "
     "and the end, not at each step.",
-    "log_level": "It holds in `train`, `evaluate` and `predict`; then the level before is restored.",
+    "log_level": "It holds in `train`, `evaluate` and `predict`. Then the level before is "
+    "restored.",
     "skip_memory_metrics": "`False` adds them to the log at the end of training, not to "
     "evaluations.",
     "report_to": "`all` means the installed tracker packages of this project that are configured.",

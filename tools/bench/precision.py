@@ -23,9 +23,8 @@ from torch.utils.data import Dataset
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer, TrainingArguments
-from trainer_torch.devices import find_device, module_of
 
-DEVICE: Final = find_device(use_cpu=False)
+DEVICE: Final = TrainingArguments(report_to="none").device
 ON_DEVICE: Final = DEVICE.type != "cpu"
 WIDTH, LAYERS, LENGTH, BATCH = (1024, 12, 512, 16) if ON_DEVICE else (32, 2, 16, 4)
 WORDS: Final = 4096 if ON_DEVICE else 64
@@ -117,7 +116,7 @@ def trainer(directory: str, *callbacks: Any, dropout: float = 0.0, **changed: An
 
 def measure(**changed: Any) -> Measured:
     """Train with these arguments, and return what it took."""
-    module = module_of(DEVICE)
+    module = torch.get_device_module(DEVICE)
     if ON_DEVICE:
         module.empty_cache()
         module.reset_peak_memory_stats()
@@ -219,7 +218,7 @@ def check_finding(targets: Targets) -> None:
     """Train with batches that do not fit into 8 GiB."""
     if not ON_DEVICE:
         return
-    module = module_of(DEVICE)
+    module = torch.get_device_module(DEVICE)
     module.empty_cache()
     ballast = torch.empty(module.mem_get_info()[0] - 8 * GIB, dtype=torch.uint8, device=DEVICE)
     options = {"bf16": True, "auto_find_batch_size": True, "max_steps": 3}

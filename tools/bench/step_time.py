@@ -4,8 +4,8 @@
 
 All three train the same small model on the same data with fused AdamW, a linear schedule, clipping
 and torch's DataLoader. Ours and transformers have their default callbacks. The target: a step takes
-at most 1.05 times as long as that of the hand-written loop. Times are those of the processor, because
-other load on the machine affects them less.
+at most 1.05 times as long as that of the hand-written loop. Times are those of the processor,
+because other load on the machine affects them less.
 """
 
 from __future__ import annotations
