@@ -129,10 +129,10 @@ def run_search(
     """
     import optuna
 
-    of_study = {"study_name": "hyperparameter_search", "load_if_exists": True}
-    of_study |= {k: v for k, v in options.items() if k not in (*_OF_OPTIMIZE, "n_jobs")}
     kind = "directions" if isinstance(direction, list) else "direction"
-    study = optuna.create_study(**{kind: direction}, **of_study)
+    of_study: dict[str, Any] = {"study_name": "hyperparameter_search", "load_if_exists": True}
+    of_study |= {k: v for k, v in options.items() if k not in (*_OF_OPTIMIZE, "n_jobs")}
+    study = optuna.create_study(**{kind: direction, **of_study})
     _enqueue_interrupted(study)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     left = n_trials - len(study.get_trials(deepcopy=False, states=ended))
