@@ -45,8 +45,10 @@ def kill_after_checkpoint(case: Case) -> dict[str, Any]:
         file.write_text(json.dumps(case.states_of(callback)))
         wait_until_stored(case, *POINTS_BEFORE_CHECKPOINT)
         log_steps(training, *losses(LOSSES[2]))
-        training.log({"marker": 0.5})
-        wait_until_stored(case, ("marker", 3, 0.5))
+        # What is stored may not be noted as sent yet. Once the last marker is stored, all else is.
+        for marker in ("marker", "last_marker"):
+            training.log({marker: 0.5})
+            wait_until_stored(case, (marker, 3, 0.5))
 
     _run_and_kill(train)
     states: dict[str, Any] = json.loads(file.read_text())
