@@ -56,7 +56,8 @@ class Block(nn.Module):
         """Return `x` after attention over earlier characters."""
         batch, length, _ = x.shape
         heads = self.qkv(self.norm1(x)).view(batch, length, 3, 4, WIDTH // 4).permute(2, 0, 3, 1, 4)
-        attended = scaled_dot_product_attention(*heads, is_causal=True)
+        query, key, value = heads
+        attended = scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.out(attended.transpose(1, 2).reshape(batch, length, WIDTH))
         return x + self.feed_forward(self.norm2(x))
 
