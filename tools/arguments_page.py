@@ -154,7 +154,9 @@ DIFFERENCES = {
     "skip_memory_metrics": "`False` adds them to the log at the end of training, not to "
     "evaluations.",
     "report_to": "`all` means the installed tracker packages of this project that are configured.",
-    "save_strategy": "There is no `best` here.",
+    "save_strategy": "With `best`, a checkpoint that a callback asks for is saved too.",
+    "save_only_model": "transformers resumes from them with a new optimizer.",
+    "debug": "`tpu_metrics_debug` is refused, and training goes on.",
     "bf16": "Autocast is around the loss too, not only around the model.",
     "fp16": "It works on the CPU too. Autocast is around the loss too, not only around the model.",
     "bf16_full_eval": "Afterwards, the weights are those of before.",

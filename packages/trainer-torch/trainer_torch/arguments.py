@@ -105,10 +105,15 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             ones, in `state.num_input_tokens_seen` and in the logs. `no` does not. True means `all`,
             and False `no`. The input is `input_ids`, or what `main_input_name` of the model says.
         skip_memory_metrics: Leave the memory metrics out of the log at the end of training.
-        save_strategy: When to save a checkpoint: `no`, `steps` (every `save_steps`) or `epoch`.
+        save_strategy: When to save a checkpoint: `no`, `steps` (every `save_steps`), `epoch`, or
+            `best` (whenever an evaluation finds the best metric so far).
         save_steps: The number of update steps between checkpoints.
         save_total_limit: The number of checkpoints to keep. Older ones are deleted, except the best
-            one.
+            one and the newest one with finite weights.
+        save_only_model: Checkpoints have the weights and the state that callbacks see, but not the
+            optimizer, the schedule and the random generators. Training cannot resume from them.
+        save_on_each_node: Each machine saves checkpoints, not only that of the main process. For
+            machines without a common disk.
         enable_jit_checkpoint: Save a checkpoint when a signal such as SIGINT or SIGTERM ends the
             training. It ends after the current step.
         load_best_model_at_end: Load the best saved weights when training ends.
@@ -117,6 +122,17 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
             that follows it.
         greater_is_better: Whether a greater metric is better. Defaults to false for names that end
             in `loss`, and to true for others.
+        on_non_finite: What to do about a step whose loss or gradient is not finite. `warn`: say so,
+            once. `skip`: also leave out its update, if the gradient is not finite. `stop`: end the
+            training. `rollback`: take the weights of the newest checkpoint that is finite, and go
+            on with the data that follows; after three times in a row, end the training.
+            The step is found, and training stops or rolls back, at the next log, evaluation or
+            checkpoint, because looking at each step would wait for the device. `skip` does so
+            unless the optimizer is a fused Adam or AdamW. transformers does not have this argument.
+        debug: `underflow_overflow` looks at each step, which waits for the device, and names the
+            module in which a step stops being finite. On the CPU this is done anyway. As in
+            transformers, a text with words in it, or a list. Unlike there, training goes on, as
+            `on_non_finite` says.
         label_names: The names of the labels in a batch that is a mapping, for `compute_metrics`.
             By default `labels`. For several names, the labels are a tuple.
         seed: The seed of the random number generators and of the order of the data.
@@ -239,10 +255,14 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
     save_strategy: str = "steps"
     save_steps: float = 500
     save_total_limit: int | None = None
+    save_only_model: bool = False
+    save_on_each_node: bool = False
     enable_jit_checkpoint: bool = False
     load_best_model_at_end: bool = False
     metric_for_best_model: str | None = None
     greater_is_better: bool | None = None
+    on_non_finite: str = "warn"
+    debug: str | list[str] = ""
     label_names: list[str] | None = None
     seed: int = 42
     data_seed: int | None = None
@@ -304,6 +324,7 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         self.optim = getattr(self.optim, "value", self.optim)  # transformers has enums
         check_optimizer_name(self.optim, self.optim_args)
         self._check_schedule()
+        self.debug = _debug_options(self.debug)
         if self.eval_steps is None and self.eval_strategy == IntervalStrategy.STEPS:
             self.eval_steps = self.logging_steps
         self.include_for_metrics = _included(self.include_for_metrics)
@@ -318,6 +339,7 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
         self._check_flags()
         settle_hardware(self)
         self._check_loading()
+        self._check_saving()
         if self.load_best_model_at_end:
             self._check_best_model()
         if self.load_best_model_at_end or needs_metric(self.lr_scheduler_type):
@@ -493,13 +515,38 @@ class TrainingArguments(KeptArguments, UnsupportedArguments, ProcessRole, Argume
                     "data. Set dataloader_num_workers, or leave it out."
                 )
 
+    def _check_saving(self) -> None:
+        if self.on_non_finite not in _ON_NON_FINITE:
+            raise ValueError(_one_of("on_non_finite", self.on_non_finite, _ON_NON_FINITE))
+        if self.on_non_finite == "rollback":
+            if self.save_strategy == IntervalStrategy.NO:
+                raise ValueError(
+                    "on_non_finite='rollback' needs checkpoints to go back to, but save_strategy "
+                    "is 'no'."
+                )
+            if self.save_only_model:
+                raise ValueError(
+                    "on_non_finite='rollback' needs the optimizer in checkpoints, but "
+                    "save_only_model is True."
+                )
+        if self.save_strategy == BEST:
+            if self.eval_strategy == IntervalStrategy.NO:
+                raise ValueError(
+                    "save_strategy='best' saves after an evaluation, but eval_strategy is 'no'. "
+                    "Set it to 'steps' or 'epoch'."
+                )
+            if self.metric_for_best_model is None and not self.load_best_model_at_end:
+                raise ValueError(
+                    "save_strategy='best' needs metric_for_best_model, for example 'loss'."
+                )
+
     def _check_best_model(self) -> None:
         if self.eval_strategy == IntervalStrategy.NO:
             raise ValueError(
                 "load_best_model_at_end needs evaluations to find the best model, but "
                 "eval_strategy is 'no'. Set it and save_strategy to 'steps' or 'epoch'."
             )
-        if self.save_strategy != self.eval_strategy:
+        if self.save_strategy not in (self.eval_strategy, BEST):
             raise ValueError(
                 "load_best_model_at_end needs a checkpoint at every evaluation, but eval_strategy "
                 f"is {self.eval_strategy!r} and save_strategy {self.save_strategy!r}. Set both to "
@@ -522,6 +569,13 @@ _OF_WORKERS: Final = (
     "dataloader_multiprocessing_context",
 )
 """The arguments that need processes that load data."""
+
+BEST: Final = "best"
+"""The `save_strategy` that saves whenever the metric is better."""
+
+_ON_NON_FINITE: Final = ("warn", "skip", "stop", "rollback")
+
+_DEBUG_OPTIONS: Final = ("underflow_overflow",)
 
 _WHOLE_NUMBERS: Final = {
     "per_device_train_batch_size": 1,
@@ -571,6 +625,8 @@ _FLAGS: Final = (
     "logging_first_step",
     "enable_jit_checkpoint",
     "load_best_model_at_end",
+    "save_only_model",
+    "save_on_each_node",
     "greater_is_better",
     *("use_cpu", "full_determinism", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "tf32"),
     *("activation_checkpointing", "gradient_checkpointing", "torch_compile"),
@@ -649,12 +705,22 @@ def _included(names: Any) -> list[str]:
 
 def _strategy(name: str, value: str) -> str:
     """Return the strategy `value`, a string or a member of an enum, as a string."""
-    try:
-        return IntervalStrategy(value).value
-    except ValueError:
-        raise ValueError(
-            _one_of(name, value, [strategy.value for strategy in IntervalStrategy])
-        ) from None
+    choices = [strategy.value for strategy in IntervalStrategy]
+    if name == "save_strategy":
+        choices.append(BEST)
+    plain = getattr(value, "value", value)
+    if plain not in choices:
+        raise ValueError(_one_of(name, value, choices))
+    return str(plain)
+
+
+def _debug_options(value: Any) -> list[str]:
+    words = value.split() if isinstance(value, str) else list(value or ())
+    options = [str(getattr(word, "value", word)) for word in words]
+    for option in options:
+        if option not in _DEBUG_OPTIONS:
+            raise ValueError(f"{_one_of('debug', option, _DEBUG_OPTIONS)} The default is none.")
+    return options
 
 
 def _one_of(name: str, value: object, choices: Any) -> str:

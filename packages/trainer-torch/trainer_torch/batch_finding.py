@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from trainer_torch.arguments import TrainingArguments
-from trainer_torch.checkpoint import load_progress
+from trainer_torch.checkpoint import load_arguments
 from trainer_torch.data import batch_size_of_loader, batches_of, begin_epoch, can_start_anywhere
 from trainer_torch.devices import free_memory, is_out_of_memory
 from trainer_torch.plan import Plan, number_of_batches
@@ -47,7 +47,8 @@ def adopt_batch_size(run: TrainingRun, checkpoint: Path | None) -> None:
     args = run.args
     if checkpoint is None or not args.auto_find_batch_size:
         return
-    before = load_progress(checkpoint)["arguments"]
+    if not (before := load_arguments(checkpoint)):
+        return
     size = before["per_device_train_batch_size"]
     accumulation = before["gradient_accumulation_steps"]
     samples = args.per_device_train_batch_size * args.gradient_accumulation_steps

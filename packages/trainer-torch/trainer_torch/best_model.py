@@ -12,10 +12,11 @@ from trainer_torch.arguments import TrainingArguments
 from trainer_torch.checkpoint import (
     checkpoint_path,
     checkpoint_step,
-    rotate_checkpoints,
 )
+from trainer_torch.finite import is_finite
 from trainer_torch.outputs import plain_number
 from trainer_torch.run import TrainingRun
+from trainer_torch.selection import rotate_checkpoints
 from trainer_torch.weights import load_model
 
 logger = logging.getLogger(__name__)
@@ -51,20 +52,22 @@ def deciding_metric(args: TrainingArguments, metrics: Mapping[str, float]) -> fl
     return float(value)
 
 
-def update_best_metric(args: TrainingArguments, state: TrainerState, value: float) -> None:
-    """Record the deciding metric of an evaluation in `state`, and that it is the best, if it is.
+def update_best_metric(args: TrainingArguments, state: TrainerState, value: float) -> bool:
+    """Record the deciding metric of an evaluation in `state`, and return whether it is the best.
 
     NaN never is. An overridden `evaluate` may have logged nothing. The history then gets the metric
     here, because it decides which checkpoint is the best.
     """
     if value != value:
-        return
+        return False
     key = best_metric_key(str(args.metric_for_best_model))
     if _logged_metric(state, key, state.global_step) != value:
         epoch = {} if state.epoch is None else {"epoch": state.epoch}
         state.log_history.append({key: value, **epoch, "step": state.global_step})
-    if _is_better(args, value, state.best_metric):
+    is_best = _is_better(args, value, state.best_metric)
+    if is_best:
         state.best_metric, state.best_global_step = value, state.global_step
+    return is_best
 
 
 def update_best_checkpoint(run: TrainingRun) -> None:
@@ -72,7 +75,8 @@ def update_best_checkpoint(run: TrainingRun) -> None:
 
     The model may be evaluated before that checkpoint is saved or after it. The best evaluation may
     also fall between two checkpoints. transformers then has no best checkpoint at all; here it is
-    the best of the checkpoints at which the model was evaluated.
+    the best of the checkpoints at which the model was evaluated. One with weights that are not
+    finite is never the best, and a warning says so.
     """
     args, state = run.args, run.state
     if args.metric_for_best_model is None:
@@ -81,8 +85,19 @@ def update_best_checkpoint(run: TrainingRun) -> None:
     value = _logged_metric(state, key, state.global_step)
     best = state.best_model_checkpoint
     best_value = None if best is None else _logged_metric(state, key, checkpoint_step(best))
-    if value is not None and _is_better(args, value, best_value):
-        state.best_model_checkpoint = str(checkpoint_path(args.output_dir, state.global_step))
+    if value is None or not _is_better(args, value, best_value):
+        return
+    checkpoint = checkpoint_path(args.output_dir, state.global_step)
+    if all(run.world.gather(is_finite(run.model, run.optimizer))):
+        state.best_model_checkpoint = str(checkpoint)
+    elif run.world.is_main:
+        logger.warning(
+            "%s has the best %s so far, %s, but its weights are not finite, so it is not the best "
+            "checkpoint.",
+            checkpoint,
+            key,
+            value,
+        )
 
 
 def finish_model(run: TrainingRun) -> None:

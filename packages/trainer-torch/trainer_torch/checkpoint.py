@@ -18,11 +18,21 @@ import torch
 from callback_core import TrainerState, export_states
 from callback_core.tracking import Redaction
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.finite import is_finite
+from trainer_torch.plan import Plan
 from trainer_torch.run import TrainingRun
-from trainer_torch.seeding import rng_state
+from trainer_torch.seeding import generators_file, read_generators, rng_state
 from trainer_torch.structure import describe
+from trainer_torch.transformers_checkpoint import (
+    check_scheduler,
+    is_of_transformers,
+    missing_part,
+    read_progress,
+    read_structure,
+    without_empty_groups,
+)
 from trainer_torch.values import json_value, loadable, restored
-from trainer_torch.weights import save_model
+from trainer_torch.weights import MODEL, save_model
 from trainer_torch.world import World
 
 logger = logging.getLogger(__name__)
@@ -36,6 +46,9 @@ PROGRESS: Final = "progress.json"
 STRUCTURE: Final = "structure.json"
 STATE: Final = "trainer_state.json"
 MANIFEST: Final = "manifest.json"
+
+_IMPLEMENTATION: Final = ("fused", "foreach", "capturable", "differentiable", "maximize")
+"""The options of an optimizer that say how it computes, and not what."""
 
 _NAME: Final = re.compile(r"checkpoint-\d+")
 
@@ -54,6 +67,8 @@ def save_checkpoint(run: TrainingRun) -> Path:
     """Write everything that resuming needs. The checkpoint appears complete or not at all.
 
     The main process writes, including the random number generators of each rank. The others wait.
+    With `save_on_each_node`, the first process of each machine writes the same. With
+    `save_only_model`, only the weights and the state of the training are written.
 
     Raises:
         TypeError: Something in a state could not be loaded again. The message says what.
@@ -68,11 +83,22 @@ def save_checkpoint(run: TrainingRun) -> Path:
         "accumulation": run.args.gradient_accumulation_steps,
         "arguments": arguments_to_keep(run.args),
         "given_options": run.given_options(),
+        "non_finite": {"steps": run.guard.steps, "rollbacks": run.guard.rollbacks},
     }
-    rng_states = run.world.gather({"now": rng_state(), "epoch_begin": run.epoch_rng_state})
+    notes = run.world.gather(
+        (rng_state(), run.epoch_rng_state, is_finite(run.model, run.optimizer))
+    )
+    rng_states = [generators_file(now, epoch_begin) for now, epoch_begin, _ in notes]
     data_states = run.world.gather(run.position.data_state_dict())
-    saved = run.world.on_main(lambda: _write_checkpoint(run, progress, rng_states, data_states))
+    finite = all(one for *_, one in notes)
+
+    def write() -> Path:
+        return _write_checkpoint(run, progress, rng_states, data_states, finite)
+
+    saved = run.on_writers(write)
     run.saved_step = run.state.global_step
+    if finite:
+        run.guard.checkpoint = saved
     return saved
 
 
@@ -95,6 +121,7 @@ def _write_checkpoint(
     progress: dict[str, Any],
     rng_states: list[dict[str, Any]],
     data_states: list[dict[str, Any] | None],
+    finite: bool,
 ) -> Path:
     final = checkpoint_path(run.args.output_dir, run.state.global_step)
     part, replaced = (final.with_name(f".{final.name}.{kind}") for kind in ("part", "replaced"))
@@ -102,9 +129,14 @@ def _write_checkpoint(
         if leftover.exists():
             shutil.rmtree(leftover)
     try:
-        _write_files(run, part, progress, rng_states)
-        _write_data(run, part, data_states)
-        _write_manifest(part)
+        save_model(run.model, part)
+        for callback in run.loop_callbacks:
+            callback.save_files(run.model, part)
+        if not run.args.save_only_model:
+            _write_resumable(run, part, progress, rng_states)
+            _write_data(run, part, data_states)
+        _write_state(run, part)
+        _write_manifest(part, finite)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -116,18 +148,19 @@ def _write_checkpoint(
     return final
 
 
-def _write_files(
+def _write_resumable(
     run: TrainingRun, part: Path, progress: dict[str, Any], rng_states: list[dict[str, Any]]
 ) -> None:
-    save_model(run.model, part)
+    """Write what resuming needs besides the weights and the state."""
     torch.save(loadable(run.optimizer.state_dict(), "The optimizer's state"), part / OPTIMIZER)
     torch.save(loadable(run.lr_scheduler.state_dict(), "The scheduler's state"), part / SCHEDULER)
     for rank, state in enumerate(rng_states):
         torch.save(state, part / (RNG if len(rng_states) == 1 else RNG_OF_RANK.format(rank)))
-    for callback in run.loop_callbacks:
-        callback.save_files(run.model, part)
     _write_json(part / PROGRESS, progress)
     _write_json(part / STRUCTURE, describe(run.model, run.optimizer, run.lr_scheduler))
+
+
+def _write_state(run: TrainingRun, part: Path) -> None:
     run.state.stateful_callbacks = export_states(
         [*run.callback_handler.callbacks, run.control], run.state.stateful_callbacks
     )
@@ -150,24 +183,49 @@ def load_optimizer(run: TrainingRun, checkpoint: Path) -> None:
     """Load the optimizer and the schedule of `run` from `checkpoint`.
 
     Whether the optimizer is fused is no state: it is as it was made.
+
+    Raises:
+        ValueError: The checkpoint is one of transformers and has another kind of schedule.
     """
-    state = _load(checkpoint / OPTIMIZER, run.args.device)
+    schedule = _load(checkpoint / SCHEDULER, run.args.device)
+    state = load_optimizer_state(run, checkpoint)
+    is_other = is_of_transformers(checkpoint)
+    if is_other:
+        check_scheduler(run.lr_scheduler, schedule)
     groups = getattr(run.optimizer, "param_groups", ())
     for group, own in zip(state.get("param_groups", ()), groups, strict=False):
-        if "fused" in own:
-            group["fused"] = own["fused"]
+        names = _IMPLEMENTATION if is_other else ("fused",)
+        group |= {name: own[name] for name in names if name in own}
     run.optimizer.load_state_dict(state)
-    run.lr_scheduler.load_state_dict(_load(checkpoint / SCHEDULER, run.args.device))
+    run.lr_scheduler.load_state_dict(schedule)
 
 
-def load_progress(checkpoint: Path) -> dict[str, Any]:
+def load_optimizer_state(run: TrainingRun, checkpoint: Path) -> dict[str, Any]:
+    """Return the state of the optimizer in `checkpoint`."""
+    state: dict[str, Any] = _load(checkpoint / OPTIMIZER, run.args.device)
+    return without_empty_groups(state) if is_of_transformers(checkpoint) else state
+
+
+def load_progress(run: TrainingRun, plan: Plan, checkpoint: Path) -> dict[str, Any]:
     """Return the position in the data, the step and the arguments of `checkpoint`."""
+    if is_of_transformers(checkpoint):
+        return read_progress(run, plan, checkpoint, count_ranks(checkpoint))
     progress: dict[str, Any] = _read_json(checkpoint / PROGRESS)
     return progress
 
 
-def load_structure(checkpoint: Path) -> dict[str, Any]:
+def load_arguments(checkpoint: Path) -> dict[str, Any]:
+    """Return the arguments that `checkpoint` keeps: none if it is one of transformers."""
+    if is_of_transformers(checkpoint):
+        return {}
+    arguments: dict[str, Any] = _read_json(checkpoint / PROGRESS)["arguments"]
+    return arguments
+
+
+def load_structure(run: TrainingRun, checkpoint: Path) -> dict[str, Any]:
     """Return what `trainer_torch.structure.describe` returned when `checkpoint` was saved."""
+    if is_of_transformers(checkpoint):
+        return read_structure(run, load_optimizer_state(run, checkpoint))
     described: dict[str, Any] = _read_json(checkpoint / STRUCTURE)
     return described
 
@@ -197,13 +255,12 @@ def count_ranks(checkpoint: Path) -> int:
 def load_rng_states(checkpoint: Path, world: World) -> tuple[Any, Any] | None:
     """Return the random generators of this rank in `checkpoint`: there, and as its epoch began.
 
-    Returns `None` if another number of processes saved it.
+    Returns `None` if another number of processes saved it, or if it has none.
     """
-    if count_ranks(checkpoint) != world.size:
-        return None
     name = RNG if world.size == 1 else RNG_OF_RANK.format(world.rank)
-    states = _load(checkpoint / name, torch.device("cpu"))
-    return states["now"], states["epoch_begin"]
+    if count_ranks(checkpoint) != world.size or not (checkpoint / name).exists():
+        return None
+    return read_generators(checkpoint / name)
 
 
 def load_data_state(checkpoint: Path, world: World) -> dict[str, Any] | None:
@@ -218,37 +275,15 @@ def load_data_state(checkpoint: Path, world: World) -> dict[str, Any] | None:
     return state
 
 
-def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> Path:
-    """Return the complete checkpoint that `resume_from` names.
-
-    Args:
-        resume_from: A checkpoint; or a directory of checkpoints, for its newest complete one; or
-            `True` for the newest complete one in `output_dir`.
-        output_dir: The directory of this run's checkpoints.
-
-    Raises:
-        FileNotFoundError: There is no complete checkpoint. The message says what is wrong.
-    """
-    directory = Path(output_dir if resume_from is True else str(resume_from)).expanduser()
-    found = list_checkpoints(directory)
-    if resume_from is not True and not found:
-        if fault := find_fault(directory):
-            raise FileNotFoundError(f"Cannot resume from {directory}: {fault}.")
-        return directory
-    for checkpoint in reversed(found):
-        if not (fault := find_fault(checkpoint)):
-            return checkpoint
-        logger.warning("Skipped the incomplete checkpoint %s: %s.", checkpoint, fault)
-    raise FileNotFoundError(
-        f"Cannot resume: there is no complete checkpoint in {directory.absolute()}. Train "
-        "without resume_from_checkpoint to start from the beginning."
-    )
-
-
 def find_fault(checkpoint: Path) -> str | None:
-    """Return why `checkpoint` is not complete, according to its manifest, or `None` if it is."""
+    """Return why `checkpoint` is not complete, according to its manifest, or `None` if it is.
+
+    A checkpoint of transformers has no manifest: it is complete if it has all files.
+    """
     if not checkpoint.is_dir():
         return "there is no such directory"
+    if is_of_transformers(checkpoint):
+        return missing_part(checkpoint)
     try:
         listed = dict(_read_json(checkpoint / MANIFEST)["files"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -270,22 +305,16 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
     return sorted(found, key=lambda path: (_written(path), checkpoint_step(path)))
 
 
-def rotate_checkpoints(run: TrainingRun, *keep: Path) -> None:
-    """Delete the oldest checkpoints over `save_total_limit`, but neither `keep` nor the best."""
-    limit, best = run.args.save_total_limit, run.state.best_model_checkpoint
-    if limit is None:
-        return
-    kept = {checkpoint.name for checkpoint in keep}
-    if best is not None:
-        kept.add(Path(best).name)
-    run.world.on_main(lambda: _delete_oldest(run.args.output_dir, limit, kept))
+def has_finite_weights(checkpoint: Path) -> bool:
+    """Return whether the weights in `checkpoint` are finite, as far as it says so."""
+    manifest = _manifest(checkpoint)
+    return bool(manifest.get("finite", True)) if manifest else is_of_transformers(checkpoint)
 
 
-def _delete_oldest(output_dir: str | Path, limit: int, kept: set[str]) -> None:
-    found = list_checkpoints(output_dir)
-    surplus = max(0, len(found) - limit)
-    for checkpoint in [checkpoint for checkpoint in found if checkpoint.name not in kept][:surplus]:
-        shutil.rmtree(checkpoint)
+def has_only_model(checkpoint: Path) -> bool:
+    """Return whether `checkpoint` was saved with `save_only_model`, so that nothing can resume."""
+    files = _manifest(checkpoint).get("files", {})
+    return MODEL in files and OPTIMIZER not in files
 
 
 def _load(path: Path, device: torch.device) -> Any:
@@ -302,9 +331,18 @@ def _digest(value: Any) -> dict[str, str]:
     return {"sha256": hashlib.sha256(json.dumps(value).encode()).hexdigest()}
 
 
-def _write_manifest(directory: Path) -> None:
+def _manifest(checkpoint: Path) -> dict[str, Any]:
+    """Return the manifest of `checkpoint`, or nothing if it has none that is valid."""
+    try:
+        return dict(_read_json(checkpoint / MANIFEST))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _write_manifest(directory: Path, finite: bool) -> None:
     entries = {path.name: _entry(path) for path in sorted(directory.iterdir())}
-    _write_json(directory / MANIFEST, {"written": time.time(), "files": entries})
+    manifest = {"written": time.time(), "finite": finite, "files": entries}
+    _write_json(directory / MANIFEST, manifest)
     for path in directory.iterdir():
         _sync(path)
 

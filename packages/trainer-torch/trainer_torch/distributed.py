@@ -192,6 +192,25 @@ class DistributedWorld(World):
             raise RuntimeError(f"Rank 0 failed while rank {self.rank} was waiting: {answer[1]}")
         return cast("T", answer[0])
 
+    def on_each_node(self, do: Callable[[], T]) -> T:
+        """Call `do` on local rank 0 of each machine, and gather results, and errors as text."""
+        error: Exception | None = None
+        answer: tuple[Any, str | None] = None, None
+        if self.local_rank == 0:
+            try:
+                answer = do(), None
+            except Exception as raised:
+                error, answer = raised, (None, repr(raised))
+        answers = self.gather(answer)
+        if error is not None:
+            raise error
+        for failed, (_, failure) in enumerate(answers):
+            if failure is not None:
+                raise RuntimeError(
+                    f"Rank {failed} failed while rank {self.rank} was waiting: {failure}"
+                )
+        return cast("T", answers[0][0])
+
     @contextmanager
     def closing(self) -> Iterator[None]:
         """Ignore SIGTERM, which torchrun sends as soon as another process has failed.

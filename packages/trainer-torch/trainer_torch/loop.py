@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from callback_core import IntervalStrategy, Request
 from trainer_torch.accumulation import Shares, share_out
+from trainer_torch.arguments import BEST
 from trainer_torch.batch_finding import next_batches
 from trainer_torch.batch_size import count_loaded
 from trainer_torch.best_model import (
@@ -23,6 +25,7 @@ from trainer_torch.best_model import (
 )
 from trainer_torch.data import begin_epoch
 from trainer_torch.devices import empty_cache
+from trainer_torch.non_finite import respond, tell_number, watch
 from trainer_torch.overrides import call
 from trainer_torch.plan import DataLength, Plan
 from trainer_torch.precision import clip_gradients
@@ -103,6 +106,7 @@ def run_training(
         with run.signals:
             run.signals.protect_workers(run.train_dataloader)
             _run_epochs(run, plan, hooks, resumption)
+        tell_number(run)
         samples = run.world.gather(run.samples)
         steps = run.state.global_step - first_step
         speed = speed_metrics(start_time, samples, steps, run.warn_once)
@@ -230,13 +234,17 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
     state, position = run.state, run.position
     on, fire = run.callback_handler, run.fire
     fire(on.on_step_begin)
-    step_loss = _accumulate_in_memory(run, plan, hooks, batches)
-    if step_loss is None:
+    run.guard.begin_step(run.model)
+    done = _accumulate_in_memory(run, plan, hooks, batches)
+    if done is None:
         return
+    step_loss = done.loss
     run.precision.unscale(run.model, run.optimizer)
     grad_norm = clip_gradients(run.model, run.args.max_grad_norm)
+    loss_of = partial(_loss_of, run, hooks, done.shares)
+    watch(run, done.batches, step_loss, grad_norm, loss_of)
     fire(on.on_pre_optimizer_step)
-    is_made = run.precision.step(run.optimizer)
+    is_made = run.guard.update(run.optimizer, run.model, run.precision.step)
     fire(on.on_optimizer_step)
     # The rate that the step was made with: before the schedule sets the next one.
     run.step_logs = {"grad_norm": grad_norm, "learning_rate": _learning_rate(run.optimizer)}
@@ -254,9 +262,17 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
     _log_evaluate_save(run, hooks)
 
 
+class _Accumulated(NamedTuple):
+    """The loss of an update step, its batches, and how their losses were put together."""
+
+    loss: Tensor
+    batches: list[Any]
+    shares: Shares
+
+
 def _accumulate_in_memory(
     run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
-) -> Tensor | None:
+) -> _Accumulated | None:
     """Do `_accumulate`, again with smaller batches if memory runs out and the arguments ask so."""
     while True:
         try:
@@ -268,20 +284,18 @@ def _accumulate_in_memory(
         batches = run.step_start.shrink(run, plan, hooks)
 
 
-def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> Tensor | None:
+def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> _Accumulated | None:
     """Add the gradients of `batches`, and return their loss; `None` if the control asks to stop."""
     on, position = run.callback_handler, run.position
     sizes = _sizes(run, hooks, batches)
     shares = _shares(run, hooks, batches, sizes)
-    is_scaled, run.batches_in_step = hooks.scales_loss, len(batches)
-    num_items = {"num_items_in_batch": shares.num_items if is_scaled else None}
+    run.batches_in_step = len(batches)
     step_loss = torch.zeros((), device=run.args.device)
     for number, batch in enumerate(batches, start=1):
         is_last = number == len(batches)
         run.world.average_gradients(run.model_wrapped, is_last)
-        run.loss_divisor = shares.divisor_of_scaled if is_scaled else shares.divisors[number - 1]
         with run.control.called(hooks, run.state), run.usage.counting(batch):
-            loss = call(hooks.training_step, run.model_wrapped, batch, **num_items)
+            loss = _loss_of(run, hooks, shares, number, batch)
         step_loss += loss.to(step_loss.dtype)  # bfloat16 has two digits
         run.samples = sum_known([run.samples, sizes[number - 1]])
         position.add_batch()
@@ -292,7 +306,16 @@ def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> Tenso
                 _add_usage(run, hooks, batches[:number], sizes)
                 return None
     _add_usage(run, hooks, batches, sizes)
-    return step_loss
+    return _Accumulated(step_loss, batches, shares)
+
+
+def _loss_of(run: TrainingRun, hooks: LoopHooks, shares: Shares, number: int, batch: Any) -> Tensor:
+    """Add the gradients of the batch with this `number` in its step, and return its loss."""
+    is_scaled = hooks.scales_loss
+    run.loss_divisor = shares.divisor_of_scaled if is_scaled else shares.divisors[number - 1]
+    num_items = {"num_items_in_batch": shares.num_items if is_scaled else None}
+    loss: Tensor = call(hooks.training_step, run.model_wrapped, batch, **num_items)
+    return loss
 
 
 def _add_usage(
@@ -337,13 +360,16 @@ def _log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:
     """
     step = run.state.global_step
     run.world.agree(run.control, run.signals)
+    if run.control.requests or run.signals.due:  # what comes now waits for the device anyway
+        respond(run)
     if run.control.should_log and (logs := _take_unlogged(run)):
         hooks.log(logs)
         run.world.agree(run.control, run.signals)
     if run.control.should_evaluate:
         metric = deciding_metric(run.args, _evaluate(run, hooks))
         if metric is not None:
-            update_best_metric(run.args, run.state, metric)
+            if update_best_metric(run.args, run.state, metric) and run.args.save_strategy == BEST:
+                run.control.should_save = True
             if run.saved_step == step:
                 update_best_checkpoint(run)
             if isinstance(run.lr_scheduler, ReduceLROnPlateau):

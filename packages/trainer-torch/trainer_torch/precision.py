@@ -72,6 +72,11 @@ class MixedPrecision:
             if parameter.grad is not None and id(parameter) not in optimized:
                 parameter.grad.mul_(1 / self._scale)
 
+    @property
+    def skips_overflows(self) -> bool:
+        """Whether gradients may overflow, because a scale is looked for. `step` then skips them."""
+        return self._scaler is not None
+
     def step(self, optimizer: Any) -> bool:
         """Let `optimizer` make its step, unless gradients have overflowed. Return whether it did.
 

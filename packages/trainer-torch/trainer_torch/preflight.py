@@ -67,6 +67,8 @@ def check_training(run: TrainingRun) -> None:
         )
     if args.save_strategy != IntervalStrategy.NO:
         _check_saving(args.output_dir, run.model)
+        if args.save_on_each_node:
+            _check_own_disk(run)
         loadable(run.optimizer.state_dict(), "The optimizer's state")
         loadable(run.lr_scheduler.state_dict(), "The scheduler's state")
         _check_states(run.callback_handler.callbacks)
@@ -85,6 +87,29 @@ def check_metric(args: TrainingArguments, eval_dataset: object) -> None:
     reported = [f"{prefix}_{metric}" for prefix in prefixes for metric in METRICS]
     if best_metric_key(args.metric_for_best_model) not in reported:
         raise missing_metric(args.metric_for_best_model, reported)
+
+
+def _check_own_disk(run: TrainingRun) -> None:
+    """Check that no two machines save into one directory, where they would spoil each other's.
+
+    Raises:
+        ValueError: They do.
+    """
+    world, output_dir = run.world, Path(run.args.output_dir)
+    marks = [output_dir / f".saved_by_rank_{rank}" for rank in range(world.size)]
+    is_writer = world.local_rank == 0
+    if is_writer:
+        marks[world.rank].touch()
+    writers = world.gather(is_writer)
+    found = [mark for mark, writes in zip(marks, writers, strict=True) if writes and mark.exists()]
+    are_shared = any(world.gather(is_writer and len(found) > 1))
+    if is_writer:
+        marks[world.rank].unlink()
+    if are_shared:
+        raise ValueError(
+            f"save_on_each_node is True, but several machines share the directory {output_dir}. "
+            "Leave it out: then only the main process saves."
+        )
 
 
 def _check_states(callbacks: Iterable[Any]) -> None:

@@ -13,7 +13,8 @@ from trainer_torch.checkpoint import (
     checkpoint_path,
     checkpoint_step,
     count_ranks,
-    find_checkpoint,
+    has_finite_weights,
+    has_only_model,
     list_checkpoints,
     load_data_state,
     load_optimizer,
@@ -28,6 +29,7 @@ from trainer_torch.position import LoopPosition
 from trainer_torch.run import TrainingRun
 from trainer_torch.schedules import needs_metric
 from trainer_torch.seeding import has_accelerator_of, set_rng_state
+from trainer_torch.selection import find_checkpoint
 from trainer_torch.sources import has_state
 from trainer_torch.weights import load_model
 
@@ -93,7 +95,8 @@ def _restore_position(run: TrainingRun, plan: Plan, checkpoint: Path) -> Plan:
     The position is exact for another batch size, accumulation or number of processes too. The plan
     then counts the steps done as they are, and the rest in the new size of a step.
     """
-    progress, position, args = load_progress(checkpoint), run.position, run.args
+    position, args = run.position, run.args
+    progress = load_progress(run, plan, checkpoint)
     ranks = count_ranks(checkpoint)
     position.load_state_dict(progress)
     is_at_end = position.batches == progress["length"]
@@ -214,10 +217,12 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
     states = {**run.state.stateful_callbacks}
     states.pop("TrainerControl", None)  # requests of that time are not requests of today
     restore_states(run.callback_handler.callbacks, states)
-    resumption = Resumption(run, checkpoint)
+    progress = load_progress(run, plan, checkpoint)
+    resumption = Resumption(run, checkpoint, progress["precision"])
     logger.info("Resuming from %s at step %d.", checkpoint, run.state.global_step)
-    progress = load_progress(checkpoint)
     run.resumed_from, run.step_logs = checkpoint, progress["step_logs"]
+    vars(run.guard).update(progress["non_finite"])
+    run.guard.checkpoint = checkpoint if has_finite_weights(checkpoint) else None
     if checkpoint.resolve().parent == Path(run.args.output_dir).resolve():
         run.saved_step = run.state.global_step
     max_steps = run.state.max_steps
@@ -244,11 +249,12 @@ class Resumption:
     Args:
         run: The training. Its weights are loaded here already, so that callbacks see them.
         checkpoint: The checkpoint.
+        precision: The state of the mixed precision in the checkpoint.
     """
 
-    def __init__(self, run: TrainingRun, checkpoint: Path) -> None:
-        self._run, self._checkpoint = run, checkpoint
-        self._structure = load_structure(checkpoint)
+    def __init__(self, run: TrainingRun, checkpoint: Path, precision: dict[str, Any]) -> None:
+        self._run, self._checkpoint, self._precision = run, checkpoint, precision
+        self._structure = load_structure(run, checkpoint)
         self._rng_states = load_rng_states(checkpoint, run.world)
         if self._rng_states is not None and not has_accelerator_of(self._rng_states[0]):
             run.warn_once(
@@ -269,7 +275,7 @@ class Resumption:
         structure.set_modes(run.model, self._structure)
         structure.regroup(run.model, run.optimizer, self._structure)
         load_optimizer(run, self._checkpoint)
-        run.precision.load_state_dict(load_progress(self._checkpoint)["precision"])
+        run.precision.load_state_dict(self._precision)
         for callback in run.loop_callbacks:
             callback.load_files(run.model, self._checkpoint)
         if self._rng_states is not None:
@@ -291,7 +297,10 @@ def _changed_arguments(run: TrainingRun, before: dict[str, Any]) -> dict[str, st
     """Return the arguments that differ from those of the checkpoint, each with both values."""
     changed = {}
     now = arguments_to_keep(run.args)
-    if Path(before["output_dir"]).resolve() == Path(now["output_dir"]).resolve():
+    if (
+        "output_dir" in before
+        and Path(before["output_dir"]).resolve() == Path(now["output_dir"]).resolve()
+    ):
         before = before | {
             "output_dir": now["output_dir"]
         }  # the same in other words, such as a relative path
@@ -352,6 +361,13 @@ def tell_how_to_continue(run: TrainingRun, exception: BaseException) -> None:
             "%s and has saved no checkpoint, so it cannot be resumed. With "
             "enable_jit_checkpoint=True, a signal such as Ctrl-C saves one.",
             ended,
+        )
+    elif has_only_model(checkpoint):
+        logger.warning(
+            "%s. It cannot be resumed, because save_only_model leaves out the optimizer. The last "
+            "weights are in %s.",
+            ended,
+            checkpoint,
         )
     else:
         logger.warning(

@@ -27,6 +27,7 @@ from callback_core import (
 from callback_core.tracking import Redaction
 from trainer_torch.activations import checkpointed_activations
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.divergence import DivergenceGuard
 from trainer_torch.loop_callback import LoopCallback
 from trainer_torch.numerics import numeric_settings
 from trainer_torch.parts import check_initialized, check_optimizer
@@ -90,6 +91,7 @@ class TrainingRun:
             step add up to its loss.
         trial: The fields of the state that describe the trial of a search.
         usage: The `Usage` of the training; `None` before training.
+        guard: Watches whether losses and gradients are finite; made anew for each training.
         warned: The warnings that were logged and are not repeated.
     """
 
@@ -121,9 +123,11 @@ class TrainingRun:
     loss_divisor: float = 1.0
     trial: dict[str, Any] = field(default_factory=dict)
     usage: Any = None
+    guard: DivergenceGuard = field(init=False)
     warned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.guard = DivergenceGuard(self.args)
         self.precision = mixed_precision(self.args, self.warn_once)
 
     @contextmanager
@@ -199,6 +203,12 @@ class TrainingRun:
                 f"callbacks: {', '.join(unread)}. Give them to your tracker's callback instead."
             )
 
+    def on_writers(self, do: Callable[[], T]) -> T:
+        """Call `do` in each process that saves checkpoints, and return the main one's result."""
+        if self.args.save_on_each_node:
+            return self.world.on_each_node(do)
+        return self.world.on_main(do)
+
     def close_callbacks(self, exception: BaseException) -> None:
         """Fire the events of a training that `exception` ends. Errors of callbacks are logged."""
         try:
@@ -247,6 +257,7 @@ class TrainingRun:
         handler.model, handler.train_dataloader = self.model, self.train_dataloader
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
         self.state = TrainerState(epoch=0, **self.trial)
+        self.guard = DivergenceGuard(self.args)
         self.resumed_from, self.saved_step, self.samples = None, None, 0
         self.step_logs, self.step_start = {}, None
         self.usage = self._new_usage()

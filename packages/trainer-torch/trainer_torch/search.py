@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from callback_core import TrainerCallback, nearest_name, request_stop
 from trainer_torch.arguments import TrainingArguments
-from trainer_torch.checkpoint import find_checkpoint
+from trainer_torch.selection import find_checkpoint
 
 if TYPE_CHECKING:
     import optuna
@@ -199,7 +199,7 @@ def _train(
     trainer.args = replace(args, **known)
     checkpoint = None
     if "continues" in trial.user_attrs:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ValueError):  # warnings name what cannot be resumed
             checkpoint = find_checkpoint(True, output_dir)
     reports = _Reports(trial, objective)
     trainer.add_callback(reports)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainer_torch.devices import find_device, module_of
 
@@ -53,6 +55,44 @@ def has_accelerator_of(state: dict[str, Any]) -> bool:
     """Return whether this machine has as many accelerators as in `state`, and of the same type."""
     saved, now = state["accelerator"], _accelerator_state()
     return (saved["type"], len(saved["states"])) == (now["type"], len(now["states"]))
+
+
+def generators_file(now: dict[str, Any], epoch_begin: dict[str, Any]) -> dict[str, Any]:
+    """Return what the file of a process's generators holds, in a form that transformers reads too.
+
+    Args:
+        now: Their state.
+        epoch_begin: Their state before the first batch of the epoch.
+    """
+    kind, states = now["accelerator"]["type"], now["accelerator"]["states"]
+    # transformers looks for the type of the accelerator, and for a tensor if there is one.
+    as_there = {kind: states[0] if len(states) == 1 else states} if states else {}
+    return {**now, **as_there, "epoch_begin": epoch_begin}
+
+
+def read_generators(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the two states in a file of ours or of transformers, which has only the first."""
+    # What a pickled array of numpy refers to: it cannot run code.
+    reconstruct: Any = np.zeros(1).__reduce__()[0]
+    of_numpy: list[Any] = [reconstruct, np.ndarray, np.dtype, type(np.dtype(np.uint32))]
+    with torch.serialization.safe_globals(of_numpy):
+        now = torch.load(path, map_location="cpu", weights_only=True)
+    epoch_begin = now.pop("epoch_begin", now)
+    return _as_ours(now), _as_ours(epoch_begin)
+
+
+def _as_ours(state: dict[str, Any]) -> dict[str, Any]:
+    kind, keys, *rest = state["numpy"]
+    others = state.get("cuda", [])
+    of_transformers = {
+        "type": "cuda" if "cuda" in state else "cpu",
+        "states": [others] if isinstance(others, Tensor) else list(others),
+    }
+    return {
+        "accelerator": of_transformers,
+        **state,
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+    }
 
 
 @contextmanager

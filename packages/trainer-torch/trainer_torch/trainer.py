@@ -33,6 +33,7 @@ from trainer_torch.precision import check_precision
 from trainer_torch.preflight import check_metric, check_model, check_training
 from trainer_torch.resume import choose_checkpoint, find_position, resume
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
+from trainer_torch.selection import rotate_checkpoints
 from trainer_torch.values import json_value
 from trainer_torch.verbosity import at_log_level
 from trainer_torch.weights import save_model
@@ -198,10 +199,10 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
         """Train and return the result.
 
         Args:
-            resume_from_checkpoint: The checkpoint to resume from; or a directory of checkpoints,
-                for its newest complete one; or `True` for the newest complete one in `output_dir`.
-                `None` means what `args.resume_from_checkpoint` says. `False` starts from the
-                beginning.
+            resume_from_checkpoint: The checkpoint to resume from, of this Trainer or of
+                transformers'; or a directory of checkpoints, for the newest complete one with
+                finite weights; or `True` for that in `output_dir`. `None` means what
+                `args.resume_from_checkpoint` says. `False` starts from the beginning.
             trial: The trial of a search, with its hyperparameters as `params`, or a dict of these.
 
         Raises:
@@ -275,9 +276,11 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Write the weights as `model.safetensors` to `output_dir`, by default that of `args`.
 
-        The main process writes. Other processes may call this too; they do not wait.
+        The main process writes; with `save_on_each_node`, the first one of each machine. Other
+        processes may call this too; they do not wait.
         """
-        if self.run.world.is_main:
+        world = self.run.world
+        if world.is_main or (self.args.save_on_each_node and world.local_rank == 0):
             save_model(self.model, Path(output_dir or self.args.output_dir).expanduser())
 
     def save_checkpoint(self) -> None:
@@ -295,7 +298,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
             )
         update_best_checkpoint(run)
         saved = checkpoints.save_checkpoint(run)
-        checkpoints.rotate_checkpoints(run, saved)
+        rotate_checkpoints(run, saved)
         run.fire(run.callback_handler.on_save, checkpoint_dir=str(saved))
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:

@@ -17,8 +17,6 @@ class UnsupportedArguments:
     use_cache: bool = False
     neftune_noise_alpha: float | None = None
     logging_nan_inf_filter: bool = False
-    save_only_model: bool = False
-    save_on_each_node: bool = False
     push_to_hub: bool = False
     hub_token: str | None = None
     hub_model_id: str | None = None
@@ -30,7 +28,6 @@ class UnsupportedArguments:
     fsdp: bool | str | None = None
     fsdp_config: dict[str, Any] | str | None = None
     deepspeed: dict[str, Any] | str | None = None
-    debug: str | list[str] = ""
 
     def check_unsupported(self) -> None:
         """Refuse each of these arguments that has another value than its default.
@@ -63,7 +60,10 @@ INSTEAD: Final = {
     "liger_kernel_config": _OF_TRANSFORMERS,
     "use_cache": "It is a setting of the model: model.config.use_cache.",
     "neftune_noise_alpha": "Add the noise in a forward hook of the model's embeddings.",
-    "logging_nan_inf_filter": "A loss that is NaN is logged as NaN.",
+    "logging_nan_inf_filter": (
+        "A loss that is NaN is logged as NaN, so that it is seen. on_non_finite says what happens "
+        "then: 'warn', 'skip', 'stop' or 'rollback'."
+    ),
     "push_to_hub": _HUB,
     "hub_token": _HUB,
     "hub_model_id": _HUB,

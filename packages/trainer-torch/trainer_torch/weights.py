@@ -1,7 +1,8 @@
-"""A model's weights in a safetensors file, also where parameters share memory."""
+"""A model's weights in a file: written as safetensors, also where parameters share memory."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from trainer_torch.messages import listed
 from trainer_torch.wrapping import load_plain_state, plain_state
 
 MODEL: Final = "model.safetensors"
+PICKLED: Final = "pytorch_model.bin"
+"""The weights in checkpoints of transformers before 4.35."""
 
 
 def save_model(model: nn.Module, directory: Path) -> None:
@@ -58,9 +61,7 @@ def load_model(model: nn.Module, checkpoint: Path, is_complete: bool = True) -> 
             that the model does not have, or that have another shape.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    with safe_open(str(checkpoint / MODEL), framework="pt", device=str(device)) as file:
-        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        aliases = file.metadata() or {}
+    saved, aliases = _read(checkpoint, device)
     own = plain_state(model)
     saved |= {name: saved[kept] for name, kept in aliases.items() if name in own and kept in saved}
     names = {_identity(own[name]): name for name in saved if name in own}
@@ -83,6 +84,35 @@ def load_model(model: nn.Module, checkpoint: Path, is_complete: bool = True) -> 
     if expanded:
         assigned = {name: saved[name] for name in expanded}
         load_plain_state(model, assigned, strict=False, assign=True)
+
+
+def weight_files(checkpoint: Path) -> list[Path]:
+    """Return the files that hold the weights in `checkpoint`: ours, or those of transformers."""
+    for name in (MODEL, PICKLED):
+        if (checkpoint / name).is_file():
+            return [checkpoint / name]
+        if (index := checkpoint / f"{name}.index.json").is_file():
+            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            return [checkpoint / part for part in sorted(parts)]
+    return []
+
+
+def _read(checkpoint: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the weights in `checkpoint`, and the names that stand for others.
+
+    Raises:
+        FileNotFoundError: There are none.
+    """
+    saved: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    for path in weight_files(checkpoint) or [checkpoint / MODEL]:
+        if path.suffix == ".bin":
+            saved |= torch.load(path, map_location=device, weights_only=True)
+            continue
+        with safe_open(str(path), framework="pt", device=str(device)) as file:
+            saved |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            aliases |= file.metadata() or {}
+    return saved, aliases
 
 
 def _identity(tensor: Tensor) -> Any:

@@ -84,6 +84,14 @@ class World:
         """
         return do()
 
+    def on_each_node(self, do: Callable[[], T]) -> T:
+        """Call `do` in the first process of each machine. Return the main one's result everywhere.
+
+        Raises:
+            RuntimeError: On the other ranks, if `do` failed. The rank itself raises the error.
+        """
+        return do()
+
     def closing(self) -> AbstractContextManager[None]:
         """Return a context for closing callbacks after a failure on any rank.
 
