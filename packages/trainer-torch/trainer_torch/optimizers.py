@@ -166,8 +166,12 @@ class Schedule(LRScheduler):
         return [lr * factor for lr in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state. The factor is not part of it, because the arguments describe it."""
-        return {name: value for name, value in super().state_dict().items() if name != "_factor"}
+        """Return the state. The factor is not part of it, because the arguments describe it.
+
+        transformers' schedules are torch's `LambdaLR`, which looks for the states of its functions.
+        """
+        state = {name: value for name, value in super().state_dict().items() if name != "_factor"}
+        return {**state, "lr_lambdas": [None] * len(self.base_lrs)}
 
 
 def highest_rate(optimizer: Optimizer) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from callback_core import TrainerState
+from trainer_torch.optimizers import Schedule
 from trainer_torch.plan import Plan
 from trainer_torch.run import TrainingRun
 from trainer_torch.structure import describe
@@ -159,7 +160,7 @@ def check_scheduler(scheduler: Any, state: dict[str, Any]) -> None:
     Raises:
         ValueError: It is not.
     """
-    if ("lr_lambdas" in state) != isinstance(scheduler, LambdaLR):
+    if ("lr_lambdas" in state) != isinstance(scheduler, (LambdaLR, Schedule)):
         raise ValueError(
             f"The checkpoint has the state of another lr_scheduler than {type(scheduler).__name__}."
             " Choose the same lr_scheduler_type, or train without resume_from_checkpoint."
