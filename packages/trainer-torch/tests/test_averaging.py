@@ -201,13 +201,15 @@ def test_a_checkpoint_holds_both_and_a_model_can_load_the_average(tmp_path: Path
     assert not torch.equal(raw["last.weight"], loaded.last.weight)
 
 
-def test_the_best_model_is_the_best_average(tmp_path: Path) -> None:
+@pytest.mark.parametrize("save_only_model", [False, True])
+def test_the_best_model_is_the_best_average(tmp_path: Path, save_only_model: bool) -> None:
     seen = Weights()
     trained = trainer(
         tmp_path,
         WeightAveragingCallback(0.5, warmup=False),
         seen,
         load_best_model_at_end=True,
+        save_only_model=save_only_model,
         learning_rate=1.0,
         per_device_eval_batch_size=9,
         **EVALUATED,

@@ -29,7 +29,7 @@ def step_of(optimizer: Any) -> bool:
 
 
 class Spoils(Trainer):
-    """Spoils the loss or the gradient at one step, or from one step on.
+    """Spoils the loss, the gradient or the weights at one step, or from one step on.
 
     The step decides and not a count of calls, so that a repeated step is spoilt too.
     """
@@ -42,6 +42,12 @@ class Spoils(Trainer):
         if self.state.global_step + 1 in self.spoilt:
             if self.how == "loss":
                 return loss * NAN
+            if self.how == "weights":
+                nn.utils.vector_to_parameters(
+                    torch.full((sum(one.numel() for one in self.model.parameters()),), NAN),
+                    self.model.parameters(),
+                )
+                return loss
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad.fill_(NAN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from test_non_finite import EVERY_STEP, Spoils, are_finite, spoils, step_of, ste
 from torch import nn
 
 from callback_core import TrainerCallback
+from trainer_torch import WeightAveragingCallback
+from trainer_torch.averaging import AVERAGE
 from trainer_torch.divergence import DivergenceGuard
 from trainer_torch.testing import At
 from trainer_torch.weights import MODEL
@@ -126,6 +129,53 @@ def test_rollback_takes_the_state_of_the_optimizer_too(tmp_path: Path) -> None:
     for number, state in saved[0]["state"].items():
         for name, value in state.items():
             assert torch.equal(value, saved[1]["state"][number][name])
+
+
+def test_rollback_takes_the_average_of_the_weights_too(tmp_path: Path) -> None:
+    made = spoils(tmp_path, 5, on_non_finite="rollback", **EVERY_STEP)
+    made.add_callback(WeightAveragingCallback())
+    made.train()
+    before, after = (load_file(tmp_path / f"checkpoint-{step}" / AVERAGE) for step in (4, 5))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert are_finite(made.model)
+
+
+def test_rollback_takes_the_scale_of_fp16_too(tmp_path: Path) -> None:
+    rolls_back = {"on_non_finite": "rollback", "logging_steps": 5, "fp16": True}
+    saves = {"save_strategy": "steps", "save_steps": 5}
+    made = spoils(tmp_path, 7, how="weights", **rolls_back, **saves)
+    scales: list[float] = []
+    made.add_callback(At(5, lambda: scales.append(made.run.precision.state_dict()["scale"])))
+    made.train()
+    saved = (tmp_path / f"checkpoint-{step}" / "progress.json" for step in (5, 10))
+    assert [json.loads(one.read_text())["precision"]["scale"] for one in saved] == scales * 2
+    assert are_finite(made.model)
+
+
+@pytest.mark.parametrize("policy", ["warn", "skip"])
+def test_with_fp16_a_gradient_that_overflows_is_skipped_and_is_no_divergence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, policy: str
+) -> None:
+    watches = Watches()
+    made = spoils(tmp_path, 4, fp16=True, on_non_finite=policy)
+    made.add_callback(watches)
+    made.train()
+    before, after = watches.seen[2], watches.seen[3]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert not warnings_of(caplog)
+    assert made.run.guard.steps == 0
+
+
+def test_with_fp16_a_skipped_step_leaves_the_buffers_too(tmp_path: Path) -> None:
+    usual = trainer(tmp_path, fp16=True, on_non_finite="skip", max_steps=6)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    watches = Watches()
+    made = Spoils(model, usual.args, None, data(), compute_loss=compute_loss, callbacks=[watches])
+    made.spoilt = (4,)
+    made.train()
+    before, after = watches.seen[2], watches.seen[3]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert not torch.equal(watches.seen[3][0], watches.seen[4][0])
 
 
 def test_rollback_of_an_optimizer_with_other_groups_says_that_its_state_begins_anew(

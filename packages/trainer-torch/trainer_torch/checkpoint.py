@@ -27,6 +27,7 @@ from trainer_torch.transformers_checkpoint import (
     check_scheduler,
     is_of_transformers,
     missing_part,
+    read_precision,
     read_progress,
     read_structure,
     without_empty_groups,
@@ -212,6 +213,14 @@ def load_progress(run: TrainingRun, plan: Plan, checkpoint: Path) -> dict[str, A
         return read_progress(run, plan, checkpoint, count_ranks(checkpoint))
     progress: dict[str, Any] = _read_json(checkpoint / PROGRESS)
     return progress
+
+
+def load_precision(checkpoint: Path) -> dict[str, Any]:
+    """Return the state of the mixed precision in `checkpoint`."""
+    if is_of_transformers(checkpoint):
+        return read_precision(checkpoint)
+    precision: dict[str, Any] = _read_json(checkpoint / PROGRESS)["precision"]
+    return precision
 
 
 def load_arguments(checkpoint: Path) -> dict[str, Any]:

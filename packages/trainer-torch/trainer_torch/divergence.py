@@ -119,8 +119,13 @@ class DivergenceGuard:
         Returns:
             What `step` returned.
         """
-        if not self._skips or self._has_bad_gradient is False:
+        if not self._skips:
             return step(optimizer)
+        if self._has_bad_gradient is False:
+            is_made = step(optimizer)
+            if not is_made:  # the optimizer itself has left the gradient out
+                restore_buffers(model, self._buffers)
+            return is_made
         if not self.looks_at_each_step and _can_skip_on_device(optimizer):
             is_made = _step_unless(optimizer, torch.as_tensor(self._has_bad_gradient), step)
         else:

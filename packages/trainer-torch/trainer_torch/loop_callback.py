@@ -41,7 +41,7 @@ class LoopCallback(TrainerCallback):
     """A callback that this Trainer also asks between the events. Other loops fire the events only.
 
     Override what you need. Every process calls each of these methods at the same step, except
-    `save_files`, which only the main process calls. What they raise ends the training.
+    `save_files`, which only a process that saves calls. What they raise ends the training.
 
     Attributes:
         operation_counter: Counts the floating point operations of the training, if there is one.
@@ -62,12 +62,16 @@ class LoopCallback(TrainerCallback):
         return nullcontext()
 
     def save_files(self, model: nn.Module, directory: Path) -> None:
-        """Write what a resumed training needs into `directory`, which becomes a checkpoint."""
+        """Write what a resumed training needs into `directory`, which becomes a checkpoint.
+
+        Called with `save_only_model` too, because the files may hold weights.
+        """
 
     def load_files(self, model: nn.Module, checkpoint: Path) -> None:
         """Read what `save_files` wrote. The weights of `model` are already those of `checkpoint`.
 
-        Called after `on_train_begin`, and within an epoch after `on_epoch_begin`.
+        Called after `on_train_begin`, and within an epoch after `on_epoch_begin`; and when a
+        training goes back to a checkpoint, with `on_non_finite="rollback"`.
         """
 
     def finish(self, model: nn.Module, best: Path | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from trainer_torch.checkpoint import find_fault, load_optimizer_state
+from trainer_torch.checkpoint import find_fault, load_optimizer_state, load_precision
 from trainer_torch.culprit import LossOf, find_culprit
 from trainer_torch.divergence import Divergence
 from trainer_torch.run import TrainingRun
@@ -40,7 +40,8 @@ def watch(
     is_bad = guard.note(run.state.global_step + 1, loss, norm)
     # The ranks agree about the gradient, but not about the loss.
     if is_bad and not guard.where and (run.world.size == 1 or guard.has_bad_gradient):
-        guard.where = find_culprit(run, batches, loss_of)
+        with run.usage.paused():
+            guard.where = find_culprit(run, batches, loss_of)
 
 
 def respond(run: TrainingRun) -> None:
@@ -90,10 +91,12 @@ def _sentence(run: TrainingRun, found: Divergence) -> str:
 
 
 def _roll_back(run: TrainingRun, told: str) -> None:
-    """Take weights and the optimizer's state from the newest finite checkpoint.
+    """Take what steps have changed from the newest finite checkpoint.
 
-    The step, the position in the data and the schedule stay where they are: training goes on behind
-    the data with which it diverged.
+    These are the weights, the state of the optimizer, the scale of losses in float16, and the files
+    of callbacks, such as an average of weights. The step, the position in the data, the schedule
+    and the other state of callbacks, such as the patience of early stopping, stay as they are:
+    training goes on behind the data with which it diverged.
     """
     guard = run.guard
     checkpoint = guard.checkpoint
@@ -108,6 +111,9 @@ def _roll_back(run: TrainingRun, told: str) -> None:
         _tell(run, f"Training stops: {told} It cannot go back, because {fault}.")
         return
     load_model(run.model, checkpoint)
+    run.precision.load_state_dict(load_precision(checkpoint))
+    for callback in run.loop_callbacks:
+        callback.load_files(run.model, checkpoint)
     optimizer = run.optimizer
     saved = load_optimizer_state(run, checkpoint)
     groups = optimizer.state_dict()["param_groups"]

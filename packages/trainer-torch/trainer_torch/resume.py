@@ -18,6 +18,7 @@ from trainer_torch.checkpoint import (
     list_checkpoints,
     load_data_state,
     load_optimizer,
+    load_precision,
     load_progress,
     load_rng_states,
     load_state,
@@ -218,7 +219,7 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
     states.pop("TrainerControl", None)  # requests of that time are not requests of today
     restore_states(run.callback_handler.callbacks, states)
     progress = load_progress(run, plan, checkpoint)
-    resumption = Resumption(run, checkpoint, progress["precision"])
+    resumption = Resumption(run, checkpoint)
     logger.info("Resuming from %s at step %d.", checkpoint, run.state.global_step)
     run.resumed_from, run.step_logs = checkpoint, progress["step_logs"]
     vars(run.guard).update(progress["non_finite"])
@@ -249,11 +250,10 @@ class Resumption:
     Args:
         run: The training. Its weights are loaded here already, so that callbacks see them.
         checkpoint: The checkpoint.
-        precision: The state of the mixed precision in the checkpoint.
     """
 
-    def __init__(self, run: TrainingRun, checkpoint: Path, precision: dict[str, Any]) -> None:
-        self._run, self._checkpoint, self._precision = run, checkpoint, precision
+    def __init__(self, run: TrainingRun, checkpoint: Path) -> None:
+        self._run, self._checkpoint = run, checkpoint
         self._structure = load_structure(run, checkpoint)
         self._rng_states = load_rng_states(checkpoint, run.world)
         if self._rng_states is not None and not has_accelerator_of(self._rng_states[0]):
@@ -275,7 +275,7 @@ class Resumption:
         structure.set_modes(run.model, self._structure)
         structure.regroup(run.model, run.optimizer, self._structure)
         load_optimizer(run, self._checkpoint)
-        run.precision.load_state_dict(self._precision)
+        run.precision.load_state_dict(load_precision(self._checkpoint))
         for callback in run.loop_callbacks:
             callback.load_files(run.model, self._checkpoint)
         if self._rng_states is not None:

@@ -82,8 +82,6 @@ def read_progress(run: TrainingRun, plan: Plan, checkpoint: Path, ranks: int) ->
         epoch, batches = max(0, epoch - 1), length if step else 0
     expected = epoch * steps + math.ceil(batches / args.gradient_accumulation_steps)
     _tell(run, checkpoint, is_within_epoch=not has_ended)
-    path = checkpoint / SCALER
-    scaler = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {}
     known = {"per_device_train_batch_size": saved_size} if state.train_batch_size else {}
     return {
         **run.position.state_dict(),
@@ -102,8 +100,13 @@ def read_progress(run: TrainingRun, plan: Plan, checkpoint: Path, ranks: int) ->
         "arguments": known,
         "given_options": {},
         "non_finite": {},
-        "precision": scaler,
     }
+
+
+def read_precision(checkpoint: Path) -> dict[str, Any]:
+    """Return the state of the gradient scaler; nothing if the checkpoint has none."""
+    path = checkpoint / SCALER
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {}
 
 
 def read_structure(run: TrainingRun, optimizer: dict[str, Any]) -> dict[str, Any]:
