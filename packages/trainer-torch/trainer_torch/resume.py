@@ -132,7 +132,8 @@ def _warn_of_other_workers(run: TrainingRun, before: dict[str, Any]) -> None:
     dataloader, position = run.train_dataloader, run.position
     if not (can_start_anywhere(dataloader) and dataloader.is_iterable and position.is_within_epoch):
         return
-    workers, now = before.get("dataloader_num_workers", 0), dataloader.num_workers
+    now = dataloader.num_workers
+    workers = before.get("dataloader_num_workers", now)  # that of transformers is not known
     if workers != now and max(workers, now) > 1 and run.world.is_main:
         logger.warning(
             "The iterable train_dataset was loaded by %d worker(s), and now there are %d. If it "
