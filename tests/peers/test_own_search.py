@@ -215,4 +215,5 @@ def test_a_search_that_was_killed_continues_within_its_trial(tmp_path: Path, num
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by jobs in the background
     stored(Path(sys.argv[1]), KilledAt(int(sys.argv[2])))
