@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,37 @@ def test_a_group_of_batches_without_any_label_has_no_gradient(tmp_path: Path) ->
     assert losses[0] == 0.0
     assert all(not gradient.any() for gradient in gradients[0])
     assert all(gradient.isfinite().all() for gradient in gradients[1])
+
+
+@dataclass
+class Loss:
+    """A function of the model and a batch that has no hash, because it can be compared."""
+
+    weight: float
+
+    def __call__(self, model: nn.Module, batch: Any) -> Any:
+        loss, scores = loss_of_mean(model, batch)
+        return self.weight * loss, scores
+
+
+def test_a_loss_may_be_an_object_without_a_hash(tmp_path: Path) -> None:
+    once = gradients_of(tmp_path, lambda: {"model": Scores(), "compute_loss": Loss(1.0)})
+    twice = gradients_of(tmp_path, lambda: {"model": Scores(), "compute_loss": Loss(2.0)})
+    assert twice[1] == pytest.approx([2 * loss for loss in once[1]])
+
+
+def test_a_loss_is_a_mean_where_the_number_of_items_is_unknown(tmp_path: Path) -> None:
+    class Unknown(Trainer):
+        def count_items(self, inputs: Any, size: int | None) -> int | None:
+            return None
+
+    changed = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    lengths = (3, 9, 4, 2)
+    means = gradients_of(tmp_path, WAYS["mean"][0], Unknown, lengths, **changed)
+    sums = gradients_of(tmp_path, WAYS["sum"][0], Unknown, lengths, **changed)
+    assert sums[1] == pytest.approx(means[1])
+    for one, other in zip(sums[0], means[0], strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_samples_count_where_labels_are_not_whole_numbers() -> None:

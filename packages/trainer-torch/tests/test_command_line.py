@@ -234,7 +234,7 @@ def test_without_the_extra_an_error_says_how_to_install_it(monkeypatch: pytest.M
 
 @dataclass(kw_only=True)
 class Required(TrainingArguments):
-    """Arguments of which one has no default."""
+    """Arguments, one without a default."""
 
     corpus: str
 

@@ -44,7 +44,7 @@ class Batches:
 
 
 class NeedsArguments(Batches):
-    """Has a state for which it must be told something."""
+    """Has a `state_dict` that needs an argument."""
 
     def state_dict(self, samples: int) -> dict[str, Any]:  # type: ignore[override]
         raise AssertionError

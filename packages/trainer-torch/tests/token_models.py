@@ -20,7 +20,7 @@ LENGTHS = (1, 9, 2, 8, 3, 0, 5, 4, 6, 2)
 
 
 def sequences(lengths: tuple[int, ...] = LENGTHS) -> list[dict[str, Tensor]]:
-    """Return sequences of ten tokens, of which some are padding."""
+    """Return sequences of ten tokens, some of them padding."""
     generator = torch.Generator().manual_seed(3)
     made = []
     for length in lengths:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_torch.batches import labels_of, map_leaves
+from trainer_torch.overrides import parameters_of
 from trainer_torch.world import World
 
 IGNORED_LABEL: Final = -100
@@ -23,14 +23,15 @@ class Shares(NamedTuple):
     """How the losses of the batches in an update step are put together.
 
     Attributes:
-        num_items: The number of items of all of the step, such as tokens; `None` if it is unknown.
-        divisors: What the mean loss of each batch is divided by, before it is added to the others.
-        divisor_of_scaled: The same for a loss that is divided by `num_items` already.
+        num_items: The number of items of all of the step, such as tokens, by which a loss is to be
+            divided; `None` if the losses are means.
+        divisors: What the loss of each batch is divided by then, before it is added to the others.
+        are_known: Whether the number of items in each batch is known.
     """
 
     num_items: int | None
     divisors: list[float]
-    divisor_of_scaled: float
+    are_known: bool = True
 
 
 def count_items(
@@ -67,17 +68,21 @@ def count_items(
     return sum(known) if known and len(known) == len(counts) else size
 
 
-def share_out(items: Sequence[int | None], world: World, across_devices: bool) -> Shares:
+def share_out(
+    items: Sequence[int | None], world: World, across_devices: bool, scales_loss: bool
+) -> Shares:
     """Return how to put the losses of the batches in an update step together.
 
-    The gradient is then that of one batch with all of their items. If a number is unknown, all
-    batches count alike.
+    The gradient is then that of one batch with all of their items. If a number is unknown, the
+    losses have to be means, and all batches count alike.
 
     Args:
         items: The number of items in each batch of this process.
         world: The processes. Their gradients are averaged.
         across_devices: Whether an item counts alike in all processes. Otherwise, each process
             counts alike.
+        scales_loss: Whether losses are sums that are divided by the number of items. Otherwise,
+            they are means.
     """
     own = [one for one in items if one is not None]
     shared = world.size if across_devices else 1
@@ -85,19 +90,15 @@ def share_out(items: Sequence[int | None], world: World, across_devices: bool) -
     if shared > 1:
         total, unknown = world.add([total, unknown])
     if unknown:
-        return Shares(None, [float(len(items))] * len(items), 1.0)
-    divisors = [total / (one * shared) if one else math.inf for one in own]
-    return Shares(max(1, total), divisors, 1 / shared)
+        return Shares(None, [float(len(items))] * len(items), are_known=False)
+    if scales_loss:
+        return Shares(max(1, total), [1 / shared] * len(items))
+    return Shares(None, [total / (one * shared) if one else math.inf for one in own])
 
 
 def takes_num_items(function: Callable[..., Any] | None) -> bool:
     """Return whether `function` has a parameter `num_items_in_batch`."""
-    if function is None:
-        return False
-    try:
-        return _NUM_ITEMS in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # not written in Python
-        return False
+    return function is not None and _NUM_ITEMS in parameters_of(function).names
 
 
 def accepts_loss_kwargs(model: nn.Module) -> bool:
@@ -112,8 +113,7 @@ def accepts_loss_kwargs(model: nn.Module) -> bool:
         return bool(said)
     if takes_num_items(model.forward):
         return True
-    parameters = inspect.signature(model.forward).parameters.values()
-    passes_on = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    passes_on = parameters_of(model.forward).takes_any
     return passes_on and callable(getattr(model, "loss_function", None))
 
 

@@ -26,11 +26,11 @@ AVERAGE: Final = "average.safetensors"
 class WeightAveragingCallback(LoopCallback):
     """Keeps an average of the weights: an exponential moving average (EMA), or the mean (SWA).
 
-    Evaluations and predictions during the training use the average, so `metric_for_best_model`,
-    early stopping and `load_best_model_at_end` are about it. The training goes on with the raw
-    weights. A complete training ends with the average in the model, or with that of the best
-    checkpoint; `save_model` and evaluations after it then use it. A training that an error or a
-    signal ends keeps its raw weights.
+    Evaluations and predictions during the training use the average. So do `metric_for_best_model`,
+    early stopping and `load_best_model_at_end`. The training itself uses the raw weights. A
+    complete training ends with the average in the model, or with that of the best checkpoint;
+    `save_model` and evaluations after it then use it. A training that an error or a signal ends
+    keeps its raw weights.
 
     Callbacks see the raw weights at all events but `on_prediction_step`, where they see the
     average, and `on_train_end`. A checkpoint has the raw weights as `model.safetensors` and the
@@ -150,7 +150,7 @@ class WeightAveragingCallback(LoopCallback):
             self._put_into(model, raw)
 
     def save_files(self, model: nn.Module, directory: Path) -> None:
-        """Write the average, and what of the model's state it does not have."""
+        """Write the average, and the rest of the model's state."""
         if not self._average:
             return
         state = {plain_name(name): value for name, value in model.state_dict().items()}

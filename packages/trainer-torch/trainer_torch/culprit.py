@@ -64,7 +64,7 @@ def find_culprit(run: TrainingRun, batches: list[Any], loss_of: LossOf) -> str:
 
 
 def _watch(name: str, module: nn.Module, found: list[str]) -> Iterator[Any]:
-    """Yield the handles of hooks that add to `found` what of `module` is not finite."""
+    """Yield the handles of hooks that add each part of `module` that is not finite to `found`."""
     label = f"{name} ({type(module).__name__})"
 
     def on_output(module: nn.Module, inputs: Any, output: Any) -> None:

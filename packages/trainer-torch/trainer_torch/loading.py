@@ -78,7 +78,7 @@ class SeededLoader(DataLoader[Any]):
         Args:
             done: The number of this rank's samples to leave out. The sampler is then an
                 `EpochSampler`.
-            number: The number of the first batch, of which its seed is made.
+            number: The number of the first batch. Its seed is made from this.
         """
         iteration, epoch, sampler = self._iterate(), self.epoch, self.sampler
         size, drop_last = self.batch_size or 1, self.drop_last
@@ -98,7 +98,7 @@ class SeededLoader(DataLoader[Any]):
 
         Args:
             before: The sizes of batches to yield first, to every rank, for the caller to drop.
-            number: The number of the batch after these, of which its seed is made.
+            number: The number of the batch after these. Its seed is made from this.
             state: What `progress.state_dict` returned.
         """
         iteration, epoch, size = self._iterate(), self.epoch, self.batch_size

@@ -33,7 +33,6 @@ from trainer_torch.resume import Resumption, tell_how_to_continue
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state
 from trainer_torch.summary import speed_metrics, sum_known
-from trainer_torch.world import SINGLE_PROCESS
 
 
 class TrainOutput(NamedTuple):
@@ -311,10 +310,9 @@ def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> _Accu
 
 def _loss_of(run: TrainingRun, hooks: LoopHooks, shares: Shares, number: int, batch: Any) -> Tensor:
     """Add the gradients of the batch with this `number` in its step, and return its loss."""
-    is_scaled = hooks.scales_loss
-    run.loss_divisor = shares.divisor_of_scaled if is_scaled else shares.divisors[number - 1]
-    num_items = {"num_items_in_batch": shares.num_items if is_scaled else None}
-    loss: Tensor = call(hooks.training_step, run.model_wrapped, batch, **num_items)
+    run.loss_divisor = shares.divisors[number - 1]
+    items = shares.num_items
+    loss: Tensor = call(hooks.training_step, run.model_wrapped, batch, num_items_in_batch=items)
     return loss
 
 
@@ -340,12 +338,12 @@ def _shares(
     run: TrainingRun, hooks: LoopHooks, batches: list[Any], sizes: list[int | None]
 ) -> Shares:
     """Return how to put the losses of `batches` together. A single mean loss stands as it is."""
-    across_devices = run.args.average_tokens_across_devices
-    if len(batches) == 1 and not hooks.scales_loss and (run.world.size == 1 or not across_devices):
-        return share_out([1], SINGLE_PROCESS, across_devices)
+    across_devices, scales_loss = run.args.average_tokens_across_devices, hooks.scales_loss
+    if len(batches) == 1 and not scales_loss and (run.world.size == 1 or not across_devices):
+        return Shares(None, [1.0])
     items = [hooks.count_items(batch, size) for batch, size in zip(batches, sizes, strict=True)]
-    shares = share_out(items, run.world, across_devices)
-    if shares.num_items is None:
+    shares = share_out(items, run.world, across_devices, scales_loss)
+    if not shares.are_known:
         run.warn_once(
             "All batches of an update step count alike, because the number of samples in a batch "
             "is unknown. If they differ in size, override count_items of the Trainer."

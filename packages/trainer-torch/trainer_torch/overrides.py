@@ -5,15 +5,31 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def call(function: Callable[..., Any], *args: Any, **optional: Any) -> Any:
     """Call `function` with `args`, and with those of the `optional` arguments that it takes."""
-    names = _parameters(getattr(function, "__func__", function))
-    if names is None:
+    taken = parameters_of(function)
+    if taken.takes_any:
         return function(*args, **optional)
-    return function(*args, **{name: value for name, value in optional.items() if name in names})
+    return function(*args, **{k: value for k, value in optional.items() if k in taken.names})
+
+
+class Parameters(NamedTuple):
+    """The names of the parameters of a function, and whether it takes any others by keyword."""
+
+    names: frozenset[str]
+    takes_any: bool
+
+
+def parameters_of(function: Callable[..., Any]) -> Parameters:
+    """Return the parameters of `function`; none if it is not written in Python."""
+    function = getattr(function, "__func__", function)
+    try:
+        return _remembered(function)
+    except TypeError:  # an object that is called, and that has no hash
+        return _read(function)
 
 
 def check_overrides(
@@ -44,12 +60,15 @@ def check_overrides(
             ) from None
 
 
-@lru_cache
-def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
-    """Return the names of the parameters; `None` if there may be any."""
-    taken = inspect.signature(function).parameters.values()
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in taken)
-    return None if takes_any else frozenset(one.name for one in taken)
+def _read(function: Callable[..., Any]) -> Parameters:
+    try:
+        found = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return Parameters(frozenset(), takes_any=False)
+    return Parameters(frozenset(found), any(one.kind is one.VAR_KEYWORD for one in found.values()))
+
+
+_remembered = lru_cache(_read)  # it is asked in each step
 
 
 def _without_self(signature: inspect.Signature) -> str:
