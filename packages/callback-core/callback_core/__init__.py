@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callback_core._json import scalar
+from callback_core._json import json_value, scalar
 from callback_core.arguments import (
     CallbackArguments,
     IntervalStrategy,
@@ -11,6 +11,7 @@ from callback_core.arguments import (
     output_directory,
     share_of_steps,
 )
+from callback_core.best_metric import deciding_metric, is_best_checkpoint, update_best_metric
 from callback_core.callback import TrainerCallback
 from callback_core.checkpoint_paths import saved_checkpoint
 from callback_core.control import Request, TrainerControl, request_stop
@@ -24,6 +25,9 @@ from callback_core.integrations import (
     get_reporting_integration_callbacks,
     make_reporting_integration_callbacks,
 )
+from callback_core.loop import Loop
+from callback_core.loop_arguments import LoopArguments
+from callback_core.loop_checkpoint import get_last_checkpoint
 from callback_core.persistence import ExportableState, export_states, restore_states
 from callback_core.printer import PrinterCallback
 from callback_core.progress_bar import ProgressCallback, open_bar
@@ -42,6 +46,8 @@ __all__ = [
     "Event",
     "ExportableState",
     "IntervalStrategy",
+    "Loop",
+    "LoopArguments",
     "NotConfigured",
     "PrinterCallback",
     "ProgressCallback",
@@ -51,9 +57,13 @@ __all__ = [
     "TrainerControl",
     "TrainerState",
     "best_metric_key",
+    "deciding_metric",
     "export_states",
     "get_available_reporting_integrations",
+    "get_last_checkpoint",
     "get_reporting_integration_callbacks",
+    "is_best_checkpoint",
+    "json_value",
     "list_callbacks",
     "make_reporting_integration_callbacks",
     "missing_metric",
@@ -65,4 +75,5 @@ __all__ = [
     "saved_checkpoint",
     "scalar",
     "share_of_steps",
+    "update_best_metric",
 ]

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any, Final
 
 FLOAT: Final = "__float__"
@@ -49,6 +52,30 @@ def scalar(value: Any) -> Any:
     if not hasattr(item, "is_integer"):
         raise TypeError(f"it is a {_type_name(value)}")
     return float(item)
+
+
+def json_value(value: Any) -> Any:
+    """Return `value` as JSON represents it. Text stands for what JSON does not have.
+
+    Arrays and tensors become lists, and single numbers of theirs become numbers.
+    """
+    if isinstance(value, Enum):
+        return json_value(value.value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        own: Any = value
+        return own.item() if hasattr(own, "item") else own  # numpy's float64 is a float
+    if hasattr(value, "tolist"):  # of numpy, torch, jax
+        plain = value.tolist()
+        return str(value) if type(plain) is type(value) else json_value(plain)  # numpy's longdouble
+    if isinstance(value, Mapping):
+        return {str(json_value(key)): json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((json_value(item) for item in value), key=repr)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: json_value(getattr(value, item.name)) for item in fields(value)}
+    return str(value).removeprefix("torch.")
 
 
 def write_atomically(path: str | os.PathLike[str], text: str, *, sync: bool = True) -> None:

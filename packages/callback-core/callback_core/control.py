@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -20,6 +20,9 @@ FLAGS: Final = (
     "should_evaluate",
     "should_log",
 )
+
+_MOST_NESTED: Final = 10
+"""How often a log may lead to a further one."""
 
 
 class Request(NamedTuple):
@@ -88,20 +91,23 @@ class _Caller:
 class _Attribution(ExportableState):
     """Who sets a flag. These are not fields: they exist before any constructor runs."""
 
-    __slots__ = ("_requests", "caller")
+    __slots__ = ("_logs", "_nested", "_requests", "caller")
 
+    _logs: list[dict[str, Any]]
+    _nested: int
     _requests: list[Request]
     caller: _Caller
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Return a control without requests."""
         control = super().__new__(cls)
+        control._logs, control._nested = [], 0
         control._requests = []
         control.caller = _Caller()
         return control
 
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what a copy keeps, without the callback that is being called."""
+        """Return what a copy keeps: neither the callback that is being called, nor its logs."""
         return self.__dict__, {"_requests": list(self._requests)}
 
 
@@ -148,6 +154,42 @@ class TrainerControl(_Attribution):
         `should_training_stop = True` does the same without a reason.
         """
         self.request("should_training_stop", reason)
+
+    def log(self, logs: Mapping[str, Any]) -> None:
+        """Log values at the current step, once the current event is over.
+
+        The loop adds them to the history and fires `on_log`, as it does for its own logs. So the
+        values reach all callbacks, including the one that logs them.
+
+        Raises:
+            TypeError: `logs` does not map names to values.
+        """
+        if not isinstance(logs, Mapping):
+            raise TypeError(
+                f"control.log takes values by name, such as {{'lr': 0.1}}, not {logs!r}."
+            )
+        self._logs.append(dict(logs))
+
+    def pass_logs(self, log: Callable[[dict[str, Any]], object]) -> None:
+        """Call `log` with what callbacks have logged. A loop calls this after each event.
+
+        Raises:
+            RuntimeError: A callback logs again whenever it sees a log.
+        """
+        if not self._logs:
+            return
+        logs, self._logs = self._logs, []
+        self._nested += 1
+        try:
+            if self._nested > _MOST_NESTED:
+                raise RuntimeError(
+                    f"A callback logs {', '.join(logs[0])} at every on_log, also at its own. Let "
+                    "it log only if `logs` has the value that it waits for."
+                )
+            for one in logs:
+                log(one)
+        finally:
+            self._nested -= 1
 
     def state(self) -> dict[str, Any]:
         """Return the flags and the requests behind them, as a checkpoint keeps them."""

@@ -1,0 +1,97 @@
+"""The metric that decides which model and which checkpoint of a training is best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from callback_core._json import scalar
+from callback_core.arguments import CallbackArguments, best_metric_key, missing_metric
+from callback_core.state import TrainerState
+
+
+def deciding_metric(args: CallbackArguments, metrics: Mapping[str, Any]) -> float | None:
+    """Return the metric that decides which model is best, or `None` if the arguments name none.
+
+    Args:
+        args: Provides `metric_for_best_model`.
+        metrics: The metrics of an evaluation.
+
+    Raises:
+        TypeError: It reports no metrics, or something else than one number.
+        ValueError: The evaluation does not report that metric.
+    """
+    if args.metric_for_best_model is None:
+        return None
+    key = best_metric_key(args.metric_for_best_model)
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"The evaluation returned {metrics!r}, but metric_for_best_model needs metrics by "
+            f"name. Return a dict with {key!r}."
+        )
+    if key not in metrics:
+        raise missing_metric(args.metric_for_best_model, metrics)
+    value = metrics[key]
+    try:
+        number = value if isinstance(value, Real) else scalar(value)
+    except TypeError as error:
+        raise TypeError(
+            f"{key} decides which model is best, so it must be a number: {error}"
+        ) from None
+    return float(number)
+
+
+def update_best_metric(args: CallbackArguments, state: TrainerState, value: float) -> bool:
+    """Record the deciding metric of an evaluation in `state`, and return whether it is the best.
+
+    NaN never is. An evaluation of the user's own may have logged nothing. The history then gets the
+    metric here, because it decides which checkpoint is the best.
+    """
+    if value != value:
+        return False
+    key = best_metric_key(str(args.metric_for_best_model))
+    if _logged_metric(state, key, state.global_step) != value:
+        epoch = {} if state.epoch is None else {"epoch": state.epoch}
+        state.log_history.append({key: value, **epoch, "step": state.global_step})
+    is_best = _is_better(args, value, state.best_metric)
+    if is_best:
+        state.best_metric, state.best_global_step = value, state.global_step
+    return is_best
+
+
+def is_best_checkpoint(args: CallbackArguments, state: TrainerState) -> bool:
+    """Return whether a checkpoint of the current step is better than the best one so far.
+
+    The model may be evaluated before that checkpoint is saved or after it. The best evaluation may
+    also fall between two checkpoints. transformers then has no best checkpoint at all; here it is
+    the best of the checkpoints at which the model was evaluated.
+    """
+    if args.metric_for_best_model is None:
+        return False
+    key = best_metric_key(args.metric_for_best_model)
+    value = _logged_metric(state, key, state.global_step)
+    best = state.best_model_checkpoint
+    step = None if best is None else int(Path(best).name.rpartition("-")[2])
+    best_value = None if step is None else _logged_metric(state, key, step)
+    return value is not None and _is_better(args, value, best_value)
+
+
+def _is_better(args: CallbackArguments, value: float, best: float | None) -> bool:
+    return best is None or (value > best if args.greater_is_better else value < best)
+
+
+def _logged_metric(state: TrainerState, key: str, step: int) -> float | None:
+    """Return the value last logged as `key` at `step`, unless it is NaN.
+
+    The log history is the only place in the state that has the metric of the best checkpoint after
+    a kill: `best_metric` may belong to a later evaluation that was not saved. The history also has
+    the metric of the current step after resuming between its evaluation and a second save.
+    """
+    for entry in reversed(state.log_history):
+        if entry["step"] < step:
+            break
+        if entry["step"] == step and key in entry and entry[key] == entry[key]:
+            return float(entry[key])
+    return None

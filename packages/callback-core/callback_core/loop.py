@@ -1,0 +1,402 @@
+"""`Loop`: drives callbacks from a training loop of one's own, with or without torch."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from itertools import chain, count, islice, pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from callback_core.best_metric import is_best_checkpoint
+from callback_core.handler import CallbackHandler
+from callback_core.loop_arguments import LoopArguments
+from callback_core.loop_checkpoint import (
+    STATE,
+    checkpoint_path,
+    find_checkpoint,
+    write_checkpoint,
+)
+from callback_core.loop_events import LoopEvents, Stage
+from callback_core.loop_position import Position
+from callback_core.persistence import export_states, restore_states
+from callback_core.standard_callbacks import with_standard_callbacks
+from callback_core.state import TrainerState
+from callback_core.state_file import snapshot
+
+logger = logging.getLogger(__name__)
+
+
+class Loop(LoopEvents):
+    """Drives callbacks from a training loop of one's own.
+
+        with Loop([MLflowCallback()], {"num_train_epochs": 3}, train_dataloader=batches) as loop:
+            for epoch in loop.epochs():
+                for batch in loop.steps():
+                    ...  # forward, backward, optimizer.step()
+                    loop.report(loss=loss)
+
+    It fires all events in their order, counts steps and epochs, logs the means of what is reported,
+    and evaluates, saves and stops when callbacks ask for it. `DefaultFlowCallback` and a progress
+    bar are among the callbacks. Leaving the block ends the training; after an error, as failed.
+
+    A loop that has no epochs iterates over `steps()` only. A framework with a loop of its own calls
+    `begin`, `begin_epoch`, `begin_step`, `end_step`, `end_epoch` and `end`.
+
+    With several processes that `torch.distributed` connects, all of them must do the same with
+    their loops. They agree on the flags of their controls before they act on them.
+
+    Args:
+        callbacks: Callbacks, or classes of callbacks.
+        args: The arguments, each optional: a dict, a `Namespace`, a data class, or what a trainer
+            has. `LoopArguments` lists those that the loop reads. Trackers log all of them.
+        model: Passed to callbacks, like the following five.
+        processing_class: A tokenizer, processor or the like.
+        optimizer: The optimizer. The rate of its first group is logged. If it is one of torch, its
+            step fires `on_pre_optimizer_step` and `on_optimizer_step`.
+        lr_scheduler: The scheduler of the learning rate.
+        train_dataloader: What `steps` iterates over: any iterable of batches.
+        eval_dataloader: What `prediction_steps` iterates over.
+        evaluate: Returns the metrics of an evaluation by name. Called when an evaluation is due.
+        save: Writes the model, and whatever else resuming needs, into a directory. Called when a
+            checkpoint is due, in the main process.
+        load: Reads that again from the directory.
+
+    Attributes:
+        args: The arguments, as `LoopArguments`.
+        state: What callbacks see of the training.
+        control: What callbacks ask for.
+        handler: Calls the callbacks.
+
+    Raises:
+        TypeError: `args` or a callback is of a wrong type.
+        ValueError: An argument is not allowed, or asks for what none of the functions does.
+    """
+
+    def __init__(
+        self,
+        callbacks: Iterable[Any] | None = None,
+        args: Any = None,
+        *,
+        model: Any = None,
+        processing_class: Any = None,
+        optimizer: Any = None,
+        lr_scheduler: Any = None,
+        train_dataloader: Any = None,
+        eval_dataloader: Any = None,
+        evaluate: Callable[[], Mapping[str, Any]] | None = None,
+        save: Callable[[Path], object] | None = None,
+        load: Callable[[Path], object] | None = None,
+    ) -> None:
+        found = LoopArguments.of(args, evaluates=evaluate is not None, saves=save is not None)
+        self._evaluate, self._save, self._load = evaluate, save, load
+        self._resumed: tuple[TrainerState, Path | None] | None = None
+        self._saved: tuple[int, Path] | None = None
+        self._to_skip = 0
+        self._check_functions(found)
+        handler = CallbackHandler(
+            with_standard_callbacks(callbacks, found.disable_tqdm),
+            model,
+            processing_class,
+            optimizer,
+            lr_scheduler,
+        )
+        handler.train_dataloader, handler.eval_dataloader = train_dataloader, eval_dataloader
+        super().__init__(found, handler)
+
+    def __enter__(self) -> Self:
+        """Begin the training."""
+        self.begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the training, as failed after an error, unless it has ended already."""
+        if self._stage is not Stage.OUTSIDE:
+            self.end(exception)
+
+    def begin(self) -> None:
+        """Begin or resume the training, and fire `on_train_begin`.
+
+        Raises:
+            FileNotFoundError: The checkpoint to resume from does not exist or is not complete.
+            RuntimeError: The training has begun already.
+        """
+        self._expect("begin", Stage.OUTSIDE)
+        checkpoint = self._restore()
+        self._begin(checkpoint)
+
+    def end(self, exception: BaseException | None = None) -> None:
+        """End the training: log what is left to log, and fire `on_train_end`.
+
+        Args:
+            exception: The error or interrupt that ends it, for which `on_exception` is fired first.
+
+        Raises:
+            RuntimeError: No training has begun.
+        """
+        self._expect("end", Stage.TRAINING, Stage.EPOCH, Stage.STEP)
+        if exception is not None:
+            self._close(exception)
+            return
+        try:
+            self._settle()
+            if self._stage is Stage.EPOCH:
+                self.end_epoch()
+            self._log_reported()
+            self._load_best()
+        except BaseException as error:
+            self._close(error)
+            raise
+        self._leave()
+        self._fire("on_train_end")
+
+    def epochs(self) -> Iterator[int]:
+        """Yield the epochs that are left, from 0, until a callback asks to stop.
+
+        An epoch that is left by `break` ends as it is.
+
+        Raises:
+            RuntimeError: No training has begun.
+        """
+        self._expect("epochs", Stage.TRAINING, Stage.EPOCH, Stage.STEP)
+        self._settle()
+        if self._stage is Stage.EPOCH:
+            self.end_epoch()
+        while self._has_epoch_left():
+            self.begin_epoch()
+            yield self._position.epoch
+            self._settle()
+            if self._stage is Stage.EPOCH:
+                self.end_epoch()
+
+    def steps(self, batches: Iterable[Any] | None = None) -> Iterator[Any]:
+        """Yield the batches of an epoch that are left, each of which is an update step.
+
+        With `gradient_accumulation_steps`, several batches are a step; `completes_step` says
+        whether the current one is the last. A step that is left by `break` or `continue` counts.
+        Outside of `epochs`, the batches of all epochs are yielded.
+
+        Args:
+            batches: The batches, by default `train_dataloader`. Without either, the numbers of the
+                steps are yielded, until `max_steps` or until a callback asks to stop.
+
+        Raises:
+            RuntimeError: No training has begun.
+        """
+        self._expect("steps", Stage.TRAINING, Stage.EPOCH, Stage.STEP)
+        self._settle()
+        source = self.handler.train_dataloader if batches is None else batches
+        if self._stage is Stage.EPOCH:
+            yield from self._steps_of_epoch(source)
+            return
+        is_read_once = source is not None and iter(source) is source
+        for _ in self.epochs():
+            yield from self._steps_of_epoch(source)
+            if is_read_once:
+                break
+
+    def save_checkpoint(self) -> None:
+        """Save a checkpoint by the function `save`, and fire `on_save`.
+
+        `<output_dir>/checkpoint-<step>` appears once all of it is written. The main process writes;
+        the others wait.
+
+        Raises:
+            RuntimeError: No training has begun, or there is no function `save`; or on the other
+                processes, if saving failed in the main one.
+        """
+        self._expect("save_checkpoint", Stage.TRAINING, Stage.EPOCH)
+        if self._save is None:
+            raise RuntimeError("There is no function `save` that writes a checkpoint.")
+        path = checkpoint_path(self.args.output_dir, self.state.global_step)
+        self._saved = self.state.global_step, path
+        self._note_best()
+        self._export_states()
+        error: Exception | None = None
+        if self._processes.is_main:
+            try:
+                write_checkpoint(path, self._save, self.state)
+            except Exception as raised:
+                error = raised
+        failures = self._processes.gather(repr(error) if error is not None else None)
+        if error is not None:
+            raise error
+        if failures[0] is not None:
+            raise RuntimeError(f"The main process could not save {path}: {failures[0]}")
+        self._fire("on_save", checkpoint_dir=str(path))
+
+    def saved(self, directory: str | Path) -> None:
+        """Fire `on_save` for a checkpoint that the program has saved in a way of its own.
+
+        Save `state_dict()` with it, so that a resumed training continues the runs of the trackers.
+
+        Args:
+            directory: The directory of the checkpoint, which trackers may upload.
+
+        Raises:
+            NotADirectoryError: It is no directory.
+        """
+        self._expect("saved", Stage.TRAINING, Stage.EPOCH, Stage.STEP)
+        path = Path(directory).absolute()
+        if not path.is_dir():
+            raise NotADirectoryError(f"{path} is no directory. Save each checkpoint in one.")
+        self._saved = self.state.global_step, path
+        self._note_best()
+        self._fire("on_save", checkpoint_dir=str(path))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the training and its callbacks, as JSON can represent it.
+
+        With several processes, all of them must call this.
+        """
+        self._export_states()
+        values = {item.name: getattr(self.state, item.name) for item in fields(self.state)}
+        found: dict[str, Any] = snapshot(values, "The state of the training")
+        return found
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from what `state_dict` returned, in the training that begins next.
+
+        Raises:
+            RuntimeError: The training has begun already.
+        """
+        self._expect("load_state_dict", Stage.OUTSIDE)
+        self._resumed = TrainerState(**state), None
+
+    # What the above is made of
+
+    def _run_evaluation(self) -> None:
+        if self._evaluate is not None:
+            self.log_evaluation(self._evaluate())
+        elif self._evaluated_at != self.state.global_step:
+            self._tell(
+                "An evaluation is due, but the loop has no function `evaluate`. Pass one, or call "
+                "log_evaluation at each step or epoch that eval_strategy names."
+            )
+
+    def _run_save(self) -> None:
+        if self._save is not None:
+            self.save_checkpoint()
+        elif self._saved is None or self._saved[0] != self.state.global_step:
+            self._tell(
+                "A checkpoint is due, but the loop has no function `save`. Pass one, or call "
+                "saved() after each checkpoint of your own."
+            )
+
+    def _check_functions(self, args: LoopArguments) -> None:
+        asked = {
+            "load_best_model_at_end": args.load_best_model_at_end,
+            "resume_from_checkpoint": args.resume_from_checkpoint,
+        }
+        for name, value in asked.items():
+            if value and self._load is None:
+                raise ValueError(
+                    f"{name} is {value!r}, but the loop has no function `load` that reads a "
+                    "checkpoint."
+                )
+
+    def _settle(self) -> None:
+        """End the batch whose turn in the loop is over."""
+        if self._stage is not Stage.STEP:
+            return
+        if self._completes_step:
+            self.end_step()
+        else:
+            self.end_substep()
+
+    def _has_epoch_left(self) -> bool:
+        """Return whether another epoch, or the rest of this one, is to be trained.
+
+        If a training is resumed after its last step, only the end of the epoch is left.
+        """
+        position, length = self._position, self._length
+        if self.control.should_training_stop:
+            return False
+        if not position.has_ended:
+            return position.batches > 0 or not self.should_stop
+        if not length.ends_by_steps:
+            return position.epoch + 1 < length.num_train_epochs and not self.should_stop
+        if position.batches == 0:
+            self._tell("The data has come to its end before max_steps, so training ends.")
+        return position.batches > 0 and not self.should_stop
+
+    def _steps_of_epoch(self, batches: Iterable[Any] | None) -> Iterator[Any]:
+        """Yield the batches of this epoch that are left, each within a step."""
+        size, done = self.args.gradient_accumulation_steps, 0
+        source = count(self.state.global_step) if batches is None else iter(batches)
+        to_skip, self._to_skip = self._to_skip, 0
+        if batches is not None:
+            deque(islice(source, to_skip), maxlen=0)
+        pairs = _with_last(source) if size > 1 else ((batch, True) for batch in source)
+        while not self._leaves_epoch and (pair := next(pairs, None)) is not None:
+            batch, is_last = pair
+            if self._stage is Stage.EPOCH:
+                self.begin_step()
+                done = 0
+            done += 1
+            self._completes_step = is_last or done == size
+            yield batch
+            self._settle()
+
+    def _note_best(self) -> None:
+        """Note in the state whether the checkpoint of the current step is the best."""
+        saved = self._saved
+        if (
+            saved is not None
+            and saved[0] == self.state.global_step
+            and is_best_checkpoint(self.args, self.state)
+        ):
+            self.state.best_model_checkpoint = str(saved[1])
+
+    def _load_best(self) -> None:
+        best = self.state.best_model_checkpoint
+        if not self.args.load_best_model_at_end:
+            return
+        if best is None:
+            self._tell(
+                "load_best_model_at_end has no checkpoint to load: none was saved at an evaluation "
+                f"that reported {self.args.metric_for_best_model!r}."
+            )
+        else:
+            assert self._load is not None
+            self._load(Path(best))
+
+    def _export_states(self) -> None:
+        self._position.unlogged = self._reported.sums(self._processes)
+        owners = [*self.handler.callbacks, self._position]
+        self.state.stateful_callbacks = export_states(owners, self.state.stateful_callbacks)
+
+    def _restore(self) -> Path | None:
+        """Set the state to begin or to resume with; return the checkpoint of the latter."""
+        resumed, self._resumed, self._saved = self._resumed, None, None
+        path = find_checkpoint(self.args.resume_from_checkpoint, self.args.output_dir)
+        if resumed is None and path is not None:
+            resumed = TrainerState.load_from_json(path / STATE), path
+        self._position, self._to_skip = Position(), 0
+        if resumed is None:
+            self.state = TrainerState(epoch=0)
+            return None
+        self.state, path = resumed
+        restore_states([*self.handler.callbacks, self._position], self.state.stateful_callbacks)
+        if not self._position.has_ended:
+            self._to_skip = self._position.batches
+        if path is not None and self._load is not None:
+            self._load(path)
+        return path
+
+
+def _with_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
+    """Yield each item, and whether it is the last, for which one item is read ahead."""
+    for before, following in pairwise(chain(items, [_END])):
+        yield before, following is _END
+
+
+_END: Final = object()

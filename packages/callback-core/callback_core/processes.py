@@ -1,0 +1,112 @@
+"""The processes of a training, and how they agree on what callbacks ask for.
+
+Processes are connected by `torch.distributed`. It is never imported here: if the program has not
+imported it, nothing is connected.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from callback_core.control import FLAGS, Request, TrainerControl
+from callback_core.state import TrainerState
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Processes:
+    """The processes that train together; often there is only one.
+
+    All of them must make this object, and call its methods in the same order.
+
+    Attributes:
+        rank: The number of this process, from 0. Rank 0 is the main process.
+        local_rank: The number of this process on its machine.
+        size: The number of processes.
+        are_connected: Whether they can exchange values.
+    """
+
+    def __init__(self) -> None:
+        dist: Any = sys.modules.get("torch.distributed")
+        self.are_connected = dist is not None and dist.is_available() and dist.is_initialized()
+        if self.are_connected:
+            self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        else:
+            self.size = int(os.environ.get("WORLD_SIZE", "1"))
+            self.rank = int(os.environ.get("RANK", "0")) if self.size > 1 else 0
+        self.local_rank = int(os.environ.get("LOCAL_RANK", self.rank)) if self.size > 1 else 0
+        self._group: Any = None
+        if self.size > 1 and self.are_connected:
+            # A group of their own on the CPU: what they exchange must not wait for a device.
+            self._group = dist.new_group(backend="gloo")
+        elif self.size > 1:
+            logger.warning(
+                "WORLD_SIZE is %d, but the processes are not connected, so each of them follows "
+                "its own callbacks only. Call torch.distributed.init_process_group() first.",
+                self.size,
+            )
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the main process."""
+        return bool(self.rank == 0)
+
+    def mark(self, state: TrainerState) -> None:
+        """Record in `state` whether this is the main process, overall and on its machine."""
+        state.is_world_process_zero = self.is_main
+        state.is_local_process_zero = self.local_rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Return the `value` of each process, in the order of ranks."""
+        if self._group is None:
+            return [value]
+        values: list[Any] = [None] * self.size
+        sys.modules["torch.distributed"].all_gather_object(values, value, group=self._group)
+        return values
+
+    def agree(self, control: TrainerControl) -> None:
+        """Set each flag of `control` that any process has set, so that all of them act alike.
+
+        They exchange a number each. Only if flags differ, they exchange who set them.
+        """
+        if self._group is None:
+            return
+        torch: Any = sys.modules["torch"]
+        flags = torch.zeros(self.size, dtype=torch.int64)
+        flags[self.rank] = flags_of(control)
+        torch.distributed.all_reduce(flags, group=self._group)
+        if len(set(flags.tolist())) > 1:
+            combine(control, self.gather(control.requests))
+
+
+def flags_of(control: TrainerControl) -> int:
+    """Return the flags of `control` as the bits of a number."""
+    return sum(getattr(control, flag) << bit for bit, flag in enumerate(FLAGS))
+
+
+def combine(control: TrainerControl, requests: Sequence[tuple[Request, ...]]) -> None:
+    """Set the flags of `control` that only other processes have set, and record whose they are.
+
+    Args:
+        control: The control of this process.
+        requests: The requests of each process, in the order of ranks.
+    """
+    missing = {flag for flag in FLAGS if not getattr(control, flag)}
+    added = [
+        Request(
+            request.flag,
+            f"rank {rank}: {request.by}" if request.by else f"rank {rank}",
+            request.step,
+            request.reason,
+        )
+        for rank, asked in enumerate(requests)
+        for request in asked
+        if request.flag in missing
+    ]
+    control.requests = (*control.requests, *added)

@@ -1,0 +1,87 @@
+"""`ReportedValues`: the values that a loop reports, and their means between two logs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, Final
+
+from callback_core._json import scalar
+from callback_core.processes import Processes
+
+_BYTES: Final = 4
+"""The size from which a number of torch is summed as it is. bfloat16 has two digits only."""
+
+
+class ReportedValues:
+    """Sums of the values that were reported by name since they were last taken.
+
+    Tensors are added where they are, so nothing waits for a device before a mean is read.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Any, int]] = {}
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Add a value for each name.
+
+        Raises:
+            TypeError: A value is not a single number.
+        """
+        for name, value in values.items():
+            number = _number(name, value)
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + number, count + 1
+
+    def clear(self) -> None:
+        """Forget all values."""
+        self._sums = {}
+
+    def mean(self, name: str) -> Any:
+        """Return the mean of one value, where its device is; `None` if it was not reported."""
+        total, count = self._sums.get(name, (None, 1))
+        return None if total is None else total / count
+
+    def take(self, processes: Processes) -> dict[str, float]:
+        """Return the means by name, over all processes, and start over."""
+        sums = self.sums(processes)
+        self._sums = {}
+        return {name: total / count for name, (total, count) in sums.items()}
+
+    def sums(self, processes: Processes) -> dict[str, tuple[float, int]]:
+        """Return the sums and the counts by name, over all processes."""
+        own = {name: (_plain(total), count) for name, (total, count) in self._sums.items()}
+        every = processes.gather(own)
+        return {
+            name: (
+                sum(one[name][0] for one in every if name in one),
+                sum(one[name][1] for one in every if name in one),
+            )
+            for name in dict.fromkeys(name for one in every for name in one)
+        }
+
+    def restore(self, sums: Mapping[str, Sequence[Any]]) -> None:
+        """Continue with sums and counts."""
+        self._sums = {name: (total, count) for name, (total, count) in sums.items()}
+
+
+def _plain(total: Any) -> float:
+    return total if isinstance(total, float) else float(scalar(total))
+
+
+def _number(name: str, value: Any) -> Any:
+    """Return `value` in a form that can be summed, without the graph of its gradient."""
+    if isinstance(value, Real):
+        return float(value)
+    shape = getattr(value, "shape", None)
+    if shape is None or math.prod(shape) != 1:
+        what = "" if shape is None else f" of shape {tuple(shape)}"
+        raise TypeError(
+            f"{name} is a {type(value).__name__}{what}, but only single numbers have a mean. Log "
+            "other values with log()."
+        )
+    if not hasattr(value, "detach"):
+        return value
+    detached = value.detach()
+    return detached if detached.element_size() >= _BYTES else detached.float()

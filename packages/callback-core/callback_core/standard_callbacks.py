@@ -1,0 +1,36 @@
+"""The callbacks that every loop has: the default flow, and a bar or a printer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from callback_core.default_flow import DefaultFlowCallback
+from callback_core.printer import PrinterCallback
+from callback_core.progress_bar import ProgressCallback
+from callback_core.validation import list_callbacks
+
+
+def with_standard_callbacks(callbacks: Iterable[Any] | None, disable_tqdm: bool) -> list[Any]:
+    """Return the default flow, `callbacks`, and a bar or a printer, which comes last.
+
+    What is among `callbacks` already is not added.
+
+    Args:
+        callbacks: Callbacks, or classes of callbacks.
+        disable_tqdm: Whether logs are printed as plain lines, without a bar.
+
+    Raises:
+        TypeError: `callbacks` is not several callbacks.
+    """
+    given = list_callbacks(callbacks)
+    shown = PrinterCallback if disable_tqdm else ProgressCallback
+    flow = [] if _has(given, DefaultFlowCallback) else [DefaultFlowCallback]
+    return [*flow, *given, *([] if _has(given, PrinterCallback, ProgressCallback) else [shown])]
+
+
+def _has(callbacks: list[Any], *kinds: type) -> bool:
+    return any(
+        issubclass(one, kinds) if isinstance(one, type) else isinstance(one, kinds)
+        for one in callbacks
+    )

@@ -1,0 +1,175 @@
+"""Checkpoints of a loop of one's own, and the trainings that resume from them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callback_core import Loop, PrinterCallback, TrainerCallback, get_last_checkpoint
+
+
+class Quiet(PrinterCallback):
+    """Prints nothing."""
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class Counts(TrainerCallback):
+    """A callback with a state."""
+
+    steps = 0
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing after it is written."""
+
+
+class Training:
+    """A model of one number, trained by a loop of one's own."""
+
+    def __init__(self, output_dir: Path, **args: Any) -> None:
+        self.weight, self.counts = 1.0, Counts()
+        self.loop = Loop(
+            [self.counts, Quiet()],
+            {"output_dir": str(output_dir), "num_train_epochs": 2, "logging_steps": 3, **args},
+            train_dataloader=[0.1, 0.2, 0.3, 0.4, 0.5],
+            evaluate=lambda: {"loss": self.weight},
+            save=self.save,
+            load=self.load,
+        )
+
+    def save(self, directory: Path) -> None:
+        (directory / "weight.json").write_text(json.dumps(self.weight))
+
+    def load(self, directory: Path) -> None:
+        self.weight = json.loads((directory / "weight.json").read_text())
+
+    def run(self, kill_at: int | None = None) -> Training:
+        with self.loop as loop:
+            for batch in loop.steps():
+                self.weight = self.weight * 0.9 + batch
+                loop.report(loss=self.weight)
+                if loop.state.global_step == kill_at:
+                    raise Killed
+        return self
+
+    @property
+    def result(self) -> tuple[Any, ...]:
+        state = self.loop.state
+        return self.weight, state.log_history, state.global_step, state.epoch, self.counts.steps
+
+
+@pytest.mark.parametrize("kill_at", range(1, 10))
+def test_a_training_that_was_killed_at_any_step_ends_like_an_undisturbed_one(
+    kill_at: int, tmp_path: Path
+) -> None:
+    undisturbed = Training(tmp_path / "whole", save_steps=1).run()
+    with pytest.raises(Killed):
+        Training(tmp_path / "out", save_steps=1).run(kill_at)
+    resumed = Training(tmp_path / "out", save_steps=1, resume_from_checkpoint=True).run()
+    assert resumed.result == undisturbed.result
+
+
+def test_a_training_resumed_at_its_end_does_nothing(tmp_path: Path) -> None:
+    done = Training(tmp_path).run()
+    resumed = Training(tmp_path, resume_from_checkpoint=True).run()
+    assert resumed.result == done.result
+
+
+def test_a_training_is_prolonged(tmp_path: Path) -> None:
+    Training(tmp_path, num_train_epochs=1).run()
+    assert Training(tmp_path, resume_from_checkpoint=True).run().loop.state.global_step == 10
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    class Full(Training):
+        def save(self, directory: Path) -> None:
+            (directory / "half").touch()
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        Full(tmp_path, save_steps=2).run()
+    assert get_last_checkpoint(tmp_path) is None
+    assert not list(tmp_path.glob("**/half"))
+
+
+def test_the_best_checkpoint_is_loaded_at_the_end(tmp_path: Path) -> None:
+    args = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    best = Training(tmp_path, load_best_model_at_end=True, **args).run()
+    losses = {
+        log["step"]: log["eval_loss"] for log in best.loop.state.log_history if "eval_loss" in log
+    }
+    step = min(losses, key=losses.__getitem__)
+    assert best.loop.state.best_model_checkpoint == str(tmp_path / f"checkpoint-{step}")
+    assert best.weight == losses[step]
+
+
+def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
+    assert get_last_checkpoint(tmp_path / "none") is None
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-11").mkdir()
+    assert get_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+@pytest.mark.parametrize("name", [True, "checkpoint-3"])
+def test_a_checkpoint_that_is_not_there_is_refused(name: Any, tmp_path: Path) -> None:
+    path = name if name is True else str(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        Training(tmp_path, resume_from_checkpoint=path).run()
+
+
+def test_a_program_that_saves_in_its_own_way_resumes_by_the_state_of_the_loop(
+    tmp_path: Path,
+) -> None:
+    def train(resume: dict[str, Any] | None, stop_at: int) -> tuple[dict[str, Any], Loop]:
+        counts = Counts()
+        loop = Loop([counts, Quiet()], {"max_steps": stop_at}, train_dataloader=list(range(4)))
+        if resume is not None:
+            loop.load_state_dict(resume)
+        with loop:
+            for batch in loop.steps():
+                loop.report(loss=batch)
+            state = json.loads(json.dumps(loop.state_dict()))
+        assert counts.steps == stop_at
+        return state, loop
+
+    state, _ = train(None, 6)
+    _, resumed = train(state, 10)
+    _, whole = train(None, 10)
+    assert resumed.state.global_step == whole.state.global_step
+    assert resumed.state.epoch == whole.state.epoch
+
+
+def test_a_checkpoint_of_the_program_reaches_callbacks(tmp_path: Path) -> None:
+    class Sees(TrainerCallback):
+        directory: Any = None
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.directory = kwargs["checkpoint_dir"]
+
+    sees = Sees()
+    with Loop([sees, Quiet()], {"max_steps": 1}) as loop:
+        list(loop.steps())
+        loop.saved(tmp_path)
+        with pytest.raises(NotADirectoryError):
+            loop.saved(tmp_path / f"missing-{random.random()}")
+    assert sees.directory == str(tmp_path)
