@@ -21,6 +21,33 @@ _SYNONYMS: Final = {
 }
 """Words of other libraries, and transformers' words for them."""
 
+OTHER_EVENTS: Final = {
+    "on_fit_start": "on_train_begin",
+    "on_fit_end": "on_train_end",
+    "on_train_epoch_start": "on_epoch_begin",
+    "on_train_epoch_end": "on_epoch_end",
+    "on_train_batch_start": "on_step_begin",
+    "on_train_batch_begin": "on_step_begin",
+    "on_train_batch_end": "on_step_end",
+    "on_batch_start": "on_step_begin",
+    "on_batch_begin": "on_step_begin",
+    "on_batch_end": "on_step_end",
+    "on_before_optimizer_step": "on_pre_optimizer_step",
+    "on_after_backward": "on_pre_optimizer_step",
+    "on_validation_batch_end": "on_prediction_step",
+    "on_validation_epoch_end": "on_evaluate",
+    "on_validation_end": "on_evaluate",
+    "on_test_batch_end": "on_prediction_step",
+    "on_test_epoch_end": "on_evaluate",
+    "on_test_end": "on_evaluate",
+    "on_predict_batch_end": "on_prediction_step",
+    "on_predict_epoch_end": "on_predict",
+    "on_predict_end": "on_predict",
+    "on_save_checkpoint": "on_save",
+    "on_checkpoint": "on_save",
+}
+"""Events of Lightning, Keras and Ultralytics, with the event that happens at the same time here."""
+
 
 def meant_by(name: str, known: Iterable[str]) -> str | None:
     """Return the one of `known` that `name` is a misspelling of, or `None` if it is near none.

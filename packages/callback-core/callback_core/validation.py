@@ -12,7 +12,7 @@ from callback_core.callback import TrainerCallback
 from callback_core.events import COMMON_KEYWORDS, EVENTS
 from callback_core.failures import check_policy
 from callback_core.persistence import has_state
-from callback_core.spelling import meant_by
+from callback_core.spelling import OTHER_EVENTS, meant_by
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ def check_callback(callback: Any) -> None:
         misspelt = [
             f" Its {name} may be meant to be {meant}."
             for name in dir(callback)
-            if name.lower().startswith("on") and (meant := meant_by(name, EVENTS))
+            if name.lower().startswith("on")
+            and (meant := OTHER_EVENTS.get(name) or meant_by(name, EVENTS))
         ]
         raise TypeError(
             f"{callback!r} is not a callback: it has none of the event methods (on_train_begin, "
@@ -89,13 +90,15 @@ def warn_of_misspelt_names(callback: Any) -> None:
         elif (
             name.lower().startswith("on")
             and _is_own_method(cls, name)
-            and (event := meant_by(name, EVENTS)) is not None
+            and (event := OTHER_EVENTS.get(name) or meant_by(name, EVENTS)) is not None
+            and not (name in OTHER_EVENTS and overrides(callback, event))
         ):
             logger.warning(
-                "%s.%s is not an event, so no loop calls it. Did you mean %s?",
+                "%s.%s is not an event, so no loop calls it. Did you mean %s%s?",
                 cls.__name__,
                 name,
                 event,
+                ", as it is called here" if name in OTHER_EVENTS else "",
             )
 
 

@@ -58,6 +58,11 @@ def handler_of(*callbacks: Any) -> CallbackHandler:
         ("on_predictions_step", "on_prediction_step"),
         ("on_exceptions", "on_exception"),
         ("on_optimiser_step", "on_optimizer_step"),
+        ("on_train_batch_end", "on_step_end"),
+        ("on_batch_begin", "on_step_begin"),
+        ("on_validation_end", "on_evaluate"),
+        ("on_test_batch_end", "on_prediction_step"),
+        ("on_save_checkpoint", "on_save"),
     ],
 )
 def test_a_misspelt_event_is_named_with_the_one_that_is_meant(
@@ -71,8 +76,8 @@ def test_a_misspelt_event_is_named_with_the_one_that_is_meant(
 @pytest.mark.parametrize(
     "name",
     [
-        *("on_batch_end", "on_plot", "on_load", "on_loss", "on_step", "on_epoch", "on_close"),
-        *("on_test_end", "on_error", "on_model_ready", "on_gpu", "once", "only_main", "step"),
+        *("on_plot", "on_load", "on_loss", "on_step", "on_epoch", "on_close"),
+        *("on_error", "on_model_ready", "on_gpu", "once", "only_main", "step"),
     ],
 )
 def test_a_method_of_the_user_s_own_is_not_named(
@@ -95,6 +100,12 @@ def test_a_misspelt_event_of_a_base_class_is_named_once(caplog: pytest.LogCaptur
     copy.copy(handler)
     handler_of(watch())
     assert len([record for record in caplog.records if "on_steps_end" in record.getMessage()]) == 1
+
+
+def test_a_callback_for_two_libraries_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    methods = {"on_step_end": method, "on_train_batch_end": method}
+    handler_of(type("ForBoth", (TrainerCallback,), methods)())
+    assert not caplog.records
 
 
 def test_a_method_of_another_library_s_callback_is_not_named(
