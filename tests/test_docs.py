@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -49,6 +50,49 @@ def test_the_tracker_of_the_guide_keeps_a_training(tmp_path: Path) -> None:
     points = [point for line in lines for point in line.get("points", [])]
     assert [step for name, _, step, *_ in points if name == "train/loss"] == [1, 2]
     assert lines[-1]["status"] == "finished"
+
+
+def blocks(page: str) -> list[str]:
+    """Return the Python code of a page of the docs, a block each."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return [part.partition("```")[0] for part in text.split("```python\n")[1:]]
+
+
+def added_lines(before: str, after: str) -> list[str]:
+    """Return the lines of code that `after` has and `before` has not, at any indentation."""
+    lines = [
+        [line.strip() for line in text.splitlines() if line.strip()] for text in (before, after)
+    ]
+    return [line[2:] for line in difflib.ndiff(*lines) if line.startswith("+ ")]
+
+
+def test_a_loop_of_one_s_own_gets_callbacks_by_at_most_ten_lines_and_trains_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bare, with_callbacks, _ = blocks("loops.md")
+    results: list[dict[str, Any]] = [{}, {}]
+    exec(bare, results[0])
+    exec(with_callbacks, results[1])
+    assert len(added_lines(bare, with_callbacks)) <= 10
+    assert results[0]["accuracy"] == results[1]["accuracy"]
+    assert list(tmp_path.glob("digits_output/runs/*/events*"))
+
+
+def test_the_functions_of_the_guide_save_and_resume_a_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, with_callbacks, functions = blocks("loops.md")
+    for epochs in (1, 3):
+        names: dict[str, Any] = {}
+        exec(with_callbacks.partition("with Loop(")[0], names)
+        names["args"]["num_train_epochs"] = epochs
+        exec(functions, names)
+        with names["loop"] as loop:
+            done = sum(1 for _ in loop.steps())
+    assert done == 60
+    assert loop.state.global_step == 90
 
 
 def commands(page: str) -> list[str]:

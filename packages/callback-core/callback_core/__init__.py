@@ -35,6 +35,7 @@ from callback_core.spelling import nearest_name
 from callback_core.state import TrainerState
 from callback_core.time_limit import TimeLimit
 from callback_core.validation import list_callbacks
+from callback_core.value_logging import log_values
 
 __all__ = [
     "COMMON_KEYWORDS",
@@ -65,6 +66,7 @@ __all__ = [
     "is_best_checkpoint",
     "json_value",
     "list_callbacks",
+    "log_values",
     "make_reporting_integration_callbacks",
     "missing_metric",
     "nearest_name",

@@ -93,7 +93,7 @@ class _Attribution(ExportableState):
 
     __slots__ = ("_logs", "_nested", "_requests", "caller")
 
-    _logs: list[dict[str, Any]]
+    _logs: list[tuple[object, Any, dict[str, Any]]]
     _nested: int
     _requests: list[Request]
     caller: _Caller
@@ -168,7 +168,7 @@ class TrainerControl(_Attribution):
             raise TypeError(
                 f"control.log takes values by name, such as {{'lr': 0.1}}, not {logs!r}."
             )
-        self._logs.append(dict(logs))
+        self._logs.append((self.caller.callback, self.caller.state, dict(logs)))
 
     def pass_logs(self, log: Callable[[dict[str, Any]], object]) -> None:
         """Call `log` with what callbacks have logged. A loop calls this after each event.
@@ -183,11 +183,12 @@ class TrainerControl(_Attribution):
         try:
             if self._nested > _MOST_NESTED:
                 raise RuntimeError(
-                    f"A callback logs {', '.join(logs[0])} at every on_log, also at its own. Let "
-                    "it log only if `logs` has the value that it waits for."
+                    f"{type(logs[0][0]).__name__} logs {', '.join(logs[0][2])} at every on_log, "
+                    "also at its own. Let it log only if `logs` has the value that it waits for."
                 )
-            for one in logs:
-                log(one)
+            for callback, state, values in logs:
+                with self.called(callback, state):  # so that a log that is due stays due
+                    log(values)
         finally:
             self._nested -= 1
 

@@ -357,6 +357,15 @@ def test_a_callback_logs_from_any_event() -> None:
     assert logs.passed["on_log"][0]["logs"] == {"norm": 2.0, "epoch": 1.0}
 
 
+def test_a_log_of_a_callback_leaves_the_log_of_the_loop_due() -> None:
+    class Logs(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.log({"norm": 2.0})
+
+    loop = trained(made(Logs(), {"max_steps": 2, "logging_steps": 1}))
+    assert ["loss" in log for log in loop.state.log_history] == [False, True] * 2
+
+
 def test_a_callback_that_logs_at_every_log_is_refused() -> None:
     class Endless(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -64,6 +64,7 @@ class TrainingRun:
         model_wrapped: The module that computes gradients during training. It is `model`, or a
             DistributedDataParallel around it.
         callback_handler: The callbacks.
+        log: The Trainer's method, for what callbacks log.
         position: The position in the data, and the running loss.
         optimizer: The optimizer; `None` before training, unless the user gave one.
         lr_scheduler: The learning rate scheduler; likewise `None` before training.
@@ -100,6 +101,7 @@ class TrainingRun:
     model: nn.Module
     model_wrapped: nn.Module
     callback_handler: CallbackHandler
+    log: Callable[[dict[str, Any]], None]
     position: LoopPosition
     optimizer: Any = None
     lr_scheduler: Any = None
@@ -158,13 +160,14 @@ class TrainingRun:
             yield
 
     def fire(self, event: Callable[..., TrainerControl], **kwargs: Any) -> None:
-        """Fire an event and keep the control that it returns.
+        """Fire an event, keep the control that it returns, and log what callbacks have logged.
 
         Args:
             event: The method of `callback_handler` for the event.
             kwargs: What the event passes to callbacks besides arguments, state and control.
         """
         self.control = event(self.args, self.state, self.control, **kwargs)
+        self.control.pass_logs(self.log)
 
     def warn_once(self, message: str) -> None:
         """Log a warning in the main process, unless this trainer has logged it before."""

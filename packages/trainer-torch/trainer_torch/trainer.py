@@ -167,7 +167,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
         self.model_accepts_loss_kwargs = accumulation.accepts_loss_kwargs(bare)
         handler = create_handler(args, callbacks, bare, processing_class, optimizers)
         position = LoopPosition(args.device, world)
-        self.run = TrainingRun(args, world, bare, bare, handler, position, *optimizers)
+        self.run = TrainingRun(args, world, bare, bare, handler, self.log, position, *optimizers)
         check_batch_finding(self.run)
         world.mark(self.state)
         self.run.fire(handler.on_init_end)

@@ -1,0 +1,57 @@
+"""`log_values`: logs values from a callback, in any loop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from callback_core.control import TrainerControl
+
+_MOST_NESTED: Final = 10
+"""How often a log may lead to a further one."""
+
+
+def log_values(control: Any, logs: Mapping[str, Any]) -> None:
+    """Log values at the current step, from any event of a callback.
+
+    Args:
+        control: Our `TrainerControl`, whose `log` this calls; or that of transformers. There, the
+            Trainer is found among the callers of this function, and logs at once.
+        logs: Values by name.
+
+    Raises:
+        RuntimeError: The callback logs again whenever it sees a log; or no loop of transformers
+            calls it.
+    """
+    if isinstance(control, TrainerControl):
+        control.log(logs)
+        return
+    trainers = list(_trainers_of(control))
+    if not trainers:
+        raise RuntimeError(
+            f"{', '.join(logs)} cannot be logged: no Trainer with this control is running."
+        )
+    if len(trainers) > _MOST_NESTED:
+        raise RuntimeError(
+            f"A callback logs {', '.join(logs)} at every on_log, also at its own. Let it log only "
+            "if `logs` has the value that it waits for."
+        )
+    was_due = control.should_log
+    trainers[0].log(dict(logs))
+    control.should_log = was_due  # on_log has reset it, but the Trainer's own log is still due
+
+
+def _trainers_of(control: Any) -> Iterator[Any]:
+    """Yield the owner of `control` for each call of its `log` that is under way, and for its loop."""
+    frame: Any = sys._getframe(2)
+    found = None
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if getattr(owner, "control", None) is control and callable(getattr(owner, "log", None)):
+            if frame.f_code.co_name == "log":
+                yield owner
+            found = owner
+        frame = frame.f_back
+    if found is not None:
+        yield found
