@@ -19,7 +19,7 @@ from callback_core.loop_arguments import LoopArguments
 from callback_core.loop_position import LoopLength, Position
 from callback_core.optimizer_events import OptimizerEvents
 from callback_core.processes import Processes
-from callback_core.reported_values import ReportedValues
+from callback_core.reported_values import ReportedValues, without_graph
 from callback_core.state import TrainerState
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class LoopEvents:
         self.state, self.control = TrainerState(epoch=0), TrainerControl()
         self._position, self._processes = Position(), Processes()
         self._length = LoopLength.of(args, handler.train_dataloader)
-        self._reported, self._loss = ReportedValues(), ReportedValues()
+        self._reported, self._losses = ReportedValues(), list[Any]()
         self._optimizer_events = OptimizerEvents(self._fire_within_step)
         self._stage, self._completes_step = Stage.OUTSIDE, True
         self._learning_rate: Any = None
@@ -120,7 +120,7 @@ class LoopEvents:
         """Begin an update step."""
         self._expect("begin_step", Stage.EPOCH)
         self._stage, self._completes_step = Stage.STEP, True
-        self._loss.clear()
+        self._losses = []
         self._learning_rate = _learning_rate(self.handler.optimizer)
         self._fire("on_step_begin")
 
@@ -128,7 +128,7 @@ class LoopEvents:
         """End a batch after which others follow in the same update step."""
         self._expect("end_substep", Stage.STEP)
         self._position.batches += 1
-        self._fire("on_substep_end", loss=self._loss.mean("loss"))
+        self._fire("on_substep_end", loss=self._loss_of_step)
         self._processes.agree(self.control)
         if self._leaves_epoch:
             self._stage = Stage.EPOCH  # the gradients of this step are dropped
@@ -142,7 +142,7 @@ class LoopEvents:
         state.epoch = self._length.epoch_at(position)
         self._stage = Stage.EPOCH
         self._optimizer_events.tell_if_missing(self.handler.callbacks)
-        self._fire("on_step_end", loss=self._loss.mean("loss"))
+        self._fire("on_step_end", loss=self._loss_of_step)
         self._do_what_is_due()
 
     # What callbacks see
@@ -160,7 +160,7 @@ class LoopEvents:
         """
         self._reported.add(values)
         if "loss" in values:
-            self._loss.add({"loss": values["loss"]})
+            self._losses.append(without_graph(values["loss"]))
 
     def log(self, logs: Mapping[str, Any]) -> None:
         """Add `logs` to the history of the state, and fire `on_log`.
@@ -286,6 +286,16 @@ class LoopEvents:
     def _note_best(self) -> None:
         """Note in the state whether the checkpoint of the current step is the best."""
         raise NotImplementedError
+
+    @property
+    def _loss_of_step(self) -> Any:
+        """The mean loss of the batches of this step, where its device is; `None` if unknown."""
+        losses = self._losses
+        return (
+            sum(losses[1:], losses[0]) / len(losses)
+            if len(losses) > 1
+            else next(iter(losses), None)
+        )
 
     @property
     def _leaves_epoch(self) -> bool:

@@ -34,15 +34,6 @@ class ReportedValues:
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + number, count + 1
 
-    def clear(self) -> None:
-        """Forget all values."""
-        self._sums = {}
-
-    def mean(self, name: str) -> Any:
-        """Return the mean of one value, where its device is; `None` if it was not reported."""
-        total, count = self._sums.get(name, (None, 1))
-        return None if total is None else total / count
-
     def take(self, processes: Processes) -> dict[str, float]:
         """Return the means by name, over all processes, and start over."""
         sums = self.sums(processes)
@@ -71,7 +62,7 @@ def _plain(total: Any) -> float:
 
 
 def _number(name: str, value: Any) -> Any:
-    """Return `value` in a form that can be summed, without the graph of its gradient."""
+    """Return `value` in a form that can be summed."""
     if isinstance(value, Real):
         return float(value)
     shape = getattr(value, "shape", None)
@@ -81,7 +72,11 @@ def _number(name: str, value: Any) -> Any:
             f"{name} is a {type(value).__name__}{what}, but only single numbers have a mean. Log "
             "other values with log()."
         )
-    if not hasattr(value, "detach"):
-        return value
-    detached = value.detach()
-    return detached if detached.element_size() >= _BYTES else detached.float()
+    number = without_graph(value)
+    is_short = hasattr(number, "element_size") and number.element_size() < _BYTES
+    return number.float() if is_short else number
+
+
+def without_graph(value: Any) -> Any:
+    """Return `value` without the graph by which torch would compute its gradient."""
+    return value.detach() if hasattr(value, "detach") else value
