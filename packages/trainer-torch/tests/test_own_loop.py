@@ -11,13 +11,14 @@ import own_loops
 import pytest
 import torch
 from distributed_cases import launch, reports
-from own_loops import regression, train
+from own_loops import train
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
+from small import trainer
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from callback_core import Loop, PrinterCallback, TrainerCallback
+from callback_core import EVENTS, Loop, PrinterCallback, TrainerCallback
 
 
 class Order(TrainerCallback):
@@ -155,3 +156,67 @@ def test_two_processes_stop_together_and_share_their_means_and_checkpoints(tmp_p
     ]
     assert (main["is_main"], other["is_main"]) == (True, False)
     assert (tmp_path / "checkpoint-2" / "saved_by").read_text() == "0"
+
+
+class Events(TrainerCallback):
+    """Notes each event with the step and the flags that are on."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int, list[str]]] = []
+
+
+def _noting(name: str) -> Any:
+    def method(self: Events, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        on = [flag for flag, value in control.state()["args"].items() if value]
+        self.seen.append((name, state.global_step, on))
+
+    return method
+
+
+for _name in EVENTS:
+    setattr(Events, _name, _noting(_name))
+
+STRATEGIES: tuple[dict[str, Any], ...] = (
+    {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 4},
+    {"eval_strategy": "epoch", "save_strategy": "epoch", "logging_strategy": "epoch"},
+    {"logging_steps": 3, "logging_first_step": True, "eval_strategy": "steps", "eval_delay": 5},
+    {"max_steps": 7, "gradient_accumulation_steps": 3, "eval_strategy": "epoch", "eval_delay": 2},
+    {"num_train_epochs": 1.5, "gradient_accumulation_steps": 2, "save_strategy": "no"},
+)
+
+
+def without_last_log(events: Events) -> list[tuple[str, int, list[str]]]:
+    """Return the events without the log at the end, for which the Trainer has its own metrics."""
+    return [*events.seen[:-2], *(one for one in events.seen[-2:] if one[0] != "on_log")]
+
+
+@pytest.mark.parametrize("strategies", STRATEGIES)
+def test_a_loop_of_one_s_own_fires_the_events_of_the_trainer(
+    strategies: dict[str, Any], tmp_path: Path
+) -> None:
+    args = {"num_train_epochs": 2, "logging_steps": 2, **strategies}
+    by_trainer, by_loop = Events(), Events()
+    made = trainer(tmp_path / "trainer", by_trainer, **args)
+    made.train()
+    evaluated = made.get_eval_dataloader()
+
+    def evaluate() -> dict[str, float]:
+        return {"loss": float(len(list(loop.prediction_steps(evaluated))))}
+
+    saved: list[Path] = []
+    usual = {"output_dir": str(tmp_path / "loop"), "eval_strategy": "no", "save_strategy": "no"}
+    parts = {"model": made.model, "optimizer": made.optimizer}
+    loop = Loop(
+        [by_loop, PrinterCallback],
+        {**usual, **args},
+        train_dataloader=made.get_train_dataloader(),
+        evaluate=evaluate,
+        save=saved.append,
+        **parts,
+    )
+    with loop:
+        for _ in loop.steps():
+            loop.report(loss=1.0)
+            if loop.completes_step:
+                made.optimizer.step()
+    assert without_last_log(by_loop) == without_last_log(by_trainer)

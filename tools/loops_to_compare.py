@@ -1,0 +1,143 @@
+"""Train the same model in one of five loops: `loops_to_compare.py LOOP OUTPUT_DIR`.
+
+`compare_loops.py` runs this in an environment that has all of them. Each loop trains on the same
+batches in the same order, logs the loss of every second step, evaluates after each epoch, and sends
+its points to TensorBoard, MLflow and W&B.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from torch.utils.data import DataLoader, TensorDataset
+
+from callback_mlflow import MLflowCallback
+from callback_tensorboard import TensorBoardCallback
+from callback_wandb import WandbCallback
+
+EPOCHS, BATCH, EVERY, RATE = 3, 8, 2, 0.1
+
+
+class Linear(nn.Module):
+    """A regression on four numbers, in the form that transformers' Trainer takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss and the predictions."""
+        outputs = self.layer(inputs)
+        return {"loss": mse_loss(outputs, labels), "logits": outputs}
+
+
+def samples(number: int) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels of some samples."""
+    inputs = torch.linspace(-1, 1, 4 * number).reshape(number, 4).sin()
+    return inputs, inputs.sum(1, keepdim=True)
+
+
+def batches(number: int) -> DataLoader[Any]:
+    """Return batches in a fixed order."""
+    return DataLoader(TensorDataset(*samples(number)), BATCH)
+
+
+def trackers() -> list[Any]:
+    """Return the callbacks of the three trackers."""
+    return [TensorBoardCallback(), MLflowCallback(), WandbCallback()]
+
+
+def mean_loss(model: nn.Module) -> float:
+    """Return the loss of the evaluation."""
+    with torch.no_grad():
+        losses = [model(inputs, labels)["loss"] for inputs, labels in batches(16)]
+    return float(torch.stack(losses).mean())
+
+
+def by_hand(output_dir: str) -> None:
+    """Train in a loop of its own."""
+    from callback_core import Loop
+
+    model = Linear()
+    optimizer = torch.optim.SGD(model.parameters(), RATE)
+    args = {"output_dir": output_dir, "num_train_epochs": EPOCHS, "logging_steps": EVERY}
+    loop = Loop(
+        trackers(),
+        args,
+        model=model,
+        optimizer=optimizer,
+        train_dataloader=batches(32),
+        evaluate=lambda: {"loss": mean_loss(model)},
+    )
+    with loop:
+        for inputs, labels in loop.steps():
+            loss = model(inputs, labels)["loss"]
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            loop.report(loss=loss)
+
+
+def by_trainer(module: Any, output_dir: str) -> None:
+    """Train with the Trainer of a module, ours or transformers'."""
+
+    class Unshuffled(module.Trainer):  # type: ignore[misc]
+        """Yields the samples in their order."""
+
+        def get_train_dataloader(self) -> Any:
+            rows = [{"inputs": one, "labels": label} for one, label in zip(*samples(32), strict=True)]
+            return DataLoader(rows, BATCH)
+
+    model = Linear()
+    args = module.TrainingArguments(
+        output_dir=output_dir,
+        num_train_epochs=EPOCHS,
+        per_device_train_batch_size=BATCH,
+        per_device_eval_batch_size=BATCH,
+        logging_steps=EVERY,
+        eval_strategy="epoch",
+        save_strategy="no",
+        max_grad_norm=0.0,
+        report_to="none",
+        use_cpu=True,
+    )
+    rows = [{"inputs": one, "labels": label} for one, label in zip(*samples(16), strict=True)]
+    optimizer = torch.optim.SGD(model.parameters(), RATE)
+    constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    Unshuffled(
+        model=model,
+        args=args,
+        train_dataset=rows,
+        eval_dataset=rows,
+        optimizers=(optimizer, constant),
+        callbacks=trackers(),
+    ).train()
+
+
+def by_ours(output_dir: str) -> None:
+    """Train with this repository's Trainer."""
+    import trainer_torch
+
+    by_trainer(trainer_torch, output_dir)
+
+
+def by_transformers(output_dir: str) -> None:
+    """Train with transformers' Trainer."""
+    import transformers
+
+    by_trainer(transformers, output_dir)
+
+
+LOOPS: dict[str, Callable[[str], None]] = {
+    "a loop by hand": by_hand,
+    "trainer-torch": by_ours,
+    "transformers": by_transformers,
+}
+
+
+if __name__ == "__main__":
+    LOOPS[sys.argv[1]](sys.argv[2])
