@@ -14,6 +14,7 @@ import transformers
 from small_training import build
 
 import trainer_torch
+from trainer_torch.absent_names import ABSENT, NEVER_CALLED
 
 PAGE = Path(__file__).parents[2] / "docs" / "arguments.md"
 
@@ -165,3 +166,13 @@ def test_sanitized_arguments_agree_where_both_have_them(tmp_path: Path) -> None:
 def test_evaluation_makes_do_eval_true(trainer: str, tmp_path: Path) -> None:
     assert build(trainer, tmp_path, eval_strategy="epoch").args.do_eval
     assert not build(trainer, tmp_path).args.do_eval
+
+
+def test_each_method_of_transformers_trainer_is_there_or_says_what_to_use() -> None:
+    methods = {
+        name
+        for name, value in vars(transformers.Trainer).items()
+        if inspect.isfunction(value) and not name.startswith("__")
+    }
+    absent = {name for name in methods if not hasattr(trainer_torch.Trainer, name)}
+    assert absent - {*NEVER_CALLED, *ABSENT} == set()

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from callback_core import CallbackHandler, TrainerControl, TrainerState
 from trainer_torch import accumulation, batches, outputs, search
 from trainer_torch import checkpoint as checkpoints
+from trainer_torch.absent_names import TransformersNames, refuse_ignored_overrides
 from trainer_torch.announcement import announce
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
@@ -31,6 +32,7 @@ from trainer_torch.parts import check_optimizer_class, check_parts, make_model
 from trainer_torch.position import LoopPosition
 from trainer_torch.precision import check_precision
 from trainer_torch.preflight import check_metric, check_model, check_training
+from trainer_torch.results import ResultMethods
 from trainer_torch.resume import choose_checkpoint, find_position, resume
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.selection import rotate_checkpoints
@@ -52,7 +54,7 @@ _CALLED_WITH: Final = {
 """The methods that a subclass may override, with the number of their arguments by position."""
 
 
-class Trainer(EvaluatingTrainer, OptimizerMethods):
+class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNames):
     """Trains, evaluates and predicts with a PyTorch model, and fires events for callbacks.
 
     To change what it does, subclass it and override `compute_loss`, `training_step`,
@@ -137,6 +139,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods):
         preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         args = TrainingArguments() if args is None else args
+        refuse_ignored_overrides(type(self))
         check_overrides(self, Trainer, _CALLED_WITH)
         if isinstance(eval_dataset, Mapping):
             check_overrides(self, Trainer, {"evaluate": 1}, ["metric_key_prefix"])
