@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from callback_core import COMMON_KEYWORDS, EVENTS
+from callback_core import COMMON_KEYWORDS, EVENTS, TrainerCallback
 from callback_tensorboard import TensorBoardCallback
 from trainer_torch.testing import small_trainer
 
@@ -134,3 +134,34 @@ def test_the_troubleshooting_page_names_what_exists(trained: Path) -> None:
     readmes = "".join(path.read_text(encoding="utf-8") for path in packages.glob("*/README.md"))
     for name in re.findall(r"`(log_\w+|sync_\w+|[A-Z]+_[A-Z_]+)\b", page):
         assert name in readmes, name
+
+
+class Lines(TrainerCallback):
+    """Stores each logged number as a line."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "lines.json"
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            for name, value in logs.items():
+                split, _, rest = name.partition("_")
+                tracked = f"eval/{rest}" if split == "eval" else f"train/{name}"
+                file.write(json.dumps([tracked, state.global_step, value]) + "\n")
+
+    def points(self) -> dict[tuple[str, int], float]:
+        lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
+        return {(name, step): value for name, step, value in lines}
+
+
+def test_the_examples_of_the_trainer_s_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = DOCS.parent / "packages" / "trainer-torch" / "README.md"
+    examples = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"tmp_path": tmp_path, "MyCallback": lambda: Lines(tmp_path), "MyStore": Lines}
+    for example in examples:
+        exec(example, names)
+    assert (tmp_path / "best" / "model.safetensors").exists()
+    assert (tmp_path / "run" / "train_results.json").exists()

@@ -92,6 +92,7 @@ ABSENT: Final = {
     "create_model_card": _HUB,
     "current_flos": "Read state.total_flos.",
     "deepspeed": _SHARDED,
+    "end": "Leave it out: trackers and processes end with the program.",
     "gather_function": "Leave it out: evaluations gather the outputs of all processes.",
     "hp_search_backend": "It would always be optuna.",
     "init_hf_repo": _HUB,

@@ -64,7 +64,7 @@ class MixedPrecision:
         if not self._has_scaled:
             raise RuntimeError(
                 "training_step has called loss.backward() itself. With fp16, the loss must be "
-                "scaled: call self.run.precision.backward(loss) in its place."
+                "scaled: call self.accelerator.backward(loss) in its place."
             )
         self._scaler.unscale_(optimizer)
         optimized = {id(one) for group in optimizer.param_groups for one in group["params"]}
