@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from trainer_torch.batches import forward, labels_of, map_leaves, to_device
+from trainer_torch.batches import describe, forward, labels_of, map_leaves, to_device
 
 ONE, TWO = torch.ones(4), torch.zeros(4)
 Pair = namedtuple("Pair", ["x", "y"])
@@ -157,3 +157,22 @@ def test_label_names_say_which_items_are_the_labels() -> None:
     assert labels_of(Labelled(1, 2, 3), ["weights"]) == 3
     assert labels_of(Labelled(1, 2, 3), ["target"]) is None
     assert labels_of((1, 2), ["target"]) == 2
+
+
+def test_an_item_of_a_batch_that_the_model_has_no_parameter_for_is_named() -> None:
+    class Model(nn.Module):
+        def forward(self, a: int, b: int = 0) -> int:
+            return a
+
+    with pytest.raises(TypeError, match="'index', 'text'") as error:
+        forward(Model(), {"a": 1, "index": 2, "text": "three"})
+    assert all(name in str(error.value) for name in ("data_collator", "kwargs"))
+    assert "compute_loss" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "described"),
+    [(1, "an int"), (ONE, "a Tensor of shape (4,)"), (OrderedDict(x=1), "an OrderedDict with 'x'")],
+)
+def test_a_value_is_described_with_its_article(value: Any, described: str) -> None:
+    assert describe(value) == described

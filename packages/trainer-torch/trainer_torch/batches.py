@@ -98,15 +98,21 @@ def without_labels(batch: Any, label_names: Sequence[str] | None = None) -> Any:
 def describe(value: Any) -> str:
     """Return what a batch or an output consists of, for messages."""
     if isinstance(value, Mapping):
-        return f"a {type(value).__name__} with {', '.join(map(repr, value)) or 'nothing in it'}"
+        return f"{_class_of(value)} with {', '.join(map(repr, value)) or 'nothing in it'}"
     if names := field_names(value):
-        return f"a {type(value).__name__} with {', '.join(map(repr, names))}"
+        return f"{_class_of(value)} with {', '.join(map(repr, names))}"
     if isinstance(value, (tuple, list)):
         names = [type(item).__name__ for item in value[:5]]
         more = ", …" if len(value) > 5 else ""
-        return f"a {type(value).__name__} of {len(value)} ({', '.join(names)}{more})"
+        return f"{_class_of(value)} of {len(value)} ({', '.join(names)}{more})"
     shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
-    return f"a {type(value).__name__}{shape}"
+    return f"{_class_of(value)}{shape}"
+
+
+def _class_of(value: object) -> str:
+    """Return the name of the class of `value`, with its article."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeiou' else 'a'} {name}"
 
 
 def kind_of(value: object) -> str:
@@ -193,13 +199,32 @@ def _check_parameters(
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):  # not written in Python
         return
+    called = f"{type(model).__name__}.forward{signature}"
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
+        if surplus := _surplus(signature, kwargs):
+            raise TypeError(
+                f"{called} has no parameter for {', '.join(map(repr, surplus))} in the batch. "
+                "Unlike that of transformers, this Trainer passes on all items: let data_collator "
+                "leave out those that the model does not need, or give forward a parameter "
+                "**kwargs."
+            ) from None
         raise TypeError(
-            f"{type(model).__name__}.forward{signature} cannot take a batch, which is "
-            f"{describe(batch)}: {error}. Without a compute_loss, the model receives the whole "
-            "batch, labels included, and returns the loss. For a model that returns predictions, "
-            "pass compute_loss to the Trainer: a function of the model and a batch that returns "
-            "the loss, or the loss and the predictions."
+            f"{called} cannot take a batch, which is {describe(batch)}: {error}. Without a "
+            "compute_loss, the model receives the whole batch, labels included, and returns the "
+            "loss. For a model that returns predictions, pass compute_loss to the Trainer: a "
+            "function of the model and a batch that returns the loss, or the loss and the "
+            "predictions."
         ) from None
+
+
+def _surplus(signature: inspect.Signature, kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the items of a batch without which a model could be called, unless it needs labels."""
+    taken = {name: value for name, value in kwargs.items() if name in signature.parameters}
+    try:
+        signature.bind(**taken)
+    except TypeError:
+        return []
+    surplus = [name for name in kwargs if name not in taken]
+    return [] if "labels" in surplus else surplus

@@ -136,8 +136,8 @@ class Signals:
         if self.received is None:
             self.received, self._received_at = signal.Signals(number), now
             logger.warning(
-                "Received %s: training ends after this step, with its evaluation and checkpoint. "
-                "Send it again to end at once.",
+                "Received %s: training ends after this step, and after an evaluation or a "
+                "checkpoint that is due at it. Send the signal again to end at once.",
                 _shown(self.received),
             )
         elif now - self._received_at > _SAME_DELIVERY and (

@@ -51,6 +51,11 @@ def instead_of(name: str) -> str:
 _MISSING: Final = "Leave it out: this Trainer does not do it."
 _PARAMETERS: Final = "Make the optimizer yourself, and pass optimizers=(optimizer, None)."
 _HUB: Final = "Write a callback that uploads the checkpoints, on the event on_push_begin."
+_SHARDING: Final = (
+    "Leave it out: this Trainer does not shard models. torchrun trains a copy of the model on each "
+    "GPU. bf16 and activation_checkpointing save memory."
+)
+_NO_ACCELERATE: Final = "Leave it out: this Trainer does not use Accelerate."
 _OF_TRANSFORMERS: Final = "It changes models of transformers: change the model before training."
 
 INSTEAD: Final = {
@@ -70,8 +75,10 @@ INSTEAD: Final = {
     "hub_strategy": _HUB,
     "hub_always_push": _HUB,
     "hub_revision": _HUB,
-    "accelerator_config": "It configures Accelerate, which this Trainer does not use.",
-    "parallelism_config": "It configures Accelerate, which this Trainer does not use.",
-    "deepspeed": "DeepSpeed has a training loop of its own, and owns the optimizer.",
+    "accelerator_config": _NO_ACCELERATE,
+    "parallelism_config": _NO_ACCELERATE,
+    "fsdp": _SHARDING,
+    "fsdp_config": _SHARDING,
+    "deepspeed": _SHARDING,
 }
 """What to do instead of an argument."""
