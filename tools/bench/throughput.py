@@ -3,8 +3,8 @@
     python tools/bench/throughput.py [--check]
 
 The targets: tokens per second are within 2 % of a stopwatch; operations are those of torch's
-`FlopCounterMode`; the peak of a GPU's memory is torch's; and no step waits for the
-GPU. On the CPU, the last two are not measured. The model is that of `callbacks.py`.
+`FlopCounterMode`; the peak of a GPU's memory is torch's; and no step waits for the GPU. On the
+CPU, the last two are not measured. The model is that of `callbacks.py`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Stopwatch(TrainerCallback):
         self.waits = 0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin to watch."""
+        """Start watching."""
         if self.last is None:
             self.last = time.perf_counter()
         if ON_GPU:
             torch.cuda.set_sync_debug_mode("warn")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop to watch, because the loop logs now."""
+        """Stop watching, because the loop logs now."""
         if ON_GPU:
             torch.cuda.set_sync_debug_mode("default")
 

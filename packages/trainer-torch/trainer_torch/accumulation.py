@@ -1,4 +1,4 @@
-"""Accumulation: what each batch adds to the loss of its update step, so that it is that of all."""
+"""Accumulation: weights the losses of the batches in an update step like those of one batch."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Shares(NamedTuple):
     """How the losses of the batches in an update step are put together.
 
     Attributes:
-        num_items: The number of items of all of the step, such as tokens, by which a loss is to be
+        num_items: The number of items in the whole step, such as tokens, by which losses are
             divided; `None` if the losses are means.
-        divisors: What the loss of each batch is divided by then, before it is added to the others.
+        divisors: By what the loss of each batch is divided before it is added to the others.
         are_known: Whether the number of items in each batch is known.
     """
 

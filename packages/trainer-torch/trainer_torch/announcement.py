@@ -1,4 +1,4 @@
-"""Tells, when a training begins, how large it is."""
+"""Announces a training with its sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`WeightAveragingCallback`: keeps an average of the weights, which is evaluated and kept."""
+"""`WeightAveragingCallback`: averages the weights, for evaluations and the model at the end."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ class WeightAveragingCallback(LoopCallback):
         self._updates += 1
 
     def _add(self, tensors: dict[str, Tensor]) -> None:
-        """Update the average of what it has already."""
+        """Update the average of tensors that it already has."""
         groups: dict[Any, tuple[list[Any], list[Any]]] = {}
         for name, value in tensors.items():
             average = self._average[name]

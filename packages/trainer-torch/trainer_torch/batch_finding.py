@@ -36,14 +36,14 @@ def check_batch_finding(run: TrainingRun) -> None:
     """
     if run.args.auto_find_batch_size and run.world.size > 1:
         raise ValueError(
-            f"auto_find_batch_size is True, but there are {run.world.size} processes. One that has "
-            "run out of memory cannot tell the others, which wait for its gradients. Find the "
+            f"auto_find_batch_size is True, but there are {run.world.size} processes. One that "
+            "runs out of memory cannot tell the others, which wait for its gradients. Find the "
             "batch size in one process, and set per_device_train_batch_size."
         )
 
 
 def adopt_batch_size(run: TrainingRun, checkpoint: Path | None) -> None:
-    """Continue with the batch size that the training of `checkpoint` has found, if it has."""
+    """Continue with the batch size that the training had found at `checkpoint`, if it had."""
     args = run.args
     if checkpoint is None or not args.auto_find_batch_size:
         return
@@ -54,7 +54,9 @@ def adopt_batch_size(run: TrainingRun, checkpoint: Path | None) -> None:
     samples = args.per_device_train_batch_size * args.gradient_accumulation_steps
     if size < args.per_device_train_batch_size and size * accumulation == samples:
         run.args = _with_batches(args, size, accumulation)
-        logger.info("The batches have %d samples, as the checkpoint's training has found.", size)
+        logger.info(
+            "Batches have %d samples, as the training had found before the checkpoint.", size
+        )
 
 
 class StepStart:
@@ -72,7 +74,7 @@ class StepStart:
         self._buffers = [(buffer, buffer.clone()) for buffer in run.model.buffers()]
 
     def can_shrink(self, run: TrainingRun, error: Exception) -> bool:
-        """Return whether smaller batches may help against `error`. Notes in it why they may not."""
+        """Return whether smaller batches may avoid `error`. If not, a note in it says why."""
         if not is_out_of_memory(error):
             return False
         size, of_loader = run.args.per_device_train_batch_size, run.position.batch_size
@@ -98,9 +100,9 @@ class StepStart:
         args, position = run.args, run.position
         size, accumulation = _next_smaller(args)
         run.warn_once(
-            f"Memory has run out in step {run.state.global_step + 1} with batches of "
-            f"{args.per_device_train_batch_size} samples. The step is done again, and from here on "
-            f"a step takes {accumulation} batches of {size}."
+            f"Memory ran out in step {run.state.global_step + 1} with batches of "
+            f"{args.per_device_train_batch_size} samples. The step is repeated. From now on, a "
+            f"step takes {accumulation} batches of {size}."
         )
         self._go_back(run)
         run.args = _with_batches(args, size, accumulation)
@@ -114,7 +116,7 @@ class StepStart:
             samples % size and not can_start_anywhere(loader)
         ):
             raise RuntimeError(
-                f"Memory has run out, and the loader cannot continue after {samples} samples with "
+                f"Memory ran out, and the loader cannot continue after {samples} samples with "
                 f"batches of {size}. Set per_device_train_batch_size to {size}, and "
                 f"gradient_accumulation_steps to {accumulation}."
             )

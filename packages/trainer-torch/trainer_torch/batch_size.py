@@ -20,12 +20,12 @@ Shape = tuple[int, ...]
 
 
 def count_loaded(batches: Iterable[Any], index: int, done: int | None = None) -> int | None:
-    """Return how many samples a data loader puts into its batch number `index`, from 0.
+    """Return how many samples a data loader puts into the batch `index`, counted from 0.
 
     `done` is the number of samples before that batch, if it is not `index` full batches.
 
-    Returns `None` if that cannot be known: of an iterable dataset, of a batch sampler of one's own,
-    or of another loader than torch's.
+    Returns `None` if that cannot be known: for an iterable dataset, and for a batch sampler or a
+    loader that is not torch's.
     """
     if (
         not isinstance(batches, DataLoader)

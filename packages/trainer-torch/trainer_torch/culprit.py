@@ -54,12 +54,12 @@ def find_culprit(run: TrainingRun, batches: list[Any], loss_of: LossOf) -> str:
         for handle in handles:
             handle.remove()
     if not _is_finite(losses) and not (found and found[0].startswith(_OUTPUT)):
-        return "The outputs of all modules are finite, so the loss function is to blame."
+        return "The outputs of all modules are finite, but the loss made of them is not."
     if found:
         return found[0]
     return (
-        "No module is to blame: repeating the step gave finite outputs and gradients in each of "
-        "them, so look at code that changes gradients, such as hooks and callbacks."
+        "No module was found, because all outputs and gradients were finite when the step was "
+        "repeated. Look at code that changes gradients, such as hooks and callbacks."
     )
 
 

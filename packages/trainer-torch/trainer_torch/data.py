@@ -1,4 +1,4 @@
-"""Data loaders: what the Trainer makes of its datasets, and the begin of an epoch."""
+"""Data loaders: makes them of datasets, and starts an epoch."""
 
 from __future__ import annotations
 
@@ -206,9 +206,8 @@ class Reading(Iterator[Any]):
 
     Args:
         batches: The batches.
-        source: The loader or the like whose `state_dict` tells where it is; `None` if there is no
-            such thing.
-        workers: The number of workers. A state is of use to the same number only.
+        source: What has the `state_dict` of the position, such as the loader, or `None`.
+        workers: The number of workers. A state only fits the same number.
         done: The number of batches before.
     """
 
@@ -298,9 +297,10 @@ def _skip(
 ) -> None:
     if is_announced:
         logger.warning(
-            "Skipping the %d batches of epoch %d that the checkpoint has done. They have to be "
-            "read, because the checkpoint has no state of the data that fits. With state_dict and "
-            "load_state_dict, an iterable train_dataset or a loader of your own starts at once.",
+            "Skipping the %d batches of epoch %d that were done before the checkpoint. They have "
+            "to be read, because the checkpoint has no state of this data. An iterable "
+            "train_dataset, or a loader of your own, continues at once if it has state_dict and "
+            "load_state_dict.",
             number,
             epoch,
         )

@@ -16,8 +16,8 @@ _OUT_OF_MEMORY: Final = (
     "CUDNN_STATUS_NOT_SUPPORTED",
     "MODULE:PT_DEVMEM Allocation failed",
 )
-"""Parts of the messages with which torch's backends report that memory has run out. cuDNN reports
-sizes that it cannot handle, which are too large too. Most are those that Accelerate looks for."""
+"""Parts of the messages with which torch's backends report that memory has run out. cuDNN reports a
+size that is too large as one that it does not support. Accelerate looks for most of them too."""
 
 
 def find_device(use_cpu: bool) -> torch.device:
@@ -64,7 +64,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def empty_cache(device: torch.device) -> None:
-    """Give the memory that torch keeps for `device`, without using it, back to the device."""
+    """Give back to `device` the memory that torch keeps there without using it."""
     if device.type != "cpu" and hasattr(module_of(device), "empty_cache"):
         module_of(device).empty_cache()
 

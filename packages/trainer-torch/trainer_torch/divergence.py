@@ -84,8 +84,8 @@ class DivergenceGuard:
                 optimizer itself leaves out gradients that are not finite.
 
         Returns:
-            Whether the gradient is known not to be finite, or the loss of a single process. It is
-            never known if that would mean to wait for the device.
+            Whether the gradient, or the loss of a single process, is known not to be finite. It is
+            not known if finding out would wait for the device.
         """
         is_skipped_anyway = grad_norm is None
         norm = torch.zeros_like(loss) if grad_norm is None else grad_norm
@@ -251,7 +251,7 @@ def _can_skip_on_device(optimizer: Optimizer) -> bool:
 
 
 def _step_unless(optimizer: Any, skips: Tensor, step: Callable[[Optimizer], bool]) -> bool:
-    """Let a fused optimizer do its step if `skips` is false, in the way of torch's GradScaler."""
+    """Let a fused optimizer do its step if `skips` is false, as torch's GradScaler does."""
     optimizer.grad_scale, optimizer.found_inf = None, skips.float()
     try:
         return step(optimizer)

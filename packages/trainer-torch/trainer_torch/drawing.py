@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 _GENERATORS: Final = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
 _DATA: Final = (DataLoader, Dataset, Sampler)
 _NUMPY: Final = np.random.MT19937(0)
-"""What data draws from, while numpy's global generator waits."""
+"""Takes the place of numpy's global generator while data is loaded."""
 
 
 def seed_of(*numbers: int) -> int:
@@ -37,8 +37,8 @@ def seed_globals(seed: int) -> None:
 def apart() -> Iterator[None]:
     """Restore on exit the generators that `seed_globals` seeds.
 
-    numpy's generator is exchanged rather than copied, which takes a hundredth of the time. In
-    exchange, it forgets the second of two normal numbers that `numpy.random.randn` draws at once.
+    numpy's generator is exchanged rather than copied, which takes a hundredth of the time. It then
+    forgets the second of two normal numbers that `numpy.random.randn` draws at once.
     """
     python, cpu, bits = random.getstate(), torch.get_rng_state(), mtrand.get_bit_generator()
     try:
@@ -52,8 +52,8 @@ def apart() -> Iterator[None]:
 def parts_of(*roots: Any) -> list[Any]:
     """Return `roots`, such as a loader, and what they consist of.
 
-    That is the samplers and the dataset of a loader; and in each part the attributes, or items of
-    lists, that are again such, or are called, as transforms are.
+    These are the samplers and the dataset of a loader; and within each part, the attributes and the
+    items of lists that are data, samplers, or callables such as transforms.
     """
     parts: list[Any] = []
     seen: set[int] = set()

@@ -49,7 +49,7 @@ DROPPED: Final = {
     "tp_size": "Leave it out: tensor parallelism is not supported.",
     "tpu_metrics_debug": "Leave it out: TPUs are not supported.",
     "tpu_num_cores": "Leave it out: TPUs are not supported.",
-    "use_ipex": "Leave it out: what Intel's extension did, PyTorch does itself today.",
+    "use_ipex": "Leave it out: PyTorch itself now does what Intel's extension did.",
     "use_legacy_prediction_loop": "Leave it out: there is one loop.",
     "use_mps_device": "Leave it out: the device is found. use_cpu=True trains on the CPU.",
     "warmup_ratio": "Write warmup_steps=0.1: a number below 1 is a fraction of all steps.",

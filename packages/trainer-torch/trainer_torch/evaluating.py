@@ -198,7 +198,12 @@ class EvaluatingTrainer:
         return (loss, None, None) if prediction_loss_only else (loss, predictions, labels)
 
     def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
-        """Return the number of samples in a batch into which its loader put `loaded`, if known."""
+        """Return the number of samples in a batch, or `None` if it is unknown.
+
+        Args:
+            batch: A batch.
+            loaded: How many samples its loader put into it, if that is known.
+        """
         return count_samples(batch, loaded, self.run.args.label_names)
 
     def get_eval_dataloader(

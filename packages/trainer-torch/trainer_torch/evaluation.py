@@ -37,7 +37,7 @@ class EvalLoopOutput(NamedTuple):
     Attributes:
         predictions: As in `EvalPrediction`. `None` in all processes but the main one, and if they
             were not kept.
-        label_ids: The labels, likewise.
+        label_ids: The labels, in the same form.
         metrics: The metrics by name, with the prefix.
         num_samples: The number of samples; `None` if it is unknown.
     """
@@ -54,7 +54,7 @@ class PredictionOutput(NamedTuple):
     Attributes:
         predictions: As in `EvalPrediction`. With several processes, the main one has those of all
             of them, and the others have `None`.
-        label_ids: The labels, likewise.
+        label_ids: The labels, in the same form.
         metrics: The metrics by name, in all processes.
     """
 
@@ -108,7 +108,7 @@ class _Receiver:
             self.each_batch.add(outputs)
 
     def metrics(self) -> dict[str, Any]:
-        """Return the computed metrics without prefix, as far as there are any."""
+        """Return the computed metrics without prefix; none if nothing computes them."""
         if self.all_batches is not None:
             self.evaluated = self.all_batches.joined()
         computed: Any = {}

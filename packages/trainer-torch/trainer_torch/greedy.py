@@ -19,8 +19,8 @@ class GreedyLR(ReduceLROnPlateau):
         optimizer: The optimizer.
         mode: `min` if a lower metric is better, else `max`.
         factor: Multiplies the rate to lower it, and divides it to raise it.
-        patience: The number of evaluations, one after the other, that are ignored. The next one
-            changes the rate.
+        patience: The number of consecutive evaluations that change nothing. The next one changes
+            the rate.
         threshold: How much better a metric must be to count.
         threshold_mode: `abs` or `rel`.
         cooldown: The number of evaluations that are ignored after the rate was lowered.
@@ -30,8 +30,8 @@ class GreedyLR(ReduceLROnPlateau):
         eps: The least change of the rate.
         smooth: Decide by the mean of the last `window_size` metrics.
         window_size: The number of metrics in that mean.
-        reset_start: How often the rate is to be lowered in vain at its lowest value, until the
-            schedule begins again with the first rate.
+        reset_start: After how many attempts to lower the lowest rate the schedule starts again with
+            the first rate.
 
     Raises:
         ValueError: A value is not allowed.

@@ -28,8 +28,8 @@ class NamedPredictions(dict[str, Any]):
         """
         raise TypeError(
             f"There are several predictions or labels, so choose one by its name: {list(self)}. "
-            "If some of them are none, let the model return them only in training, or let "
-            "compute_loss leave them out."
+            "If some of them are not predictions, let the model return them only in training, or "
+            "let compute_loss leave them out."
         )
 
 
@@ -37,14 +37,14 @@ class SeveralPredictions(tuple[Any, ...]):
     """Several predictions: arrays of shape (samples, ...)."""
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse to become an array, in which all predictions were compared with the same labels.
+        """Refuse to become an array: metrics would compare all predictions with the same labels.
 
         Raises:
             TypeError: Always. It names the number of predictions.
         """
         raise TypeError(
             f"There are {len(self)} predictions, so choose one by its index: predictions[0]. If "
-            "some of them are none, let the model or compute_loss leave them out."
+            "some of them are not predictions, let the model or compute_loss leave them out."
         )
 
 
@@ -87,7 +87,7 @@ def join(batches: Sequence[Any], sizes: Sequence[int | None]) -> Any:
     Tensors and arrays become arrays of shape (samples, ...). Shorter batches are padded with
     `PADDING` at the end of each dimension. Lists that hold an item for each sample become one list.
     Mappings and data classes become dicts; other tuples and lists, tuples of their joined items.
-    What is left becomes a list with an item for each batch.
+    Anything else becomes a list with an item for each batch.
 
     Args:
         batches: The predictions or labels of each batch, on the CPU.

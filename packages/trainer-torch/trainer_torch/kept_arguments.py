@@ -46,8 +46,8 @@ OF_TRACKIO: Final = (
 
 _BY_SCRIPTS: Final = "The Trainer does not use it. Scripts read it."
 _BY_TRACKIO: Final = (
-    "transformers' TrackioCallback reads it, and nothing else: a warning says so if that is not "
-    "among the callbacks."
+    "Only transformers' TrackioCallback reads it. A warning says so if that callback is not among "
+    "the callbacks."
 )
 
 WITHOUT_EFFECT: Final = {

@@ -116,7 +116,7 @@ class SeededLoader(DataLoader[Any]):
             drop_last=self.drop_last,
             states=state["states"],
         )
-        workers = self._workers(source, anew=bool(state["states"]))
+        workers = self._workers(source, restarts=bool(state["states"]))
         self.progress = StreamProgress(source, state, self.num_workers)
         batches = self.progress.batches(workers.iterate(tasks))
         return self._keep(self._dealt(batches, len(sizes)))
@@ -129,12 +129,12 @@ class SeededLoader(DataLoader[Any]):
         self._batches = weakref.ref(batches)
         return batches
 
-    def _workers(self, source: Samples, anew: bool = False) -> _Workers:
+    def _workers(self, source: Samples, restarts: bool = False) -> _Workers:
         """Return the workers for an iteration: the persistent ones, unless they are busy."""
         is_busy = getattr(self._batches(), "gi_frame", None) is not None
         if not self.persistent_workers or is_busy:
             return _Workers(self, source, is_persistent=False)
-        if self._persistent is None or anew:
+        if self._persistent is None or restarts:
             self._persistent = _Workers(self, source, is_persistent=True)
         return self._persistent
 

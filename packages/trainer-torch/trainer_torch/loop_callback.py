@@ -50,7 +50,7 @@ class LoopCallback(TrainerCallback):
     operation_counter: OperationCounter | None = None
 
     def interval_logs(self, ranks: Sequence[Interval]) -> dict[str, float]:
-        """Return what is added to a log of training.
+        """Return values to add to a log of training.
 
         Args:
             ranks: What each process has done since the last log.

@@ -47,7 +47,7 @@ class MemoryMetrics:
     `train_mem_gpu_alloc_delta` and `train_mem_cpu_alloc_delta` are what the training has allocated
     and not released. The peaks above that are in `train_mem_gpu_peaked_delta` and
     `train_mem_cpu_peaked_delta`. `gpu` is whatever accelerator trains, and `cpu` the memory of the
-    process. Other than in transformers, no thread watches that: the system keeps the peak.
+    process. Unlike in transformers, no thread watches the memory: the system keeps the peak.
 
     Args:
         device: The device of the training, which begins now.

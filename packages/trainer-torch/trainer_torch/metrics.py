@@ -83,7 +83,7 @@ class BatchOutputs:
         predictions: What the model returned besides the loss.
         labels: The labels.
         inputs: The inputs, if they are to be included for metrics.
-        loss: The mean loss over the samples, likewise.
+        loss: The mean loss over the samples, if it is to be included for metrics.
     """
 
     size: int | None
@@ -229,8 +229,9 @@ def without_prefix(prefix: str, metrics: Any) -> dict[str, Any]:
 def _moved(leaf: Any) -> Any:
     """Return a copy of a small tensor.
 
-    It was made while the logits were there. Where it stays, the memory of the logits of that batch,
-    on a CPU, fits no others. With 2000 batches of 200 kB, that was 380 MB.
+    A small tensor lies behind the logits of its batch. On the CPU, their memory cannot be reused
+    for the logits of other batches while it stays there. With 2000 batches of 200 kB, that cost 380
+    MB.
     """
     return leaf.clone() if isinstance(leaf, Tensor) and leaf.nbytes < 2**16 else leaf
 
@@ -254,7 +255,7 @@ def _parts_of(metric: Any) -> list[Any]:
 
 @contextmanager
 def _of_this_process(metric: Any) -> Iterator[None]:
-    """Keep a metric of torchmetrics from waiting for other processes, which have no part in it."""
+    """Keep a metric of torchmetrics from waiting for other processes, which do not compute it."""
     name = "distributed_available_fn"
     synced = [(part, getattr(part, name)) for part in _parts_of(metric) if hasattr(part, name)]
     try:

@@ -63,7 +63,7 @@ class MuonWithAdamW(Optimizer):
     """Trains matrices by torch's Muon, and all other parameters by AdamW.
 
     It is a single optimizer, so that schedules, checkpoints and callbacks treat it as any other.
-    The option `use_muon` of a parameter group says which of both trains it. Groups that are added
+    The option `use_muon` of a parameter group says whether Muon trains it. Groups that are added
     later are trained by AdamW unless they set it.
 
     Args:
@@ -75,12 +75,12 @@ class MuonWithAdamW(Optimizer):
         weight_decay: The decay of groups that state none.
         fused: Whether AdamW is the fused one.
         muon_lr: The learning rate of the matrices, instead of `lr`.
-        adjust_lr_fn: `match_rms_adamw` scales Muon's steps to the size of AdamW's, and `original`
-            is that of its author.
+        adjust_lr_fn: `match_rms_adamw` scales Muon's steps to the size of AdamW's, and
+            `original` as its author does.
         muon_options: Other options of torch.optim.Muon.
 
     Raises:
-        ValueError: An option has no valid value, or a matrix has another number of dimensions.
+        ValueError: An option has a wrong value, or a matrix does not have two dimensions.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def watch(
     grad_norm: Tensor,
     loss_of: LossOf,
 ) -> None:
-    """Note whether the step that is being done is finite. If it is known not to be, find out where.
+    """Note whether the current step is finite. If it is known not to be, find out where.
 
     Args:
         run: The training, before the update of the step.
@@ -63,7 +63,7 @@ def respond(run: TrainingRun) -> None:
         _tell(run, f"Training stops: {told}")
     elif is_first:
         consequence = {
-            "warn": "Training goes on, because on_non_finite is 'warn'.",
+            "warn": "Training continues, because on_non_finite is 'warn'.",
             "skip": "Updates with a gradient that is not finite are skipped.",
         }
         _tell(run, f"{told} {consequence[policy]}")
@@ -91,12 +91,12 @@ def _sentence(run: TrainingRun, found: Divergence) -> str:
 
 
 def _roll_back(run: TrainingRun, told: str) -> None:
-    """Take what steps have changed from the newest finite checkpoint.
+    """Restore what steps have changed from the newest finite checkpoint.
 
     These are the weights, the state of the optimizer, the scale of losses in float16, and the files
     of callbacks, such as an average of weights. The step, the position in the data, the schedule
     and the other state of callbacks, such as the patience of early stopping, stay as they are:
-    training goes on behind the data with which it diverged.
+    training continues after the data with which it diverged.
     """
     guard = run.guard
     checkpoint = guard.checkpoint
@@ -122,13 +122,13 @@ def _roll_back(run: TrainingRun, told: str) -> None:
         state = ""
     else:  # a callback has changed them
         optimizer.state.clear()
-        state = " Its parameter groups have changed since, so the optimizer's state begins anew."
+        state = " Its parameter groups have changed since, so the optimizer starts without a state."
     guard.rollbacks += 1
     _tell(
         run,
-        f"{told} The weights are those of {checkpoint} again, and training goes on with the data "
-        f"behind this step. At most {MOST_ROLLBACKS} rollbacks follow each other; this is number "
-        f"{guard.rollbacks}.{state}",
+        f"{told} The weights are those of {checkpoint} again, and training continues with the data "
+        f"after this step. This is rollback {guard.rollbacks} of at most {MOST_ROLLBACKS} in a row."
+        f"{state}",
     )
 
 

@@ -52,7 +52,7 @@ def prepare_numerics(args: Any) -> None:
 
 @contextmanager
 def numeric_settings(args: Any) -> Iterator[None]:
-    """Compute with the settings that `args` ask for. Restores those of before on exit."""
+    """Compute with the settings that `args` ask for. Restores the previous ones on exit."""
     with ExitStack() as settings:
         if args.tf32 is not None:
             settings.enter_context(_tf32(args.tf32))

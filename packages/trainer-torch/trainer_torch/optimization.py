@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class OptimizerMethods:
-    """Creates the optimizer and the scheduler, and tells of them. The names are transformers'.
+    """Creates the optimizer and the scheduler, and describes them. The names are transformers'.
 
     Attributes:
         run: The training.
@@ -155,7 +155,7 @@ class OptimizerMethods:
         return groups
 
     def _tell_of_optimizer(self, model: nn.Module) -> None:
-        """Tell what an optimizer that was created does not do, and what Muon trains."""
+        """Warn of what the created optimizer does not do, and name what Muon trains."""
         run, optimizer = self.run, self.run.optimizer
         if self.optimizer_cls_and_kwargs is not None:
             if "lr" not in self.optimizer_cls_and_kwargs[1] and "lr" in optimizer.defaults:

@@ -66,8 +66,8 @@ def check_optimizer_name(optim: str, optim_args: str | None) -> None:
     """
     if optim in _OF_OTHER_PACKAGES:
         raise ValueError(
-            f"optim is {optim!r}, which another package than torch has. Make the optimizer "
-            "yourself, and pass it as optimizers=(optimizer, None)."
+            f"optim is {optim!r}, which is not an optimizer of torch. Make it with its own "
+            "package, and pass it as optimizers=(optimizer, None)."
         )
     if optim in _OF_OTHER_LOOPS:
         raise ValueError(
@@ -112,7 +112,7 @@ def parse_options(optim: str, optim_args: str | None) -> dict[str, Any]:
             options[name] = taken[name](text)
         except (KeyError, ValueError):
             raise ValueError(
-                f"{name} in optim_args is {text!r}, which is no value for it. Write it as in "
-                '"momentum=0.9,nesterov=true".'
+                f"{name} in optim_args is {text!r}, which is not a value of this option. Write it "
+                'as in "momentum=0.9,nesterov=true".'
             ) from None
     return options

@@ -51,15 +51,15 @@ class NamedOutputs(tuple[Any, ...]):
         return super().__getitem__(self._fields.index(key))
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse to become an array, in which all outputs were compared with the same labels.
+        """Refuse to become an array: metrics would compare all outputs with the same labels.
 
         Raises:
             TypeError: Always. It names the outputs.
         """
         raise TypeError(
             f"There are several predictions, so choose one by its name or index: {[*self._fields]}."
-            " If some of them are none, name these in ignore_keys, let the model return them only "
-            "in training, or let compute_loss leave them out."
+            " If some of them are not predictions, name these in ignore_keys, let the model return "
+            "them only in training, or let compute_loss leave them out."
         )
 
     def __reduce__(self) -> Any:

@@ -68,7 +68,7 @@ def _read(function: Callable[..., Any]) -> Parameters:
     return Parameters(frozenset(found), any(one.kind is one.VAR_KEYWORD for one in found.values()))
 
 
-_remembered = lru_cache(_read)  # it is asked in each step
+_remembered = lru_cache(_read)  # each step asks for it
 
 
 def _without_self(signature: inspect.Signature) -> str:

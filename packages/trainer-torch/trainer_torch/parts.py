@@ -100,7 +100,7 @@ def check_optimizer(place: str, optimizer: Any) -> None:
         optimizer: The optimizer.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is not an optimizer.
         ValueError: It calls the model itself, by a closure; or it has modes for training and
             evaluation.
     """

@@ -108,7 +108,7 @@ class DataLength:
 
     Args:
         plan: The length of the training, which was made from the length of the data.
-        is_main: Whether this process tells of a difference.
+        is_main: Whether this process warns of a difference.
 
     Attributes:
         is_short: Whether an epoch had fewer batches than the plan.
@@ -137,7 +137,7 @@ class DataLength:
         elif plan.has_length and batches != plan.batches_per_epoch and not self._told:
             self._told = True
             if by_steps:
-                consequence = f"Training takes the {plan.max_steps} steps of max_steps all the same"
+                consequence = f"Training still takes the {plan.max_steps} steps of max_steps"
             elif batches < plan.batches_per_epoch:
                 consequence = (
                     f"Training ends after {plan.num_train_epochs} epochs, with fewer than the "
@@ -146,8 +146,8 @@ class DataLength:
             else:
                 consequence = f"Training ends after {plan.max_steps} steps, with fewer epochs"
             logger.warning(
-                "The training data yielded %d batches in epoch %d, but its length is %d. %s. Make "
-                "its length right, or set max_steps.",
+                "The training data yielded %d batches in epoch %d, but its length is %d. %s. "
+                "Correct its length, or set max_steps.",
                 batches,
                 epoch,
                 plan.batches_per_epoch,

@@ -64,7 +64,7 @@ class LoopPosition:
             self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Go back to the begin of the epoch."""
+        """Go back to the beginning of the epoch."""
         self.batches = self.samples = 0
         self.read_size = None
 

@@ -1,4 +1,4 @@
-"""Mixed precision: autocast, the scale of losses in float16, and clipping; weights in half."""
+"""Mixed precision: autocast, scaled losses and clipping; and evaluations in half precision."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class MixedPrecision:
 
     @property
     def skips_overflows(self) -> bool:
-        """Whether gradients may overflow, because a scale is looked for. `step` then skips them."""
+        """Whether gradients may overflow while the scale adapts. `step` then skips them."""
         return self._scaler is not None
 
     def step(self, optimizer: Any) -> bool:
@@ -125,10 +125,10 @@ def evaluation_dtype(args: Any) -> torch.dtype | None:
 
 
 def check_precision(args: Any, model: nn.Module) -> None:
-    """Check that the device has the numbers that `args` ask for.
+    """Check that the device can compute in the types that `args` ask for.
 
     Raises:
-        ValueError: It has not; or weights are in float16, so their gradients cannot be scaled.
+        ValueError: It cannot; or weights are in float16, so their gradients cannot be scaled.
     """
     for name, dtype in _ARGUMENTS.items():
         can_scale = name != "fp16" or not args.fp16 or _can_scale(args.device)
@@ -167,14 +167,14 @@ _ARGUMENTS: Final = {
     "bf16_full_eval": torch.bfloat16,
     "fp16_full_eval": torch.float16,
 }
-"""The arguments that need a device with a type of numbers."""
+"""The arguments that need a device which can compute in this type."""
 
 
 @contextmanager
 def weights_in(dtype: torch.dtype | None, model: nn.Module) -> Iterator[None]:
     """Convert the floating point weights, buffers and inputs of `model` to `dtype`.
 
-    On exit, the weights and the buffers are those of before, to the bit. They stay in memory.
+    The original weights and buffers stay in memory, and are put back on exit.
     """
     if dtype is None:
         yield

@@ -187,7 +187,7 @@ def check_model(
         run: The training.
         needs_predictions: Whether the model must return predictions too.
         hooks: Evaluates a batch.
-        evaluated: The loaders of evaluations, of each of which one batch is evaluated too.
+        evaluated: Loaders of evaluations. One batch of each is evaluated too.
 
     Raises:
         ValueError: The model returns no loss to train on, or no predictions although
@@ -224,8 +224,8 @@ def check_model(
 def _first_samples(loader: DataLoader[Any]) -> Any:
     """Return the first samples of the dataset of `loader` as a batch.
 
-    They are loaded in a process of their own if `loader` does so, because a dataset may not bear to
-    be used here first, for example with an open file.
+    They are loaded in a process of their own if `loader` does so, because some datasets must not be
+    used in this process before their workers start, for example those with an open file.
     """
     count = min(loader.batch_size or 1, len(loader.dataset))  # type: ignore[arg-type]
     samples: DataLoader[Any] = DataLoader(

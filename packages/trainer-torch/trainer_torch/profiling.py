@@ -27,8 +27,7 @@ class ProfilerCallback(TrainerCallback):
     `profile/steps-FIRST-LAST-rankRANK.json` in `output_dir`, in Chrome's format. Each tracker that
     keeps files gets it. A training that ends within a cycle leaves the trace of the steps recorded
     until then. One that fails leaves the traces of whole cycles only. Outside of a cycle, nothing
-    is measured. While the program runs a profiler
-    itself, no cycle begins.
+    is measured. While the program runs a profiler itself, no cycle begins.
 
     Open a trace at https://ui.perfetto.dev, which does not upload it.
 
@@ -140,8 +139,8 @@ class ProfilerCallback(TrainerCallback):
         self._end(args, state)
         if self._is_on and not self.traces and not self._has_failed:
             logger.warning(
-                "ProfilerCallback has recorded nothing: the training had fewer than its %d steps "
-                "to wait and warm up.",
+                "ProfilerCallback recorded nothing, because the training had fewer than %d steps: "
+                "those to wait and to warm up, and one to record.",
                 self.wait + self.warmup + 1,
             )
         self._is_on = False

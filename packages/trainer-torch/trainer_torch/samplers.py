@@ -85,7 +85,7 @@ def _length(sample: Any, column: str, input_name: str) -> int:
 
 
 class EpochSampler(Sampler[int]):
-    """Orders the data anew in each epoch, and can start within an epoch.
+    """Orders the data differently in each epoch, and can start within an epoch.
 
     The order depends on the seed and the epoch only. Each rank gets an equal share of it. If the
     data does not divide evenly, the first samples are repeated at the end, as in torch's

@@ -47,7 +47,10 @@ def linear(step: int, course: Course) -> float:
 
 
 def cosine(step: int, course: Course, *, num_cycles: float = 0.5) -> float:
-    """Rise from 0 during the warm-up, then follow a cosine for `num_cycles` waves: 0.5 end at 0."""
+    """Rise from 0 during the warm-up, then follow a cosine for `num_cycles` waves.
+
+    Half a wave ends at 0.
+    """
     if course.is_warming_up(step):
         return course.rise(step)
     return max(0.0, _wave(2 * num_cycles * course.progress(step)))
@@ -117,9 +120,9 @@ def cosine_warmup_with_min_lr(
     warmup_lr_rate: float | None = None,
     num_cycles: float = 0.5,
 ) -> float:
-    """Do the same, one step earlier: the first step has a rate above 0.
+    """Do as `cosine_with_min_lr` does, one step earlier: the first step has a rate above 0.
 
-    That of the first step is `warmup_lr_rate` times the highest one, by default 1 / warm-up.
+    That rate is `warmup_lr_rate` times the highest one, by default 1 / warm-up.
     """
     if course.is_warming_up(step) and warmup_lr_rate is None:
         return (step + 1) / max(1, course.warmup)

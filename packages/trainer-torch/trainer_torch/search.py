@@ -226,8 +226,8 @@ def _check_names(trainer: Searched, values: Mapping[str, Any], known: set[str]) 
             nearest = nearest_name(name, list(known))
             hint = f"Did you mean {nearest!r}?" if nearest else ""
             raise ValueError(
-                f"hp_space suggests {name!r}, which is no argument, and model_init takes no trial "
-                f"that has it. {hint}".rstrip()
+                f"hp_space suggests {name!r}, which is not an argument, and model_init has no "
+                f"parameter for the trial, so nothing can use it. {hint}".rstrip()
             )
 
 

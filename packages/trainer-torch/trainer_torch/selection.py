@@ -48,7 +48,7 @@ def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> P
             logger.warning("The weights in %s are not finite.", checkpoint)
             not_finite = not_finite or checkpoint
     if not_finite is not None:
-        logger.warning("No older checkpoint is finite, so %s is taken.", not_finite)
+        logger.warning("No older checkpoint is finite, so training resumes from %s.", not_finite)
         return not_finite
     if only_model is not None:
         return _named(only_model)
@@ -70,7 +70,7 @@ def _named(checkpoint: Path) -> Path:
             "train without resume_from_checkpoint."
         )
     if not has_finite_weights(checkpoint):
-        logger.warning("The weights in %s are not finite, and are taken as you ask.", checkpoint)
+        logger.warning("Training resumes from %s, but its weights are not finite.", checkpoint)
     return checkpoint
 
 

@@ -39,7 +39,7 @@ class Task(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What a task for an iterable dataset has led to.
+    """The result of a task for an iterable dataset.
 
     Attributes:
         worker: The number of the worker, from 0.
@@ -64,7 +64,7 @@ class Samples(Dataset[Any]):
         dataset: The dataset.
         collate: Makes a batch of samples.
         seed: The numbers from which the seed of each batch is made, with its epoch and number.
-        epoch: The epoch that the dataset has been told.
+        epoch: The epoch that `set_epoch` of the dataset got last.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Stream(Samples):
     def state_dict(self) -> dict[str, Any] | None:
         """Return the state of this worker; `None` if neither the dataset nor its iterator has one.
 
-        An end is kept as such: a dataset that has come to it may be ready to start over.
+        The end of the data has a state of its own, because a dataset that has ended may start over.
         """
         has_begun = self._iteration >= 0
         if not has_begun and _worker() in self._states:

@@ -1,4 +1,4 @@
-"""What an evaluation or a training is summed up by: the mean loss, and the speed."""
+"""The summary of an evaluation or a training: the mean loss and the speed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def speed_metrics(
     """Return the seconds since `start_time`, and the samples and steps per second.
 
     The samples are the sum of `sizes`. If one of these is unknown, their rate is left out, with a
-    warning. Without `steps`, so is theirs, without one.
+    warning. Without `steps`, the rate of steps is left out, without a warning.
     """
     samples = sum_known(sizes)
     if samples is None:

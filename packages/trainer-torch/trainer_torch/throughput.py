@@ -91,7 +91,7 @@ class ThroughputCallback(LoopCallback):
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find the peak of the device. A training that does not resume counts operations anew."""
+        """Find the peak of the device. A training that does not resume counts operations again."""
         if state.global_step == 0 and self.operation_counter is not None:
             self.operation_counter.clear()
         self._peak = self.peak_tflops

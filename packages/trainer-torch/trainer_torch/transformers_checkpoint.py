@@ -57,7 +57,7 @@ def missing_part(checkpoint: Path) -> str | None:
 
 
 def read_progress(run: TrainingRun, plan: Plan, checkpoint: Path, ranks: int) -> dict[str, Any]:
-    """Return the position of a checkpoint of transformers, as ours keep it.
+    """Return the position of a checkpoint of transformers, in the form of ours.
 
     transformers keeps the share of the epoch that is done, and the step.
 

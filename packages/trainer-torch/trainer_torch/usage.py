@@ -19,7 +19,7 @@ from trainer_torch.world import World
 
 
 class Usage:
-    """Counts what one process uses, and adds that of all of them to the state.
+    """Counts what one process uses, and adds what all processes use to the state.
 
     Nothing here waits for the device between two logs. Tokens in batches on the CPU are counted
     there. With one process, the state then has them after each update step; otherwise, and with

@@ -74,7 +74,7 @@ def at_log_level(
 
 
 class _ToStandardError(logging.Handler):
-    """Writes to what is standard error at that time, which a progress bar replaces."""
+    """Writes to the current standard error, because a progress bar may have replaced it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -32,8 +32,8 @@ def distributed_part(model: nn.Module) -> DistributedDataParallel | None:
 def compile_in_place(model: nn.Module, args: Any) -> None:
     """Compile the model in `model` if `args` ask for it. Its names stay, also those of its weights.
 
-    The compilation takes place when the model is called. If a part is compiled already, nothing is
-    done, with a warning.
+    The compilation takes place when the model is called. If a part is compiled already, a warning
+    says so, and nothing is done.
     """
     if not args.torch_compile:
         return
