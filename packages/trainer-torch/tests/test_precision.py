@@ -204,14 +204,14 @@ def test_the_gradients_of_an_overridden_step_must_be_scaled(tmp_path: Path) -> N
             return loss.detach()
 
     made = Unscaled(net(), arguments(tmp_path, fp16=True), train_dataset=data())
-    with pytest.raises(RuntimeError, match=r"precision\.backward"):
+    with pytest.raises(RuntimeError, match=r"accelerator\.backward"):
         made.train()
 
 
 class Float32(Trainer):
     def training_step(self, *given: Any, **options: Any) -> Tensor:
         loss, _ = compute_loss(self.model, [torch.ones(2, 4), torch.zeros(2, dtype=torch.long)])
-        self.run.precision.backward(loss)
+        self.accelerator.backward(loss)
         return loss.detach()
 
 
