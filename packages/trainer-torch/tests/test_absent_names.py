@@ -11,8 +11,22 @@ import torch
 from small import arguments, compute_loss, data, net, trainer
 from torch import Tensor, nn
 
+import trainer_torch
 from trainer_torch import Trainer
 from trainer_torch.absent_names import ABSENT, NEVER_CALLED
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Trainer", "TrainingArguments", "TrainerCallback", "TrainerControl", "TrainerState"),
+        *("EarlyStoppingCallback", "PrinterCallback", "ProgressCallback"),
+        *("EvalPrediction", "IntervalStrategy", "set_seed"),
+    ],
+)
+def test_what_scripts_import_from_transformers_can_be_imported_from_here(name: str) -> None:
+    assert name in trainer_torch.__all__
+    assert hasattr(trainer_torch, name)
 
 
 class StepOfTransformers(Trainer):

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from callback_core import (
+    EarlyStoppingCallback,
+    IntervalStrategy,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.averaging import WeightAveragingCallback
 from trainer_torch.evaluation import EvalLoopOutput, PredictionOutput
@@ -11,21 +20,30 @@ from trainer_torch.metrics import EvalPrediction
 from trainer_torch.processes import ParallelMode
 from trainer_torch.profiling import ProfilerCallback
 from trainer_torch.search import BestRun
+from trainer_torch.seeding import set_seed
 from trainer_torch.throughput import ThroughputCallback
 from trainer_torch.trainer import Trainer
 
 __all__ = [
     "BestRun",
+    "EarlyStoppingCallback",
     "EvalLoopOutput",
     "EvalPrediction",
     "Interval",
+    "IntervalStrategy",
     "LoopCallback",
     "ParallelMode",
     "PredictionOutput",
+    "PrinterCallback",
     "ProfilerCallback",
+    "ProgressCallback",
     "ThroughputCallback",
     "TrainOutput",
     "Trainer",
+    "TrainerCallback",
+    "TrainerControl",
+    "TrainerState",
     "TrainingArguments",
     "WeightAveragingCallback",
+    "set_seed",
 ]

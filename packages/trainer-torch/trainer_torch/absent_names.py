@@ -104,6 +104,7 @@ ABSENT: Final = {
     "is_tp_enabled": _SHARDED,
     "label_names": "Read args.label_names. None stands for ['labels'].",
     "label_smoother": "Use it in your loss: cross_entropy(..., label_smoothing=0.1).",
+    "metrics_format": "Call log_metrics, which formats the metrics that it prints.",
     "place_model_on_device": "Read args.place_model_on_device.",
     "push_to_hub": _HUB,
     "tokenizer": "Use processing_class.",

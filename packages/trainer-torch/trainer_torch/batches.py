@@ -6,13 +6,16 @@ import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from trainer_torch.wrapping import unwrap
+
+_OTHER_LABELS: Final = frozenset(("label", "label_ids"))
+_RENAMED: Final = " Labels must be called 'labels': this Trainer does not rename them."
 
 
 def forward(model: nn.Module, batch: Any, **options: Any) -> Any:
@@ -208,7 +211,7 @@ def _check_parameters(
                 f"{called} has no parameter for {', '.join(map(repr, surplus))} in the batch. "
                 "Unlike that of transformers, this Trainer passes on all items: let data_collator "
                 "leave out those that the model does not need, or give forward a parameter "
-                "**kwargs."
+                f"**kwargs.{_RENAMED if _OTHER_LABELS.intersection(surplus) else ''}"
             ) from None
         raise TypeError(
             f"{called} cannot take a batch, which is {describe(batch)}: {error}. Without a "

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from callback_core import open_bar
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import kind_of
+from trainer_torch.collating import default_collator
 from trainer_torch.devices import can_pin_memory
 from trainer_torch.drawing import parts_of, seed_generators, tell_epoch
 from trainer_torch.loading import SeededLoader
@@ -117,7 +118,7 @@ def train_dataloader(
     check_dataset("train_dataset", dataset)
     options: dict[str, Any] = {
         "batch_size": args.per_device_train_batch_size,
-        "collate_fn": collate,
+        "collate_fn": collate or default_collator,
         "drop_last": args.dataloader_drop_last,
         **_loading(args),
     }
@@ -156,7 +157,7 @@ def eval_dataloader(
     check_dataset("The dataset to evaluate or predict", dataset)
     options: dict[str, Any] = {
         "batch_size": args.per_device_eval_batch_size,
-        "collate_fn": collate,
+        "collate_fn": collate or default_collator,
         **_loading(args),
     }
     if isinstance(dataset, getattr(torch.utils.data, "IterDataPipe", ())):

@@ -65,7 +65,8 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
         model: A model that returns its loss from `forward`: as the first item of a tuple, as
             `["loss"]` or as `.loss`. With a `compute_loss`, any model. It is moved to the device.
         args: The settings. Without them, the defaults are used.
-        data_collator: Makes a batch from a list of samples; by default torch's `default_collate`.
+        data_collator: Makes a batch from a list of samples; by default `default_collator`, which
+            also makes tensors of lists and numbers in samples that are mappings.
         train_dataset: The data that `train` uses.
         eval_dataset: The data that `evaluate` uses. Each dataset in a mapping is evaluated under
             its name.
