@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,25 @@ def read(path: Path) -> dict[str, float]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def test_printed_metrics_are_one_to_a_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("eval_loss", 0.5, "0.5"),
+        ("epoch", 2, "2"),
+        ("eval_samples", 12345, "12,345"),
+        ("eval_runtime", 0.25, "0.25 s"),
+        ("eval_runtime", 3661.2, "1:01:01"),
+        ("eval_runtime", 90061.0, "1 day, 1:01:01"),
+        ("train_mem_cpu_alloc_delta", 3 * 2**20, "3 MiB"),
+        ("eval_note", "none", "none"),
+    ],
+)
+def test_a_printed_metric_has_its_units(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: Any, shown: str
 ) -> None:
-    trainer(tmp_path).log_metrics("eval", {"eval_loss": 0.5, "eval_runtime": 3661.0, "epoch": 2})
-    head, *lines = capsys.readouterr().out.splitlines()
-    assert "eval" in head
-    named = {name.strip(): value.strip() for name, value in (line.split("=") for line in lines)}
-    assert named == {"epoch": "2", "eval_loss": "0.5", "eval_runtime": "1:01:01"}
+    trainer(tmp_path).log_metrics("eval", {name: value})
+    _, line = capsys.readouterr().out.splitlines()
+    assert [part.strip() for part in line.split("=")] == [name, shown]
 
 
 def test_no_metrics_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

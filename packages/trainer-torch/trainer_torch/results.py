@@ -84,12 +84,12 @@ def _write(path: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def _shown(name: str, value: Any) -> str:
-    """Return a metric as text: times as hours, minutes and seconds, memory in MiB."""
+    """Return a metric as text: a runtime with its units, memory in MiB."""
     plain = json_value(value)
     if not isinstance(plain, (int, float)) or isinstance(plain, bool):
         return str(plain)
     if name.endswith("_runtime"):
-        return str(timedelta(seconds=round(plain, 2)))[:10]
+        return str(timedelta(seconds=round(plain))) if plain >= 60 else f"{plain:.4g} s"
     if "_mem_" in name:
         return f"{plain / 2**20:.0f} MiB"
     return f"{plain:,}" if isinstance(plain, int) else f"{plain:.4g}"
