@@ -82,7 +82,7 @@ def test_an_attribute_of_transformers_says_what_to_use(
 def test_any_other_attribute_is_missing_as_usual(tmp_path: Path) -> None:
     some = trainer(tmp_path)
     with pytest.raises(AttributeError, match=r"'unheard_of'$"):
-        _ = some.unheard_of
+        _ = some.unheard_of  # type: ignore[attr-defined]
     assert not hasattr(some, "tokenizer")
     assert copy.copy(some).args is some.args
 

@@ -52,8 +52,8 @@ _MISSING: Final = "Leave it out: this Trainer does not do it."
 _PARAMETERS: Final = "Make the optimizer yourself, and pass optimizers=(optimizer, None)."
 _HUB: Final = "Write a callback that uploads the checkpoints, on the event on_push_begin."
 _SHARDING: Final = (
-    "Leave it out: this Trainer does not shard models. torchrun trains a copy of the model on each "
-    "GPU. bf16 and activation_checkpointing save memory."
+    "Leave it out: this Trainer does not shard models, neither by FSDP nor by DeepSpeed. torchrun "
+    "trains a copy of the model on each GPU. bf16 and activation_checkpointing save memory."
 )
 _NO_ACCELERATE: Final = "Leave it out: this Trainer does not use Accelerate."
 _OF_TRANSFORMERS: Final = "It changes models of transformers: change the model before training."
