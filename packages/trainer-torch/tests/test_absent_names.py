@@ -62,7 +62,7 @@ def test_a_training_step_of_transformers_trains_alike(
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("name", ["is_main_process", "gather_for_metrics", "unheard_of"])
+@pytest.mark.parametrize("name", ["is_main_process", "prepare", "unheard_of"])
 def test_the_accelerator_names_what_it_lacks(tmp_path: Path, name: str) -> None:
     with pytest.raises(AttributeError, match=name):
         getattr(trainer(tmp_path).accelerator, name)

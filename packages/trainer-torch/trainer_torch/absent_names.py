@@ -32,12 +32,12 @@ NEVER_CALLED: Final = {
     "_finish_current_push": _PUSH,
     "_get_collator_with_removed_columns": _NO_COLUMNS,
     "_get_dataloader": f"{_TRAIN_LOADER} {_EVAL_LOADER}",
-    "_get_eval_sampler": _EVAL_LOADER,
+    "_get_eval_sampler": "Make the sampler in get_eval_dataloader.",
     "_get_grad_norm": _CLIPPING,
     "_get_learning_rate": "The logged rate is that of the first group. Log others in a callback.",
     "_get_num_items_in_batch": _ITEMS,
     "_get_output_dir": _SEARCHING,
-    "_get_train_sampler": _TRAIN_LOADER,
+    "_get_train_sampler": "Make the sampler in get_train_dataloader.",
     "_has_mixed_mesh_grads": _SHARDED,
     "_hp_search_setup": _SEARCHING,
     "_init_training_state": _LOOP,
@@ -88,6 +88,8 @@ NEVER_CALLED: Final = {
 """Methods of transformers' Trainer that subclasses override, and that nothing calls here."""
 
 ABSENT: Final = {
+    "_signature_columns": _NO_COLUMNS,
+    "_train_batch_size": "Read args.train_batch_size.",
     "can_return_loss": "Leave it out: evaluations look for a loss in what the model returns.",
     "create_model_card": _HUB,
     "current_flos": "Read state.total_flos.",
@@ -108,18 +110,24 @@ ABSENT: Final = {
     "place_model_on_device": "Read args.place_model_on_device.",
     "push_to_hub": _HUB,
     "tokenizer": "Use processing_class.",
+    "use_apex": "Leave it out: it would always be False.",
 }
 """Other attributes of transformers' Trainer, which nothing sets here."""
 
 _OF_ACCELERATE: Final = {
+    "autocast": "self.compute_loss_context_manager()",
+    "clip_grad_norm_": "args.max_grad_norm",
     "device": "args.device",
+    "distributed_type": "args.parallel_mode",
     "gather_for_metrics": "evaluate or predict, which gather by themselves",
-    "is_local_main_process": "is_local_process_zero()",
-    "is_main_process": "is_world_process_zero()",
+    "is_local_main_process": "self.is_local_process_zero()",
+    "is_main_process": "self.is_world_process_zero()",
     "local_process_index": "args.local_process_index",
     "num_processes": "args.world_size",
+    "prepare": "the object itself. With several processes, a loader of your own divides the data",
     "process_index": "args.process_index",
     "unwrap_model": "self.model, which is never wrapped",
+    "wait_for_everyone": "torch.distributed.barrier()",
 }
 """What to use instead of an attribute of Accelerate's Accelerator."""
 
