@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from callback_core import IntervalStrategy, Request
 from trainer_torch.accumulation import Shares, share_out
-from trainer_torch.arguments import BEST
+from trainer_torch.argument_values import BEST
 from trainer_torch.batch_finding import next_batches
 from trainer_torch.batch_size import count_loaded
 from trainer_torch.best_model import (
