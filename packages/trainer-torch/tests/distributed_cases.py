@@ -415,7 +415,7 @@ def resumed_with_more(out: Path) -> dict[str, Any]:
     warnings: list[Any] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warnings.append(record.args)  # type: ignore[method-assign]
-    logging.getLogger("trainer_torch.resume").addHandler(handler)
+    logging.getLogger("trainer_torch").addHandler(handler)
     trained = trainer(out, per_device_train_batch_size=2)
     trained.train(resume_from_checkpoint=out / "checkpoint-4")
     return {

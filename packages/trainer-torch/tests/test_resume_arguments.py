@@ -194,7 +194,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [
         record.getMessage()
         for record in caplog.records
-        if record.name == "trainer_torch.resume" and record.levelname == "WARNING"
+        if record.name.startswith("trainer_torch") and record.levelname == "WARNING"
     ]
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
 from trainer_torch.data import train_dataloader
-from trainer_torch.resume import find_position
+from trainer_torch.resumed_position import find_position
 from trainer_torch.world import World
 
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from callback_core import IntervalStrategy, Request
 from trainer_torch.accumulation import Shares, share_out
+from trainer_torch.announcement import tell_how_to_continue
 from trainer_torch.argument_values import BEST
 from trainer_torch.batch_finding import next_batches
 from trainer_torch.batch_size import count_loaded
@@ -29,7 +30,7 @@ from trainer_torch.non_finite import respond, tell_number, watch
 from trainer_torch.overrides import call
 from trainer_torch.plan import DataLength, Plan
 from trainer_torch.precision import clip_gradients
-from trainer_torch.resume import Resumption, tell_how_to_continue
+from trainer_torch.resume import Resumption
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state
 from trainer_torch.summary import speed_metrics, sum_known

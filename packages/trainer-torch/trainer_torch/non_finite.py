@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from trainer_torch.checkpoint import find_fault, load_optimizer_state, load_precision
+from trainer_torch.checkpoint import find_fault
+from trainer_torch.checkpoint_loading import load_optimizer_state, load_precision
 from trainer_torch.culprit import LossOf, find_culprit
 from trainer_torch.divergence import Divergence
 from trainer_torch.run import TrainingRun

@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from callback_core import CallbackHandler, TrainerControl, TrainerState
-from trainer_torch import checkpoint as checkpoints
-from trainer_torch import outputs
+from trainer_torch import checkpoint_saving, outputs
 from trainer_torch.absent_names import TransformersNames, refuse_ignored_overrides
 from trainer_torch.accumulation import accepts_loss_kwargs
 from trainer_torch.announcement import announce
@@ -33,10 +32,11 @@ from trainer_torch.position import LoopPosition
 from trainer_torch.precision import check_precision
 from trainer_torch.preflight import check_metric, check_model, check_training
 from trainer_torch.results import ResultMethods
-from trainer_torch.resume import choose_checkpoint, find_position, resume
+from trainer_torch.resume import resume
+from trainer_torch.resumed_position import find_position
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.search import SearchMethods
-from trainer_torch.selection import rotate_checkpoints
+from trainer_torch.selection import choose_checkpoint, rotate_checkpoints
 from trainer_torch.values import json_value
 from trainer_torch.verbosity import at_log_level
 from trainer_torch.weights import save_model
@@ -262,7 +262,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, SearchMethods, ResultMethods,
                 "There is no training to save before train(). save_model saves the weights."
             )
         update_best_checkpoint(run)
-        saved = checkpoints.save_checkpoint(run)
+        saved = checkpoint_saving.save_checkpoint(run)
         rotate_checkpoints(run, saved)
         run.fire(run.callback_handler.on_save, checkpoint_dir=str(saved))
 
