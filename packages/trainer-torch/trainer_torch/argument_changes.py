@@ -89,7 +89,7 @@ def _changed_options(run: TrainingRun, before: dict[str, Any]) -> dict[str, str]
     """Return the options of a given optimizer or scheduler that differ, each with both values."""
     return {
         name: f"{value!r} instead of {before[name]!r}"
-        for name, value in run.given_options().items()
+        for name, value in run.given.options().items()
         if name in before and before[name] != value
     }
 

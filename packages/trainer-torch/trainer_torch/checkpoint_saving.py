@@ -49,7 +49,7 @@ def save_checkpoint(run: TrainingRun) -> Path:
         "precision": run.precision.state_dict(),
         "accumulation": run.args.gradient_accumulation_steps,
         "arguments": arguments_to_keep(run.args),
-        "given_options": run.given_options(),
+        "given_options": run.given.options(),
         "non_finite": {"steps": run.guard.steps, "rollbacks": run.guard.rollbacks},
     }
     notes = run.world.gather(

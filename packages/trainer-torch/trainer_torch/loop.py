@@ -125,7 +125,7 @@ def run_training(
         raise
     finally:
         run.model_wrapped = run.model
-        run.note_optimizers()
+        run.given.note_end(run.model, run.optimizer)
     run.fire(run.callback_handler.on_train_end)
     metrics = {name: value for name, value in logs.items() if name not in unlogged}
     return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)

@@ -14,7 +14,7 @@ from callback_core import CallbackHandler, TrainerControl, TrainerState
 from trainer_torch import checkpoint_saving, outputs
 from trainer_torch.absent_names import TransformersNames, refuse_ignored_overrides
 from trainer_torch.accumulation import accepts_loss_kwargs
-from trainer_torch.announcement import announce
+from trainer_torch.announcement import announce, tell_arguments
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
 from trainer_torch.best_model import update_best_checkpoint
@@ -230,7 +230,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, SearchMethods, ResultMethods,
             check_metric(run.args, self.eval_dataset)
         if checkpoint is None and self._returns_the_loss():
             check_model(run, self._computes_metrics(), self, self._loaders_to_check())
-        run.tell_arguments()
+        tell_arguments(run)
         # The user may have wrapped the model, or assigned another one since.
         is_given = unwrap(self._given_model) is run.model
         wrapped = run.world.wrap(self._given_model if is_given else run.model)
