@@ -18,9 +18,10 @@ from torch import nn
 from torch.utils.data.distributed import DistributedSampler
 
 from trainer_torch.checkpoint import find_fault
-from trainer_torch.data import begin_epoch, train_dataloader
+from trainer_torch.data import train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.position import LoopPosition
+from trainer_torch.reading import begin_epoch
 from trainer_torch.samplers import EpochSampler, RoundRobinSampler
 from trainer_torch.world import SINGLE_PROCESS, World
 

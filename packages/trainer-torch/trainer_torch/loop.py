@@ -24,12 +24,12 @@ from trainer_torch.best_model import (
     update_best_checkpoint,
     update_best_metric,
 )
-from trainer_torch.data import begin_epoch
 from trainer_torch.devices import empty_cache
 from trainer_torch.non_finite import respond, tell_number, watch
 from trainer_torch.overrides import call
 from trainer_torch.plan import DataLength, Plan
 from trainer_torch.precision import clip_gradients
+from trainer_torch.reading import begin_epoch
 from trainer_torch.resume import Resumption
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state

@@ -8,9 +8,9 @@ from typing import Any
 
 from trainer_torch.checkpoint import count_ranks
 from trainer_torch.checkpoint_loading import load_data_state, load_progress
-from trainer_torch.data import batch_size_of_loader, batches_of, can_start_anywhere
 from trainer_torch.plan import Plan, continued_plan, plan_training
 from trainer_torch.position import LoopPosition
+from trainer_torch.reading import batch_size_of_loader, batches_of, can_start_anywhere
 from trainer_torch.run import TrainingRun
 from trainer_torch.sources import has_state
 
