@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from resuming import EVERY_STEP
 from small import arguments, compute_loss, data, logged, net, trainer
-from test_checkpoint import EVERY_STEP, Noisy, steps_of
+from test_checkpoint import Noisy, steps_of
 from token_models import Divides, Mean, gradients_of
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel

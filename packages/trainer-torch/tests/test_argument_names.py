@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from resuming import EVERY_STEP
 from small import arguments, logged, net, trainer
-from test_checkpoint import EVERY_STEP
 
 import callback_core
 import trainer_torch

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import EVERY_STEP, StopAt, weights
 from safetensors.torch import load_file
 from small import Net, data, logged, net, trainer
-from test_checkpoint import EVERY_STEP, StopAt, weights
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from distributed_cases import Stream, curve, launch, reports, results
+from resuming import EVERY_STEP
 from small import arguments, data, logged, trainer
-from test_checkpoint import EVERY_STEP, steps_of
+from test_checkpoint import steps_of
 from token_models import Mean, gradients_of
 from torch import nn
 from torch.utils.data.distributed import DistributedSampler

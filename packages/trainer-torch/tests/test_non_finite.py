@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from small import Net, compute_loss, data, logged, net, trainer
+from resuming import EVERY_STEP
+from small import Net, arguments, compute_loss, data, logged, net, trainer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,7 +20,6 @@ from trainer_torch.divergence import DivergenceGuard
 from trainer_torch.testing import At
 from trainer_torch.world import SINGLE_PROCESS
 
-EVERY_STEP: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1}
 NAN = float("nan")
 
 
@@ -54,16 +54,16 @@ class Spoils(Trainer):
         return loss
 
 
-def spoils(out: Path, *steps: int, how: str = "gradient", **changed: Any) -> Spoils:
-    usual = trainer(out, **changed)
+def spoils(
+    out: Path, *steps: int, how: str = "gradient", compute_metrics: Any = None, **changed: Any
+) -> Spoils:
     made = Spoils(
-        usual.model,
-        usual.args,
-        None,
-        data(),
-        data(9),
+        net(),
+        arguments(out, **changed),
+        train_dataset=data(),
+        eval_dataset=data(9),
         compute_loss=compute_loss,
-        callbacks=changed.get("callbacks"),
+        compute_metrics=compute_metrics,
     )
     made.spoilt, made.how = steps, how
     return made
@@ -266,8 +266,10 @@ def test_weights_that_are_not_finite_are_taken_if_they_are_named_or_all_there_is
 
 def test_a_checkpoint_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:
     scores = iter([0.1, 0.5, 0.9, 0.8])
-    usual = trainer(
+    made = spoils(
         tmp_path,
+        3,
+        compute_metrics=lambda _: {"score": next(scores)},
         max_steps=4,
         eval_strategy="steps",
         eval_steps=1,
@@ -276,16 +278,6 @@ def test_a_checkpoint_that_is_not_finite_is_never_the_best(tmp_path: Path) -> No
         save_total_limit=1,
         **EVERY_STEP,
     )
-    made = Spoils(
-        usual.model,
-        usual.args,
-        None,
-        data(),
-        data(9),
-        compute_loss=compute_loss,
-        compute_metrics=lambda _: {"score": next(scores)},
-    )
-    made.spoilt = (3,)
     made.train()
     assert made.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
     assert are_finite(made.model)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import EVERY_STEP
 from safetensors.torch import load_file
 from small import compute_loss, data, logged, net, trainer
-from test_non_finite import EVERY_STEP, Spoils, are_finite, spoils, step_of, steps_of, warnings_of
+from test_non_finite import Spoils, are_finite, spoils, step_of, steps_of, warnings_of
 from torch import nn
 
 from callback_core import TrainerCallback
@@ -36,17 +37,9 @@ class Watches(TrainerCallback):
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
-    def on_step_end(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        model: Any = None,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        states = [one for kept in optimizer.state.values() for one in kept.values()]
-        tensors = [*model.state_dict().values(), *filter(torch.is_tensor, states)]
+    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        states = [one for kept in parts["optimizer"].state.values() for one in kept.values()]
+        tensors = [*parts["model"].state_dict().values(), *filter(torch.is_tensor, states)]
         self.seen.append([one.clone() for one in tensors])
 
 

@@ -9,24 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import EVERY_STEP, StopAt
 from small import arguments, compute_loss, data, logged, net, trainer
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
-from callback_core import TrainerCallback, TrainerState
+from callback_core import TrainerState
 from trainer_torch import Trainer, TrainingArguments
-
-EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}
-
-
-class StopAt(TrainerCallback):
-    """Ends the training after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_training_stop |= state.global_step >= self.step
 
 
 class Stream(IterableDataset[Any]):
