@@ -50,6 +50,10 @@ def weights(trained: Trainer) -> list[Tensor]:
     return [value.detach().clone() for value in trained.model.state_dict().values()]
 
 
+def same(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
 def whole_and_resumed(make: Callable[..., Trainer], output_dir: Path) -> tuple[Trainer, Trainer]:
     """Return an undisturbed training, and one that was resumed after its third step.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from resuming import THREE_EPOCHS, assert_exact
-from small import logged, net, trainer
+from small import logged, net, trainer, warned
 from test_resume_saved import Rows
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD
@@ -24,10 +24,6 @@ OPTIONS = {
     "rmsprop": "momentum=0.5,centered=yes,alpha=0.9,eps=1e-6",
     "muon": "lr=0.1,momentum=0.9,nesterov=no,ns_steps=3,adjust_lr_fn=original",
 }
-
-
-def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.mark.parametrize(

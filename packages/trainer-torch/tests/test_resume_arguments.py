@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from resuming import EVERY_STEP, StopAt
-from small import arguments, compute_loss, data, logged, net, trainer
+from small import arguments, compute_loss, data, logged, net, trainer, warned
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
@@ -177,14 +177,6 @@ def test_samples_that_a_loader_of_one_s_own_must_repeat_are_counted_in_a_warning
     ordered(tmp_path, numbers, per_device_train_batch_size=16).train(True)
     assert len(numbers) == 48 + 8
     assert any(8 in (record.args or ()) for record in caplog.records)
-
-
-def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [
-        record.getMessage()
-        for record in caplog.records
-        if record.name.startswith("trainer_torch") and record.levelname == "WARNING"
-    ]
 
 
 def test_new_arguments_win_over_the_checkpoint_s_and_one_warning_names_them(

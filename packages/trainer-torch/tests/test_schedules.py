@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from resuming import THREE_EPOCHS, assert_exact
-from small import arguments, logged, trainer
+from small import arguments, logged, trainer, warned
 from torch import nn
 from torch.optim import SGD
 
@@ -230,10 +230,6 @@ def test_a_least_rate_stays_what_it_is_if_a_resumed_training_asks_for_another_ra
     resumed = trainer(tmp_path / "resumed", learning_rate=0.5, **changed)
     resumed.train(tmp_path / "checkpoint-4")
     assert logged(resumed, "learning_rate") == logged(whole, "learning_rate")
-
-
-def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_resuming_tells_which_options_of_a_schedule_hold(

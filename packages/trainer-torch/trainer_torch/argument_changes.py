@@ -41,10 +41,10 @@ def arguments_to_keep(args: TrainingArguments) -> dict[str, Any]:
     }
 
 
-def changed_arguments(run: TrainingRun, before: dict[str, Any]) -> dict[str, str]:
+def changed_arguments(args: TrainingArguments, before: dict[str, Any]) -> dict[str, str]:
     """Return the arguments that differ from those of the checkpoint, each with both values."""
     changed = {}
-    now = arguments_to_keep(run.args)
+    now = arguments_to_keep(args)
     own = Path(now["output_dir"]).resolve()
     if "output_dir" in before and Path(before["output_dir"]).resolve() == own:
         # The same in other words, such as a relative path.

@@ -50,7 +50,7 @@ def load_optimizer(run: TrainingRun, checkpoint: Path) -> None:
         ValueError: The checkpoint is one of transformers and has another kind of schedule.
     """
     schedule = _load(checkpoint / SCHEDULER, run.args.device)
-    state = load_optimizer_state(run, checkpoint)
+    state = load_optimizer_state(checkpoint, run.args.device)
     is_other = is_of_transformers(checkpoint)
     if is_other:
         check_scheduler(run.lr_scheduler, schedule)
@@ -62,9 +62,9 @@ def load_optimizer(run: TrainingRun, checkpoint: Path) -> None:
     run.lr_scheduler.load_state_dict(schedule)
 
 
-def load_optimizer_state(run: TrainingRun, checkpoint: Path) -> dict[str, Any]:
-    """Return the state of the optimizer in `checkpoint`."""
-    state: dict[str, Any] = _load(checkpoint / OPTIMIZER, run.args.device)
+def load_optimizer_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+    """Return the state of the optimizer in `checkpoint`, with its tensors on `device`."""
+    state: dict[str, Any] = _load(checkpoint / OPTIMIZER, device)
     return without_empty_groups(state) if is_of_transformers(checkpoint) else state
 
 
@@ -95,7 +95,7 @@ def load_arguments(checkpoint: Path) -> dict[str, Any]:
 def load_structure(run: TrainingRun, checkpoint: Path) -> dict[str, Any]:
     """Return what `trainer_torch.structure.describe` returned when `checkpoint` was saved."""
     if is_of_transformers(checkpoint):
-        return read_structure(run, load_optimizer_state(run, checkpoint))
+        return read_structure(run, load_optimizer_state(checkpoint, run.args.device))
     described: dict[str, Any] = read_json(checkpoint / STRUCTURE)
     return described
 

@@ -1,4 +1,4 @@
-"""`EvaluatingTrainer`: the part of the Trainer that evaluates and predicts."""
+"""`EvaluationMethods`: the methods of the Trainer that evaluate and predict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainer_torch.summary import speed_metrics
 from trainer_torch.verbosity import at_log_level
 
 
-class EvaluatingTrainer(LossMethods):
+class EvaluationMethods(LossMethods):
     """Evaluates and predicts.
 
     Attributes:
@@ -233,7 +233,7 @@ class EvaluatingTrainer(LossMethods):
 
     def _may_report_more_metrics(self) -> bool:
         """Return whether evaluations may report more than their loss and speed."""
-        own, base = type(self), EvaluatingTrainer
+        own, base = type(self), EvaluationMethods
         is_overridden = (own.evaluate, own.evaluation_loop) != (base.evaluate, base.evaluation_loop)
         return is_overridden or self._computes_metrics()
 
@@ -242,7 +242,7 @@ class EvaluatingTrainer(LossMethods):
 
         What a subclass overrides may read data that can be read only once. So may a stream.
         """
-        args, own, base = self.run.args, type(self), EvaluatingTrainer
+        args, own, base = self.run.args, type(self), EvaluationMethods
         names = ("evaluate", "evaluation_loop", "prediction_step", "get_eval_dataloader")
         if args.eval_strategy == IntervalStrategy.NO or any(
             getattr(own, name) is not getattr(base, name) for name in names

@@ -54,7 +54,7 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
         run.saved_step = run.state.global_step
     max_steps = run.state.max_steps
     run.set_length(plan)
-    changed = changed_arguments(run, progress["arguments"])
+    changed = changed_arguments(run.args, progress["arguments"])
     if any(name in changed for name in _OF_THE_BEST_MODEL):
         run.state.best_metric = run.state.best_global_step = None
         run.state.best_model_checkpoint = None

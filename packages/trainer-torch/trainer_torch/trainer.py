@@ -21,7 +21,7 @@ from trainer_torch.best_model import update_best_checkpoint
 from trainer_torch.data import EvalLoaders, train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
-from trainer_torch.evaluating import EvaluatingTrainer
+from trainer_torch.evaluating import EvaluationMethods
 from trainer_torch.loop import TrainOutput, run_training
 from trainer_torch.metrics import ComputeMetrics
 from trainer_torch.numerics import prepare_numerics
@@ -55,7 +55,7 @@ _CALLED_WITH: Final = {
 """The methods that a subclass may override, with the number of their arguments by position."""
 
 
-class Trainer(EvaluatingTrainer, OptimizerMethods, SearchMethods, ResultMethods, TransformersNames):
+class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods, TransformersNames):
     """Trains, evaluates and predicts with a PyTorch model, and fires events for callbacks.
 
     To change what it does, subclass it and override `compute_loss`, `training_step`,
