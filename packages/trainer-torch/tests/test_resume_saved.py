@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from callback_core import TrainerCallback
 from trainer_torch.checkpoint import list_checkpoints
-from trainer_torch.precision import clip_gradients
+from trainer_torch.gradients import clip_gradients
 from trainer_torch.weights import MODEL, load_model, save_model
 
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "max_steps": 4}
@@ -264,7 +264,7 @@ def test_clipping_scales_sparse_and_dense_gradients_alike() -> None:
     model = Rows(True)
     loss, _ = compute_loss(model, list(data()[:]))
     loss.backward()
-    before = clip_gradients(model, 0.5).item()
+    before = clip_gradients(model.parameters(), 0.5).item()
     assert before > 0.5
     gradients = [parameter.grad for parameter in model.parameters()]
     norm = math.sqrt(sum(float(g.to_dense().square().sum()) for g in gradients if g is not None))

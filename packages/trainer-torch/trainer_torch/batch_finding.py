@@ -13,6 +13,7 @@ import torch
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.checkpoint_loading import load_arguments
 from trainer_torch.devices import free_memory, is_out_of_memory
+from trainer_torch.gradients import drop_gradients
 from trainer_torch.plan import Plan, number_of_batches
 from trainer_torch.reading import batch_size_of_loader, batches_of, begin_epoch, can_start_anywhere
 from trainer_torch.run import TrainingRun
@@ -133,8 +134,7 @@ class StepStart:
         return next_batches(run)
 
     def _go_back(self, run: TrainingRun) -> None:
-        run.model.zero_grad()
-        run.optimizer.zero_grad()
+        drop_gradients(run.model, run.optimizer)
         run.position.batches, run.position.samples = self._position
         run.samples = self._samples
         with torch.no_grad():
