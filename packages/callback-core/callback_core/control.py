@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -86,6 +86,26 @@ class _Caller:
     def __init__(self) -> None:
         self.callback: object = None
         self.state: Any = None
+
+
+class _Called:
+    """A context in which `caller` is another: see `TrainerControl.called`."""
+
+    __slots__ = ("_callback", "_caller", "_state")
+
+    def __init__(self, caller: _Caller, callback: object, state: Any) -> None:
+        self._caller, self._callback, self._state = caller, callback, state
+
+    def __enter__(self) -> None:
+        self._exchange()
+
+    def __exit__(self, *error: object) -> None:
+        self._exchange()
+
+    def _exchange(self) -> None:
+        caller = self._caller
+        caller.callback, self._callback = self._callback, caller.callback
+        caller.state, self._state = self._state, caller.state
 
 
 class _Attribution(ExportableState):
@@ -213,21 +233,14 @@ class TrainerControl(_Attribution):
             self.__dict__.update(off)
             self._requests = [request for request in self._requests if request.flag not in off]
 
-    @contextmanager
-    def called(self, callback: object, state: Any) -> Iterator[None]:
+    def called(self, callback: object, state: Any) -> AbstractContextManager[None]:
         """Attribute requests to `callback` while it runs, and reset no flag at its own events.
 
         Args:
             callback: An object that the loop calls, and that is no callback of the handler.
             state: The state of the training.
         """
-        caller = self.caller
-        before = caller.callback, caller.state
-        caller.callback, caller.state = callback, state
-        try:
-            yield
-        finally:
-            caller.callback, caller.state = before
+        return _Called(self.caller, callback, state)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute. A warning names one that looks like a flag but is none."""

@@ -147,8 +147,8 @@ def next_batches(run: TrainingRun) -> list[Any]:
     """Return the batches of the next update step; none at the end of the epoch."""
     if run.args.auto_find_batch_size:
         run.step_start = StepStart(run)
-    with run.usage.waiting():
-        batches = list(islice(run.batches, run.args.gradient_accumulation_steps))
+    number = run.args.gradient_accumulation_steps
+    batches = run.usage.waited_for(lambda: list(islice(run.batches, number)))
     return run.world.trim_to_shortest(batches)
 
 

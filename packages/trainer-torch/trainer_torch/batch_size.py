@@ -61,14 +61,14 @@ def count_samples(
     shapes = _shapes_in(batch, loaded)
     if shapes is None:
         return None
-    lengths = Counter(shape[0] for shape in shapes)
-    if not lengths:
+    if not shapes:
         return loaded
-    if len(lengths) > 1:
-        return _likely_length(lengths, loaded, named_labels_of(batch, label_names))
+    lengths = [shape[0] for shape in shapes]
+    if lengths.count(lengths[0]) < len(lengths):
+        return _likely_length(Counter(lengths), loaded, named_labels_of(batch, label_names))
     if loaded is not None and all(shape[1:2] == (loaded,) for shape in shapes):
         return loaded
-    return shapes[0][0]
+    return lengths[0]
 
 
 def _likely_length(lengths: Counter[int], loaded: int | None, labels: Any) -> int | None:
@@ -82,6 +82,8 @@ def _likely_length(lengths: Counter[int], loaded: int | None, labels: Any) -> in
 
 
 def _shapes_in(value: Any, loaded: int | None) -> list[Shape] | None:
+    if type(value) is dict and all(map(_has_length, value.values())):  # by far the most frequent
+        return [one.shape for one in value.values()]
     found = _Found()
     found.look_into(value)
     if not found.shapes and not found.lists and hasattr(value, "__dict__"):  # an object
@@ -160,6 +162,10 @@ class _Found:
                 self.look_into(item)
         else:
             self.shapes.append((len(items),))  # of texts, numbers or objects
+
+
+def _has_length(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and not value.is_nested
 
 
 def _is_tuple_of_tensors(batch: Any) -> bool:

@@ -144,7 +144,7 @@ def map_leaves(
     def mapped(item: Any) -> Any:
         return map_leaves(function, item, is_leaf)
 
-    if isinstance(value, PackedSequence) or is_leaf(value):
+    if isinstance(value, (Tensor, PackedSequence)) or is_leaf(value):
         return function(value)
     if isinstance(value, Mapping):
         return _like(value, {name: mapped(item) for name, item in value.items()})

@@ -237,9 +237,11 @@ class _NotesOnDevice:
 
 
 def _generators(device: torch.device) -> list[Tensor]:
-    module: Any = torch.get_device_module(device)
-    on_device = [] if device.type == "cpu" else [module.get_rng_state(device)]
-    return [torch.get_rng_state(), *on_device]
+    states = [torch.default_generator.get_state()]
+    if device.type != "cpu":
+        module: Any = torch.get_device_module(device)
+        states.append(module.get_rng_state(device))
+    return states
 
 
 def _can_skip_on_device(optimizer: Optimizer) -> bool:

@@ -129,8 +129,10 @@ class SeededLoader(DataLoader[Any]):
         self._batches = weakref.ref(batches)
         return batches
 
-    def _workers(self, source: Samples, restarts: bool = False) -> _Workers:
+    def _workers(self, source: Samples, restarts: bool = False) -> _Workers | _InProcess:
         """Return the workers for an iteration: the persistent ones, unless they are busy."""
+        if not self.num_workers and not self.pin_memory:
+            return _InProcess(source)
         is_busy = getattr(self._batches(), "gi_frame", None) is not None
         if not self.persistent_workers or is_busy:
             return _Workers(self, source, is_persistent=False)
@@ -151,8 +153,23 @@ class SeededLoader(DataLoader[Any]):
                 yield own
 
 
+class _InProcess:
+    """Loads batches in this process, without the cost of torch's loader, which does no more.
+
+    Args:
+        source: What loads the batches.
+    """
+
+    def __init__(self, source: Samples) -> None:
+        self._source = source
+
+    def iterate(self, tasks: Callable[[], Iterator[Task]]) -> Iterator[Any]:
+        """Return an iterator over the results of tasks."""
+        return (self._source[task] for task in tasks())
+
+
 class _Workers:
-    """The processes that load batches of a loader, or this process if there are none.
+    """The processes that load batches of a loader, or this process if it only pins their memory.
 
     Args:
         loader: The loader.

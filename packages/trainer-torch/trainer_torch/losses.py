@@ -66,7 +66,7 @@ class LossMethods:
             output = batches.forward(model, inputs, **items)
             if return_outputs:
                 return outputs.split_output(output)[0], output
-        return outputs.find_loss(output, self._source_of_loss(), inputs)
+        return outputs.find_loss(output, self._source_of_loss, inputs)
 
     def training_step(
         self, model: nn.Module, inputs: Any, num_items_in_batch: int | None = None
@@ -81,7 +81,7 @@ class LossMethods:
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
             output = call(self.compute_loss, model, inputs, num_items_in_batch=num_items_in_batch)
-        loss = outputs.require_loss(output, self._source_of_loss(), inputs)
+        loss = outputs.require_loss(output, self._source_of_loss, inputs)
         loss = accumulation.part_of_step(loss, self.run.loss_divisor)
         self.run.precision.backward(loss)
         return loss.detach()

@@ -89,11 +89,11 @@ def split_output(output: Any, ignored: Collection[str] = ()) -> tuple[Tensor | N
     Raises:
         ValueError: What is called `loss` is not one number.
     """
+    loss = _loss_in(output)
     named = _named(output)
     if named is not None:
-        return _named_loss(named.get("loss"), output), _named_predictions(named, ignored)
+        return loss, _named_predictions(named, ignored)
     parts = tuple(output) if isinstance(output, (tuple, list)) else (output,)
-    loss = _loss(parts[0]) if parts else None
     rest = tuple(part for part in parts[loss is not None :] if part is not None)
     if len(rest) != 1:
         return loss, rest or None
@@ -112,12 +112,12 @@ def ignored_outputs(model: nn.Module) -> Collection[str]:
     return getattr(getattr(model, "config", None), "keys_to_ignore_at_inference", None) or ()
 
 
-def require_loss(output: Any, returned_by: str, batch: Any) -> Tensor:
+def require_loss(output: Any, returned_by: Callable[[], str], batch: Any) -> Tensor:
     """Return the loss in `output`, after checking that it can be trained on.
 
     Args:
         output: What a model or a `compute_loss` returned for a training batch.
-        returned_by: The name of the model or function that returned it, for the message.
+        returned_by: Names the model or function that returned it, for the message.
         batch: The batch, for the message.
 
     Raises:
@@ -126,28 +126,28 @@ def require_loss(output: Any, returned_by: str, batch: Any) -> Tensor:
     loss = find_loss(output, returned_by, batch)
     if not loss.requires_grad:
         raise ValueError(
-            f"The loss that {returned_by} returned has no gradient: it was detached, converted to "
+            f"The loss that {returned_by()} returned has no gradient: it was detached, converted to "
             "a number, or computed under torch.no_grad()."
         )
     return loss
 
 
-def find_loss(output: Any, returned_by: str, batch: Any) -> Tensor:
+def find_loss(output: Any, returned_by: Callable[[], str], batch: Any) -> Tensor:
     """Return the loss in `output`.
 
     Args:
         output: What a model or a `compute_loss` returned for a batch.
-        returned_by: The name of the model or function that returned it, for the message.
+        returned_by: Names the model or function that returned it, for the message.
         batch: The batch, for the message.
 
     Raises:
         ValueError: There is no loss.
     """
-    loss, _ = split_output(output)
+    loss = _loss_in(output)
     if loss is None:
         what = f"{describe(output)}, which has no loss" if output is not None else "None"
         raise ValueError(
-            f"For a batch, {describe(batch)}, {returned_by} returned {what}. Return the "
+            f"For a batch, {describe(batch)}, {returned_by()} returned {what}. Return the "
             "loss as a scalar tensor: alone, as the first item of a tuple, as ['loss'] or as "
             ".loss. Or pass compute_loss to the Trainer, a function of the model and a batch."
         )
@@ -207,6 +207,18 @@ def _is_prediction(name: str) -> bool:
     return name not in _CACHES and not str(name).endswith(_INTERNALS)
 
 
+def _loss_in(output: Any) -> Tensor | None:
+    """Return the loss in what a model or a `compute_loss` returned, as `split_output` says."""
+    if isinstance(output, Tensor):
+        return _loss(output)
+    named = output if isinstance(output, Mapping) else _named(output)
+    if named is not None:
+        return _named_loss(named.get("loss"), output)
+    if isinstance(output, (tuple, list)):
+        return _loss(output[0]) if output else None
+    return _loss(output)
+
+
 def _loss(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
         return value if value.ndim == 0 else None
@@ -218,7 +230,7 @@ def _named_loss(value: Any, output: Any) -> Tensor | None:
     if value is None:
         return None
     if isinstance(value, Tensor) and value.numel() == 1:
-        return value.reshape(())
+        return value if value.ndim == 0 else value.reshape(())
     loss = _loss(value)
     if loss is None:
         shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""

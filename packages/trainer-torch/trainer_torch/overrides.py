@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 def call(function: Callable[..., Any], *args: Any, **optional: Any) -> Any:
     """Call `function` with `args`, and with those of the `optional` arguments that it takes."""
     taken = parameters_of(function)
-    if taken.takes_any:
+    if taken.takes_any or optional.keys() <= taken.names:
         return function(*args, **optional)
     return function(*args, **{k: value for k, value in optional.items() if k in taken.names})
 

@@ -252,7 +252,7 @@ def _check_evaluation(model: nn.Module, loader: DataLoader[Any], hooks: Evaluati
 
 def _check_outputs(model: nn.Module, batch: Any, needs_predictions: bool) -> None:
     output = forward(model.train(), batch)
-    require_loss(output, type(model).__name__, batch)
+    require_loss(output, lambda: type(model).__name__, batch)
     predictions = split_output(output, ignored_outputs(model))[1]
     if needs_predictions and predictions is None:
         with torch.no_grad():  # some models return predictions only then

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset, get_worker_info
 
 from trainer_torch.drawing import (
-    apart,
+    Apart,
     generators_of,
     parts_of,
     seed_all,
@@ -76,12 +75,10 @@ class Samples(Dataset[Any]):
 
     def __getitem__(self, task: Task) -> Any:
         """Return what `task` asks for."""
-        with apart() if get_worker_info() is None else nullcontext():
-            if task.iteration != self._iteration:
-                self._iteration = task.iteration
-                self._begin(task.epoch)
-            self._seed_all(seed_of(*self.seed, task.epoch, task.number))
-            return self.load(task)
+        if get_worker_info() is not None:
+            return self._seeded(task)
+        with Apart():
+            return self._seeded(task)
 
     def begin(self) -> None:
         """Begin an iteration."""
@@ -91,6 +88,13 @@ class Samples(Dataset[Any]):
         if getattr(self.dataset, "__getitems__", None):
             return self.collate(self.dataset.__getitems__(task.content))
         return self.collate([self.dataset[index] for index in task.content])
+
+    def _seeded(self, task: Task) -> Any:
+        if task.iteration != self._iteration:
+            self._iteration = task.iteration
+            self._begin(task.epoch)
+        self._seed_all(seed_of(*self.seed, task.epoch, task.number))
+        return self.load(task)
 
     def _begin(self, epoch: int) -> None:
         if (worker := get_worker_info()) is not None:
@@ -105,7 +109,8 @@ class Samples(Dataset[Any]):
 
     def _seed_all(self, seed: int) -> None:
         seed_globals(seed)
-        seed_all(self._generators, seed)
+        if self._generators:
+            seed_all(self._generators, seed)
 
 
 class Stream(Samples):

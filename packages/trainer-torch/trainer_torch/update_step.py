@@ -85,13 +85,14 @@ def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> _Accu
     sizes = _sizes(run, hooks, batches)
     shares = _shares(run, hooks, batches, sizes)
     run.batches_in_step = len(batches)
-    step_loss = torch.zeros((), device=run.args.device)
+    step_loss: Tensor | None = None
     for number, batch in enumerate(batches, start=1):
         is_last = number == len(batches)
         run.world.average_gradients(run.model_wrapped, is_last)
         with run.control.called(hooks, run.state), run.usage.counting(batch):
             loss = _loss_of(run, hooks, shares, number, batch)
-        step_loss += loss.to(step_loss.dtype)  # bfloat16 has two digits
+        part = loss.to(torch.get_default_dtype())  # bfloat16 has two digits
+        step_loss = part if step_loss is None else step_loss + part
         run.samples = sum_known([run.samples, sizes[number - 1]])
         position.add_batch()
         if not is_last:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from trainer_torch.loop_callback import Interval
 from trainer_torch.memory import MemoryMetrics, peak_memory, reset_peak
 from trainer_torch.operations import OperationCounter
 from trainer_torch.world import World
+
+T = TypeVar("T")
 
 
 class Usage:
@@ -50,6 +52,7 @@ class Usage:
         padding: int | None = None,
     ) -> None:
         self._args, self._world, self._warn = args, world, warn
+        self._included = str(args.include_num_input_tokens_seen)
         self._counter, self.measures = counter, measures
         self._main_input, self._padding = main_input, padding
         self._tokens: Any = 0  # not yet in the state: a number, or a tensor on the device
@@ -61,16 +64,14 @@ class Usage:
         self._began: float | None = None  # with the first batch, so that no set-up counts
         self._begin_interval()
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Measure how long the next batches are waited for."""
+    def waited_for(self, load: Callable[[], T]) -> T:
+        """Return the next batches, which `load` returns, and measure how long they take."""
         began = time.perf_counter()
         if self._began is None:
             self._began = began
-        try:
-            yield
-        finally:
-            self._waited += time.perf_counter() - began
+        loaded = load()
+        self._waited += time.perf_counter() - began
+        return loaded
 
     def counting(self, batch: Any) -> AbstractContextManager[None]:
         """Return the context of the training step on `batch`."""
@@ -89,11 +90,10 @@ class Usage:
             operations: What `Trainer.floating_point_ops` returned for it.
         """
         self._operations += operations
-        included = str(self._args.include_num_input_tokens_seen)
-        if included == "no" and not self.measures:
+        if self._included == "no" and not self.measures:
             return
-        tokens = self._count_tokens(batch, included)
-        if tokens is not None and included != "no":
+        tokens = self._count_tokens(batch, self._included)
+        if tokens is not None and self._included != "no":
             self._tokens = self._tokens + tokens
         if self.measures:
             self._interval_tokens.append(tokens)
@@ -105,7 +105,8 @@ class Usage:
         self._steps += 1
         if self._tokens_at_begin is None:
             self._tokens_at_begin = state.num_input_tokens_seen
-        if self._world.size == 1 and not isinstance(self._tokens, Tensor):
+        is_known = self._world.size == 1 and not isinstance(self._tokens, Tensor)
+        if is_known and (self._tokens or self._operations):
             self.publish(state)
 
     def publish(self, state: TrainerState) -> None:
