@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
+from small import DEVICE, LARGE, ON_DEVICE, Language, Size, Words, train_by_hand
 from table import Targets, checks, print_table, shown
-from torch import Tensor, nn
 
 from callback_core import TimeLimit, TrainerCallback
 from trainer_torch import (
@@ -31,45 +31,13 @@ from trainer_torch import (
     WeightAveragingCallback,
 )
 
-ON_GPU: Final = torch.cuda.is_available()
-WIDTH, LAYERS, LENGTH, BATCH = (1024, 12, 512, 16) if ON_GPU else (128, 4, 64, 8)
-WORDS: Final = 1000
+SIZE: Final = LARGE if ON_DEVICE else Size(width=128, layers=4, length=64, batch=8, words=1000)
 STEPS: Final = 110
 REPEATS: Final = 7
 
 LOOP_RATIO: Final = 1.05
 WATCHING_RATIO: Final = 1.01
 AVERAGING_RATIO: Final = 1.05
-
-
-class Language(nn.Module):
-    """A transformer over words: input_ids (batch, length) to a loss."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.words = nn.Embedding(WORDS, WIDTH)
-        layer = nn.TransformerEncoderLayer(WIDTH, 4, 4 * WIDTH, 0.0, batch_first=True)
-        self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
-        self.head = nn.Linear(WIDTH, WORDS)
-
-    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """Return the loss."""
-        scores = self.head(self.layers(self.words(input_ids)))
-        return {"loss": nn.functional.cross_entropy(scores.flatten(0, 1), input_ids.flatten())}
-
-
-class Words(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Random words."""
-
-    def __init__(self) -> None:
-        self.words = torch.randint(WORDS, (BATCH * STEPS, LENGTH))
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"input_ids": self.words[index]}
 
 
 class Watch(TrainerCallback):
@@ -90,8 +58,8 @@ class Watch(TrainerCallback):
 
 def now() -> float:
     """Return the time."""
-    if ON_GPU:
-        torch.cuda.synchronize()
+    if ON_DEVICE:
+        torch.accelerator.synchronize()
         return time.perf_counter()
     return time.process_time()
 
@@ -102,7 +70,7 @@ def by_trainer(*callbacks: Callable[[], Any], **changed: Any) -> float:
     with TemporaryDirectory() as directory:
         args = TrainingArguments(
             directory,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=SIZE.batch,
             num_train_epochs=1,
             logging_steps=10,
             save_strategy="no",
@@ -111,7 +79,8 @@ def by_trainer(*callbacks: Callable[[], Any], **changed: Any) -> float:
             **changed,
         )
         made = [make() for make in callbacks]
-        trainer = Trainer(Language(), args, train_dataset=Words(), callbacks=[*made, watch])
+        data = Words(SIZE, SIZE.batch * STEPS)
+        trainer = Trainer(Language(SIZE), args, train_dataset=data, callbacks=[*made, watch])
         trainer.pop_callback(trainer.callback_handler.callbacks[-1])  # prints
         trainer.train()
     return watch.seconds / (STEPS - 10)
@@ -119,25 +88,9 @@ def by_trainer(*callbacks: Callable[[], Any], **changed: Any) -> float:
 
 def by_hand() -> float:
     """Return the seconds that a step of a loop takes that is written by hand."""
-    device = torch.device("cuda" if ON_GPU else "cpu")
-    model = Language().to(device)
-    decayed = [one for one in model.parameters() if one.ndim > 1]
-    others = [one for one in model.parameters() if one.ndim <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed}, {"params": others}], lr=5e-5)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
-    loader = torch.utils.data.DataLoader(Words(), BATCH, shuffle=True, pin_memory=ON_GPU)
-    total, seconds = torch.zeros((), device=device), 0.0
-    for step, batch in enumerate(loader, start=1):
-        batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        loss = model(**batch)["loss"]
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        total += loss.detach()
-        if step % 10 == 0:
-            total.item()
+    data = Words(SIZE, SIZE.batch * STEPS)
+    seconds = 0.0
+    for step in train_by_hand(Language(SIZE).to(DEVICE), data, SIZE.batch, STEPS):
         if step == 10:
             seconds = -now()
     return (seconds + now()) / (STEPS - 10)

@@ -3,7 +3,7 @@
     python tools/bench/import_time.py [--check]
 
 The target is at most 60 ms more than an interpreter that imports nothing. For comparison, the
-script also measures the import of transformers' module.
+script also measures the import of transformers' module, and that of both Trainers beside torch's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ SIDES: Final = {
     "nothing": "pass",
     "callback_core": "import callback_core",
 }
-THEIRS: Final = {"transformers.trainer_callback": "import transformers.trainer_callback"}
+OTHERS: Final = {
+    "transformers.trainer_callback": "import transformers.trainer_callback",
+    "torch": "import torch",
+    "trainer_torch": "import trainer_torch",
+    "transformers.Trainer": "from transformers import Trainer",
+}
 
 
 def python(code: str) -> str:
@@ -37,8 +42,8 @@ def main() -> None:
     checks()  # reject a wrong command line before the measurement
     targets = Targets()
     ours = {name: partial(python, code) for name, code in SIDES.items()}
-    theirs = {name: partial(python, code) for name, code in THEIRS.items()}
-    taken = times_in_turns(ours, REPEATS, typical=min) | times_in_turns(theirs, 3, typical=min)
+    others = {name: partial(python, code) for name, code in OTHERS.items()}
+    taken = times_in_turns(ours, REPEATS, typical=min) | times_in_turns(others, 3, typical=min)
     bare = taken["nothing"]
     print_table(
         "An interpreter that imports",

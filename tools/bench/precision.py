@@ -17,57 +17,16 @@ from time import perf_counter
 from typing import Any, Final
 
 import torch
+from small import DEVICE, LARGE, ON_DEVICE, Language, Size, Words, train_by_hand
 from table import Targets, checks, print_table
-from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer, TrainingArguments
 
-DEVICE: Final = TrainingArguments(report_to="none").device
-ON_DEVICE: Final = DEVICE.type != "cpu"
-WIDTH, LAYERS, LENGTH, BATCH = (1024, 12, 512, 16) if ON_DEVICE else (32, 2, 16, 4)
-WORDS: Final = 4096 if ON_DEVICE else 64
+SIZE: Final = LARGE if ON_DEVICE else Size(width=32, layers=2, length=16, batch=4, words=64)
 STEPS, WARMUP = (120, 20) if ON_DEVICE else (6, 2)
+SAMPLES: Final = 4096
 GIB: Final = 2**30
-
-
-class Text(Dataset[dict[str, Tensor]]):
-    """Sequences in which each word mostly determines the next one."""
-
-    def __len__(self) -> int:
-        return 4096
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(index)
-        steps = torch.randint(1, 4, (LENGTH + 1,), generator=generator)
-        words = (steps.cumsum(0) + index) % WORDS
-        return {"words": words[:-1], "labels": words[1:]}
-
-
-class Model(nn.Module):
-    """A language model of transformer blocks."""
-
-    def __init__(self, dropout: float = 0.0) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        heads, options = max(1, WIDTH // 64), {"batch_first": True, "norm_first": True}
-        self.words, self.places = nn.Embedding(WORDS, WIDTH), nn.Embedding(LENGTH, WIDTH)
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(WIDTH, heads, 4 * WIDTH, dropout, **options)
-            for _ in range(LAYERS)
-        )
-        self.head = nn.Linear(WIDTH, WORDS)
-        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(LENGTH))
-
-    def forward(self, words: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return the loss and the scores of each next word."""
-        hidden = self.words(words) + self.places.weight
-        for block in self.blocks:
-            hidden = block(hidden, src_mask=self.mask, is_causal=True)
-        scores = self.head(hidden)
-        loss = nn.functional.cross_entropy(scores.flatten(0, 1).float(), labels.flatten())
-        return {"loss": loss, "logits": scores}
 
 
 @dataclass
@@ -99,10 +58,10 @@ def now() -> float:
 
 
 def trainer(directory: str, *callbacks: Any, dropout: float = 0.0, **changed: Any) -> Trainer:
-    """Return a trainer of `Model` on `Text`."""
+    """Return a trainer of `Language` on `Words`."""
     usual: dict[str, Any] = {
         "output_dir": directory,
-        "per_device_train_batch_size": BATCH,
+        "per_device_train_batch_size": SIZE.batch,
         "max_steps": STEPS,
         "learning_rate": 3e-4,
         "logging_steps": STEPS // 2,
@@ -111,7 +70,8 @@ def trainer(directory: str, *callbacks: Any, dropout: float = 0.0, **changed: An
         "disable_tqdm": True,
     }
     args = TrainingArguments(**{**usual, **changed})
-    return Trainer(Model(dropout), args, train_dataset=Text(), callbacks=callbacks)
+    data = Words(SIZE, SAMPLES)
+    return Trainer(Language(SIZE, dropout), args, train_dataset=data, callbacks=callbacks)
 
 
 def measure(**changed: Any) -> Measured:
@@ -124,7 +84,7 @@ def measure(**changed: Any) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         made = trainer(directory, clock, **changed)
         made.train()
-    words = (STEPS - WARMUP) * BATCH * LENGTH
+    words = (STEPS - WARMUP) * SIZE.batch * SIZE.length
     losses = [log["loss"] for log in made.state.log_history if "loss" in log]
     peak = module.max_memory_allocated() if ON_DEVICE else 0
     return Measured(words / (clock.times[1] - clock.times[0]), peak, losses[-1])
@@ -132,24 +92,14 @@ def measure(**changed: Any) -> Measured:
 
 def by_hand() -> float:
     """Return the words per second of a loop in bfloat16 that is written by hand."""
-    model = Model().to(DEVICE).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.0)
-    order = torch.randperm(len(Text()), generator=torch.Generator().manual_seed(42))
-    loader = torch.utils.data.DataLoader(
-        Text(), batch_size=BATCH, sampler=order.tolist(), pin_memory=ON_DEVICE
-    )
-    begun, batches = 0.0, iter(loader)
-    for step in range(1, STEPS + 1):
-        batch = {name: one.to(DEVICE, non_blocking=True) for name, one in next(batches).items()}
-        with torch.autocast(DEVICE.type, torch.bfloat16):
-            loss = model(**batch)["loss"]
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+    data, begun = Words(SIZE, SAMPLES), 0.0
+    model = Language(SIZE).to(DEVICE)
+    for step in train_by_hand(model, data, SIZE.batch, STEPS, torch.bfloat16):
         if step == WARMUP:
             begun = now()
-    return (STEPS - WARMUP) * BATCH * LENGTH / (now() - begun)
+        if step == STEPS:
+            break
+    return (STEPS - WARMUP) * SIZE.batch * SIZE.length / (now() - begun)
 
 
 def compare_kinds(targets: Targets) -> None:
@@ -174,7 +124,7 @@ def compare_kinds(targets: Targets) -> None:
     ]
     rows.append(("bf16, by hand", f"{plain:,.0f}", "", ""))
     head = ("training", "words per second", "peak memory", "loss")
-    print_table(f"{LAYERS} blocks of {WIDTH} on {DEVICE}", head, rows)
+    print_table(f"{SIZE.layers} blocks of {SIZE.width} on {DEVICE}", head, rows)
     full, half = results["float32"], results["bf16"]
     fast, small = results["bf16, compiled"], results["bf16, checkpointed"]
     if not ON_DEVICE:

@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
-from callbacks import BATCH, LENGTH, ON_GPU, STEPS, Language, Words
+from callbacks import SIZE, STEPS
+from small import ON_DEVICE, Language, Words
 from table import Targets, checks, print_table
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -40,12 +41,12 @@ class Stopwatch(TrainerCallback):
         """Start watching."""
         if self.last is None:
             self.last = time.perf_counter()
-        if ON_GPU:
+        if ON_DEVICE:
             torch.cuda.set_sync_debug_mode("warn")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop watching, because the loop logs now."""
-        if ON_GPU:
+        if ON_DEVICE:
             torch.cuda.set_sync_debug_mode("default")
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -62,7 +63,7 @@ def train(*callbacks: Any) -> tuple[Trainer, Stopwatch, int]:
         warnings.simplefilter("always")
         args = TrainingArguments(
             directory,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=SIZE.batch,
             num_train_epochs=1,
             logging_steps=EVERY,
             save_strategy="no",
@@ -70,7 +71,8 @@ def train(*callbacks: Any) -> tuple[Trainer, Stopwatch, int]:
             disable_tqdm=True,
         )
         made = [*callbacks, watch]
-        trainer = Trainer(Language(), args, train_dataset=Words(), callbacks=made)
+        data = Words(SIZE, SIZE.batch * STEPS)
+        trainer = Trainer(Language(SIZE), args, train_dataset=data, callbacks=made)
         trainer.pop_callback(trainer.callback_handler.callbacks[-1])  # prints
         trainer.train()
     return trainer, watch, sum("synchroniz" in str(one.message) for one in caught)
@@ -84,14 +86,15 @@ def main() -> None:
     _, _, waits_without = train()
     trainer, watch, waits = train(ThroughputCallback())
     logs = [entry for entry in trainer.state.log_history if "tokens_per_second" in entry]
-    tokens = EVERY * BATCH * LENGTH
+    tokens = EVERY * SIZE.batch * SIZE.length
     ratios = [
         entry["tokens_per_second"] * seconds / tokens
         for entry, seconds in zip(logs, watch.seconds, strict=False)
     ][1:]
-    batch = {"input_ids": torch.zeros(BATCH, LENGTH, dtype=torch.long, device=trainer.args.device)}
+    shape = SIZE.batch, SIZE.length
+    words = torch.zeros(shape, dtype=torch.long, device=trainer.args.device)
     with FlopCounterMode(display=False) as counter:
-        trainer.model(**batch)["loss"].backward()
+        trainer.model(words, words)["loss"].backward()
     expected = counter.get_total_flops() * STEPS
     rows = [(name, f"{logs[-1][name]:.4g}") for name in logs[-1] if name in NAMES]
     print_table("The last log", ("value", ""), rows)
@@ -99,7 +102,7 @@ def main() -> None:
     targets.note(f"tokens per second: {worst:.2%} from a stopwatch at most", worst <= 0.02)
     print(f"  median {median(ratios):.4f}")
     targets.note("operations: those of torch's counter", trainer.state.total_flos == expected)
-    if ON_GPU:
+    if ON_DEVICE:
         peak = torch.cuda.max_memory_allocated() / 2**30
         logged = logs[-1]["peak_memory_gib"]
         targets.note(f"peak of memory: {logged:.3f} of {peak:.3f} GiB", logged > 0.9 * peak)

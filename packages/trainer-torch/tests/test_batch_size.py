@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SubsetRandomSampler
 
-from trainer_torch.batch_size import count_loaded, count_samples
+from trainer_torch.batch_size import LoadedSizes, count_samples
 
 X, Y = torch.zeros(4, 6), torch.zeros(4, dtype=torch.long)
 LABELS_OF_BOXES = {"boxes": torch.zeros(2, 4), "labels": torch.zeros(2)}
@@ -124,7 +124,8 @@ def test_what_can_be_read_in_two_ways_is_not_guessed(batch: Any) -> None:
 
 
 def sizes(loader: Any, batches: int) -> list[int | None]:
-    return [count_loaded(loader, index) for index in range(batches)]
+    loaded = LoadedSizes(loader)
+    return [loaded.of(index) for index in range(batches)]
 
 
 def test_a_loader_of_indices_knows_what_it_puts_into_each_batch() -> None:

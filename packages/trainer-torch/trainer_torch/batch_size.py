@@ -19,25 +19,35 @@ from trainer_torch.loading import SeededLoader
 Shape = tuple[int, ...]
 
 
-def count_loaded(batches: Iterable[Any], index: int, done: int | None = None) -> int | None:
-    """Return how many samples a data loader puts into the batch `index`, counted from 0.
+class LoadedSizes:
+    """How many samples a data loader puts into each of its batches.
 
-    `done` is the number of samples before that batch, if it is not `index` full batches.
+    That cannot be known of an iterable dataset, of a batch sampler of one's own, or of another
+    loader than torch's.
 
-    Returns `None` if that cannot be known: for an iterable dataset, and for a batch sampler or a
-    loader that is not torch's.
+    Args:
+        loader: The loader, at the begin of an epoch.
     """
-    if (
-        not isinstance(batches, DataLoader)
-        or type(batches).__iter__ not in (DataLoader.__iter__, SeededLoader.__iter__)
-        or type(batches.batch_sampler) is not BatchSampler
-        or isinstance(batches.dataset, IterableDataset)
-        or not getattr(batches, "in_order", True)
-    ):
-        return None
-    size = batches.batch_sampler.batch_size
-    left = len(batches.sampler) - (index * size if done is None else done)  # type: ignore[arg-type]
-    return min(size, left) if left > 0 else None
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._size = self._samples = 0
+        if (
+            isinstance(loader, DataLoader)
+            and type(loader).__iter__ in (DataLoader.__iter__, SeededLoader.__iter__)
+            and type(loader.batch_sampler) is BatchSampler
+            and not isinstance(loader.dataset, IterableDataset)
+            and getattr(loader, "in_order", True)
+        ):
+            self._size = loader.batch_sampler.batch_size
+            self._samples = len(loader.sampler)  # type: ignore[arg-type]
+
+    def of(self, index: int, done: int | None = None) -> int | None:
+        """Return the number of samples in the batch number `index`, from 0; `None` if unknown.
+
+        `done` is the number of samples before that batch, if it is not `index` full batches.
+        """
+        left = self._samples - (index * self._size if done is None else done)
+        return min(self._size, left) if left > 0 else None
 
 
 def count_samples(
@@ -66,9 +76,10 @@ def count_samples(
     lengths = [shape[0] for shape in shapes]
     if lengths.count(lengths[0]) < len(lengths):
         return _likely_length(Counter(lengths), loaded, named_labels_of(batch, label_names))
-    if loaded is not None and all(shape[1:2] == (loaded,) for shape in shapes):
-        return loaded
-    return lengths[0]
+    length = lengths[0]
+    if loaded is None or loaded == length:
+        return length
+    return loaded if all(shape[1:2] == (loaded,) for shape in shapes) else length
 
 
 def _likely_length(lengths: Counter[int], loaded: int | None, labels: Any) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainer_torch.batch_size import count_loaded
+from trainer_torch.batch_size import LoadedSizes
 from trainer_torch.batches import describe
 from trainer_torch.joining import to_cpu
 from trainer_torch.metrics import (
@@ -192,10 +192,10 @@ def _outputs(
     move: Callable[[Any], Any],
 ) -> Iterator[BatchOutputs]:
     """Run the model on each batch. Note it in `seen`, and yield what it made of it, by `move`."""
-    included = run.args.include_for_metrics
+    included, sizes = run.args.include_for_metrics, LoadedSizes(dataloader)
     for index, batch in enumerate(dataloader):
         seen.batch = seen.batch or describe(batch)
-        size = hooks.get_batch_size(batch, count_loaded(dataloader, index))
+        size = hooks.get_batch_size(batch, sizes.of(index))
         inputs = _inputs_of(batch, run.model) if "inputs" in included else None
         step = call(hooks.prediction_step, run.model, batch, loss_only, ignore_keys=ignore_keys)
         loss, predictions, labels = _checked(step)

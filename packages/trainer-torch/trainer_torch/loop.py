@@ -16,8 +16,8 @@ from trainer_torch.gradients import drop_gradients
 from trainer_torch.hooks import LoopHooks
 from trainer_torch.non_finite import tell_number
 from trainer_torch.plan import DataLength, Plan
-from trainer_torch.requested import end_if_due, leaves_epoch, log_evaluate_save, take_unlogged
 from trainer_torch.reading import begin_epoch
+from trainer_torch.requested import end_if_due, leaves_epoch, log_evaluate_save, take_unlogged
 from trainer_torch.resume import Resumption
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state

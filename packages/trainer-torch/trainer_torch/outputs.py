@@ -126,8 +126,8 @@ def require_loss(output: Any, returned_by: Callable[[], str], batch: Any) -> Ten
     loss = find_loss(output, returned_by, batch)
     if not loss.requires_grad:
         raise ValueError(
-            f"The loss that {returned_by()} returned has no gradient: it was detached, converted to "
-            "a number, or computed under torch.no_grad()."
+            f"The loss that {returned_by()} returned has no gradient: it was detached, converted "
+            "to a number, or computed under torch.no_grad()."
         )
     return loss
 

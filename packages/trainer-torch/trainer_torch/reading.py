@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from callback_core import open_bar
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.batch_size import LoadedSizes
 from trainer_torch.data import data_seed
 from trainer_torch.drawing import parts_of, seed_generators, tell_epoch
 from trainer_torch.loading import SeededLoader
@@ -57,11 +58,20 @@ class Reading(Iterator[Any]):
         source: What has the `state_dict` of the position, such as the loader, or `None`.
         workers: The number of workers. A state only fits the same number.
         done: The number of batches before.
+        sizes: What the loader puts into its batches.
     """
 
-    def __init__(self, batches: Iterator[Any], source: Any, workers: int, done: int) -> None:
+    def __init__(
+        self,
+        batches: Iterator[Any],
+        source: Any,
+        workers: int,
+        done: int,
+        sizes: LoadedSizes,
+    ) -> None:
         self._batches, self._source, self._workers = batches, source, workers
         self._read = done
+        self.sizes = sizes
 
     def __next__(self) -> Any:
         """Return the next batch."""
@@ -117,7 +127,8 @@ def begin_epoch(
         batches, skipped = iter(dataloader), position.batches if state is None else 0
     if skipped:
         _skip(batches, skipped, position.epoch, shows_skipping, not args.disable_tqdm)
-    position.reading = Reading(batches, source, workers, position.batches)
+    sizes = LoadedSizes(dataloader)
+    position.reading = Reading(batches, source, workers, position.batches, sizes)
     return position.reading
 
 

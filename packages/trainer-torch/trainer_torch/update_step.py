@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainer_torch.accumulation import Shares, share_out
-from trainer_torch.batch_size import count_loaded
 from trainer_torch.devices import empty_cache
 from trainer_torch.gradients import clip_gradients, drop_gradients
 from trainer_torch.hooks import LoopHooks
@@ -21,6 +20,8 @@ from trainer_torch.plan import Plan
 from trainer_torch.requested import leaves_epoch, log_evaluate_save
 from trainer_torch.run import TrainingRun
 from trainer_torch.summary import sum_known
+
+_HALF: Final = (torch.float16, torch.bfloat16)
 
 
 def run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]) -> None:
@@ -91,7 +92,7 @@ def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> _Accu
         run.world.average_gradients(run.model_wrapped, is_last)
         with run.control.called(hooks, run.state), run.usage.counting(batch):
             loss = _loss_of(run, hooks, shares, number, batch)
-        part = loss.to(torch.get_default_dtype())  # bfloat16 has two digits
+        part = loss.float() if loss.dtype in _HALF else loss  # bfloat16 has two digits
         step_loss = part if step_loss is None else step_loss + part
         run.samples = sum_known([run.samples, sizes[number - 1]])
         position.add_batch()
@@ -102,6 +103,7 @@ def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> _Accu
                 _add_usage(run, hooks, batches[:number], sizes)
                 return None
     _add_usage(run, hooks, batches, sizes)
+    assert step_loss is not None, "a step has batches"
     return _Accumulated(step_loss, batches, shares)
 
 
@@ -124,10 +126,11 @@ def _add_usage(
 def _sizes(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> list[int | None]:
     """Return the number of samples in each of `batches`, which follow the position of the run."""
     position, sizes = run.position, []
+    loaded = position.reading.sizes
     for number, batch in enumerate(batches):
         done = position.samples + number * (position.batch_size or 0)
-        loaded = count_loaded(run.train_dataloader, position.batches + number, done)
-        sizes.append(hooks.get_batch_size(batch, loaded))
+        size = loaded.of(position.batches + number, done)
+        sizes.append(hooks.get_batch_size(batch, size))
     return sizes
 
 
