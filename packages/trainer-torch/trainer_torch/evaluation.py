@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -173,6 +174,7 @@ def run_evaluation(
             world.pass_to_main(outputs, receiver.receive)
     seen, steps = seen.of_all_ranks(world)
     metrics: dict[str, Any] = seen.mean_loss()
+    _warn_of_loss(run, f"{prefix}_loss", metrics.get("loss", 0.0))
     metrics |= world.on_main(receiver.metrics)
     _warn_of_missing_metrics(run, seen, hooks.compute_metrics, loss_only)
     metrics |= world.gather(speed_metrics(start_time, seen.sizes, steps, run.warn_once))[0]
@@ -235,6 +237,16 @@ def _inputs_of(batch: Any, model: nn.Module) -> Any:
     """Return the main input in `batch`; or all of it, if it has no item of that name."""
     name = getattr(model, "main_input_name", "input_ids")
     return batch[name] if isinstance(batch, Mapping) and name in batch else batch
+
+
+def _warn_of_loss(run: TrainingRun, name: str, loss: float) -> None:
+    """Warn of the first loss that is not finite, unless that of a training step was not either."""
+    if not math.isfinite(loss) and run.guard.steps == 0:
+        run.warn_once(
+            f"{name} is {loss} at step {run.state.global_step}. on_non_finite is about the steps of "
+            "the training, and does nothing about evaluations.",
+            about="the loss of an evaluation that is not finite",
+        )
 
 
 def _warn_of_missing_metrics(

@@ -169,10 +169,16 @@ class TrainingRun:
         self.control = event(self.args, self.state, self.control, **kwargs)
         self.control.pass_logs(self.log)
 
-    def warn_once(self, message: str) -> None:
-        """Log a warning in the main process, unless this trainer has logged it before."""
-        if self.world.is_main and message not in self.warned:
-            self.warned.add(message)
+    def warn_once(self, message: str, about: str | None = None) -> None:
+        """Log a warning in the main process, unless this trainer has logged it before.
+
+        Args:
+            message: The warning.
+            about: What it is about, if its details may differ the next time.
+        """
+        about = message if about is None else about
+        if self.world.is_main and about not in self.warned:
+            self.warned.add(about)
             logger.warning("%s", message)
 
     def describe_trial(self, trial: Any, name_of: Callable[[Any], str] | None) -> None:
