@@ -243,8 +243,8 @@ def _warn_of_loss(run: TrainingRun, name: str, loss: float) -> None:
     """Warn of the first loss that is not finite, unless that of a training step was not either."""
     if not math.isfinite(loss) and run.guard.steps == 0:
         run.warn_once(
-            f"{name} is {loss} at step {run.state.global_step}. on_non_finite is about the steps of "
-            "the training, and does nothing about evaluations.",
+            f"{name} is {loss} at step {run.state.global_step}. on_non_finite is about the steps "
+            "of the training, and does nothing about evaluations.",
             about="the loss of an evaluation that is not finite",
         )
 

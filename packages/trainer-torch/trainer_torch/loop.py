@@ -177,10 +177,13 @@ def _run_epochs(
             or run.control.should_epoch_stop
             or (position.batches > 0 and not run.control.should_training_stop)
         )
-        if not is_done and not _leaves_epoch(run):
+        is_at_end = not is_done and not _leaves_epoch(run)
+        if is_at_end or position.batches > plan.batches_per_epoch:
             length.check(epoch, position.batches, by_steps=args.max_steps > 0)
-            if position.batches == 0 or (length.is_short and not _goes_on(run, plan, epoch)):
-                _end_of_data(run)
+        if is_at_end and (
+            position.batches == 0 or (length.is_short and not _goes_on(run, plan, epoch))
+        ):
+            _end_of_data(run)
         fire(on.on_epoch_end)
         _log_evaluate_save(run, hooks)
         if run.control.should_training_stop:
