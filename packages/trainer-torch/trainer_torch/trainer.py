@@ -50,8 +50,18 @@ _CALLED_WITH: Final = {
     "get_batch_size": 2,
     "get_eval_dataloader": 1,
     "get_test_dataloader": 1,
+    "get_train_dataloader": 0,
+    "get_decay_parameter_names": 1,
+    "create_optimizer": 0,
+    "save_checkpoint": 0,
+    "floating_point_ops": 1,
+    "count_items": 2,
+    "log": 1,
 }
 """The methods that a subclass may override, with the number of their arguments by position."""
+
+_CALLED_WITH_STEPS: Final = {"create_scheduler": 0, "create_optimizer_and_scheduler": 0}
+"""Likewise, those that are also called with `num_training_steps` by keyword."""
 
 
 class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNames):
@@ -142,6 +152,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
         args = TrainingArguments() if args is None else args
         refuse_ignored_overrides(type(self))
         check_overrides(self, Trainer, _CALLED_WITH)
+        check_overrides(self, Trainer, _CALLED_WITH_STEPS, ["num_training_steps"])
         if isinstance(eval_dataset, Mapping):
             check_overrides(self, Trainer, {"evaluate": 1}, ["metric_key_prefix"])
         if model_init is not None:
