@@ -216,6 +216,24 @@ def named(samples: int, *without: str) -> Any:
     return [{name: row[name] for name in row if name not in without} for row in rows]
 
 
+def test_ignore_keys_for_eval_hold_in_the_evaluations_of_a_training(tmp_path: Path) -> None:
+    shapes: list[Any] = []
+
+    def keep(prediction: Any) -> dict[str, float]:
+        shapes.append(np.shape(prediction.predictions))
+        return {}
+
+    made = Trainer(
+        Named(),
+        arguments(tmp_path, eval_strategy="epoch", eval_on_start=True),
+        train_dataset=named(8),
+        eval_dataset=named(9),
+        compute_metrics=keep,
+    )
+    made.train(ignore_keys_for_eval=["embedding"])
+    assert shapes == [(9, 3)] * 3
+
+
 @pytest.mark.parametrize(
     "function", [None, lambda model, batch: model(**batch)], ids=["by model", "by compute_loss"]
 )

@@ -67,7 +67,7 @@ class LoopHooks(Protocol):
     def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
         """Return the number of samples in a batch, or `None` if it is unknown."""
 
-    def evaluate(self) -> Mapping[str, float]:
+    def evaluate(self, *, ignore_keys: list[str] | None = None) -> Mapping[str, float]:
         """Evaluate, log the metrics and return them."""
 
     def log(self, logs: dict[str, Any]) -> None:
@@ -147,7 +147,7 @@ def _run_epochs(
         resumption.restore()
         resumption = None
     if args.eval_on_start and state.global_step == 0:
-        hooks.evaluate()
+        call(hooks.evaluate, ignore_keys=run.ignore_keys)
         run.world.agree(run.control, run.signals)
         _end_if_due(run, hooks)
     for epoch in _epochs(run, plan):
@@ -390,7 +390,7 @@ def _evaluate(run: TrainingRun, hooks: LoopHooks) -> Mapping[str, float]:
     """
     asked = [request for request in run.control.requests if request.flag == "should_evaluate"]
     with run.usage.paused():
-        metrics = hooks.evaluate()
+        metrics: Mapping[str, float] = call(hooks.evaluate, ignore_keys=run.ignore_keys)
     if asked and asked[0] in run.control.requests:
         run.control.reset({"should_evaluate": False})
     return metrics

@@ -93,6 +93,7 @@ class TrainingRun:
         trial: The fields of the state that describe the trial of a search.
         usage: The `Usage` of the training; `None` before training.
         guard: Watches whether losses and gradients are finite; made anew for each training.
+        ignore_keys: What the evaluations of this training leave out of the predictions.
         warned: The warnings that were logged and are not repeated.
     """
 
@@ -124,6 +125,7 @@ class TrainingRun:
     batches_in_step: int = 1
     loss_divisor: float = 1.0
     trial: dict[str, Any] = field(default_factory=dict)
+    ignore_keys: list[str] | None = None
     usage: Any = None
     guard: DivergenceGuard = field(init=False)
     warned: set[str] = field(default_factory=set)

@@ -209,7 +209,10 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
 
     @at_log_level
     def train(
-        self, resume_from_checkpoint: str | Path | bool | None = None, trial: Any = None
+        self,
+        resume_from_checkpoint: str | Path | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """Train and return the result.
 
@@ -219,6 +222,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
                 finite weights; or `True` for that in `output_dir`. `None` means what
                 `args.resume_from_checkpoint` says. `False` starts from the beginning.
             trial: The trial of a search, with its hyperparameters as `params`, or a dict of these.
+            ignore_keys_for_eval: The `ignore_keys` of the evaluations in this training.
 
         Raises:
             FileNotFoundError: The checkpoint does not exist or is not complete.
@@ -226,6 +230,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
         """
         run = self.run
         run.describe_trial(trial, self.hp_name)
+        run.ignore_keys = ignore_keys_for_eval
         if self.model_init is not None:
             model = make_model(self.model_init, None, run.args, trial)
             self._given_model = _placed(model, run.args)
