@@ -400,9 +400,12 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
             inputs: A batch as the loader yields it.
             size: The number of samples in it, if known.
         """
-        shifts_labels = accumulation.shifts_labels(self.model)
         return accumulation.count_items(
-            inputs, size, self.args.label_names, shifts_labels=shifts_labels
+            inputs,
+            size,
+            self.args.label_names,
+            shifts_labels=accumulation.shifts_labels(self.model),
+            warn=self.run.warn_once,
         )
 
     @property
