@@ -189,6 +189,15 @@ def test_an_evaluate_without_parameters_is_refused_with_several_datasets_only(
         build(Bare, tmp_path, {"eval_dataset": {"near": data(4), "far": data(8)}})
 
 
+def test_a_generator_among_the_predictions_is_refused(tmp_path: Path) -> None:
+    def compute(model: Any, batch: Any) -> Any:
+        loss, scores = compute_loss(model, batch)
+        return {"loss": loss, "logits": {"scores": (row for row in scores)}}
+
+    with pytest.raises(ValueError, match="generator"):
+        build(Trainer, tmp_path, {"compute_loss": compute}).evaluate()
+
+
 def test_a_prediction_step_must_return_three_parts(tmp_path: Path) -> None:
     class Two(Trainer):
         def prediction_step(self, *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_torch.batch_size import count_loaded
-from trainer_torch.batches import describe
+from trainer_torch.batches import describe, map_leaves
 from trainer_torch.joining import to_cpu
 from trainer_torch.metrics import (
     AllBatches,
@@ -230,7 +230,18 @@ def _checked(step: Any) -> tuple[Any, Any, Any]:
                 "Return the mean."
             )
         loss = loss.detach()
+    map_leaves(_refuse_iterator, (predictions, labels))
     return loss, predictions, labels
+
+
+def _refuse_iterator(value: Any) -> Any:
+    """Return `value`, unless it is an iterator, such as a generator, whose items are not known."""
+    if isinstance(value, Iterator):
+        raise ValueError(
+            f"prediction_step returned a {type(value).__name__} among the predictions or labels. "
+            "It can be gone through once, and its items are not known. Return a tensor or a list."
+        )
+    return value
 
 
 def _inputs_of(batch: Any, model: nn.Module) -> Any:
