@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from callback_core import IntervalStrategy
 from trainer_torch import batches, outputs
 from trainer_torch.batch_size import count_samples
-from trainer_torch.data import EvalLoaders, eval_dataloader
+from trainer_torch.data import EvalLoaders, check_loader, eval_dataloader
 from trainer_torch.evaluation import EvalLoopOutput, PredictionOutput, run_evaluation
 from trainer_torch.metrics import ComputeMetrics
 from trainer_torch.overrides import call
@@ -302,6 +302,7 @@ class EvaluatingTrainer:
     ) -> EvalLoopOutput:
         """Return the result of `evaluation_loop`, with the speed if an override leaves it out."""
         run, start_time = self.run, time.perf_counter()
+        check_loader("get_eval_dataloader or get_test_dataloader", dataloader)
         run.callback_handler.eval_dataloader = dataloader
         run.signals.protect_workers(dataloader)
         options["metric_key_prefix"] = metric_key_prefix

@@ -17,6 +17,7 @@ from trainer_torch.accumulation import Shares, share_out
 from trainer_torch.arguments import BEST
 from trainer_torch.batch_finding import next_batches
 from trainer_torch.batch_size import count_loaded
+from trainer_torch.batches import kind_of
 from trainer_torch.best_model import (
     deciding_metric,
     finish_model,
@@ -241,6 +242,13 @@ def _run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any]
     if done is None:
         return
     step_loss = done.loss
+    groups = run.optimizer.param_groups
+    if all(parameter.grad is None for group in groups for parameter in group["params"]):
+        run.warn_once(
+            "The update changes nothing, because no parameter in the optimizer has a gradient. The "
+            "loss must be computed by the model that training_step is called with, and "
+            "training_step must call self.accelerator.backward(loss)."
+        )
     run.precision.unscale(run.model, run.optimizer)
     grad_norm = clip_gradients(run.model, run.args.max_grad_norm)
     loss_of = partial(_loss_of, run, hooks, done.shares)
@@ -315,7 +323,12 @@ def _loss_of(run: TrainingRun, hooks: LoopHooks, shares: Shares, number: int, ba
     """Add the gradients of the batch with this `number` in its step, and return its loss."""
     run.loss_divisor = shares.divisors[number - 1]
     items = shares.num_items
-    loss: Tensor = call(hooks.training_step, run.model_wrapped, batch, num_items_in_batch=items)
+    loss = call(hooks.training_step, run.model_wrapped, batch, num_items_in_batch=items)
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"training_step returned {kind_of(loss)}, but must return the loss of the batch as a "
+            "tensor, detached."
+        )
     return loss
 
 

@@ -19,7 +19,7 @@ from trainer_torch.announcement import announce
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
 from trainer_torch.best_model import update_best_checkpoint
-from trainer_torch.data import EvalLoaders, train_dataloader
+from trainer_torch.data import EvalLoaders, check_loader, train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
 from trainer_torch.evaluating import EvaluatingTrainer
@@ -239,6 +239,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
         adopt_batch_size(run, checkpoint)
         run.train_dataloader = self.get_train_dataloader()
+        check_loader("get_train_dataloader", run.train_dataloader)
         plan = find_position(run, checkpoint)
         run.start_over(plan, self.create_optimizer_and_scheduler)
         resumption = resume(run, plan, checkpoint) if checkpoint else None
