@@ -180,8 +180,7 @@ def run_evaluation(
     metrics |= world.gather(speed_metrics(start_time, seen.sizes, steps, run.warn_once))[0]
     named = {f"{prefix}_{name}": value for name, value in metrics.items()}
     evaluated = receiver.evaluated
-    size = sum_known(seen.sizes)
-    return EvalLoopOutput(evaluated.predictions, evaluated.label_ids, named, size)
+    return EvalLoopOutput(evaluated.predictions, evaluated.label_ids, named, sum_known(seen.sizes))
 
 
 def _outputs(
