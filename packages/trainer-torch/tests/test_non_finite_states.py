@@ -32,7 +32,8 @@ class Normed(nn.Module):
 def spoils_statistics(output_dir: Path, step: int, **changed: Any) -> Trainer:
     """Return a trainer whose model gets a running mean of NaN at the end of `step`."""
     model = Normed()
-    callback = At(step, lambda: model.norm.running_mean.fill_(NAN))
+    statistics = dict(model.named_buffers())
+    callback = At(step, lambda: statistics["norm.running_mean"].fill_(NAN))
     return trainer(output_dir, callback, given={"model": model}, **changed)
 
 

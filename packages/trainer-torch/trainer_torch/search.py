@@ -109,7 +109,8 @@ def check_search(trainer: Searched, backend: str | None, options: Mapping[str, A
         raise RuntimeError(
             "Each trial needs a new model: pass model_init to the Trainer instead of a model."
         )
-    own, base = type(trainer), EvaluatingTrainer
+    own: Any = type(trainer)
+    base = EvaluatingTrainer
     evaluates_by_base = (own.evaluate, own.get_eval_dataloader) == (
         base.evaluate,
         base.get_eval_dataloader,
