@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from resuming import EVERY_STEP
 from small import arguments, compute_loss, data, logged, net, trainer
-from test_checkpoint import EVERY_STEP, Noisy, steps_of
+from test_checkpoint import Noisy, steps_of
 from token_models import Divides, Mean, gradients_of
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -27,8 +28,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from callback_core import ProgressCallback, TrainerCallback
 from trainer_torch import EvalPrediction, Trainer
-from trainer_torch.data import begin_epoch
 from trainer_torch.position import LoopPosition
+from trainer_torch.reading import begin_epoch
 
 RANK = int(os.environ.get("RANK", "0"))
 PATIENCE = 240  # seconds that a rank waits for the others; they only end what hangs
@@ -415,7 +416,7 @@ def resumed_with_more(out: Path) -> dict[str, Any]:
     warnings: list[Any] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warnings.append(record.args)  # type: ignore[method-assign]
-    logging.getLogger("trainer_torch.resume").addHandler(handler)
+    logging.getLogger("trainer_torch").addHandler(handler)
     trained = trainer(out, per_device_train_batch_size=2)
     trained.train(resume_from_checkpoint=out / "checkpoint-4")
     return {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -84,3 +86,8 @@ def trainer(
 def logged(trained: Trainer, name: str) -> list[float]:
     """Return what was logged under `name`, in order."""
     return [entry[name] for entry in trained.state.log_history if name in entry]
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings and errors that were logged."""
+    return [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from distributed_cases import PATIENCE, RANK, main, weights
+from resuming import EVERY_STEP, whole_and_resumed
 from small import data, logged, trainer
 from test_averaging import Normed
-from test_checkpoint import EVERY_STEP, StopAt
 from test_usage import language
 
 from callback_core import TimeLimit
@@ -32,11 +32,7 @@ def counted(out: Path, *callbacks: Any) -> Trainer:
 
 
 def tokens(out: Path) -> dict[str, Any]:
-    whole = counted(out / "whole")
-    whole.train()
-    counted(out / "stopped", StopAt(3)).train()
-    resumed = counted(out / "stopped")
-    resumed.train(resume_from_checkpoint=True)
+    whole, resumed = whole_and_resumed(counted, out)
     return {
         "whole": logged(whole, "num_input_tokens_seen"),
         "resumed": logged(resumed, "num_input_tokens_seen"),
@@ -51,11 +47,7 @@ def averaged(out: Path, *callbacks: Any) -> Trainer:
 
 
 def averages(out: Path) -> dict[str, Any]:
-    whole = averaged(out / "whole")
-    whole.train()
-    averaged(out / "stopped", StopAt(3)).train()
-    resumed = averaged(out / "stopped")
-    resumed.train(resume_from_checkpoint=True)
+    whole, resumed = whole_and_resumed(averaged, out)
     return {
         "whole": [weights(whole), logged(whole, "eval_loss"), logged(whole, "loss")],
         "resumed": [weights(resumed), logged(resumed, "eval_loss"), logged(resumed, "loss")],

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from resuming import EVERY_STEP
 from small import arguments, logged, net, trainer
-from test_checkpoint import EVERY_STEP
 
 import callback_core
 import trainer_torch
 from trainer_torch import ParallelMode, Trainer, TrainingArguments
+from trainer_torch.announcement import tell_arguments
 from trainer_torch.dropped_arguments import DROPPED
 from trainer_torch.kept_arguments import WITHOUT_EFFECT, KeptArguments
 from trainer_torch.unsupported_arguments import INSTEAD, UnsupportedArguments
@@ -257,7 +258,7 @@ def test_changed_arguments_are_logged_when_a_training_begins(
     made = trainer(tmp_path)
     made.args = args
     with caplog.at_level(logging.INFO, "trainer_torch"):
-        made.run.tell_arguments()
+        tell_arguments(made.run)
     [line] = [record.getMessage() for record in caplog.records if "layers=3" in record.getMessage()]
     assert "a1a1" not in line
     assert "learning_rate" not in line

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import EVERY_STEP, StopAt, same, weights
 from safetensors.torch import load_file
 from small import Net, data, logged, net, trainer
-from test_checkpoint import EVERY_STEP, StopAt, weights
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -46,10 +46,6 @@ class Weights(TrainerCallback):
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
         self.after.append(self._copy(model))
-
-
-def same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def ema(steps: list[list[Tensor]], decay: Any) -> list[list[Tensor]]:

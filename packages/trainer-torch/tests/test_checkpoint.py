@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from resuming import EVERY_STEP, StopAt, weights
 from safetensors.torch import load_file
 from small import Net, compute_loss, data, logged, net, trainer
 from torch import Tensor, nn
@@ -24,18 +25,6 @@ from callback_core import (
 from trainer_torch import Trainer
 from trainer_torch.checkpoint import MANIFEST, OPTIMIZER, find_fault, list_checkpoints
 from trainer_torch.weights import MODEL
-
-EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}
-
-
-class StopAt(TrainerCallback):
-    """Ends the training after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
-        control.should_training_stop |= state.global_step >= self.step
 
 
 class Noisy(Dataset[Any]):
@@ -56,10 +45,6 @@ class Noisy(Dataset[Any]):
 
 def steps_of(output_dir: Path) -> list[int]:
     return [int(checkpoint.name.rpartition("-")[2]) for checkpoint in list_checkpoints(output_dir)]
-
-
-def weights(trained: Trainer) -> list[Tensor]:
-    return [parameter.detach().clone() for parameter in trained.model.parameters()]
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 6])

@@ -17,9 +17,10 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from trainer_torch.data import begin_epoch, train_dataloader
+from trainer_torch.data import train_dataloader
 from trainer_torch.plan import Plan, plan_training
 from trainer_torch.position import LoopPosition
+from trainer_torch.reading import begin_epoch
 from trainer_torch.samplers import EpochSampler
 
 

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 import torch
 from distributed_cases import Stream, curve, launch, reports, results
+from resuming import EVERY_STEP
 from small import arguments, data, logged, trainer
-from test_checkpoint import EVERY_STEP, steps_of
+from test_checkpoint import steps_of
 from token_models import Mean, gradients_of
 from torch import nn
 from torch.utils.data.distributed import DistributedSampler
 
 from trainer_torch.checkpoint import find_fault
-from trainer_torch.data import begin_epoch, train_dataloader
+from trainer_torch.data import train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.position import LoopPosition
+from trainer_torch.reading import begin_epoch
 from trainer_torch.samplers import EpochSampler, RoundRobinSampler
 from trainer_torch.world import SINGLE_PROCESS, World
 

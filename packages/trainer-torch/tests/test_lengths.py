@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from resuming import StopAt
 from small import compute_loss, data, logged, trainer
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
@@ -27,16 +28,6 @@ class Promises(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         yield from self.samples
-
-
-class StopAt(TrainerCallback):
-    """Ends the training after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_training_stop |= state.global_step == self.step
 
 
 def promising(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from resuming import THREE_EPOCHS, Unfreezes, assert_exact, backbone_frozen
 from small import Net, net, trainer
-from test_resume_changes import EVERY_STEP, assert_exact
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from callback_core import TrainerCallback
 from trainer_torch import Trainer, TrainingArguments
 from trainer_torch.muon import MuonWithAdamW, hidden_matrices
 
@@ -157,30 +157,19 @@ def test_a_model_without_hidden_matrices_is_named(
     assert "Muon" in told.getMessage()
 
 
-class Adds(TrainerCallback):
-    """Unfreezes the first layer in the second epoch."""
+class AddsMatrices(Unfreezes):
+    """Tells Muon which parameter of the layer is its own."""
 
-    def on_epoch_begin(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        model: Any = None,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        if int(state.epoch) == 1:
-            model.layers[0].requires_grad_(True)
-            matrix, bias = model.layers[0].parameters()
-            optimizer.add_param_group({"params": [matrix], "use_muon": True})
-            optimizer.add_param_group({"params": [bias]})
+    def groups(self, layer: nn.Module) -> Iterable[dict[str, Any]]:
+        matrix, bias = layer.parameters()
+        yield {"params": [matrix], "use_muon": True}
+        yield {"params": [bias]}
 
 
 def test_groups_that_a_callback_adds_resume_to_the_bit(tmp_path: Path) -> None:
     def make(output_dir: Path) -> Trainer:
-        model = net()
-        model.layers[0].requires_grad_(False)
-        return trainer(output_dir, Adds, given={"model": model}, optim="muon", **EVERY_STEP)
+        given = {"model": backbone_frozen()}
+        return trainer(output_dir, AddsMatrices, given=given, optim="muon", **THREE_EPOCHS)
 
     assert_exact(tmp_path, make, 3, 5, 7, 12)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small import Net, compute_loss, data, logged, net, trainer
+from resuming import EVERY_STEP
+from small import Net, arguments, compute_loss, data, logged, net, trainer, warned
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,7 +19,6 @@ from trainer_torch.divergence import DivergenceGuard
 from trainer_torch.testing import At
 from trainer_torch.world import SINGLE_PROCESS
 
-EVERY_STEP: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1}
 NAN = float("nan")
 
 
@@ -54,23 +53,19 @@ class Spoils(Trainer):
         return loss
 
 
-def spoils(out: Path, *steps: int, how: str = "gradient", **changed: Any) -> Spoils:
-    usual = trainer(out, **changed)
+def spoils(
+    out: Path, *steps: int, how: str = "gradient", compute_metrics: Any = None, **changed: Any
+) -> Spoils:
     made = Spoils(
-        usual.model,
-        usual.args,
-        None,
-        data(),
-        data(9),
+        net(),
+        arguments(out, **changed),
+        train_dataset=data(),
+        eval_dataset=data(9),
         compute_loss=compute_loss,
-        callbacks=changed.get("callbacks"),
+        compute_metrics=compute_metrics,
     )
     made.spoilt, made.how = steps, how
     return made
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def are_finite(model: nn.Module) -> bool:
@@ -88,14 +83,14 @@ def test_a_step_that_is_not_finite_is_told_once_by_its_number(
 ) -> None:
     made = spoils(tmp_path, 4, 6, how=how, logging_steps=5)
     made.train()
-    first, number = warnings_of(caplog)
+    first, number = warned(caplog)
     assert f"{how} of step 4" in first
     assert ("7 of 10" if how == "gradient" else "2 of 10") in number
 
 
 def test_finite_training_warns_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spoils(tmp_path, on_non_finite="skip").train()
-    assert not warnings_of(caplog)
+    assert not warned(caplog)
 
 
 class Overflows(nn.Module):
@@ -132,7 +127,7 @@ def test_the_first_module_that_is_not_finite_is_named(
 ) -> None:
     model = Overflows(backward)
     trainer(tmp_path, TellsTheStep(), given={"model": model}, max_steps=4).train()
-    told = warnings_of(caplog)[0]
+    told = warned(caplog)[0]
     assert "step 4" in told
     others = {"first", "middle", "norm", "last"} - {named}
     assert f" {named} (" in told
@@ -170,7 +165,7 @@ def test_a_loss_function_is_to_blame_if_all_modules_are_finite(
     model.middle = nn.Identity()
     given = {"model": model, "compute_loss": divides}
     trainer(tmp_path, TellsTheStep(), given=given, max_steps=3).train()
-    told = warnings_of(caplog)[0]
+    told = warned(caplog)[0]
     assert "step 2" in told
     assert not [name for name in ("first", "middle", "norm", "last") if f" {name} (" in told]
 
@@ -181,7 +176,7 @@ def test_a_batch_that_is_not_finite_is_to_blame(
     samples = data()
     samples.tensors[0][3, 2] = NAN
     trainer(tmp_path, given={"train_dataset": samples}, num_train_epochs=1).train()
-    assert "batch" in warnings_of(caplog)[0]
+    assert "batch" in warned(caplog)[0]
 
 
 class Reads(TorchDispatchMode):
@@ -248,7 +243,7 @@ def test_resuming_prefers_a_finite_checkpoint_and_says_so(
     resumed.train(resume_from_checkpoint=True)
     assert resumed.run.resumed_from == tmp_path / "checkpoint-5"
     assert are_finite(resumed.model)
-    assert any("checkpoint-8" in told for told in warnings_of(caplog))
+    assert any("checkpoint-8" in told for told in warned(caplog))
 
 
 def test_weights_that_are_not_finite_are_taken_if_they_are_named_or_all_there_is(
@@ -261,13 +256,15 @@ def test_weights_that_are_not_finite_are_taken_if_they_are_named_or_all_there_is
         resumed.train(resume_from_checkpoint=named)
         taken = "checkpoint-2" if named is not True else "checkpoint-3"
         assert resumed.run.resumed_from == tmp_path / taken
-        assert any(taken in told for told in warnings_of(caplog))
+        assert any(taken in told for told in warned(caplog))
 
 
 def test_a_checkpoint_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:
     scores = iter([0.1, 0.5, 0.9, 0.8])
-    usual = trainer(
+    made = spoils(
         tmp_path,
+        3,
+        compute_metrics=lambda _: {"score": next(scores)},
         max_steps=4,
         eval_strategy="steps",
         eval_steps=1,
@@ -276,16 +273,6 @@ def test_a_checkpoint_that_is_not_finite_is_never_the_best(tmp_path: Path) -> No
         save_total_limit=1,
         **EVERY_STEP,
     )
-    made = Spoils(
-        usual.model,
-        usual.args,
-        None,
-        data(),
-        data(9),
-        compute_loss=compute_loss,
-        compute_metrics=lambda _: {"score": next(scores)},
-    )
-    made.spoilt = (3,)
     made.train()
     assert made.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
     assert are_finite(made.model)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from distributed_cases import RANK, Plain, launch, main, reports
+from resuming import EVERY_STEP
 from small import arguments, compute_loss, data
 from torch import Tensor, nn
 
@@ -22,8 +23,6 @@ from trainer_torch import Trainer
 from trainer_torch.checkpoint import list_checkpoints
 
 pytestmark = pytest.mark.slow
-
-EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}
 
 
 class SpoilsOneRank(Trainer):

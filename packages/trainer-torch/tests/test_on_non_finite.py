@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import EVERY_STEP
 from safetensors.torch import load_file
-from small import compute_loss, data, logged, net, trainer
-from test_non_finite import EVERY_STEP, Spoils, are_finite, spoils, step_of, steps_of, warnings_of
+from small import compute_loss, data, logged, net, trainer, warned
+from test_non_finite import Spoils, are_finite, spoils, step_of, steps_of
 from torch import nn
 
 from callback_core import TrainerCallback
@@ -36,17 +37,9 @@ class Watches(TrainerCallback):
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
-    def on_step_end(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        model: Any = None,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        states = [one for kept in optimizer.state.values() for one in kept.values()]
-        tensors = [*model.state_dict().values(), *filter(torch.is_tensor, states)]
+    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        states = [one for kept in parts["optimizer"].state.values() for one in kept.values()]
+        tensors = [*parts["model"].state_dict().values(), *filter(torch.is_tensor, states)]
         self.seen.append([one.clone() for one in tensors])
 
 
@@ -104,7 +97,7 @@ def test_only_an_optimizer_that_cannot_skip_on_the_device_is_told_of_as_slow(
             guard.begin_step(model)
             guard.note(1, torch.tensor(1.0), torch.tensor(1.0))
             guard.update(optimizer, model, step_of)
-        assert len(warnings_of(caplog)) == warns
+        assert len(warned(caplog)) == warns
 
 
 def test_rollback_goes_on_from_the_last_finite_weights_with_the_data_that_follows(
@@ -118,7 +111,7 @@ def test_rollback_goes_on_from_the_last_finite_weights_with_the_data_that_follow
     before, after = (load_file(tmp_path / f"checkpoint-{step}" / MODEL) for step in (4, 5))
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert logged(made, "learning_rate") == pytest.approx([0.005 * (10 - s) for s in range(10)])
-    [told] = warnings_of(caplog)
+    [told] = warned(caplog)
     assert "step 5" in told and "checkpoint-4" in told
 
 
@@ -162,7 +155,7 @@ def test_with_fp16_a_gradient_that_overflows_is_skipped_and_is_no_divergence(
     made.train()
     before, after = watches.seen[2], watches.seen[3]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-    assert not warnings_of(caplog)
+    assert not warned(caplog)
     assert made.run.guard.steps == 0
 
 
@@ -192,7 +185,7 @@ def test_rollback_of_an_optimizer_with_other_groups_says_that_its_state_begins_a
     made.train()
     assert made.state.global_step == 10
     assert are_finite(made.model)
-    assert "optimizer" in warnings_of(caplog)[-1]
+    assert "optimizer" in warned(caplog)[-1]
 
 
 def test_rollback_gives_up_where_it_would_loop_for_ever(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from resuming import THREE_EPOCHS, assert_exact
 from small import arguments, compute_loss, data, logged, net, trainer
-from test_resume_changes import EVERY_STEP, assert_exact
 from torch.optim import LBFGS, SGD, Adam, AdamW
 from torch.optim.lr_scheduler import StepLR
 
@@ -68,7 +68,7 @@ OWN = {
 
 
 def own(cls: Any, output_dir: Path) -> Trainer:
-    args = arguments(output_dir, **EVERY_STEP)
+    args = arguments(output_dir, **THREE_EPOCHS)
     return cls(net(), args, train_dataset=data(), compute_loss=compute_loss)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from small import logged, net, trainer
-from test_resume_changes import EVERY_STEP, assert_exact
+from resuming import THREE_EPOCHS, assert_exact
+from small import logged, net, trainer, warned
 from test_resume_saved import Rows
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD
@@ -26,17 +26,13 @@ OPTIONS = {
 }
 
 
-def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, None) for name in NAMES] + [(name, OPTIONS[name]) for name in NAMES if name in OPTIONS],
 )
 def test_each_optimizer_resumes_to_the_bit(tmp_path: Path, name: str, options: str | None) -> None:
     def make(output_dir: Path) -> Trainer:
-        return trainer(output_dir, optim=name, optim_args=options, weight_decay=0.1, **EVERY_STEP)
+        return trainer(output_dir, optim=name, optim_args=options, weight_decay=0.1, **THREE_EPOCHS)
 
     assert_exact(tmp_path, make, 1, 7)
 
@@ -173,10 +169,10 @@ def test_sparse_gradients_that_an_optimizer_does_not_support_are_refused(
 def test_whether_the_optimizer_is_fused_may_change_when_a_training_resumes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = trainer(tmp_path, optim="adamw_torch", **EVERY_STEP)
+    whole = trainer(tmp_path, optim="adamw_torch", **THREE_EPOCHS)
     whole.train()
     caplog.clear()
-    resumed = trainer(tmp_path / "resumed", optim="adamw_torch_fused", **EVERY_STEP)
+    resumed = trainer(tmp_path / "resumed", optim="adamw_torch_fused", **THREE_EPOCHS)
     resumed.train(tmp_path / "checkpoint-4")
     assert resumed.get_optimizer_group("layers.0.weight")["fused"] is True
     assert logged(resumed, "loss") == pytest.approx(logged(whole, "loss"), rel=1e-4)
@@ -185,7 +181,7 @@ def test_whether_the_optimizer_is_fused_may_change_when_a_training_resumes(
 
 
 def test_a_checkpoint_of_another_optimizer_is_refused_by_name(tmp_path: Path) -> None:
-    trainer(tmp_path, **EVERY_STEP).train()
+    trainer(tmp_path, **THREE_EPOCHS).train()
     with pytest.raises(ValueError, match=r"AdamW.*SGD.*optim"):
         trainer(tmp_path, optim="sgd").train(resume_from_checkpoint=True)
 
@@ -193,7 +189,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused_by_name(tmp_path: Path) ->
 def test_options_that_the_checkpoint_decides_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    usual = {**EVERY_STEP, "optim": "sgd", "max_steps": 3}
+    usual = {**THREE_EPOCHS, "optim": "sgd", "max_steps": 3}
     trainer(tmp_path, optim_args="momentum=0.5", **usual).train()
     caplog.clear()
     resumed = trainer(tmp_path, optim_args="momentum=0.9", **usual)

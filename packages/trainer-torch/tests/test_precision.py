@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import same, weights
 from small import arguments, compute_loss, data, logged, net, trainer
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
@@ -28,14 +29,6 @@ class Sees:
         loss, scores = compute_loss(model, batch)
         self.types[model.training].add(scores.dtype)
         return loss, scores
-
-
-def weights(made: Trainer) -> list[Tensor]:
-    return [one.detach().clone() for one in made.model.state_dict().values()]
-
-
-def same(first: list[Tensor], second: list[Tensor]) -> bool:
-    return all(torch.equal(*pair) for pair in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("name", HALVES)

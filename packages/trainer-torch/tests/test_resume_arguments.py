@@ -9,24 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from small import arguments, compute_loss, data, logged, net, trainer
+from resuming import EVERY_STEP, StopAt
+from small import arguments, compute_loss, data, logged, net, trainer, warned
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
-from callback_core import TrainerCallback, TrainerState
+from callback_core import TrainerState
 from trainer_torch import Trainer, TrainingArguments
-
-EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}
-
-
-class StopAt(TrainerCallback):
-    """Ends the training after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_training_stop |= state.global_step >= self.step
 
 
 class Stream(IterableDataset[Any]):
@@ -188,14 +177,6 @@ def test_samples_that_a_loader_of_one_s_own_must_repeat_are_counted_in_a_warning
     ordered(tmp_path, numbers, per_device_train_batch_size=16).train(True)
     assert len(numbers) == 48 + 8
     assert any(8 in (record.args or ()) for record in caplog.records)
-
-
-def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [
-        record.getMessage()
-        for record in caplog.records
-        if record.name == "trainer_torch.resume" and record.levelname == "WARNING"
-    ]
 
 
 def test_new_arguments_win_over_the_checkpoint_s_and_one_warning_names_them(

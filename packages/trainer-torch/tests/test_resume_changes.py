@@ -8,62 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from small import Net, logged, net, trainer
-from torch import Tensor, nn
+from resuming import THREE_EPOCHS, Unfreezes, assert_exact, backbone_frozen, weights
+from small import logged, net, trainer
+from torch import nn
 from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
-
-EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 3}
-
-
-def weights(trained: Trainer) -> list[Tensor]:
-    return list(trained.model.state_dict().values())
-
-
-def assert_exact(tmp_path: Path, make: Any, *steps: int) -> None:
-    """Assert that a training equals itself after a resumption from each of `steps`.
-
-    Args:
-        tmp_path: The directory.
-        make: Returns a new trainer that saves at each step, in a directory.
-        steps: The steps.
-    """
-    whole = make(tmp_path)
-    whole.train()
-    for step in steps:
-        resumed = make(tmp_path / f"from-{step}")
-        resumed.train(tmp_path / f"checkpoint-{step}")
-        assert resumed.state.global_step == whole.state.global_step
-        for name in ("loss", "learning_rate", "grad_norm"):
-            assert logged(resumed, name) == logged(whole, name), (step, name)
-        for one, other in zip(weights(whole), weights(resumed), strict=True):
-            assert torch.equal(one, other), step
-
-
-def backbone_frozen() -> Net:
-    model = net()
-    model.layers[0].requires_grad_(False)
-    return model
-
-
-class Unfreezes(TrainerCallback):
-    """Unfreezes the first layer in the second epoch, and trains it with a group of its own."""
-
-    def on_epoch_begin(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        model: Any = None,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        if int(state.epoch) == 1:
-            model.layers[0].requires_grad_(True)
-            optimizer.add_param_group({"params": model.layers[0].parameters(), "lr": 0.01})
 
 
 class UnfreezesOnce(Unfreezes):
@@ -86,7 +38,9 @@ def test_a_group_that_a_callback_adds_in_the_second_epoch(
 ) -> None:
     def make(output_dir: Path) -> Trainer:
         given = {"model": backbone_frozen()}
-        return trainer(output_dir, callback, given=given, lr_scheduler_type=schedule, **EVERY_STEP)
+        return trainer(
+            output_dir, callback, given=given, lr_scheduler_type=schedule, **THREE_EPOCHS
+        )
 
     assert_exact(tmp_path, make, 3, 5, 7, 10, 12)
 
@@ -96,7 +50,7 @@ def test_a_group_that_a_callback_adds_to_a_given_optimizer(tmp_path: Path) -> No
         model = backbone_frozen()
         optimizer = SGD(model.layers[3].parameters(), lr=0.1, momentum=0.9)
         given = {"model": model, "optimizers": (optimizer, StepLR(optimizer, 4))}
-        return trainer(output_dir, Unfreezes, given=given, **EVERY_STEP)
+        return trainer(output_dir, Unfreezes, given=given, **THREE_EPOCHS)
 
     assert_exact(tmp_path, make, 5, 7, 12)
 
@@ -144,7 +98,7 @@ def test_what_a_callback_does_when_a_training_begins_is_not_done_twice(
     tmp_path: Path, call: Any
 ) -> None:
     def make(output_dir: Path) -> Trainer:
-        return trainer(output_dir, Begins(call), given={"model": backbone_frozen()}, **EVERY_STEP)
+        return trainer(output_dir, Begins(call), given={"model": backbone_frozen()}, **THREE_EPOCHS)
 
     assert_exact(tmp_path, make, 3, 5)
 
@@ -162,7 +116,7 @@ class Removes(TrainerCallback):
 
 def test_a_group_that_a_callback_removes(tmp_path: Path) -> None:
     def make(output_dir: Path) -> Trainer:
-        return trainer(output_dir, Removes, **EVERY_STEP)
+        return trainer(output_dir, Removes, **THREE_EPOCHS)
 
     assert_exact(tmp_path, make, 3, 7, 12)
 
@@ -178,19 +132,12 @@ class Grows(TrainerCallback):
         if self.has_grown:
             model.layers.append(nn.Linear(3, 3))
 
-    def on_epoch_begin(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        model: Any = None,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         if state.epoch == 1 and not self.has_grown:
             self.has_grown = True
-            model.layers.append(nn.Linear(3, 3))
-            optimizer.add_param_group({"params": model.layers[-1].parameters()})
+            layer = nn.Linear(3, 3)
+            parts["model"].layers.append(layer)
+            parts["optimizer"].add_param_group({"params": layer.parameters()})
 
     def state_dict(self) -> dict[str, Any]:
         return {"has_grown": self.has_grown}
@@ -201,7 +148,7 @@ class Grows(TrainerCallback):
 
 def test_a_layer_that_a_callback_adds_in_the_second_epoch(tmp_path: Path) -> None:
     def make(output_dir: Path) -> Trainer:
-        return trainer(output_dir, Grows(), **EVERY_STEP)
+        return trainer(output_dir, Grows(), **THREE_EPOCHS)
 
     assert_exact(tmp_path, make, 3, 5, 7, 10, 12)
 
@@ -238,13 +185,13 @@ def halve_weights(model: Any) -> None:
 )
 def test_what_a_callback_does_when_an_epoch_begins(tmp_path: Path, call: Any) -> None:
     def make(output_dir: Path) -> Trainer:
-        return trainer(output_dir, AtEpoch(1, call), **EVERY_STEP)
+        return trainer(output_dir, AtEpoch(1, call), **THREE_EPOCHS)
 
     assert_exact(tmp_path, make, 3, 5, 7, 10, 12)
 
 
 def test_optimizers_of_another_class_are_refused(tmp_path: Path) -> None:
-    trainer(tmp_path, **EVERY_STEP).train()
+    trainer(tmp_path, **THREE_EPOCHS).train()
     model = net()
     given = {"model": model, "optimizers": (SGD(model.parameters(), lr=0.1), None)}
     with pytest.raises(ValueError, match=r"AdamW.*SGD"):
@@ -262,10 +209,10 @@ def test_a_group_of_parameters_that_the_model_does_not_have_is_an_error_that_say
     def add_others(model: Any, optimizer: Any) -> None:
         optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
 
-    trainer(tmp_path, Begins(add_others), max_steps=2, **EVERY_STEP).train()
+    trainer(tmp_path, Begins(add_others), max_steps=2, **THREE_EPOCHS).train()
     with pytest.raises(ValueError, match="on_train_begin"):
-        trainer(tmp_path, **EVERY_STEP).train(resume_from_checkpoint=True)
-    trainer(tmp_path, Begins(add_others), **EVERY_STEP).train(resume_from_checkpoint=True)
+        trainer(tmp_path, **THREE_EPOCHS).train(resume_from_checkpoint=True)
+    trainer(tmp_path, Begins(add_others), **THREE_EPOCHS).train(resume_from_checkpoint=True)
 
 
 def test_the_parameters_of_a_group_are_found_by_name_and_not_by_their_order(tmp_path: Path) -> None:

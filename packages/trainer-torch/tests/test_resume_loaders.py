@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from resuming import EVERY_STEP
 from small import arguments, compute_loss, data, net
 from torch import nn
 from torch.utils.data import (
@@ -29,7 +30,6 @@ from torch.utils.data import (
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
 
-EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}
 FEATURES, LABELS = data(12)[:]
 
 

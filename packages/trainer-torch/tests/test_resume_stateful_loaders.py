@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import EVERY_STEP
 from small import arguments, compute_loss, net
 from torch import Tensor
 
 from trainer_torch import Trainer
-
-EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}
 
 
 def sample(index: int) -> tuple[Tensor, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import EVERY_STEP
 from small import arguments, compute_loss, net
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -15,10 +16,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
 from trainer_torch.data import train_dataloader
-from trainer_torch.resume import find_position
+from trainer_torch.resumed_position import find_position
 from trainer_torch.world import World
-
-EVERY_STEP = {"save_strategy": "steps", "save_steps": 1}
 
 
 class Counts:

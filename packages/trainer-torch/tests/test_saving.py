@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import EVERY_STEP
 from safetensors.torch import load_file
 from small import arguments, compute_loss, data, net, trainer
 
@@ -16,7 +17,6 @@ from trainer_torch.checkpoint import list_checkpoints
 from trainer_torch.testing import At
 from trainer_torch.weights import MODEL
 
-EVERY_STEP: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1}
 BEST: dict[str, Any] = {
     "save_strategy": "best",
     "eval_strategy": "steps",

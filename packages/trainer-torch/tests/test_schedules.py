@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from small import arguments, logged, trainer
-from test_resume_changes import EVERY_STEP, assert_exact
+from resuming import THREE_EPOCHS, assert_exact
+from small import arguments, logged, trainer, warned
 from torch import nn
 from torch.optim import SGD
 
@@ -193,7 +193,7 @@ def test_schedules_that_follow_a_metric_resume_to_the_bit(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     def make(output_dir: Path) -> Trainer:
-        return trainer(output_dir, **changed, **EVERY_STEP)
+        return trainer(output_dir, **changed, **THREE_EPOCHS)
 
     assert_exact(tmp_path, make, 1, 4, 5, 11)
 
@@ -210,7 +210,7 @@ def test_schedules_with_options_resume_to_the_bit(
             lr_scheduler_type=name,
             lr_scheduler_kwargs={**kwargs, **({"lr_end": 0.01} if "lr_end" in kwargs else {})},
             warmup_steps=3,
-            **EVERY_STEP,
+            **THREE_EPOCHS,
         )
 
     assert_exact(tmp_path, make, 1, 7)
@@ -223,7 +223,7 @@ def test_a_least_rate_stays_what_it_is_if_a_resumed_training_asks_for_another_ra
     changed: dict[str, Any] = {
         "lr_scheduler_type": "cosine_with_min_lr",
         "lr_scheduler_kwargs": {"min_lr": 0.01},
-        **EVERY_STEP,
+        **THREE_EPOCHS,
     }
     whole = trainer(tmp_path, learning_rate=0.05, **changed)
     whole.train()
@@ -232,14 +232,10 @@ def test_a_least_rate_stays_what_it_is_if_a_resumed_training_asks_for_another_ra
     assert logged(resumed, "learning_rate") == logged(whole, "learning_rate")
 
 
-def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-
-
 def test_resuming_tells_which_options_of_a_schedule_hold(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    usual = {**EVERY_STEP, "max_steps": 3}
+    usual = {**THREE_EPOCHS, "max_steps": 3}
     cosine = {"lr_scheduler_type": "cosine", **usual}
     trainer(tmp_path / "cosine", lr_scheduler_kwargs={"num_cycles": 1}, **cosine).train()
     trainer(tmp_path / "plateau", **PLATEAU, **usual).train()
@@ -261,9 +257,9 @@ def test_resuming_tells_which_options_of_a_schedule_hold(
 
 
 def test_a_checkpoint_of_another_kind_of_schedule_is_refused(tmp_path: Path) -> None:
-    trainer(tmp_path, **PLATEAU, **{**EVERY_STEP, "max_steps": 2}).train()
+    trainer(tmp_path, **PLATEAU, **{**THREE_EPOCHS, "max_steps": 2}).train()
     with pytest.raises(ValueError, match=r"ReduceLROnPlateau.*Schedule.*lr_scheduler_type"):
-        trainer(tmp_path, **EVERY_STEP).train(resume_from_checkpoint=True)
+        trainer(tmp_path, **THREE_EPOCHS).train(resume_from_checkpoint=True)
 
 
 @pytest.mark.parametrize(

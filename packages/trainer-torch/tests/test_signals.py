@@ -315,7 +315,7 @@ def told_to_continue(caplog: pytest.LogCaptureFixture) -> list[Any]:
     return [
         record.args
         for record in caplog.records
-        if record.name == "trainer_torch.resume"
+        if record.name.startswith("trainer_torch")
         and record.levelname == "WARNING"
         and re.search(r"step \d+ of \d+", record.getMessage())
     ]

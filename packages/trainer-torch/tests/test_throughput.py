@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import EVERY_STEP, StopAt, same, weights
 from small import data, logged, trainer
-from test_averaging import same
-from test_checkpoint import EVERY_STEP, StopAt, weights
 from test_usage import language
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode

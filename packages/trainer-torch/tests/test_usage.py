@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import EVERY_STEP, StopAt
 from small import Net, arguments, logged, net, trainer
-from test_checkpoint import EVERY_STEP, StopAt
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 

@@ -1,10 +1,12 @@
-"""Announces a training with its sizes."""
+"""Tells how a training begins: its size, its arguments; and how to continue if it ends early."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
+from callback_core.tracking import Redaction
+from trainer_torch.checkpoint import checkpoint_path, checkpoint_step, has_only_model
 from trainer_torch.plan import Plan, number_of_batches
 from trainer_torch.run import TrainingRun
 
@@ -32,6 +34,54 @@ def announce(run: TrainingRun, plan: Plan) -> None:
         f"  {name}: {'unknown' if value is None else f'{value:,}'}" for name, value in sizes.items()
     ]
     logger.info("Running training\n%s", "\n".join(lines))
+
+
+def tell_arguments(run: TrainingRun) -> None:
+    """Log the arguments that differ from their defaults, and warn of those that nobody reads.
+
+    Secrets are removed.
+    """
+    if run.world.is_main and (changed := Redaction().of(run.args.changed(), "arguments")):
+        listed = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        logger.info("The arguments are the defaults, except %s.", listed)
+    classes = (kind for one in run.callback_handler.callbacks for kind in type(one).__mro__)
+    names = [kind.__name__ for kind in classes]
+    if (unread := run.args.set_for_trackio()) and "TrackioCallback" not in names:
+        run.warn_once(
+            "Only transformers' TrackioCallback reads these arguments, and it is not among the "
+            f"callbacks: {', '.join(unread)}. Give them to your tracker's callback instead."
+        )
+
+
+def tell_how_to_continue(run: TrainingRun, exception: BaseException) -> None:
+    """Log from which checkpoint a training that `exception` has ended can be resumed, if any."""
+    checkpoint = run.resumed_from
+    if run.saved_step is not None:
+        checkpoint = checkpoint_path(run.args.output_dir, run.saved_step)
+    # An error shows its own message. What ends a training from outside shows none.
+    if not run.world.is_main or (checkpoint is None and isinstance(exception, Exception)):
+        return
+    ended = f"Training ended at step {run.state.global_step} of {run.state.max_steps}"
+    if checkpoint is None:
+        logger.warning(
+            "%s and has saved no checkpoint, so it cannot be resumed. With "
+            "enable_jit_checkpoint=True, a signal such as Ctrl-C saves one.",
+            ended,
+        )
+    elif has_only_model(checkpoint):
+        logger.warning(
+            "%s. It cannot be resumed, because save_only_model leaves out the optimizer. The last "
+            "weights are in %s.",
+            ended,
+            checkpoint,
+        )
+    else:
+        logger.warning(
+            "%s. To continue from step %d, call train(resume_from_checkpoint=%r).",
+            ended,
+            checkpoint_step(checkpoint),
+            str(checkpoint),
+        )
 
 
 def _samples(dataloader: Any) -> int | None:

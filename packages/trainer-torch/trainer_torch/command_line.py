@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, NoReturn, TypeVar, get_args, get_origin
 
 import torch
 
-from trainer_torch.argument_fields import default_of
+from trainer_torch.argument_values import default_of
 from trainer_torch.dropped_arguments import DROPPED, refuse_unknown
 from trainer_torch.kept_arguments import WITHOUT_EFFECT, KeptArguments
 from trainer_torch.unsupported_arguments import UnsupportedArguments, instead_of

@@ -1,11 +1,9 @@
-"""Data loaders: makes them of datasets, and starts an epoch."""
+"""Data loaders: makes them of datasets."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -14,14 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from callback_core import open_bar
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import kind_of
 from trainer_torch.collating import default_collator
 from trainer_torch.devices import can_pin_memory
-from trainer_torch.drawing import parts_of, seed_generators, tell_epoch
 from trainer_torch.loading import SeededLoader
-from trainer_torch.position import LoopPosition
 from trainer_torch.samplers import (
     EpochSampler,
     Order,
@@ -31,37 +26,9 @@ from trainer_torch.samplers import (
     sequential,
     shuffled,
 )
-from trainer_torch.sources import has_state
 from trainer_torch.world import SINGLE_PROCESS, World
 
 logger = logging.getLogger(__name__)
-
-
-def batch_size_of_loader(dataloader: Any) -> int | None:
-    """Return the number of samples in a full batch; `None` if the loader does not say it."""
-    size = getattr(dataloader, "batch_size", None)
-    if size is None:
-        size = getattr(getattr(dataloader, "batch_sampler", None), "batch_size", None)
-    return size if isinstance(size, int) and size > 0 else None
-
-
-def can_start_anywhere(dataloader: Any) -> bool:
-    """Return whether the loader can start at any sample, not only at a batch."""
-    return isinstance(dataloader, SeededLoader)
-
-
-def batches_of(dataloader: Any, samples: int, batch_size: int) -> int:
-    """Return how many batches of an epoch are done when `samples` of this rank are.
-
-    The Trainer's own loader continues at any sample, so that the batches that are left are those of
-    the samples that are left. Any other loader is read from the start, in whole batches.
-    """
-    if not can_start_anywhere(dataloader) or dataloader.is_iterable:
-        return samples // batch_size
-    left = max(0, len(dataloader.sampler) - samples)
-    return len(dataloader) - (
-        left // batch_size if dataloader.drop_last else math.ceil(left / batch_size)
-    )
 
 
 def check_dataset(name: str, dataset: object) -> None:
@@ -138,7 +105,7 @@ def train_dataloader(
             "of its workers. Resuming within an epoch is not exact: samples may come twice or not "
             "at all."
         )
-    seed, strategy = _data_seed(args), args.train_sampling_strategy
+    seed, strategy = data_seed(args), args.train_sampling_strategy
     if not isinstance(dataset, IterableDataset):
         order: Order = sequential if strategy == "sequential" else shuffled
         if strategy == "group_by_length":
@@ -174,7 +141,7 @@ def eval_dataloader(
         return DataLoader(dataset, **options)
     if world is not SINGLE_PROCESS and not isinstance(dataset, IterableDataset):
         options["sampler"] = RoundRobinSampler(dataset, args.per_device_eval_batch_size, world)
-    return SeededLoader(dataset, _data_seed(args), world, **options)
+    return SeededLoader(dataset, data_seed(args), world, **options)
 
 
 class EvalLoaders:
@@ -212,117 +179,8 @@ class EvalLoaders:
         return loader
 
 
-class Reading(Iterator[Any]):
-    """The batches of an epoch that are left.
-
-    Args:
-        batches: The batches.
-        source: What has the `state_dict` of the position, such as the loader, or `None`.
-        workers: The number of workers. A state only fits the same number.
-        done: The number of batches before.
-    """
-
-    def __init__(self, batches: Iterator[Any], source: Any, workers: int, done: int) -> None:
-        self._batches, self._source, self._workers = batches, source, workers
-        self._read = done
-
-    def __next__(self) -> Any:
-        """Return the next batch."""
-        batch = next(self._batches)
-        self._read += 1
-        return batch
-
-    def state_dict(self, done: int) -> dict[str, Any] | None:
-        """Return a state from which the epoch continues after its first `done` batches.
-
-        Returns `None` if there is no such state: for example if more batches have been read,
-        because the training stops between two batches of a step.
-        """
-        if self._source is None or done != self._read:
-            return None
-        state = self._source.state_dict()
-        return None if state is None else {"workers": self._workers, "state": state}
-
-
-def begin_epoch(
-    dataloader: Any, args: TrainingArguments, position: LoopPosition, shows_skipping: bool = False
-) -> Reading:
-    """Return the batches of the epoch after those that are done.
-
-    Calls `set_epoch` on the loader, its samplers and its dataset, as far as they have it. Seeds the
-    generators of a loader that is not the Trainer's, of its samplers and its dataset, so that an
-    epoch is the same whether or not the training was resumed before it. Its persistent workers are
-    started again, because otherwise neither would reach them.
-
-    Args:
-        dataloader: A loader of training batches: torch's or anything that can be iterated.
-        args: The arguments of the training.
-        position: The epoch, and how much of it is done. The Trainer's loader starts there, unless
-            the dataset is iterable without a state. Such data is read again, and so is another
-            loader that has no state.
-        shows_skipping: Whether to announce that and show a bar.
-    """
-    state, position.data_state, position.reading = position.data_state, None, None
-    parts = parts_of(dataloader)
-    tell_epoch(parts, position.epoch)
-    workers = getattr(dataloader, "num_workers", 0)
-    if isinstance(dataloader, SeededLoader):
-        batches, skipped = _start(dataloader, position, state)
-        source = dataloader.progress
-    else:
-        seed_generators(parts, _data_seed(args) + position.epoch)
-        for part in parts:
-            if isinstance(part, DataLoader) and part.persistent_workers:
-                part._iterator = None  # noqa: SLF001  torch has no public way to end the workers
-        source = dataloader if has_state(dataloader) else None
-        if state is not None:
-            dataloader.load_state_dict(state)
-        batches, skipped = iter(dataloader), position.batches if state is None else 0
-    if skipped:
-        _skip(batches, skipped, position.epoch, shows_skipping, not args.disable_tqdm)
-    position.reading = Reading(batches, source, workers, position.batches)
-    return position.reading
-
-
-def _start(
-    dataloader: SeededLoader, position: LoopPosition, state: Any
-) -> tuple[Iterator[Any], int]:
-    """Return batches of the Trainer's loader, and how many of them have to be left out."""
-    if not dataloader.is_iterable:
-        return dataloader.read_samples(position.samples, position.batches), 0
-    if state is not None:
-        return dataloader.read_stream(state=state), 0
-    ranks, size = dataloader.world.size, dataloader.batch_size or 1
-    is_uniform = position.samples == position.batches * (position.batch_size or 0)
-    if is_uniform and position.read_size in (None, size):
-        before = [size] * position.batches * ranks
-    else:  # batches of another size
-        size = position.read_size or size
-        whole, rest = divmod(position.samples * ranks, size)
-        before = [size] * whole + [rest] * (rest > 0)
-    return dataloader.read_stream(before, position.batches * ranks), len(before)
-
-
-def _skip(
-    batches: Iterator[Any], number: int, epoch: int, is_announced: bool, shows_bar: bool
-) -> None:
-    if is_announced:
-        logger.warning(
-            "Skipping the %d batches of epoch %d that were done before the checkpoint. They have "
-            "to be read, because the checkpoint has no state of this data. An iterable "
-            "train_dataset, or a loader of your own, continues at once if it has state_dict and "
-            "load_state_dict.",
-            number,
-            epoch,
-        )
-    shown = open_bar(number, leave=False) if is_announced and shows_bar else nullcontext()
-    with shown as bar:
-        for _ in islice(batches, number):
-            if bar is not None:
-                bar.update(1)
-
-
-def _data_seed(args: TrainingArguments) -> int:
+def data_seed(args: TrainingArguments) -> int:
+    """Return the seed of the order of the data."""
     return args.seed if args.data_seed is None else args.data_seed
 
 

@@ -1,10 +1,9 @@
-"""`EvaluatingTrainer`: the part of the Trainer that evaluates and predicts."""
+"""`EvaluationMethods`: the methods of the Trainer that evaluate and predict."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,18 +15,17 @@ from trainer_torch import batches, outputs
 from trainer_torch.batch_size import count_samples
 from trainer_torch.data import EvalLoaders, check_loader, eval_dataloader
 from trainer_torch.evaluation import EvalLoopOutput, PredictionOutput, run_evaluation
+from trainer_torch.losses import LossMethods
 from trainer_torch.metrics import ComputeMetrics
 from trainer_torch.overrides import call
-from trainer_torch.run import TrainingRun
 from trainer_torch.summary import speed_metrics
 from trainer_torch.verbosity import at_log_level
 
 
-class EvaluatingTrainer:
+class EvaluationMethods(LossMethods):
     """Evaluates and predicts.
 
     Attributes:
-        run: The parts that change during training.
         data_collator: Makes a batch from a list of samples.
         eval_dataset: The data that `evaluate` uses, or several datasets by name.
         compute_metrics: Computes metrics of predictions and labels.
@@ -35,40 +33,11 @@ class EvaluatingTrainer:
             the device. Returns what to keep of the predictions.
     """
 
-    run: TrainingRun
-    compute_loss_func: outputs.ComputeLossFunc | None
     data_collator: Callable[[list[Any]], Any] | None
     eval_dataset: Dataset[Any] | Mapping[str, Dataset[Any]] | None
     compute_metrics: ComputeMetrics | None
     preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None
     _eval_loaders: EvalLoaders
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Any,
-        return_outputs: bool = False,
-        num_items_in_batch: int | None = None,
-    ) -> Any:
-        """Return the loss of a batch; with `return_outputs`, a pair of it and the outputs."""
-        raise NotImplementedError
-
-    def count_items(self, inputs: Any, size: int | None) -> int | None:
-        """Return over how many items of a batch its mean loss is taken, or `None` if unknown."""
-        raise NotImplementedError
-
-    @property
-    def scales_loss(self) -> bool:
-        """Whether the loss is divided by `num_items_in_batch`, and not the mean of a batch."""
-        raise NotImplementedError
-
-    def _prepare_inputs(self, inputs: Any) -> Any:
-        """Return a batch on the device."""
-        raise NotImplementedError
-
-    def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
-        """Return the context in which losses are computed: that of the mixed precision."""
-        raise NotImplementedError
 
     def log(self, logs: dict[str, Any]) -> None:
         """Add `logs` to the history of the state and fire `on_log`."""
@@ -264,7 +233,7 @@ class EvaluatingTrainer:
 
     def _may_report_more_metrics(self) -> bool:
         """Return whether evaluations may report more than their loss and speed."""
-        own, base = type(self), EvaluatingTrainer
+        own, base = type(self), EvaluationMethods
         is_overridden = (own.evaluate, own.evaluation_loop) != (base.evaluate, base.evaluation_loop)
         return is_overridden or self._computes_metrics()
 
@@ -273,7 +242,7 @@ class EvaluatingTrainer:
 
         What a subclass overrides may read data that can be read only once. So may a stream.
         """
-        args, own, base = self.run.args, type(self), EvaluatingTrainer
+        args, own, base = self.run.args, type(self), EvaluationMethods
         names = ("evaluate", "evaluation_loop", "prediction_step", "get_eval_dataloader")
         if args.eval_strategy == IntervalStrategy.NO or any(
             getattr(own, name) is not getattr(base, name) for name in names

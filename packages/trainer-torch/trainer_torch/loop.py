@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from callback_core import IntervalStrategy, Request
 from trainer_torch.accumulation import Shares, share_out
-from trainer_torch.arguments import BEST
+from trainer_torch.announcement import tell_how_to_continue
+from trainer_torch.argument_values import BEST
 from trainer_torch.batch_finding import next_batches
 from trainer_torch.batch_size import count_loaded
 from trainer_torch.batches import kind_of
@@ -24,13 +25,13 @@ from trainer_torch.best_model import (
     update_best_checkpoint,
     update_best_metric,
 )
-from trainer_torch.data import begin_epoch
 from trainer_torch.devices import empty_cache
 from trainer_torch.non_finite import respond, tell_number, watch
 from trainer_torch.overrides import call
 from trainer_torch.plan import DataLength, Plan
 from trainer_torch.precision import clip_gradients
-from trainer_torch.resume import Resumption, tell_how_to_continue
+from trainer_torch.reading import begin_epoch
+from trainer_torch.resume import Resumption
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state
 from trainer_torch.summary import speed_metrics, sum_known
@@ -125,7 +126,7 @@ def run_training(
         raise
     finally:
         run.model_wrapped = run.model
-        run.note_optimizers()
+        run.given.note_end(run.model, run.optimizer)
     run.fire(run.callback_handler.on_train_end)
     metrics = {name: value for name, value in logs.items() if name not in unlogged}
     return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from trainer_torch.checkpoint import find_fault, load_optimizer_state, load_precision
+from trainer_torch.checkpoint import find_fault
+from trainer_torch.checkpoint_loading import load_optimizer_state, load_precision
 from trainer_torch.culprit import LossOf, find_culprit
 from trainer_torch.divergence import Divergence
 from trainer_torch.run import TrainingRun
@@ -115,7 +116,7 @@ def _roll_back(run: TrainingRun, told: str) -> None:
     for callback in run.loop_callbacks:
         callback.load_files(run.model, checkpoint)
     optimizer = run.optimizer
-    saved = load_optimizer_state(run, checkpoint)
+    saved = load_optimizer_state(checkpoint, run.args.device)
     groups = optimizer.state_dict()["param_groups"]
     if [group["params"] for group in saved["param_groups"]] == [one["params"] for one in groups]:
         optimizer.load_state_dict({**saved, "param_groups": groups})

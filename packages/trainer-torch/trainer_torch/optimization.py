@@ -96,7 +96,7 @@ class OptimizerMethods:
                 optimizer, run.args, num_training_steps, run.warn_once
             )
             # If the user calls this before train(), its number of steps may be another.
-            run.created = (run.created[0], run.lr_scheduler)
+            run.given.note_created(run.lr_scheduler)
         scheduler: LRScheduler = run.lr_scheduler
         return scheduler
 

@@ -31,7 +31,7 @@ class LoopPosition:
         length: The number of batches of each rank in an epoch; `None` if it is not known.
         read_size: The number of samples in the batches done in this epoch, if they were of another
             size than those to come.
-        reading: The batches of the epoch that are left, `data.Reading`, once it has begun.
+        reading: The batches of the epoch that are left, `reading.Reading`, once it has begun.
         data_state: The state of the data in the checkpoint, for the epoch that begins next.
         has_other_steps: Whether steps of another size, or of data of another length, were done
             before, so that the number of steps does not tell the epoch.

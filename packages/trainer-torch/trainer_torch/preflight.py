@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 from callback_core import IntervalStrategy, best_metric_key, export_states, missing_metric
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batches import describe, forward, to_device
-from trainer_torch.data import can_start_anywhere
 from trainer_torch.devices import is_out_of_memory
 from trainer_torch.messages import listed
 from trainer_torch.outputs import ignored_outputs, require_loss, split_output
+from trainer_torch.reading import can_start_anywhere
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import preserved_rng
 from trainer_torch.summary import METRICS, unknown_size

@@ -9,7 +9,9 @@ from datetime import timedelta
 import torch
 
 from trainer_torch import processes
+from trainer_torch.devices import find_device
 from trainer_torch.processes import ParallelMode
+from trainer_torch.verbosity import LEVELS, current_level
 
 
 class ProcessRole:
@@ -18,18 +20,21 @@ class ProcessRole:
     Before the processes are connected, they come from the variables that torchrun sets.
     """
 
+    use_cpu: bool
     per_device_train_batch_size: int
     per_device_eval_batch_size: int
     local_rank: int
     ddp_timeout: int
     ddp_backend: str | None
+    log_level: str
+    log_level_replica: str
     log_on_each_node: bool
     save_on_each_node: bool
 
     @property
     def device(self) -> torch.device:
-        """The device to train on."""
-        raise NotImplementedError
+        """The device to train on: the accelerator; or the CPU, without one or with `use_cpu`."""
+        return find_device(self.use_cpu)
 
     @property
     def world_size(self) -> int:
@@ -75,6 +80,15 @@ class ProcessRole:
     def should_save(self) -> bool:
         """Whether this process saves: the main process, or that of each machine."""
         return self._is_main(on_each_node=self.save_on_each_node)
+
+    def chosen_log_level(self) -> int | None:
+        """Return the level that the arguments set in this process; `None` if they set none."""
+        return LEVELS[self.log_level if self.should_log else self.log_level_replica]
+
+    def get_process_log_level(self) -> int:
+        """Return the level of the messages in this process: a number of `logging`."""
+        level = self.chosen_log_level()
+        return current_level() if level is None else level
 
     @property
     def place_model_on_device(self) -> bool | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -24,10 +22,10 @@ from callback_core import (
     list_callbacks,
     make_reporting_integration_callbacks,
 )
-from callback_core.tracking import Redaction
 from trainer_torch.activations import checkpointed_activations
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.divergence import DivergenceGuard
+from trainer_torch.given_optimizers import GivenOptimizers
 from trainer_torch.loop_callback import LoopCallback
 from trainer_torch.numerics import numeric_settings
 from trainer_torch.parts import check_initialized, check_optimizer
@@ -41,9 +39,7 @@ from trainer_torch.precision import (
 )
 from trainer_torch.seeding import rng_state, set_seed
 from trainer_torch.signals import Signals
-from trainer_torch.structure import describe, describe_options, regroup
 from trainer_torch.usage import Usage
-from trainer_torch.values import json_value
 from trainer_torch.world import World
 
 logger = logging.getLogger(__name__)
@@ -81,11 +77,7 @@ class TrainingRun:
         epoch_rng_state: The random generators before the first batch of the epoch.
         samples: The number of samples that this process has trained on in this training; `None` if
             the number in a batch was unknown.
-        created: The optimizer and the scheduler that the last training created; `None` for one that
-            the user gave.
-        given_states: The states of the optimizer and the scheduler that the user gave, as the first
-            training found them, the structure at that time, and both themselves.
-        optimizer_at_end: The groups of the optimizer at the end of the last training.
+        given: What the user gave of the optimizer and the scheduler.
         step_logs: What the next log reports of the last update step, besides the loss.
         batches_in_step: The number of batches in the current update step.
         loss_divisor: What the loss of the current batch is divided by, so that those of the update
@@ -118,9 +110,7 @@ class TrainingRun:
     step_start: Any = None
     is_in_train: bool = False
     precision: MixedPrecision = field(init=False)
-    created: tuple[Any, Any] = (None, None)
-    given_states: Any = None
-    optimizer_at_end: Any = None
+    given: GivenOptimizers = field(default_factory=GivenOptimizers)
     step_logs: dict[str, Any] = field(default_factory=dict)
     batches_in_step: int = 1
     loss_divisor: float = 1.0
@@ -198,22 +188,6 @@ class TrainingRun:
                 "trial_params": dict(getattr(trial, "params", trial)),
             }
 
-    def tell_arguments(self) -> None:
-        """Log the arguments that differ from their defaults, and warn of those that nobody reads.
-
-        Secrets are removed.
-        """
-        if self.world.is_main and (changed := Redaction().of(self.args.changed(), "arguments")):
-            listed = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-            logger.info("The arguments are the defaults, except %s.", listed)
-        classes = (kind for one in self.callback_handler.callbacks for kind in type(one).__mro__)
-        names = [kind.__name__ for kind in classes]
-        if (unread := self.args.set_for_trackio()) and "TrackioCallback" not in names:
-            self.warn_once(
-                "Only transformers' TrackioCallback reads these arguments, and it is not among the "
-                f"callbacks: {', '.join(unread)}. Give them to your tracker's callback instead."
-            )
-
     def on_writers(self, do: Callable[[], T]) -> T:
         """Call `do` in each process that saves checkpoints, and return the main one's result."""
         if self.args.save_on_each_node:
@@ -233,10 +207,6 @@ class TrainingRun:
     def start_over(self, plan: Plan, create: Callable[..., Any]) -> None:
         """Seed, and set up a training from its first step. The model keeps its weights.
 
-        A second training creates its optimizer and its scheduler again. Those that the user gave
-        start in the state in which the first training found them, unless the user has changed the
-        optimizer since.
-
         Args:
             plan: The length of the training.
             create: Creates the optimizer and the scheduler, as far as they are `None`.
@@ -247,9 +217,7 @@ class TrainingRun:
         """
         check_initialized(self.model)
         set_seed(self.args.seed + self.world.rank)
-        parts = zip((self.optimizer, self.lr_scheduler), self.created, strict=True)
-        given = tuple(None if part is made else part for part, made in parts)
-        self._renew(*given)
+        given = self.given.begin(self.model, self.optimizer, self.lr_scheduler)
         self.precision = mixed_precision(self.args, self.warn_once)
         self.optimizer, self.lr_scheduler = given
         try:
@@ -258,11 +226,8 @@ class TrainingRun:
         except BaseException:
             self.optimizer, self.lr_scheduler = given  # the next training creates both again
             raise
-        optimizer, scheduler = given
-        self.created = (
-            None if self.optimizer is optimizer else self.optimizer,
-            None if self.lr_scheduler is scheduler else self.lr_scheduler,
-        )
+        parts = zip((self.optimizer, self.lr_scheduler), given, strict=True)
+        self.given.note_created(*(part for part, own in parts if part is not own))
         # Callbacks receive these parts from the handler.
         handler = self.callback_handler
         handler.model, handler.train_dataloader = self.model, self.train_dataloader
@@ -302,53 +267,6 @@ class TrainingRun:
                     f"is overridden and does not set self.{name}. Set it there."
                 )
         check_optimizer("self.optimizer", self.optimizer)
-
-    def given_options(self) -> dict[str, Any]:
-        """Return the options of the optimizer and the scheduler that the user gave, by name.
-
-        They are those of the beginning, because training changes some.
-        """
-        options: dict[str, Any] = {}
-        for state in self.given_states[0] if self.given_states else ():
-            for number, group in enumerate(state.get("param_groups", ())):
-                named = {**group, "lr": group.get("initial_lr", group.get("lr"))}
-                place = f" of group {number}" if number else ""
-                options |= {f"{name}{place}": value for name, value in named.items()}
-            options |= {name: value for name, value in state.items() if isinstance(value, Real)}
-        changing = ("params", "initial_lr", "last_epoch", "fused", "_")
-        return {
-            name: json_value(value)
-            for name, value in options.items()
-            if not name.startswith(changing)
-        }
-
-    def note_optimizers(self) -> None:
-        """Note the optimizer at the end of a training, to see whether the user changes it then."""
-        self.optimizer_at_end = describe_options(self.model, self.optimizer)
-
-    def _renew(self, *given: Any) -> None:
-        """Restore the state in which the first training found the optimizer and the scheduler.
-
-        If the user has changed the optimizer since the last training, it is taken as it is.
-        """
-        given = tuple(part for part in given if hasattr(part, "load_state_dict"))
-        is_same = self.given_states is not None and [*map(id, given)] == [
-            *map(id, self.given_states[2])
-        ]
-        optimizer = next((part for part in given if isinstance(part, Optimizer)), None)
-        is_changed = (
-            optimizer is not None
-            and describe_options(self.model, optimizer) != self.optimizer_at_end
-        )
-        if not is_same or is_changed:
-            states = [deepcopy(part.state_dict()) for part in given]
-            self.given_states = states, describe(self.model, optimizer, None), given
-            return
-        states, described, _ = self.given_states
-        if optimizer is not None:
-            regroup(self.model, optimizer, described)
-        for part, state in zip(given, states, strict=True):
-            part.load_state_dict(deepcopy(state))
 
     def set_length(self, plan: Plan) -> None:
         """Write the length of the training, and the intervals of its events, into the state."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, SupportsFloa
 
 from callback_core import TrainerCallback, nearest_name, request_stop
 from trainer_torch.arguments import TrainingArguments
-from trainer_torch.evaluating import EvaluatingTrainer
+from trainer_torch.evaluating import EvaluationMethods
 from trainer_torch.selection import find_checkpoint
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Searched(Protocol):
     args: TrainingArguments
     model_init: Callable[..., Any] | None
     eval_dataset: Any
+    hp_name: Callable[[Any], str] | None
 
     def train(self, resume_from_checkpoint: Any = None, trial: Any = None) -> Any:
         """Train with a new model, or resume."""
@@ -90,7 +91,49 @@ def default_compute_objective(metrics: Mapping[str, float]) -> float:
     return sum(others.values()) if others else metrics["eval_loss"]
 
 
-def check_search(trainer: Searched, backend: str | None, options: Mapping[str, Any]) -> None:
+class SearchMethods:
+    """Searches for hyperparameters."""
+
+    def hyperparameter_search(
+        self: Searched,
+        hp_space: Callable[[Any], dict[str, Any]] | None = None,
+        compute_objective: Objective | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] = "minimize",
+        backend: str | None = None,
+        hp_name: Callable[[Any], str] | None = None,
+        **kwargs: Any,
+    ) -> BestRun | list[BestRun]:
+        """Search for hyperparameters with Optuna, and return the best trial.
+
+        Each trial trains a new model of `model_init` in a folder of its own in `output_dir`. After
+        each evaluation, Optuna may prune the trial.
+
+        Args:
+            hp_space: Takes a trial and returns arguments by name. By default, it suggests those of
+                `default_hp_space`. `model_init` may take the trial and use further ones.
+            compute_objective: Takes the metrics of an evaluation and returns the objective. By
+                default, it is `default_compute_objective`.
+            n_trials: The number of trials in the study that are complete or pruned.
+            direction: `minimize` or `maximize`; a list for several objectives.
+            backend: `optuna` or `None`.
+            hp_name: Takes a trial and returns its name, for its folder and for trackers.
+            kwargs: Options of `optuna.create_study` and `Study.optimize`. With a `storage`, a
+                search that was killed continues, also within its trial.
+
+        Raises:
+            ModuleNotFoundError: Optuna is not installed.
+            RuntimeError: There is no `model_init`.
+            ValueError: An option or a hyperparameter is not allowed.
+        """
+        _check_search(self, backend, kwargs)
+        self.hp_name = hp_name
+        space = hp_space or default_hp_space
+        objective = compute_objective or default_compute_objective
+        return _run_search(self, space, objective, n_trials, direction, kwargs)
+
+
+def _check_search(trainer: Searched, backend: str | None, options: Mapping[str, Any]) -> None:
     """Check that a search can begin.
 
     Raises:
@@ -110,7 +153,7 @@ def check_search(trainer: Searched, backend: str | None, options: Mapping[str, A
             "Each trial needs a new model: pass model_init to the Trainer instead of a model."
         )
     own: Any = type(trainer)
-    base = EvaluatingTrainer
+    base = EvaluationMethods
     evaluates_by_base = (own.evaluate, own.get_eval_dataloader) == (
         base.evaluate,
         base.get_eval_dataloader,
@@ -128,13 +171,12 @@ def check_search(trainer: Searched, backend: str | None, options: Mapping[str, A
         )
 
 
-def run_search(
+def _run_search(
     trainer: Searched,
     space: Callable[[Any], dict[str, Any]],
     objective: Objective,
     n_trials: int,
     direction: str | list[str],
-    names: Callable[[Any], str] | None,
     options: Mapping[str, Any],
 ) -> BestRun | list[BestRun]:
     """Run trials until the study has `n_trials`, and return the best; of several directions, each.
@@ -155,7 +197,7 @@ def run_search(
     args = trainer.args
 
     def train(trial: optuna.Trial) -> Any:
-        return _train(trainer, args, trial, space, objective, names)
+        return _train(trainer, args, trial, space, objective)
 
     try:
         if left > 0:
@@ -201,14 +243,14 @@ def _train(
     trial: optuna.Trial,
     space: Callable[[Any], dict[str, Any] | None],
     objective: Objective,
-    names: Callable[[Any], str] | None,
 ) -> Any:
     """Train with the hyperparameters of `trial` and return its objective."""
     import optuna
 
     values = space(trial) or trial.params
     trial.set_user_attr("process", _this_process())
-    folder = trial.user_attrs.get("folder") or (names(trial) if names else f"run-{trial.number}")
+    name_of = trainer.hp_name or (lambda one: f"run-{one.number}")
+    folder = trial.user_attrs.get("folder") or name_of(trial)
     trial.set_user_attr("folder", folder)
     output_dir = Path(args.output_dir) / folder
     logger.info("Trial %d begins in %s.", trial.number, output_dir)

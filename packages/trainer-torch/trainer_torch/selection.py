@@ -17,6 +17,30 @@ from trainer_torch.run import TrainingRun
 logger = logging.getLogger(__name__)
 
 
+def choose_checkpoint(run: TrainingRun, resume_from: str | Path | bool | None) -> Path | None:
+    """Return the checkpoint to resume from, or `None` to start from the beginning.
+
+    Args:
+        run: The training.
+        resume_from: What `train` got. `None` means what the arguments say.
+
+    Raises:
+        FileNotFoundError: The checkpoint that `resume_from` names is not there or not complete.
+    """
+    output_dir = run.args.output_dir
+    if resume_from is None:
+        resume_from = run.args.resume_from_checkpoint
+    if resume_from:
+        return run.world.on_main(lambda: find_checkpoint(resume_from, output_dir))
+    if run.world.is_main and (found := list_checkpoints(output_dir)):
+        logger.info(
+            "Training starts from the beginning, although there are checkpoints of an earlier "
+            "training. The newest is %s.",
+            found[-1],
+        )
+    return None
+
+
 def find_checkpoint(resume_from: str | Path | bool, output_dir: str | Path) -> Path:
     """Return the complete checkpoint that `resume_from` names.
 

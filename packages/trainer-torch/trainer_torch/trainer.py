@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Self
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from callback_core import CallbackHandler, TrainerControl, TrainerState
-from trainer_torch import accumulation, batches, outputs, search
-from trainer_torch import checkpoint as checkpoints
+from trainer_torch import checkpoint_saving, outputs
 from trainer_torch.absent_names import TransformersNames, refuse_ignored_overrides
-from trainer_torch.announcement import announce
+from trainer_torch.accumulation import accepts_loss_kwargs
+from trainer_torch.announcement import announce, tell_arguments
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
 from trainer_torch.best_model import update_best_checkpoint
 from trainer_torch.data import EvalLoaders, check_loader, train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
-from trainer_torch.evaluating import EvaluatingTrainer
+from trainer_torch.evaluating import EvaluationMethods
 from trainer_torch.loop import TrainOutput, run_training
 from trainer_torch.metrics import ComputeMetrics
 from trainer_torch.numerics import prepare_numerics
 from trainer_torch.optimization import OptimizerMethods
-from trainer_torch.overrides import call, check_overrides
+from trainer_torch.overrides import check_overrides
 from trainer_torch.parts import check_optimizer_class, check_parts, make_model
 from trainer_torch.position import LoopPosition
 from trainer_torch.precision import check_precision
 from trainer_torch.preflight import check_metric, check_model, check_training
 from trainer_torch.results import ResultMethods
-from trainer_torch.resume import choose_checkpoint, find_position, resume
+from trainer_torch.resume import resume
+from trainer_torch.resumed_position import find_position
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
-from trainer_torch.selection import rotate_checkpoints
+from trainer_torch.search import SearchMethods
+from trainer_torch.selection import choose_checkpoint, rotate_checkpoints
 from trainer_torch.values import json_value
 from trainer_torch.verbosity import at_log_level
 from trainer_torch.weights import save_model
@@ -64,7 +65,7 @@ _CALLED_WITH_STEPS: Final = {"create_scheduler": 0, "create_optimizer_and_schedu
 """Likewise, those that are also called with `num_training_steps` by keyword."""
 
 
-class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNames):
+class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods, TransformersNames):
     """Trains, evaluates and predicts with a PyTorch model, and fires events for callbacks.
 
     To change what it does, subclass it and override `compute_loss`, `training_step`,
@@ -114,8 +115,6 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
         TypeError: An object in `callbacks` is not a callback.
         ValueError: Arguments do not fit together.
     """
-
-    loss_is_scaled_for_ga: bool | None = None
 
     args = RunAttribute[TrainingArguments]()
     model = RunAttribute[nn.Module]()
@@ -179,7 +178,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
         self._eval_loaders = EvalLoaders()
         self._given_model = _placed(model, args)
         bare = unwrap(self._given_model)
-        self.model_accepts_loss_kwargs = accumulation.accepts_loss_kwargs(bare)
+        self.model_accepts_loss_kwargs = accepts_loss_kwargs(bare)
         handler = create_handler(args, callbacks, bare, processing_class, optimizers)
         position = LoopPosition(args.device, world)
         self.run = TrainingRun(args, world, bare, bare, handler, self.log, position, *optimizers)
@@ -248,51 +247,13 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
             check_metric(run.args, self.eval_dataset)
         if checkpoint is None and self._returns_the_loss():
             check_model(run, self._computes_metrics(), self, self._loaders_to_check())
-        run.tell_arguments()
+        tell_arguments(run)
         # The user may have wrapped the model, or assigned another one since.
         is_given = unwrap(self._given_model) is run.model
         wrapped = run.world.wrap(self._given_model if is_given else run.model)
         announce(run, plan)
         with run.training():
             return run_training(run, plan, self, wrapped, resumption)
-
-    def hyperparameter_search(
-        self,
-        hp_space: Callable[[Any], dict[str, Any]] | None = None,
-        compute_objective: Callable[[dict[str, float]], Any] | None = None,
-        n_trials: int = 20,
-        direction: str | list[str] = "minimize",
-        backend: str | None = None,
-        hp_name: Callable[[Any], str] | None = None,
-        **kwargs: Any,
-    ) -> search.BestRun | list[search.BestRun]:
-        """Search for hyperparameters with Optuna, and return the best trial.
-
-        Each trial trains a new model of `model_init` in a folder of its own in `output_dir`. After
-        each evaluation, Optuna may prune the trial.
-
-        Args:
-            hp_space: Takes a trial and returns arguments by name. By default, it suggests those of
-                `default_hp_space`. `model_init` may take the trial and use further ones.
-            compute_objective: Takes the metrics of an evaluation and returns the objective. By
-                default, it is `default_compute_objective`.
-            n_trials: The number of trials in the study that are complete or pruned.
-            direction: `minimize` or `maximize`; a list for several objectives.
-            backend: `optuna` or `None`.
-            hp_name: Takes a trial and returns its name, for its folder and for trackers.
-            kwargs: Options of `optuna.create_study` and `Study.optimize`. With a `storage`, a
-                search that was killed continues, also within its trial.
-
-        Raises:
-            ModuleNotFoundError: Optuna is not installed.
-            RuntimeError: There is no `model_init`.
-            ValueError: An option or a hyperparameter is not allowed.
-        """
-        search.check_search(self, backend, kwargs)
-        self.hp_name = hp_name
-        space = hp_space or search.default_hp_space
-        objective = compute_objective or search.default_compute_objective
-        return search.run_search(self, space, objective, n_trials, direction, hp_name, kwargs)
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Write the weights as `model.safetensors` to `output_dir`, by default that of `args`.
@@ -318,7 +279,7 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
                 "There is no training to save before train(). save_model saves the weights."
             )
         update_best_checkpoint(run)
-        saved = checkpoints.save_checkpoint(run)
+        saved = checkpoint_saving.save_checkpoint(run)
         rotate_checkpoints(run, saved)
         run.fire(run.callback_handler.on_save, checkpoint_dir=str(saved))
 
@@ -336,99 +297,6 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
         self.state.log_history.append({**json_value(logs), "step": self.state.global_step})
         self.run.fire(self.callback_handler.on_log, logs=logs)
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Any,
-        return_outputs: bool = False,
-        num_items_in_batch: int | None = None,
-    ) -> Any:
-        """Return the loss of a batch; with `return_outputs`, a pair of it and the outputs.
-
-        Args:
-            model: The model, or what wraps it.
-            inputs: A batch on the device.
-            return_outputs: Also return the outputs. The loss may then be `None`.
-            num_items_in_batch: The number of items, such as tokens, in all batches of the update
-                step. The loss is then the sum over the batch, divided by this. Otherwise, it is the
-                mean over the batch.
-
-        Raises:
-            ValueError: There is no loss.
-        """
-        items = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
-        if self.compute_loss_func is not None:
-            labels = batches.labels_of(inputs, self.args.label_names)
-            output = batches.forward(model, batches.without_labels(inputs, self.args.label_names))
-            loss = self.compute_loss_func(output, labels, num_items_in_batch=num_items_in_batch)
-            return (loss, output) if return_outputs else loss
-        if self._compute_loss is not None:
-            output = call(self._compute_loss, model, inputs, **items)
-            if return_outputs:
-                return outputs.split_output(output)
-        else:
-            items = items if self.model_accepts_loss_kwargs else {}
-            output = batches.forward(model, inputs, **items)
-            if return_outputs:
-                return outputs.split_output(output)[0], output
-        return outputs.find_loss(output, self._source_of_loss(), inputs)
-
-    def training_step(
-        self, model: nn.Module, inputs: Any, num_items_in_batch: int | None = None
-    ) -> Tensor:
-        """Add the gradients of a batch, and return its part of the step's loss, detached.
-
-        Args:
-            model: The module that computes the loss. It averages gradients over all processes.
-            inputs: A batch of the training data.
-            num_items_in_batch: As in `compute_loss`.
-        """
-        inputs = self._prepare_inputs(inputs)
-        with self.compute_loss_context_manager():
-            output = call(self.compute_loss, model, inputs, num_items_in_batch=num_items_in_batch)
-        loss = outputs.require_loss(output, self._source_of_loss(), inputs)
-        loss = accumulation.part_of_step(loss, self.run.loss_divisor)
-        self.run.precision.backward(loss)
-        return loss.detach()
-
-    def count_items(self, inputs: Any, size: int | None) -> int | None:
-        """Return over how many items of a batch its mean loss is taken, or `None` if unknown.
-
-        They are the labels that are whole numbers other than -100, or else the samples. Override
-        this if the loss is a mean over something else.
-
-        Args:
-            inputs: A batch as the loader yields it.
-            size: The number of samples in it, if known.
-        """
-        return accumulation.count_items(
-            inputs,
-            size,
-            self.args.label_names,
-            shifts_labels=accumulation.shifts_labels(self.model),
-            warn=self.run.warn_once,
-        )
-
-    @property
-    def scales_loss(self) -> bool:
-        """Whether the loss is divided by `num_items_in_batch`, and not the mean of a batch."""
-        if self.loss_is_scaled_for_ga is not None:
-            return self.loss_is_scaled_for_ga
-        return (
-            self.compute_loss_func is not None
-            or accumulation.takes_num_items(self._compute_loss)
-            or (self._compute_loss is None and self.model_accepts_loss_kwargs)
-        )
-
-    @property
-    def current_gradient_accumulation_steps(self) -> int:
-        """The number of batches in the current update step; the last of an epoch may have fewer."""
-        return self.run.batches_in_step
-
-    def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
-        """Return the context in which losses are computed: that of the mixed precision."""
-        return self.run.precision.autocast()
-
     def floating_point_ops(self, inputs: Any) -> float:
         """Return the floating point operations of a training step on a batch, for `total_flos`.
 
@@ -444,19 +312,6 @@ class Trainer(EvaluatingTrainer, OptimizerMethods, ResultMethods, TransformersNa
         names = getattr(self.callback_handler.processing_class, "model_input_names", ["input_ids"])
         parts = self.train_dataset, self.data_collator, self.args, self.run.world
         return train_dataloader(*parts, input_name=names[0])
-
-    def _prepare_inputs(self, inputs: Any) -> Any:
-        """Return a batch on the device."""
-        return batches.to_device(inputs, self.args.device)
-
-    def _returns_the_loss(self) -> bool:
-        """Return whether the loss comes from the model's `forward`, not from code of the user."""
-        functions = self._compute_loss or self.compute_loss_func
-        own = functions, type(self).compute_loss, type(self).training_step
-        return own == (None, Trainer.compute_loss, Trainer.training_step)
-
-    def _source_of_loss(self) -> str:
-        return type(self.model).__name__ if self._returns_the_loss() else "compute_loss"
 
 
 def _placed(model: nn.Module, args: TrainingArguments) -> nn.Module:

@@ -16,44 +16,20 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from callback_core import TrainerState
+from trainer_torch.checkpoint import STATE
 from trainer_torch.optimizers import Schedule
 from trainer_torch.plan import Plan
 from trainer_torch.run import TrainingRun
 from trainer_torch.structure import describe
-from trainer_torch.weights import weight_files
 from trainer_torch.wrapping import plain_name
 
-STATE: Final = "trainer_state.json"
-OPTIMIZER: Final = "optimizer.pt"
-SCHEDULER: Final = "scheduler.pt"
 SCALER: Final = "scaler.pt"
-_OWN: Final = ("manifest.json", "progress.json", "structure.json")
 
 _NOT_DECAYED: Final = (
     re.compile(r"bias"),
     re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)", re.IGNORECASE),
 )
 """The names of parameters without weight decay: in transformers 4.34, and in 5.24."""
-
-
-def is_of_transformers(checkpoint: Path) -> bool:
-    """Return whether `checkpoint` has a state as transformers' Trainer writes it, and none of ours.
-
-    transformers writes the state last, or last but for the random generators.
-    """
-    return (checkpoint / STATE).is_file() and not any((checkpoint / one).exists() for one in _OWN)
-
-
-def missing_part(checkpoint: Path) -> str | None:
-    """Return what resuming needs and a checkpoint of transformers lacks, or `None`."""
-    if not weight_files(checkpoint):
-        return "it has no weights: neither model.safetensors nor pytorch_model.bin"
-    missing = [name for name in (OPTIMIZER, SCHEDULER) if not (checkpoint / name).is_file()]
-    if missing:
-        return (
-            f"it has no {' and no '.join(missing)}, so it can only be the start of another training"
-        )
-    return None
 
 
 def read_progress(run: TrainingRun, plan: Plan, checkpoint: Path, ranks: int) -> dict[str, Any]:

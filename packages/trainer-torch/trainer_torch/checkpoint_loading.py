@@ -1,0 +1,150 @@
+"""Loads the parts of a checkpoint, of this Trainer or of transformers'."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from callback_core import TrainerState
+from trainer_torch.checkpoint import (
+    DATA,
+    OPTIMIZER,
+    PROGRESS,
+    SCHEDULER,
+    STATE,
+    STRUCTURE,
+    count_ranks,
+    find_fault,
+    generators_path,
+    is_of_transformers,
+    read_json,
+)
+from trainer_torch.plan import Plan
+from trainer_torch.run import TrainingRun
+from trainer_torch.seeding import read_generators
+from trainer_torch.transformers_checkpoint import (
+    check_scheduler,
+    read_precision,
+    read_progress,
+    read_structure,
+    without_empty_groups,
+)
+from trainer_torch.values import restored
+from trainer_torch.world import World
+
+logger = logging.getLogger(__name__)
+
+_IMPLEMENTATION: Final = ("fused", "foreach", "capturable", "differentiable", "maximize")
+"""The options of an optimizer that say how it computes, and not what."""
+
+
+def load_optimizer(run: TrainingRun, checkpoint: Path) -> None:
+    """Load the optimizer and the schedule of `run` from `checkpoint`.
+
+    Whether the optimizer is fused is no state: it is as it was made.
+
+    Raises:
+        ValueError: The checkpoint is one of transformers and has another kind of schedule.
+    """
+    schedule = _load(checkpoint / SCHEDULER, run.args.device)
+    state = load_optimizer_state(checkpoint, run.args.device)
+    is_other = is_of_transformers(checkpoint)
+    if is_other:
+        check_scheduler(run.lr_scheduler, schedule)
+    groups = getattr(run.optimizer, "param_groups", ())
+    for group, own in zip(state.get("param_groups", ()), groups, strict=False):
+        names = _IMPLEMENTATION if is_other else ("fused",)
+        group |= {name: own[name] for name in names if name in own}
+    run.optimizer.load_state_dict(state)
+    run.lr_scheduler.load_state_dict(schedule)
+
+
+def load_optimizer_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+    """Return the state of the optimizer in `checkpoint`, with its tensors on `device`."""
+    state: dict[str, Any] = _load(checkpoint / OPTIMIZER, device)
+    return without_empty_groups(state) if is_of_transformers(checkpoint) else state
+
+
+def load_progress(run: TrainingRun, plan: Plan, checkpoint: Path) -> dict[str, Any]:
+    """Return the position in the data, the step and the arguments of `checkpoint`."""
+    if is_of_transformers(checkpoint):
+        return read_progress(run, plan, checkpoint, count_ranks(checkpoint))
+    progress: dict[str, Any] = read_json(checkpoint / PROGRESS)
+    return progress
+
+
+def load_precision(checkpoint: Path) -> dict[str, Any]:
+    """Return the state of the mixed precision in `checkpoint`."""
+    if is_of_transformers(checkpoint):
+        return read_precision(checkpoint)
+    precision: dict[str, Any] = read_json(checkpoint / PROGRESS)["precision"]
+    return precision
+
+
+def load_arguments(checkpoint: Path) -> dict[str, Any]:
+    """Return the arguments that `checkpoint` keeps: none if it is one of transformers."""
+    if is_of_transformers(checkpoint):
+        return {}
+    arguments: dict[str, Any] = read_json(checkpoint / PROGRESS)["arguments"]
+    return arguments
+
+
+def load_structure(run: TrainingRun, checkpoint: Path) -> dict[str, Any]:
+    """Return what `trainer_torch.structure.describe` returned when `checkpoint` was saved."""
+    if is_of_transformers(checkpoint):
+        return read_structure(run, load_optimizer_state(checkpoint, run.args.device))
+    described: dict[str, Any] = read_json(checkpoint / STRUCTURE)
+    return described
+
+
+def load_state(checkpoint: Path) -> TrainerState:
+    """Return the state of the training in `checkpoint`.
+
+    The best checkpoint is looked for beside it, because the folder may have been moved.
+    """
+    state = TrainerState.load_from_json(checkpoint / STATE)
+    if state.best_model_checkpoint is not None:
+        best = checkpoint.parent / Path(state.best_model_checkpoint).name
+        state.best_model_checkpoint = str(best)
+        if find_fault(best):
+            state.best_model_checkpoint = None
+            logger.warning(
+                "The best checkpoint so far, %s, is missing or incomplete and is ignored.", best
+            )
+    return state
+
+
+def load_rng_states(checkpoint: Path, world: World) -> tuple[Any, Any] | None:
+    """Return the random generators of this rank in `checkpoint`: there, and as its epoch began.
+
+    Returns `None` if another number of processes saved it, or if it has none.
+    """
+    path = generators_path(checkpoint, world.rank, world.size)
+    if count_ranks(checkpoint) != world.size or not path.exists():
+        return None
+    return read_generators(path)
+
+
+def load_data_state(checkpoint: Path, world: World) -> dict[str, Any] | None:
+    """Return the state of this rank's data in `checkpoint`, with its number of workers.
+
+    Returns `None` if there is none, or another number of processes saved it.
+    """
+    path = checkpoint / DATA.format(world.rank)
+    if count_ranks(checkpoint) != world.size or not path.is_file():
+        return None
+    state: dict[str, Any] = _load(path, torch.device("cpu"))
+    return state
+
+
+def _load(path: Path, device: torch.device) -> Any:
+    """Return what `path` has: on `device` what was not on the CPU, such as the steps of AdamW."""
+
+    def place(storage: Any, location: str) -> Any:
+        place = "cpu" if location == "cpu" else str(device)
+        return torch.serialization.default_restore_location(storage, place)
+
+    return restored(torch.load(path, map_location=place, weights_only=True))
