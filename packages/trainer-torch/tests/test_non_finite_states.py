@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from small import trainer
-from test_non_finite import EVERY_STEP, warnings_of
+from resuming import EVERY_STEP
+from small import trainer, warned
 from torch import nn
 
 from trainer_torch import Trainer
@@ -62,7 +62,7 @@ def test_the_first_checkpoint_that_is_not_finite_is_told_with_what_in_it_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoils_statistics(tmp_path, 3, **EVERY_STEP, max_steps=5).train()
-    (told,) = warnings_of(caplog)
+    (told,) = warned(caplog)
     assert "checkpoint-3" in told
     assert "norm.running_mean" in told
 
@@ -75,7 +75,7 @@ def test_an_optimizer_that_is_not_finite_is_told_when_it_is_saved(
 
     made = trainer(tmp_path, At(2, spoil), **EVERY_STEP, max_steps=3)
     made.train()
-    (told,) = warnings_of(caplog)
+    (told,) = warned(caplog)
     assert "checkpoint-2" in told
     assert "optimizer" in told
     assert "layers.3.bias" in told
@@ -86,6 +86,6 @@ def test_the_first_evaluation_whose_loss_is_not_finite_is_told(
 ) -> None:
     changed = {"eval_strategy": "steps", "eval_steps": 1, "max_steps": 4}
     spoils_statistics(tmp_path, 2, **changed).train()
-    (told,) = warnings_of(caplog)
+    (told,) = warned(caplog)
     assert "eval_loss" in told
     assert "step 2" in told
