@@ -201,12 +201,12 @@ class EvaluationMethods(LossMethods):
                     f"the Trainer are: {names}."
                 )
             dataset = own[dataset]
-        parts = self.eval_dataset, self.data_collator, self.run.args, self.run.world
+        parts = self.eval_dataset, self._collator(), self.run.args, self.run.world
         return self._eval_loaders.get(dataset, *parts)
 
     def get_test_dataloader(self, test_dataset: Dataset[Any]) -> DataLoader[Any]:
         """Return the loader of this process's batches of `test_dataset`, to predict."""
-        return eval_dataloader(test_dataset, self.data_collator, self.run.args, self.run.world)
+        return eval_dataloader(test_dataset, self._collator(), self.run.args, self.run.world)
 
     def _loss_and_outputs(self, model: nn.Module, inputs: Any, moved: Any) -> Any:
         """Return the loss and the outputs for `inputs`, which are `moved` to the device.

@@ -176,6 +176,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         self._compute_loss = compute_loss
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self._eval_loaders = EvalLoaders()
+        self._columns_told: set[str] = set()
         self._given_model = _placed(model, args)
         bare = unwrap(self._given_model)
         self.model_accepts_loss_kwargs = accepts_loss_kwargs(bare)
@@ -310,7 +311,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         if self.train_dataset is None:
             raise ValueError("There is no data to train on: give the Trainer a train_dataset.")
         names = getattr(self.callback_handler.processing_class, "model_input_names", ["input_ids"])
-        parts = self.train_dataset, self.data_collator, self.args, self.run.world
+        parts = self.train_dataset, self._collator(), self.args, self.run.world
         return train_dataloader(*parts, input_name=names[0])
 
 
