@@ -76,6 +76,16 @@ class Targets:
 
 def checks() -> bool:
     """Parse the command line, and return whether it has `--check`."""
+    return bool(_options().check)
+
+
+def is_quick() -> bool:
+    """Return whether the command line has `--quick`: too few measurements for the targets."""
+    return bool(_options().quick)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
-    return bool(parser.parse_args().check)
+    parser.add_argument("--quick", action="store_true", help="only show that the script works")
+    return parser.parse_args()

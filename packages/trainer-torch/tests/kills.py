@@ -11,20 +11,21 @@ result is a table. The exit status is 1 if a training is not exact.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import training_to_kill
 from training_to_kill import KINDS, train
 
 from callback_core import TrainerCallback
@@ -33,49 +34,52 @@ from callback_core import TrainerCallback
 class Begins(TrainerCallback):
     """Tells the parent process that the training begins."""
 
-    def __init__(self, pipe: int) -> None:
+    def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        os.write(self.pipe, b"1")
+        self.pipe.send(None)
 
 
 class Child:
-    """A training in a process of its own. It is forked, to save the time of the imports."""
+    """A training in a process of its own, which leads a group of processes.
+
+    It is forked, to save the time of the imports; but not with an accelerator, because CUDA cannot
+    be used in a forked process if anything has used it before.
+    """
 
     def __init__(self, kind: str, directory: Path, on_accelerator: bool) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        reading, writing = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._train(kind, directory, on_accelerator, writing)
-        os.close(writing)
-        with os.fdopen(reading, "rb") as pipe:
-            pipe.read(1)  # returns nothing if the process ends without a training
+        start: Any = multiprocessing.get_context("spawn" if on_accelerator else "fork")
+        receiver, sender = start.Pipe(duplex=False)
+        arguments = (kind, directory, on_accelerator, sender)
+        self.process = start.Process(target=train_in_group, args=arguments)
+        self.process.start()
+        sender.close()
+        with receiver, suppress(EOFError):  # the process ends without a training
+            receiver.recv()
         self.began = time.monotonic()
-
-    def _train(self, kind: str, directory: Path, on_accelerator: bool, pipe: int) -> None:
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            os.dup2(os.open(directory / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-            os.dup2(1, 2)
-            train(kind, directory, Begins(pipe), on_accelerator=on_accelerator)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
 
     def wait(self) -> int:
         """Wait for its end, and return its exit status."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.process.join()
+        return int(self.process.exitcode)
 
     def kill_after(self, seconds: float) -> int:
         """Kill it and its workers so long after its begin, and return its exit status."""
         time.sleep(max(0.0, self.began + seconds - time.monotonic()))
-        os.killpg(self.pid, signal.SIGKILL)  # changes nothing if it has ended
+        with suppress(ProcessLookupError):  # it has ended
+            os.killpg(self.process.pid, signal.SIGKILL)
         return self.wait()
+
+
+def train_in_group(kind: str, directory: Path, on_accelerator: bool, pipe: Connection) -> None:
+    """Train in a new group of processes, and write to a log."""
+    os.setpgid(0, 0)
+    log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    train(kind, directory, Begins(pipe), on_accelerator=on_accelerator)
 
 
 class Counts(NamedTuple):
@@ -95,15 +99,12 @@ def check(kind: str, kills: int, instants: random.Random, on_accelerator: bool =
     counts = Counts()
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "whole")
-        if on_accelerator:
-            Child(kind, whole, on_accelerator).wait()
-        else:  # with other hashes of strings than the forked ones
-            script = [sys.executable, training_to_kill.__file__, kind, str(whole), "0"]
-            subprocess.run(script, check=True, stdout=subprocess.DEVNULL)
-        expected = json.loads((whole / "result.json").read_text("utf-8"))
-        child = Child(kind, Path(folder, "timed"), on_accelerator)
-        child.wait()
+        child = Child(kind, whole, on_accelerator)
+        if child.wait():
+            print(f"{kind}: {(whole / 'log').read_text('utf-8')[-2000:]}", file=sys.stderr)
+            return Counts(1)
         seconds = time.monotonic() - child.began
+        expected = json.loads((whole / "result.json").read_text("utf-8"))
         while counts.kills < kills:
             times = min(instants.randint(1, 3), kills - counts.kills)
             delays = [instants.uniform(0, seconds) for _ in range(times)]
@@ -142,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--accelerator", action="store_true", help="train on the accelerator")
     parser.add_argument("--seed", type=int, default=0, help="of the random instants (default: 0)")
     options = parser.parse_args(arguments)
+    # Optimizers import this, which would take each child longer than its training.
+    importlib.import_module("torch._dynamo")
     instants = random.Random(options.seed)
     print("| training | kills | of them while saving | trainings | exact |")
     print("|---|--:|--:|--:|--:|", flush=True)
