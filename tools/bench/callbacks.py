@@ -34,7 +34,7 @@ from trainer_torch import (
 ON_GPU: Final = torch.cuda.is_available()
 WIDTH, LAYERS, LENGTH, BATCH = (512, 8, 256, 16) if ON_GPU else (128, 4, 64, 8)
 WORDS: Final = 1000
-STEPS: Final = 110
+STEPS: Final = 30 if is_quick() else 110
 REPEATS: Final = 3 if ON_GPU else 7
 
 LOOP_RATIO: Final = 1.05

@@ -34,7 +34,7 @@ from trainer_torch import (
     WeightAveragingCallback,
 )
 
-EVERY: Final = 8
+EVERY: Final = 8 if ON_GPU else 2
 """The number of steps between two logs."""
 
 BEGIN, END = "the interval begins", "the interval ends"
