@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def of_tensorboard() -> Iterator[tuple[str, int, float]]:
-    """Yield the scalars of all files of events."""
-    for file in sorted(Path().rglob("events.out*")):
-        events = EventAccumulator(str(file), size_guidance={"scalars": 0})
+    """Yield the scalars of all runs, without those that a resumed training has purged."""
+    for folder in sorted({file.parent for file in Path().rglob("events.out*")}):
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         events.Reload()
         for name in events.Tags()["scalars"]:
             for event in events.Scalars(name):
@@ -33,8 +33,8 @@ def of_mlflow() -> Iterator[tuple[str, int, float]]:
 def of_wandb() -> Iterator[tuple[str, int, float]]:
     """Yield the values of all offline runs.
 
-    Each process writes a file of its own, and a resumed run is in the second one from its beginning.
-    The server takes each row once.
+    Each process writes a file of its own, and a resumed run is in the second one from its first
+    row. The server takes each row once.
     """
     sys.path.insert(0, str(ROOT / "packages/callback-wandb/tests"))
     import recorded
