@@ -152,9 +152,11 @@ DIFFERENCES = {
     "log_level": "It holds in `train`, `evaluate` and `predict`. Then the level before is "
     "restored.",
     "skip_memory_metrics": "`False` adds them to the log at the end of training, not to "
-    "evaluations.",
+    "evaluations, and without those of the construction of the Trainer.",
     "report_to": "`all` means the installed tracker packages of this project that are configured.",
     "save_strategy": "With `best`, a checkpoint that a callback asks for is saved too.",
+    "save_total_limit": "With 1, the last checkpoint is deleted at the end only if the best one is "
+    "loaded. In transformers, it always is if there is a best one.",
     "save_only_model": "transformers resumes from them with a new optimizer.",
     "debug": "`tpu_metrics_debug` is refused, and training goes on.",
     "bf16": "Autocast is around the loss too, not only around the model.",
@@ -168,7 +170,11 @@ DIFFERENCES = {
     "too. `tf32` stays as it is.",
     "torch_empty_cache_steps": "In transformers, it is emptied within these steps.",
     "auto_find_batch_size": "In transformers, a step gets fewer samples, and the training starts "
-    "again. Several processes are refused.",
+    "again, also when memory runs out in a callback. Several processes are refused.",
+    "dataloader_drop_last": "Evaluations keep theirs. In transformers, they drop them too.",
+    "dataloader_pin_memory": "Without an accelerator, it has no effect, and keeps its value.",
+    "remove_unused_columns": "Only the default collator does so, and a warning names them. A model "
+    "that takes any keyword, a `compute_loss` and a `data_collator` get all columns.",
     "full_determinism": "Afterwards, torch's settings are those of before. Kernels are launched "
     "asynchronously as ever.",
     "enable_jit_checkpoint": "SIGINT and other signals that end a training count too, not only "

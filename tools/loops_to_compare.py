@@ -1,12 +1,18 @@
-"""Train the same model in one of five loops: `loops_to_compare.py LOOP OUTPUT_DIR`.
+"""Train the same model in one of five loops: `loops_to_compare.py LOOP [STEP]`.
 
 `compare_loops.py` runs this in an environment that has all of them. Each loop trains on the same
-batches in the same order, logs the loss of every second step, evaluates after each epoch, and sends
-its points to TensorBoard, MLflow and W&B.
+batches in the same order, logs the loss of every second step, evaluates and saves after each epoch,
+and sends its points to TensorBoard, MLflow and W&B. It resumes from its newest checkpoint. With a
+step, it kills itself there.
 """
 
+import os
+import signal
+import sqlite3
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from typing import Any
 
 import torch
@@ -19,6 +25,9 @@ from callback_tensorboard import TensorBoardCallback
 from callback_wandb import WandbCallback
 
 EPOCHS, BATCH, EVERY, RATE = 3, 8, 2, 0.1
+OUTPUT_DIR = "out"
+PATIENCE = 120
+"""Seconds that a training waits, before it kills itself, until MLflow has its last point."""
 
 
 class Linear(nn.Module):
@@ -58,13 +67,29 @@ def mean_loss(model: nn.Module) -> float:
     return float(torch.stack(losses).mean())
 
 
-def by_hand(output_dir: str) -> None:
+def end_step(step: int) -> None:
+    """Kill this process if the update step is the one for that, once MLflow has the last point."""
+    if sys.argv[2:] != [str(step)]:
+        return
+    deadline = time.monotonic() + PATIENCE
+    last = step // EVERY * EVERY
+    query = "SELECT count(*) FROM metrics WHERE key = 'train/loss' AND step = ?"
+    while time.monotonic() < deadline:
+        with suppress(sqlite3.Error), closing(sqlite3.connect("mlflow.db")) as database:
+            if database.execute(query, (last,)).fetchone()[0]:
+                break
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def by_hand() -> None:
     """Train in a loop of its own."""
-    from callback_core import Loop
+    from callback_core import Loop, get_last_checkpoint
 
     model = Linear()
     optimizer = torch.optim.SGD(model.parameters(), RATE)
-    args = {"output_dir": output_dir, "num_train_epochs": EPOCHS, "logging_steps": EVERY}
+    args = {"output_dir": OUTPUT_DIR, "num_train_epochs": EPOCHS, "logging_steps": EVERY}
+    args |= {"save_strategy": "epoch", "resume_from_checkpoint": get_last_checkpoint(OUTPUT_DIR)}
     loop = Loop(
         trackers(),
         args,
@@ -72,6 +97,8 @@ def by_hand(output_dir: str) -> None:
         optimizer=optimizer,
         train_dataloader=batches(32),
         evaluate=lambda: {"loss": mean_loss(model)},
+        save=lambda directory: torch.save(model.state_dict(), directory / "model.pt"),
+        load=lambda directory: model.load_state_dict(torch.load(directory / "model.pt")),
     )
     with loop:
         for inputs, labels in loop.steps():
@@ -80,27 +107,37 @@ def by_hand(output_dir: str) -> None:
             optimizer.step()
             optimizer.zero_grad()
             loop.report(loss=loss)
+            end_step(loop.state.global_step + 1)
 
 
-def by_trainer(module: Any, output_dir: str) -> None:
+def by_trainer(module: Any) -> None:
     """Train with the Trainer of a module, ours or transformers'."""
+    from callback_core import get_last_checkpoint
+
+    class Killer(module.TrainerCallback):  # type: ignore[misc]
+        """Kills the process at the end of a step."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            end_step(state.global_step)
 
     class Unshuffled(module.Trainer):  # type: ignore[misc]
         """Yields the samples in their order."""
 
         def get_train_dataloader(self) -> Any:
-            rows = [{"inputs": one, "labels": label} for one, label in zip(*samples(32), strict=True)]
+            rows = [
+                {"inputs": one, "labels": label} for one, label in zip(*samples(32), strict=True)
+            ]
             return DataLoader(rows, BATCH)
 
     model = Linear()
     args = module.TrainingArguments(
-        output_dir=output_dir,
+        output_dir=OUTPUT_DIR,
         num_train_epochs=EPOCHS,
         per_device_train_batch_size=BATCH,
         per_device_eval_batch_size=BATCH,
         logging_steps=EVERY,
         eval_strategy="epoch",
-        save_strategy="no",
+        save_strategy="epoch",
         max_grad_norm=0.0,
         report_to="none",
         use_cpu=True,
@@ -114,25 +151,25 @@ def by_trainer(module: Any, output_dir: str) -> None:
         train_dataset=rows,
         eval_dataset=rows,
         optimizers=(optimizer, constant),
-        callbacks=trackers(),
-    ).train()
+        callbacks=[*trackers(), Killer()],
+    ).train(resume_from_checkpoint=get_last_checkpoint(OUTPUT_DIR))
 
 
-def by_ours(output_dir: str) -> None:
+def by_ours() -> None:
     """Train with this repository's Trainer."""
     import trainer_torch
 
-    by_trainer(trainer_torch, output_dir)
+    by_trainer(trainer_torch)
 
 
-def by_transformers(output_dir: str) -> None:
+def by_transformers() -> None:
     """Train with transformers' Trainer."""
     import transformers
 
-    by_trainer(transformers, output_dir)
+    by_trainer(transformers)
 
 
-LOOPS: dict[str, Callable[[str], None]] = {
+LOOPS: dict[str, Callable[[], None]] = {
     "a loop by hand": by_hand,
     "trainer-torch": by_ours,
     "transformers": by_transformers,
@@ -140,4 +177,4 @@ LOOPS: dict[str, Callable[[str], None]] = {
 
 
 if __name__ == "__main__":
-    LOOPS[sys.argv[1]](sys.argv[2])
+    LOOPS[sys.argv[1]]()

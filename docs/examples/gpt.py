@@ -6,14 +6,15 @@ downloaded.
     tools/pants run docs/examples/gpt.py
     tools/pants run docs/examples/gpt.py -- --steps 300 --variants float32 bf16
 
-Each variant trains in a process of its own, so that its peak memory is its own.
+Each variant trains in a process of its own, so that its peak memory is its own. `docs/precision.md`
+has the results of one run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import platform
 import subprocess
 import sys
 import tempfile
@@ -30,9 +31,10 @@ from torch.utils.data import TensorDataset
 from callback_core import TrainerCallback
 from trainer_torch import Trainer, TrainingArguments
 
-CONTEXT = 64
-BATCH = 16
-WIDTH = 96
+CONTEXT = 128
+BATCH = 32
+WIDTH = 128
+BLOCKS = 6
 VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {},
     "bf16": {"bf16": True},
@@ -68,7 +70,7 @@ class GPT(nn.Module):
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
         self.tokens, self.places = nn.Embedding(vocabulary, WIDTH), nn.Embedding(CONTEXT, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(4))
+        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, vocabulary, bias=False)
 
     def forward(self, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +83,10 @@ class GPT(nn.Module):
 
 
 class Clock(TrainerCallback):
-    """Notes when the second half of the training begins and ends."""
+    """Notes when the second half of the training begins and ends.
+
+    On the CPU, the time is that of the process, which does not count other programs.
+    """
 
     def __init__(self) -> None:
         self.began = self.ended = 0.0
@@ -89,11 +94,17 @@ class Clock(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note the time at half of the steps; compiling is over by then."""
         if state.global_step == state.max_steps // 2:
-            self.began = time.perf_counter()
+            self.began = self._now(args)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note the time."""
-        self.ended = time.perf_counter()
+        self.ended = self._now(args)
+
+    def _now(self, args: Any) -> float:
+        if args.device.type == "cpu":
+            return time.process_time()
+        torch.accelerator.synchronize()
+        return time.perf_counter()
 
 
 def text() -> tuple[TensorDataset, int]:
@@ -107,8 +118,20 @@ def text() -> tuple[TensorDataset, int]:
     return TensorDataset(pieces[:, :-1], pieces[:, 1:]), len(numbers)
 
 
+def device_name(device: torch.device) -> str:
+    """Return what the training ran on."""
+    if device.type == "cuda":
+        return str(torch.get_device_module(device).get_device_name())
+    return f"{device.type} ({platform.machine()}, torch's threads: {torch.get_num_threads()})"
+
+
 def train(variant: str, steps: int) -> dict[str, Any]:
-    """Train one variant. Return its losses, its peak memory in MB and its tokens per second."""
+    """Train one variant.
+
+    Return its losses, the memory in MB that the training took at its peak, and its tokens per
+    second. On a GPU, the memory is the GPU's. On the CPU, it is that of the process, and the
+    seconds are those of its processor time.
+    """
     data, vocabulary = text()
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -120,22 +143,22 @@ def train(variant: str, steps: int) -> dict[str, Any]:
             warmup_steps=0.1,
             logging_steps=max(1, steps // 10),
             save_strategy="no",
+            skip_memory_metrics=False,
             report_to="none",
             **VARIANTS[variant],
         )
         trainer = Trainer(
             model_init=lambda: GPT(vocabulary), args=args, train_dataset=data, callbacks=[clock]
         )
-        trainer.train()
-    if args.device.type == "cpu":
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    else:
-        memory = torch.accelerator.max_memory_allocated() / 2**20
+        metrics = trainer.train().metrics
+    kind = "cpu" if args.device.type == "cpu" else "gpu"
+    memory = sum(metrics[f"train_mem_{kind}_{part}_delta"] for part in ("alloc", "peaked"))
     tokens = (steps - steps // 2) * BATCH * CONTEXT
     return {
         "losses": {log["step"]: log["loss"] for log in trainer.state.log_history if "loss" in log},
-        "memory": memory,
+        "memory": memory / 2**20,
         "speed": tokens / (clock.ended - clock.began),
+        "device": device_name(args.device),
     }
 
 
@@ -154,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=200, help="update steps (default: 200)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--json", type=Path, help="a file for the results")
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.only:
@@ -161,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Path(result).write_text(json.dumps(train(variant, options.steps)), "utf-8")
         return
     results = {variant: in_a_process(variant, options.steps) for variant in options.variants}
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     print("\n" + "step".ljust(12) + "".join(name.rjust(14) for name in results))
     for step in next(iter(results.values()))["losses"]:
         losses = (f"{result['losses'][step]:.4f}" for result in results.values())

@@ -162,6 +162,8 @@ def test_several_objectives_give_several_best_trials(tmp_path: Path) -> None:
         ({"backend": "ray"}, ValueError, "optuna"),
         ({"n_jobs": 2}, ValueError, "storage"),
         ({"direction": "down"}, ValueError, "maximize"),
+        ({"direction": ["minimize", "maximize"]}, ValueError, "compute_objective.* 2"),
+        ({"compute_objective": lambda metrics: None}, ValueError, "compute_objective.*None"),
     ],
 )
 def test_what_a_search_cannot_do_is_refused(
@@ -169,6 +171,22 @@ def test_what_a_search_cannot_do_is_refused(
 ) -> None:
     with pytest.raises(error, match=names):
         search(searching(tmp_path), **options)
+
+
+def test_a_search_without_data_to_evaluate_on_is_refused_before_its_first_trial(
+    tmp_path: Path,
+) -> None:
+    trainer = searching(tmp_path)
+    trainer.eval_dataset = None
+    with pytest.raises(ValueError, match="eval_dataset"):
+        search(trainer)
+    assert trainer.state.global_step == 0
+
+
+def test_a_search_without_a_complete_trial_has_no_best_one(tmp_path: Path) -> None:
+    pruner = optuna.pruners.ThresholdPruner(upper=-1.0)
+    with pytest.raises(RuntimeError, match=f"{len(RATES)} were pruned"):
+        search(searching(tmp_path), pruner=pruner)
 
 
 def test_a_search_needs_a_model_init(tmp_path: Path) -> None:

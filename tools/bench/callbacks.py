@@ -1,6 +1,6 @@
 """Measure what the Trainer and its callbacks add to an update step of a small language model.
 
-    python tools/bench/callbacks.py [--check]
+    python tools/bench/callbacks.py [--check] [--quick]
 
 There are three targets. With its default callbacks, the Trainer takes at most 1.05 times as long
 as a loop by hand. A callback that watches adds at most 1 % to a step, and averaging at most 5 %.
@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
-from small import DEVICE, LARGE, ON_DEVICE, Language, Size, Words, train_by_hand
-from table import Targets, checks, print_table, shown
+from small import DEVICE, ON_DEVICE, Language, Size, Words, train_by_hand
+from table import Targets, checks, is_quick, print_table, shown
 
 from callback_core import TimeLimit, TrainerCallback
 from trainer_torch import (
@@ -31,9 +31,10 @@ from trainer_torch import (
     WeightAveragingCallback,
 )
 
-SIZE: Final = LARGE if ON_DEVICE else Size(width=128, layers=4, length=64, batch=8, words=1000)
-STEPS: Final = 110
-REPEATS: Final = 7
+ON_CPU: Final = Size(width=128, layers=4, length=64, batch=8, words=1000)
+SIZE: Final = Size(512, 8, 256, 16, 1000) if ON_DEVICE else ON_CPU
+STEPS: Final = 30 if is_quick() else 110
+REPEATS: Final = 3 if ON_DEVICE else 7
 
 LOOP_RATIO: Final = 1.05
 WATCHING_RATIO: Final = 1.01
@@ -110,7 +111,7 @@ def main() -> None:
         "WeightAveragingCallback": lambda: by_trainer(WeightAveragingCallback),
     }
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(REPEATS):
+    for _ in range(1 if is_quick() else REPEATS):
         for name, side in sides.items():
             taken[name].append(side())
     # Each ratio is that of neighbours in time, so that a slow phase of the machine affects both.

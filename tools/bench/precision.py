@@ -118,6 +118,8 @@ def compare_kinds(targets: Targets) -> None:
     }
     results = {name: measure(**changed) for name, changed in kinds.items()}
     plain = by_hand()
+    again = measure(bf16=True)  # after the other, so that a warmer GPU affects both
+    plain = max(plain, by_hand())
     rows = [
         (name, f"{one.words_per_second:,.0f}", f"{one.peak / GIB:.2f} GiB", f"{one.loss:.4f}")
         for name, one in results.items()
@@ -130,8 +132,11 @@ def compare_kinds(targets: Targets) -> None:
     if not ON_DEVICE:
         return
     speed, speed_small = half.words_per_second, small.words_per_second
+    best = max(speed, again.words_per_second)
     targets.note("bf16 is 1.5 times as fast as float32", speed >= 1.5 * full.words_per_second)
-    targets.note("bf16 is within 3 % of the loop by hand", speed >= plain / 1.03)
+    targets.note(
+        f"bf16: {best / plain:.1%} of the loop by hand, at least 97 %", best >= 0.97 * plain
+    )
     for name in ("bf16", "fp16"):
         is_near = abs(results[name].loss / full.loss - 1) <= 0.01
         targets.note(f"the loss in {name} is within 1 % of that in float32", is_near)
@@ -164,6 +169,24 @@ def check_resuming(targets: Targets) -> None:
     targets.note("a killed training resumes to the bit", all(torch.equal(*one) for one in pairs))
 
 
+def check_skipping(targets: Targets) -> None:
+    """Train with a loss that is NaN in one step, whose update is then left out on the device."""
+    with tempfile.TemporaryDirectory() as directory:
+        made = trainer(directory, bf16=True, on_non_finite="skip", max_steps=4, logging_steps=4)
+
+        def spoil(model: nn.Module, inputs: Any, output: dict[str, Tensor]) -> None:
+            if model.training and made.state.global_step == 1:
+                output["loss"] = output["loss"] * float("nan")
+
+        made.model.register_forward_hook(spoil)
+        before = [one.detach().clone() for one in made.model.parameters()]
+        made.train()
+    pairs = list(zip(made.model.parameters(), before, strict=True))
+    is_finite = all(bool(one.isfinite().all()) for one, _ in pairs)
+    has_trained = not any(torch.equal(one.detach().cpu(), old.cpu()) for one, old in pairs)
+    targets.note("a step with a NaN is skipped", is_finite and has_trained)
+
+
 def check_finding(targets: Targets) -> None:
     """Train with batches that do not fit into 8 GiB."""
     if not ON_DEVICE:
@@ -191,6 +214,7 @@ def main() -> None:
     targets = Targets()
     compare_kinds(targets)
     check_resuming(targets)
+    check_skipping(targets)
     check_finding(targets)
     targets.leave()
 

@@ -78,4 +78,10 @@ def checks() -> bool:
     """Parse the command line, and return whether it has `--check`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument("--quick", action="store_true", help="only show that the script works")
     return bool(parser.parse_args().check)
+
+
+def is_quick() -> bool:
+    """Return whether the command line has `--quick`: too few measurements for the targets."""
+    return "--quick" in sys.argv

@@ -202,6 +202,8 @@ class Loop(LoopEvents):
             yield from self._steps_of_epoch(source)
             if is_read_once:
                 break
+        if is_read_once and not self.should_stop and "num_train_epochs" in self.args.given:
+            self._tell("The batches come from an iterator, so training ends after one epoch.")
 
     def save_checkpoint(self) -> None:
         """Save a checkpoint by the function `save`, and fire `on_save`.
@@ -325,7 +327,7 @@ class Loop(LoopEvents):
         if not length.ends_by_steps:
             return position.epoch + 1 < length.num_train_epochs and not self.should_stop
         if position.batches == 0:
-            self._tell("The data has come to its end before max_steps, so training ends.")
+            self._tell("An epoch had no steps, so training ends before max_steps.")
         return position.batches > 0 and not self.should_stop
 
     def _steps_of_epoch(self, batches: Iterable[Any] | None) -> Iterator[Any]:

@@ -59,7 +59,7 @@ def write_checkpoint(path: Path, save: Callable[[Path], object], state: TrainerS
         save: Writes the files of the program into a directory.
         state: The state of the training.
     """
-    part = path.with_name(f".{path.name}.part")
+    part, before = (path.with_name(f".{path.name}.{end}") for end in ("part", "before"))
     shutil.rmtree(part, ignore_errors=True)  # of a training that was killed
     part.mkdir(parents=True)
     try:
@@ -67,9 +67,11 @@ def write_checkpoint(path: Path, save: Callable[[Path], object], state: TrainerS
         state.save_to_json(part / STATE)
         _sync(part)
         if path.exists():
-            shutil.rmtree(path)
+            shutil.rmtree(before, ignore_errors=True)
+            os.replace(path, before)
         os.replace(part, path)
         _sync_directory(path.parent)
+        shutil.rmtree(before, ignore_errors=True)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

@@ -110,6 +110,8 @@ class LoopEvents:
         """End the epoch, and do what is due then."""
         self._expect("end_epoch", Stage.EPOCH)
         position, control = self._position, self.control
+        if position.batches == 0:
+            self._tell(f"Epoch {position.epoch} has no steps. Iterate over steps() of the loop.")
         is_complete = position.batches >= (self._length.batches_per_epoch or math.inf)
         position.has_ended = is_complete or not control.should_training_stop
         self._stage = Stage.TRAINING
@@ -158,6 +160,7 @@ class LoopEvents:
         Raises:
             TypeError: A value is not a single number.
         """
+        self._expect("report", Stage.STEP, Stage.EPOCH, Stage.TRAINING)
         self._reported.add(values)
         if "loss" in values:
             self._losses.append(without_graph(values["loss"]))

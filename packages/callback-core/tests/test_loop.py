@@ -162,6 +162,21 @@ def test_data_that_is_empty_ends_a_training_by_steps() -> None:
     assert loop.state.global_step == 0
 
 
+def test_data_that_can_be_read_once_ends_the_training_and_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop = trained(made(Plain(), {"num_train_epochs": 2}, train_dataloader=iter(BATCHES)))
+    assert loop.state.global_step == 4
+    assert len(caplog.records) == 1
+
+
+def test_an_epoch_without_steps_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with made(Plain(), {"num_train_epochs": 1}) as loop:
+        for _ in loop.epochs():
+            assert BATCHES  # as in a program that iterates over its own batches
+    assert ["steps()" in record.getMessage() for record in caplog.records] == [True]
+
+
 def test_a_break_ends_the_step_and_the_epoch() -> None:
     recorder = Recorder()
     with made(recorder, {"num_train_epochs": 2}) as loop:
@@ -380,7 +395,8 @@ def test_a_callback_that_logs_at_every_log_is_refused() -> None:
 
 def test_methods_at_the_wrong_place_are_refused_with_the_next_step() -> None:
     loop = made(Recorder())
-    for method in ("begin_epoch", "begin_step", "end_step", "end_epoch", "end", "save_checkpoint"):
+    methods = ("begin_epoch", "begin_step", "end_step", "end_epoch", "end", "save_checkpoint")
+    for method in (*methods, "report"):
         with pytest.raises(RuntimeError, match="begin"):
             getattr(loop, method)()
     loop.begin()

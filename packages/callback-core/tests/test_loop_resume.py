@@ -110,6 +110,14 @@ def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("**/half"))
 
 
+def test_a_checkpoint_of_an_earlier_training_is_replaced(tmp_path: Path) -> None:
+    Training(tmp_path, save_steps=5).run()
+    (tmp_path / "checkpoint-5" / "of_old").touch()
+    Training(tmp_path, save_steps=5).run()
+    assert not list(tmp_path.rglob("of_old"))
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-5", "checkpoint-10"}
+
+
 def test_the_best_checkpoint_is_loaded_at_the_end(tmp_path: Path) -> None:
     args = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
     best = Training(tmp_path, load_best_model_at_end=True, **args).run()

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from token_models import LENGTHS, Divides, Mean, Scores, gradients_of, token_losses
+from small import arguments
+from token_models import LENGTHS, Divides, Mean, Scores, gradients_of, sequences, token_losses
 from torch import Tensor, nn
 
 from trainer_torch import Trainer
@@ -203,6 +204,24 @@ def test_outputs_of_compute_loss_are_those_of_the_model(tmp_path: Path) -> None:
     seen: set[Any] = set()
     gradients_of(tmp_path, lambda: {"model": Mean()}, Looks, max_steps=1)
     assert seen == {("loss", "logits")}
+
+
+class OtherNames(Mean):
+    """Takes labels of another name."""
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Any:  # type: ignore[override]
+        return super().forward(tokens, targets)
+
+
+@pytest.mark.parametrize("names", [None, ["targets"]])
+def test_token_losses_without_known_labels_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, names: Any
+) -> None:
+    renamed = [{"tokens": one["tokens"], "targets": one["labels"]} for one in sequences()]
+    args = arguments(tmp_path, gradient_accumulation_steps=3, max_steps=3, label_names=names)
+    Trainer(OtherNames(), args, train_dataset=renamed).train()  # type: ignore[arg-type]
+    told = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert ["label_names" in one for one in told] == [True] * (names is None)
 
 
 class TakesNoModel(Trainer):

@@ -280,7 +280,8 @@ def test_a_failed_training_keeps_its_raw_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"decay": 1.0}, {"update_steps": 0}, {"update_strategy": "no"}]
+    "settings",
+    [{"decay": 1.0}, {"decay": "0.9"}, {"update_steps": 0}, {"update_strategy": "no"}],
 )
 def test_wrong_settings_are_refused_by_name(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):

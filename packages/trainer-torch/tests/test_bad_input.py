@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import Net, arguments, data, net, trainer
+from small import Net, arguments, compute_loss, data, net, trainer
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
@@ -294,3 +294,43 @@ def test_lazy_parameters(tmp_path: Path) -> None:
 def test_label_names_that_are_no_list(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"label_names.*'target'"):
         arguments(tmp_path, label_names="target")
+
+
+@pytest.mark.parametrize("returned", [None, 0.5])
+def test_a_training_step_must_return_a_tensor(tmp_path: Path, returned: Any) -> None:
+    class Own(Trainer):
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            super().training_step(*args, **kwargs)
+            return returned
+
+    made = Own(net(), arguments(tmp_path), None, data(), compute_loss=compute_loss)
+    with pytest.raises(TypeError, match="training_step"):
+        made.train()
+
+
+def test_a_step_without_any_gradient_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Own(Trainer):
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            return self.compute_loss(model, inputs).detach()
+
+    Own(net(), arguments(tmp_path), None, data(), compute_loss=compute_loss).train()
+    (told,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert "gradient" in told
+    assert "backward" in told
+
+
+def test_loaders_that_are_none_are_refused_by_the_name_of_their_method(tmp_path: Path) -> None:
+    class Own(Trainer):
+        def get_train_dataloader(self) -> Any:
+            return None
+
+        def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+            return None
+
+    made = Own(net(), arguments(tmp_path), None, data(), data(), compute_loss=compute_loss)
+    with pytest.raises(TypeError, match="get_train_dataloader"):
+        made.train()
+    with pytest.raises(TypeError, match="get_eval_dataloader"):
+        made.evaluate()

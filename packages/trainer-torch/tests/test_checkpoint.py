@@ -154,6 +154,15 @@ def test_training_from_the_beginning_replaces_the_checkpoints_of_an_older_run(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-2"]
 
 
+def test_a_file_that_is_named_like_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-1").write_text("")
+    trainer(tmp_path, save_total_limit=1, save_strategy="steps", save_steps=2, max_steps=4).train()
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [
+        "checkpoint-1",
+        "checkpoint-4",
+    ]
+
+
 def test_only_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
     trainer(tmp_path, save_total_limit=2, **EVERY_STEP).train()
     assert steps_of(tmp_path) == [9, 10]

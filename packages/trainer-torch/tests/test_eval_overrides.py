@@ -189,6 +189,15 @@ def test_an_evaluate_without_parameters_is_refused_with_several_datasets_only(
         build(Bare, tmp_path, {"eval_dataset": {"near": data(4), "far": data(8)}})
 
 
+def test_a_generator_among_the_predictions_is_refused(tmp_path: Path) -> None:
+    def compute(model: Any, batch: Any) -> Any:
+        loss, scores = compute_loss(model, batch)
+        return {"loss": loss, "logits": {"scores": (row for row in scores)}}
+
+    with pytest.raises(ValueError, match="generator"):
+        build(Trainer, tmp_path, {"compute_loss": compute}).evaluate()
+
+
 def test_a_prediction_step_must_return_three_parts(tmp_path: Path) -> None:
     class Two(Trainer):
         def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -214,6 +223,24 @@ class Named(nn.Module):
 def named(samples: int, *without: str) -> Any:
     rows = [{"features": x, "labels": y} for x, y in zip(*data(samples)[:], strict=True)]
     return [{name: row[name] for name in row if name not in without} for row in rows]
+
+
+def test_ignore_keys_for_eval_hold_in_the_evaluations_of_a_training(tmp_path: Path) -> None:
+    shapes: list[Any] = []
+
+    def keep(prediction: Any) -> dict[str, float]:
+        shapes.append(np.shape(prediction.predictions))
+        return {}
+
+    made = Trainer(
+        Named(),
+        arguments(tmp_path, eval_strategy="epoch", eval_on_start=True),
+        train_dataset=named(8),
+        eval_dataset=named(9),
+        compute_metrics=keep,
+    )
+    made.train(ignore_keys_for_eval=["embedding"])
+    assert shapes == [(9, 3)] * 3
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,13 @@ def test_data_that_ends_before_max_steps_is_evaluated_and_saved_at_its_end(tmp_p
     assert list_checkpoints(tmp_path)[-1].name == "checkpoint-5"
 
 
+def test_more_batches_than_the_length_are_named_if_training_ends_within_an_epoch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert promising(tmp_path, 1, 4, num_train_epochs=2).train().global_step == 2
+    assert warnings_of_length(caplog) == [(2, 0, 1)]
+
+
 def test_more_batches_than_the_length_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -107,6 +107,54 @@ def test_a_subclass_that_creates_nothing_is_an_error_that_names_the_method(tmp_p
         own(Forgets, tmp_path).train()
 
 
+def test_an_optimizer_that_is_only_returned_is_an_error_that_says_where_to_set_it(
+    tmp_path: Path,
+) -> None:
+    class Returns(Trainer):
+        def create_optimizer(self) -> Any:  # type: ignore[override]
+            return SGD(self.model.parameters(), lr=0.1)
+
+    made = Returns(net(), arguments(tmp_path), None, data(), compute_loss=compute_loss)
+    with pytest.raises(ValueError, match=r"create_optimizer.*self\.optimizer"):
+        made.train()
+
+
+class NeedsOptimizer(Trainer):
+    def create_scheduler(self, num_training_steps: int, optimizer: Any) -> Any:  # type: ignore[override]
+        return None
+
+
+class NamesStepsOtherwise(Trainer):
+    def create_optimizer_and_scheduler(self, steps: int) -> None:
+        return None
+
+
+class NeedsModel(Trainer):
+    def create_optimizer(self, model: Any) -> Any:  # type: ignore[override]
+        return None
+
+
+class NeedsStart(Trainer):
+    def log(self, logs: Any, start_time: float) -> None:  # type: ignore[override]
+        return None
+
+
+class NeedsSize(Trainer):
+    def get_train_dataloader(self, size: int) -> Any:  # type: ignore[override]
+        return None
+
+
+@pytest.mark.parametrize(
+    "kind", [NeedsOptimizer, NamesStepsOtherwise, NeedsModel, NeedsStart, NeedsSize]
+)
+def test_an_override_that_cannot_be_called_is_refused_when_the_trainer_is_made(
+    tmp_path: Path, kind: type[Trainer]
+) -> None:
+    (method,) = [name for name in vars(kind) if not name.startswith("_")]
+    with pytest.raises(TypeError, match=f"{kind.__name__}.{method}"):
+        kind(net(), arguments(tmp_path), None, data(), compute_loss=compute_loss)
+
+
 def test_a_subclass_that_creates_an_optimizer_with_a_closure_is_refused(tmp_path: Path) -> None:
     class Closure(Trainer):
         def create_optimizer(self, model: Any = None) -> Any:

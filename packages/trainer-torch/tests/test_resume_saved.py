@@ -291,3 +291,37 @@ def test_the_first_log_after_a_resumption_has_all_that_it_has_without(
         resumed.train(resume_from_checkpoint=tmp_path / "whole" / f"checkpoint-{step}")
         for name in ("loss", "grad_norm", "learning_rate"):
             assert logged(resumed, name) == logged(whole, name)
+
+
+class Growing(nn.Module):
+    """Keeps what it has seen in a buffer, and makes room for a saved one when it is loaded."""
+
+    def __init__(self, fits: bool = True) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.fits = fits
+        self.register_buffer("seen", torch.empty(0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.seen = torch.cat([self.seen, features[:, 0].detach()])
+        return self.layer(features)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True) -> Any:
+        if self.fits:
+            self.seen = torch.empty_like(state_dict["seen"])
+        return super().load_state_dict(state_dict, strict=strict)
+
+
+def test_a_model_may_make_room_for_its_saved_state_when_it_is_loaded(tmp_path: Path) -> None:
+    whole = trainer(tmp_path, given={"model": Growing()}, **EVERY_STEP)
+    whole.train()
+    resumed = trainer(tmp_path / "resumed", given={"model": Growing()}, **EVERY_STEP)
+    resumed.train(tmp_path / "checkpoint-2")
+    assert torch.equal(resumed.model.seen, whole.model.seen)
+
+
+def test_a_model_that_makes_no_room_is_an_error_that_names_the_state(tmp_path: Path) -> None:
+    trainer(tmp_path, given={"model": Growing()}, **EVERY_STEP).train()
+    resumed = trainer(tmp_path / "resumed", given={"model": Growing(fits=False)}, **EVERY_STEP)
+    with pytest.raises(ValueError, match="seen"):
+        resumed.train(tmp_path / "checkpoint-2")

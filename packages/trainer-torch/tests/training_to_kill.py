@@ -1,7 +1,11 @@
-"""A training that kills itself: `training_to_kill.py KIND DIRECTORY STEP`, 0 for never."""
+"""A training that kills itself: `training_to_kill.py KIND DIRECTORY STEP`, 0 for never.
+
+It writes how it ended to `result.json`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -13,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from small import arguments, compute_loss, net
+from small import arguments, compute_loss, data, net
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from callback_core import TrainerCallback
-from trainer_torch import Trainer
+from trainer_torch import Trainer, WeightAveragingCallback
 from trainer_torch.checkpoint import list_checkpoints
+from trainer_torch.testing import At
 
 SAMPLES = 26
 
@@ -77,16 +82,22 @@ class Own(Trainer):
         return DataLoader(Augmented(), batch_size=4, shuffle=True, num_workers=2)
 
 
-class KillsAt(TrainerCallback):
-    """Kills the process after a step, and sums up random numbers in a state."""
+class Overflows(Trainer):
+    """Has gradients that overflow in some steps."""
 
-    def __init__(self, step: int) -> None:
-        self.step, self.sum = step, 0.0
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        loss = super().compute_loss(*args, **kwargs)
+        return loss * 1e38 if self.state.global_step in (2, 3, 6) else loss
+
+
+class Draws(TrainerCallback):
+    """Sums up random numbers in a state."""
+
+    def __init__(self) -> None:
+        self.sum = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.sum += random.random()
-        if state.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
 
     def state_dict(self) -> dict[str, Any]:
         return {"sum": self.sum}
@@ -105,26 +116,68 @@ KINDS: dict[str, Any] = {
     ),
     "stream": (Trainer, Stream, {}),
     "stream in workers": (Trainer, Stream, {"dataloader_num_workers": 2}),
+    "fp16 with overflows": (Overflows, Augmented, {"fp16": True}),
+    "averaged weights": (Trainer, Augmented, {"eval_strategy": "epoch"}),
     "accumulation": (Trainer, Augmented, {"gradient_accumulation_steps": 2}),
     "own loader": (Own, Augmented, {}),
 }
+"""The class of the trainer, that of the data, and the arguments of each kind of training."""
 
 
-def main(kind: str, directory: Path, step: int) -> None:
-    trainer, dataset, changed = KINDS[kind]
-    args = arguments(directory, save_strategy="steps", save_steps=1, **changed)
-    kills = KillsAt(step)
-    trained = trainer(
-        net(), args, train_dataset=dataset(), compute_loss=compute_loss, callbacks=[kills]
+def digest(path: Path) -> str:
+    """Return the digest of what a file of a checkpoint holds, but for the directory's name.
+
+    Files of torch are loaded, because the same values are written in several ways.
+    """
+    if path.suffix in (".pt", ".pth"):
+        loaded = torch.load(path, weights_only=True)
+        plain = json.dumps(
+            loaded, sort_keys=True, default=lambda one: [str(one.dtype), one.tolist()]
+        )
+        content = plain.encode()
+    else:
+        content = path.read_bytes().replace(str(path.parents[1]).encode(), b"")
+    return hashlib.sha256(content).hexdigest()
+
+
+def train(kind: str, directory: Path, *callbacks: Any, on_accelerator: bool = False) -> None:
+    """Train, from the newest checkpoint if there is one, and write how it ended.
+
+    Of the last checkpoint, it writes digests of the files that have no measured times.
+    """
+    cls, dataset, given = KINDS[kind]
+    if on_accelerator:
+        given = {**given, "use_cpu": False, "full_determinism": True}
+    args = arguments(directory, save_strategy="steps", save_steps=1, **given)
+    averaging = [WeightAveragingCallback(0.9)] if kind == "averaged weights" else []
+    trainer = cls(
+        net(),
+        args,
+        train_dataset=dataset(),
+        eval_dataset=data(9),
+        compute_loss=compute_loss,
+        callbacks=[*averaging, Draws(), *callbacks],
     )
-    trained.train(resume_from_checkpoint=bool(list_checkpoints(directory)))
-    logged = [
-        {name: entry[name] for name in ("step", "epoch", "loss", "grad_norm") if name in entry}
-        for entry in trained.state.log_history
-    ]
-    weights = [value.tolist() for value in trained.model.state_dict().values()]
-    (directory / "result.json").write_text(json.dumps([weights, logged, kills.sum]))
+    trainer.train(resume_from_checkpoint=bool(list_checkpoints(directory)))
+    last = list_checkpoints(directory)[-1]
+    measured = ("runtime", "_per_second")
+    result = {
+        "weights": [value.tolist() for value in trainer.model.state_dict().values()],
+        "history": [
+            {name: value for name, value in entry.items() if not name.endswith(measured)}
+            for entry in trainer.state.log_history
+        ],
+        "callbacks": trainer.state.stateful_callbacks,
+        "precision": trainer.run.precision.state_dict(),
+        "checkpoint": {
+            path.name: digest(path)
+            for path in sorted(last.iterdir())
+            if path.name not in ("trainer_state.json", "manifest.json")
+        },
+    }
+    (directory / "result.json").write_text(json.dumps(result, indent=1, sort_keys=True))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    step = int(sys.argv[3])
+    train(sys.argv[1], Path(sys.argv[2]), At(step, lambda: os.kill(os.getpid(), signal.SIGKILL)))

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer_torch.batches import labels_of, map_leaves
+from trainer_torch.batches import describe, labels_of, map_leaves
 from trainer_torch.overrides import parameters_of
 from trainer_torch.world import World
 
@@ -35,7 +35,12 @@ class Shares(NamedTuple):
 
 
 def count_items(
-    batch: Any, size: int | None, label_names: Sequence[str] | None, *, shifts_labels: bool = False
+    batch: Any,
+    size: int | None,
+    label_names: Sequence[str] | None,
+    *,
+    shifts_labels: bool = False,
+    warn: Callable[[str, str], None] | None = None,
 ) -> int | None:
     """Return the number of items over which a mean loss of `batch` is usually taken.
 
@@ -48,6 +53,8 @@ def count_items(
         label_names: The names of the labels instead of `labels`.
         shifts_labels: Whether the first label of each sequence is no target, as in causal language
             models that shift the labels themselves.
+        warn: Called with a warning, and with what it is about, if the samples are counted, although
+            the batch may have labels of another name for each of its tokens.
     """
     shifted = batch.get("shift_labels") if isinstance(batch, Mapping) else None
     labels = labels_of(batch, label_names) if shifted is None else shifted
@@ -64,8 +71,28 @@ def count_items(
 
     if labels is not None:
         map_leaves(count, labels)
+    elif warn is not None and has_tokens(batch):
+        warn(
+            "Losses are weighted by the samples in their batches, because these have no labels: "
+            f"the first one is {describe(batch)}. If the loss is a mean over tokens, name the "
+            "labels in label_names, or override count_items of the Trainer.",
+            "the weights of batches without labels",
+        )
     known = [one for one in counts if one is not None]
     return sum(known) if known and len(known) == len(counts) else size
+
+
+def has_tokens(batch: Any) -> bool:
+    """Return whether `batch` has whole numbers in two or more dimensions, such as tokens."""
+    found: list[bool] = []
+
+    def look(value: Any) -> Any:
+        kinds = (torch.int16, torch.int32, torch.int64)
+        found.append(isinstance(value, Tensor) and value.ndim >= 2 and value.dtype in kinds)
+        return value
+
+    map_leaves(look, batch, is_leaf=lambda value: isinstance(value, Tensor))
+    return any(found)
 
 
 def share_out(

@@ -84,6 +84,7 @@ _FLAGS: Final = (
     "dataloader_pin_memory",
     "dataloader_persistent_workers",
     "dataloader_in_order",
+    "remove_unused_columns",
     "ignore_data_skip",
     "disable_tqdm",
     "ddp_find_unused_parameters",

@@ -168,6 +168,8 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
             `forkserver`. Defaults to Python's choice.
         dataloader_in_order: Yield batches in the order of the data. Otherwise the batch that is
             loaded first comes first, and resuming within an epoch is not exact.
+        remove_unused_columns: Leave items out of samples that are mappings if the model's `forward`
+            does not take them.
         train_sampling_strategy: The order of the training data: `random`; `sequential`; or
             `group_by_length`, which is random, but keeps samples of similar lengths together.
             Unlike in transformers, evaluations keep the order of their data in any case.
@@ -275,6 +277,7 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
     dataloader_prefetch_factor: int | None = None
     dataloader_multiprocessing_context: str | None = None
     dataloader_in_order: bool = True
+    remove_unused_columns: bool = True
     train_sampling_strategy: str = "random"
     length_column_name: str = "length"
     ignore_data_skip: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,7 +67,7 @@ class WeightAveragingCallback(LoopCallback):
         start_step: int = 0,
         use_buffers: bool = True,
     ) -> None:
-        if decay is not None and not 0 <= decay < 1:
+        if decay is not None and not (isinstance(decay, Real) and 0 <= decay < 1):
             raise ValueError(f"decay is {decay!r}, but must be at least 0 and below 1, or None.")
         if update_strategy not in (IntervalStrategy.STEPS, IntervalStrategy.EPOCH):
             raise ValueError(

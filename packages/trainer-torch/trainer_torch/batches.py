@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from trainer_torch.wrapping import unwrap
 
 _OTHER_LABELS: Final = frozenset(("label", "label_ids"))
-_RENAMED: Final = " Labels must be called 'labels': this Trainer does not rename them."
+_RENAMED: Final = " Call labels 'labels': only the default collator renames them."
 
 
 def forward(model: nn.Module, batch: Any, **options: Any) -> Any:
@@ -207,11 +207,12 @@ def _check_parameters(
         signature.bind(*args, **kwargs)
     except TypeError as error:
         if surplus := _surplus(signature, kwargs):
+            renamed = _RENAMED if _OTHER_LABELS.intersection(surplus) else ""
             raise TypeError(
                 f"{called} has no parameter for {', '.join(map(repr, surplus))} in the batch. "
-                "Unlike that of transformers, this Trainer passes on all items: let data_collator "
-                "leave out those that the model does not need, or give forward a parameter "
-                f"**kwargs.{_RENAMED if _OTHER_LABELS.intersection(surplus) else ''}"
+                "Items are left out only by the default collator, and with remove_unused_columns: "
+                "let your data_collator or loader leave out those that the model does not need, or "
+                f"give forward a parameter **kwargs.{renamed}"
             ) from None
         raise TypeError(
             f"{called} cannot take a batch, which is {describe(batch)}: {error}. Without a "

@@ -88,7 +88,7 @@ def update_best_checkpoint(run: TrainingRun) -> None:
     if value is None or not _is_better(args, value, best_value):
         return
     checkpoint = checkpoint_path(args.output_dir, state.global_step)
-    if all(run.world.gather(is_finite(run.model, run.optimizer))):
+    if all(run.world.gather(is_finite(run.model, optimizer=None))):
         state.best_model_checkpoint = str(checkpoint)
     elif run.world.is_main:
         logger.warning(

@@ -65,7 +65,8 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
 
     Time decides, not the step: a new run may write to the directory of an older, longer one.
     """
-    found = [path for path in Path(output_dir).glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    paths = Path(output_dir).glob("checkpoint-*")
+    found = [path for path in paths if _NAME.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=lambda path: (_written(path), checkpoint_step(path)))
 
 

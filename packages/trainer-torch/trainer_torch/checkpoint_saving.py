@@ -22,7 +22,8 @@ from trainer_torch.checkpoint import (
     write_json,
     write_manifest,
 )
-from trainer_torch.finite import is_finite
+from trainer_torch.finite import is_finite, parts_not_finite
+from trainer_torch.messages import listed
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import generators_file, rng_state
 from trainer_torch.structure import describe
@@ -66,7 +67,21 @@ def save_checkpoint(run: TrainingRun) -> Path:
     run.saved_step = run.state.global_step
     if finite:
         run.guard.checkpoint = saved
+    elif run.guard.steps == 0:  # otherwise it has been told
+        _tell_what_is_not_finite(run, saved)
     return saved
+
+
+def _tell_what_is_not_finite(run: TrainingRun, saved: Path) -> None:
+    """Tell what in the checkpoint `saved` is not finite, although each step was."""
+    gathered = run.world.gather(parts_not_finite(run.model, run.optimizer))
+    names = listed(dict.fromkeys(name for names in gathered for name in names))
+    run.warn_once(
+        f"{saved} has values that are not finite: {names}. The loss and the gradient of each step "
+        "were finite, so on_non_finite does nothing about it. The newest checkpoint that is finite "
+        "is kept.",
+        about="values of a checkpoint that are not finite",
+    )
 
 
 def _write_checkpoint(

@@ -59,7 +59,8 @@ def find_culprit(run: TrainingRun, batches: list[Any], loss_of: LossOf) -> str:
         return found[0]
     return (
         "No module was found, because all outputs and gradients were finite when the step was "
-        "repeated. Look at code that changes gradients, such as hooks and callbacks."
+        "repeated. Look at code that changes gradients, such as hooks and callbacks, and at code "
+        "that gives other results when it is repeated."
     )
 
 

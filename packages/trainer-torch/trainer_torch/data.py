@@ -66,6 +66,16 @@ def check_dataset(name: str, dataset: object) -> None:
     raise TypeError(f"{name} is {kind_of(dataset)}, which is not a dataset. {advice}.")
 
 
+def check_loader(method: str, loader: object) -> None:
+    """Check that a method, which may be overridden, has returned a loader.
+
+    Raises:
+        TypeError: It has returned `None`.
+    """
+    if loader is None:
+        raise TypeError(f"{method} returned None, but must return a loader of batches.")
+
+
 def train_dataloader(
     dataset: Dataset[Any],
     collate: Callable[..., Any] | None,

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from callback_core import IntervalStrategy
 from trainer_torch import batches, outputs
 from trainer_torch.batch_size import count_samples
-from trainer_torch.data import EvalLoaders, eval_dataloader
+from trainer_torch.data import EvalLoaders, check_loader, eval_dataloader
 from trainer_torch.evaluation import EvalLoopOutput, PredictionOutput, run_evaluation
 from trainer_torch.losses import LossMethods
 from trainer_torch.metrics import ComputeMetrics
@@ -201,12 +201,12 @@ class EvaluationMethods(LossMethods):
                     f"the Trainer are: {names}."
                 )
             dataset = own[dataset]
-        parts = self.eval_dataset, self.data_collator, self.run.args, self.run.world
+        parts = self.eval_dataset, self._collator(), self.run.args, self.run.world
         return self._eval_loaders.get(dataset, *parts)
 
     def get_test_dataloader(self, test_dataset: Dataset[Any]) -> DataLoader[Any]:
         """Return the loader of this process's batches of `test_dataset`, to predict."""
-        return eval_dataloader(test_dataset, self.data_collator, self.run.args, self.run.world)
+        return eval_dataloader(test_dataset, self._collator(), self.run.args, self.run.world)
 
     def _loss_and_outputs(self, model: nn.Module, inputs: Any, moved: Any) -> Any:
         """Return the loss and the outputs for `inputs`, which are `moved` to the device.
@@ -271,6 +271,7 @@ class EvaluationMethods(LossMethods):
     ) -> EvalLoopOutput:
         """Return the result of `evaluation_loop`, with the speed if an override leaves it out."""
         run, start_time = self.run, time.perf_counter()
+        check_loader("get_eval_dataloader or get_test_dataloader", dataloader)
         run.callback_handler.eval_dataloader = dataloader
         run.signals.protect_workers(dataloader)
         options["metric_key_prefix"] = metric_key_prefix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_torch.batch_size import LoadedSizes
-from trainer_torch.batches import describe
+from trainer_torch.batches import describe, map_leaves
 from trainer_torch.joining import to_cpu
 from trainer_torch.metrics import (
     AllBatches,
@@ -173,13 +174,13 @@ def run_evaluation(
             world.pass_to_main(outputs, receiver.receive)
     seen, steps = seen.of_all_ranks(world)
     metrics: dict[str, Any] = seen.mean_loss()
+    _warn_of_loss(run, f"{prefix}_loss", metrics.get("loss", 0.0))
     metrics |= world.on_main(receiver.metrics)
     _warn_of_missing_metrics(run, seen, hooks.compute_metrics, loss_only)
     metrics |= world.gather(speed_metrics(start_time, seen.sizes, steps, run.warn_once))[0]
     named = {f"{prefix}_{name}": value for name, value in metrics.items()}
     evaluated = receiver.evaluated
-    size = sum_known(seen.sizes)
-    return EvalLoopOutput(evaluated.predictions, evaluated.label_ids, named, size)
+    return EvalLoopOutput(evaluated.predictions, evaluated.label_ids, named, sum_known(seen.sizes))
 
 
 def _outputs(
@@ -228,13 +229,34 @@ def _checked(step: Any) -> tuple[Any, Any, Any]:
                 "Return the mean."
             )
         loss = loss.detach()
+    map_leaves(_refuse_iterator, (predictions, labels))
     return loss, predictions, labels
+
+
+def _refuse_iterator(value: Any) -> Any:
+    """Return `value`, unless it is an iterator, such as a generator, whose items are not known."""
+    if isinstance(value, Iterator):
+        raise ValueError(
+            f"prediction_step returned a {type(value).__name__} among the predictions or labels. "
+            "It can be gone through once, and its items are not known. Return a tensor or a list."
+        )
+    return value
 
 
 def _inputs_of(batch: Any, model: nn.Module) -> Any:
     """Return the main input in `batch`; or all of it, if it has no item of that name."""
     name = getattr(model, "main_input_name", "input_ids")
     return batch[name] if isinstance(batch, Mapping) and name in batch else batch
+
+
+def _warn_of_loss(run: TrainingRun, name: str, loss: float) -> None:
+    """Warn of the first loss that is not finite, unless that of a training step was not either."""
+    if not math.isfinite(loss) and run.guard.steps == 0:
+        run.warn_once(
+            f"{name} is {loss} at step {run.state.global_step}. on_non_finite is about the steps "
+            "of the training, and does nothing about evaluations.",
+            about="the loss of an evaluation that is not finite",
+        )
 
 
 def _warn_of_missing_metrics(

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer_torch.wrapping import plain_name
+
 
 def is_finite(model: nn.Module, optimizer: Any) -> bool:
     """Return whether a training can continue from these weights. Waits for the device.
@@ -20,13 +22,31 @@ def is_finite(model: nn.Module, optimizer: Any) -> bool:
         model: The model, or the part of it that this process has.
         optimizer: Its optimizer, or `None`.
     """
-    verdicts = [torch.isfinite(one).all() for one in _numbers(model.parameters())]
-    others = [*model.buffers(), *tensors_in(getattr(optimizer, "state", {}))]
-    verdicts += [((one == one) & (one != torch.inf)).all() for one in _numbers(others)]
     by_device: dict[torch.device, list[Tensor]] = {}
-    for verdict in verdicts:
+    for _, verdict in _verdicts(model, optimizer):
         by_device.setdefault(verdict.device, []).append(verdict)
     return all(bool(torch.stack(several).all()) for several in by_device.values())
+
+
+def parts_not_finite(model: nn.Module, optimizer: Any) -> list[str]:
+    """Return the names of what keeps `is_finite` from being true. Waits for the device."""
+    bad = [plain_name(name) for name, verdict in _verdicts(model, optimizer) if not verdict]
+    return list(dict.fromkeys(bad))
+
+
+def _verdicts(model: nn.Module, optimizer: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield, by name, whether each part of a training is finite, on its device."""
+    names = {id(one): name for name, one in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        yield from ((name, torch.isfinite(one).all()) for one in _numbers([parameter]))
+    others: list[tuple[str, Any]] = list(model.named_buffers())
+    state = getattr(optimizer, "state", None) or {}
+    for key, value in state.items() if isinstance(state, Mapping) else [(None, state)]:
+        name = names.get(id(key), "a parameter that the model does not have")
+        others.append((f"the optimizer's state of {name}", value))
+    for name, value in others:
+        for one in _numbers(tensors_in(value)):
+            yield name, ((one == one) & (one != torch.inf)).all()
 
 
 def floating_tensors(value: Any) -> list[Tensor]:

@@ -29,6 +29,8 @@ def settle_hardware(args: Any) -> None:
         if value is not None and not (isinstance(value, str) and value):
             raise ValueError(f"{name} is {value!r}, but must be a name.")
         args.torch_compile = args.torch_compile or value is not None
+    if args.torch_compile and args.torch_compile_backend is None:
+        args.torch_compile_backend = "inductor"
     if args.activation_checkpointing and str(args.torch_compile_backend).startswith("eager"):
         # torch 2.13 draws new random numbers when it computes a block a second time.
         raise ValueError(

@@ -32,7 +32,7 @@ class LoopHooks(Protocol):
     def get_batch_size(self, batch: Any, loaded: int | None) -> int | None:
         """Return the number of samples in a batch, or `None` if it is unknown."""
 
-    def evaluate(self) -> Mapping[str, float]:
+    def evaluate(self, *, ignore_keys: list[str] | None = None) -> Mapping[str, float]:
         """Evaluate, log the metrics and return them."""
 
     def log(self, logs: dict[str, Any]) -> None:

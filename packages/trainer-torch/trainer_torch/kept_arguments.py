@@ -16,7 +16,6 @@ class KeptArguments:
     do_train: bool = False
     do_eval: bool = False
     do_predict: bool = False
-    remove_unused_columns: bool = True
     restore_callback_states_from_checkpoint: bool = False
     local_rank: int = -1
     eval_accumulation_steps: int | None = None
@@ -54,8 +53,8 @@ WITHOUT_EFFECT: Final = {
     "do_train": _BY_SCRIPTS,
     "do_eval": f"{_BY_SCRIPTS} It becomes true if eval_strategy is not no.",
     "do_predict": _BY_SCRIPTS,
-    "remove_unused_columns": "Nothing is removed: each batch is passed to the model as it is.",
-    "restore_callback_states_from_checkpoint": "The states of callbacks are always restored.",
+    "restore_callback_states_from_checkpoint": "The states of callbacks are always restored. The "
+    "arguments of their constructors, such as the patience of early stopping, are those of today.",
     "local_rank": "The environment says which process this is. Another number is refused.",
     "eval_accumulation_steps": "Predictions leave the device after each batch.",
     "eval_use_gather_object": "Predictions are always gathered as objects.",

@@ -15,6 +15,7 @@ from trainer_torch.best_model import finish_model
 from trainer_torch.gradients import drop_gradients
 from trainer_torch.hooks import LoopHooks
 from trainer_torch.non_finite import tell_number
+from trainer_torch.overrides import call
 from trainer_torch.plan import DataLength, Plan
 from trainer_torch.reading import begin_epoch
 from trainer_torch.requested import end_if_due, leaves_epoch, log_evaluate_save, take_unlogged
@@ -103,13 +104,11 @@ def _run_epochs(
         resumption.restore()
         resumption = None
     if args.eval_on_start and state.global_step == 0:
-        hooks.evaluate()
+        call(hooks.evaluate, ignore_keys=run.ignore_keys)
         run.world.agree(run.control, run.signals)
         end_if_due(run, hooks)
     for epoch in _epochs(run, plan):
-        drop_gradients(
-            run.model, run.optimizer
-        )  # of a step that was stopped between two of its batches
+        drop_gradients(run.model, run.optimizer)  # of a step that was stopped between its batches
         position.begin_epoch(epoch)
         if resumption is None:
             fire(on.on_epoch_begin)
@@ -135,10 +134,13 @@ def _run_epochs(
             or run.control.should_epoch_stop
             or (position.batches > 0 and not run.control.should_training_stop)
         )
-        if not is_done and not leaves_epoch(run):
+        is_at_end = not is_done and not leaves_epoch(run)
+        if is_at_end or position.batches > plan.batches_per_epoch:
             length.check(epoch, position.batches, by_steps=args.max_steps > 0)
-            if position.batches == 0 or (length.is_short and not _goes_on(run, plan, epoch)):
-                _end_of_data(run)
+        if is_at_end and (
+            position.batches == 0 or (length.is_short and not _goes_on(run, plan, epoch))
+        ):
+            _end_of_data(run)
         fire(on.on_epoch_end)
         log_evaluate_save(run, hooks)
         if run.control.should_training_stop:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
 
 from trainer_torch import accumulation, batches, outputs
+from trainer_torch.collating import collator_for
 from trainer_torch.overrides import call
 from trainer_torch.run import TrainingRun
 
@@ -17,6 +19,7 @@ class LossMethods:
 
     Attributes:
         run: The training.
+        data_collator: Makes a batch from a list of samples, if the user gave one.
         compute_loss_func: A function of the outputs, the labels and `num_items_in_batch`, if any.
         loss_is_scaled_for_ga: Whether `compute_loss` divides by `num_items_in_batch`. `None`
             decides by the functions and the model.
@@ -24,10 +27,12 @@ class LossMethods:
     """
 
     run: TrainingRun
+    data_collator: Callable[[list[Any]], Any] | None
     compute_loss_func: outputs.ComputeLossFunc | None
     loss_is_scaled_for_ga: bool | None = None
     model_accepts_loss_kwargs: bool
     _compute_loss: outputs.ComputeLoss | None
+    _columns_told: set[str]
 
     def compute_loss(
         self,
@@ -96,9 +101,12 @@ class LossMethods:
             inputs: A batch as the loader yields it.
             size: The number of samples in it, if known.
         """
-        shifts_labels = accumulation.shifts_labels(self.run.model)
         return accumulation.count_items(
-            inputs, size, self.run.args.label_names, shifts_labels=shifts_labels
+            inputs,
+            size,
+            self.run.args.label_names,
+            shifts_labels=accumulation.shifts_labels(self.run.model),
+            warn=self.run.warn_once,
         )
 
     @property
@@ -124,6 +132,21 @@ class LossMethods:
     def _prepare_inputs(self, inputs: Any) -> Any:
         """Return a batch on the device."""
         return batches.to_device(inputs, self.run.args.device)
+
+    def _collator(self) -> Callable[[list[Any]], Any]:
+        """Return what makes batches of samples."""
+        if self.data_collator is not None:
+            return self.data_collator
+        names = ("compute_loss", "training_step", "_prepare_inputs")
+        is_own = all(getattr(type(self), name) is getattr(LossMethods, name) for name in names)
+        return collator_for(
+            self.run.model,
+            is_own and self._compute_loss is None,
+            self.compute_loss_func is not None,
+            self.run.args.label_names,
+            self.run.args.remove_unused_columns,
+            self._columns_told,
+        )
 
     def _returns_the_loss(self) -> bool:
         """Return whether the loss comes from the model's `forward`, not from code of the user."""

@@ -82,11 +82,16 @@ class OptimizerMethods:
             optimizer: The optimizer, by default that of the Trainer.
 
         Raises:
-            ValueError: The options of the schedule do not fit.
+            ValueError: The options of the schedule do not fit, or there is no optimizer yet.
         """
         run = self.run
         if run.lr_scheduler is None:
             optimizer = run.optimizer if optimizer is None else optimizer
+            if optimizer is None:
+                raise ValueError(
+                    "There is no optimizer to schedule. create_optimizer must set self.optimizer, "
+                    "not only return it, before create_scheduler is called."
+                )
             run.lr_scheduler = create_scheduler(
                 optimizer, run.args, num_training_steps, run.warn_once
             )

@@ -12,6 +12,7 @@ from trainer_torch.argument_values import BEST
 from trainer_torch.best_model import deciding_metric, update_best_checkpoint, update_best_metric
 from trainer_torch.hooks import LoopHooks
 from trainer_torch.non_finite import respond
+from trainer_torch.overrides import call
 from trainer_torch.run import TrainingRun
 
 
@@ -51,7 +52,7 @@ def _evaluate(run: TrainingRun, hooks: LoopHooks) -> Mapping[str, float]:
     """
     asked = [request for request in run.control.requests if request.flag == "should_evaluate"]
     with run.usage.paused():
-        metrics = hooks.evaluate()
+        metrics: Mapping[str, float] = call(hooks.evaluate, ignore_keys=run.ignore_keys)
     if asked and asked[0] in run.control.requests:
         run.control.reset({"should_evaluate": False})
     return metrics

@@ -85,6 +85,7 @@ class TrainingRun:
         trial: The fields of the state that describe the trial of a search.
         usage: The `Usage` of the training; `None` before training.
         guard: Watches whether losses and gradients are finite; made anew for each training.
+        ignore_keys: What the evaluations of this training leave out of the predictions.
         warned: The warnings that were logged and are not repeated.
     """
 
@@ -114,6 +115,7 @@ class TrainingRun:
     batches_in_step: int = 1
     loss_divisor: float = 1.0
     trial: dict[str, Any] = field(default_factory=dict)
+    ignore_keys: list[str] | None = None
     usage: Any = None
     guard: DivergenceGuard = field(init=False)
     warned: set[str] = field(default_factory=set)
@@ -159,10 +161,16 @@ class TrainingRun:
         self.control = event(self.args, self.state, self.control, **kwargs)
         self.control.pass_logs(self.log)
 
-    def warn_once(self, message: str) -> None:
-        """Log a warning in the main process, unless this trainer has logged it before."""
-        if self.world.is_main and message not in self.warned:
-            self.warned.add(message)
+    def warn_once(self, message: str, about: str | None = None) -> None:
+        """Log a warning in the main process, unless this trainer has logged it before.
+
+        Args:
+            message: The warning.
+            about: What it is about, if its details may differ the next time.
+        """
+        about = message if about is None else about
+        if self.world.is_main and about not in self.warned:
+            self.warned.add(about)
             logger.warning("%s", message)
 
     def describe_trial(self, trial: Any, name_of: Callable[[Any], str] | None) -> None:

@@ -6,15 +6,16 @@ import inspect
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, SupportsFloat
 
 from callback_core import TrainerCallback, nearest_name, request_stop
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.evaluating import EvaluationMethods
 from trainer_torch.selection import find_checkpoint
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Searched(Protocol):
 
     args: TrainingArguments
     model_init: Callable[..., Any] | None
+    eval_dataset: Any
     hp_name: Callable[[Any], str] | None
 
     def train(self, resume_from_checkpoint: Any = None, trial: Any = None) -> Any:
@@ -137,7 +139,8 @@ def _check_search(trainer: Searched, backend: str | None, options: Mapping[str, 
     Raises:
         ModuleNotFoundError: Optuna is not installed.
         RuntimeError: There is no `model_init`.
-        ValueError: The backend is not Optuna, or trials would run at the same time.
+        ValueError: The backend is not Optuna, there is nothing to evaluate on, or trials would run
+            at the same time.
     """
     if backend is not None and getattr(backend, "value", backend) != "optuna":
         raise ValueError(f"backend is {backend!r}, but must be 'optuna' or None.")
@@ -148,6 +151,17 @@ def _check_search(trainer: Searched, backend: str | None, options: Mapping[str, 
     if trainer.model_init is None:
         raise RuntimeError(
             "Each trial needs a new model: pass model_init to the Trainer instead of a model."
+        )
+    own: Any = type(trainer)
+    base = EvaluationMethods
+    evaluates_by_base = (own.evaluate, own.get_eval_dataloader) == (
+        base.evaluate,
+        base.get_eval_dataloader,
+    )
+    if trainer.eval_dataset is None and evaluates_by_base:
+        raise ValueError(
+            "There is no data to compare trials on: pass eval_dataset to the Trainer, because the "
+            "objective is computed from the metrics of an evaluation."
         )
     if options.get("n_jobs", 1) != 1:
         raise ValueError(
@@ -191,6 +205,12 @@ def _run_search(
             study.optimize(train, n_trials=left, **optimize)
     finally:
         trainer.args = args
+    if not study.get_trials(deepcopy=False, states=ended[:1]):
+        pruned = len(study.get_trials(deepcopy=False, states=ended[1:]))
+        raise RuntimeError(
+            f"No trial of the search is complete, so none is the best: of {len(study.trials)} "
+            f"trials, {pruned} were pruned, and the others failed. Messages of Optuna say why."
+        )
     if isinstance(direction, list):
         return [BestRun(str(one.number), one.values, one.params) for one in study.best_trials]
     best = study.best_trial
@@ -208,7 +228,7 @@ class _Reports(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
     ) -> None:
-        self.value = self._objective(dict(metrics or {}))
+        self.value = _value_of(self._trial, self._objective, dict(metrics or {}))
         if len(self._trial.study.directions) > 1:
             return  # Optuna prunes by one objective only
         self._trial.report(self.value, state.global_step)
@@ -247,7 +267,9 @@ def _train(
     trainer.add_callback(reports)
     try:
         trainer.train(checkpoint, trial)
-        value = objective(trainer.evaluate()) if reports.value is None else reports.value
+        value = reports.value
+        if value is None:
+            value = _value_of(trial, objective, trainer.evaluate())
     except (KeyboardInterrupt, SystemExit):
         trial.set_user_attr("interrupted", True)
         raise
@@ -255,6 +277,23 @@ def _train(
         trainer.remove_callback(reports)
     if reports.is_pruned:
         raise optuna.TrialPruned
+    return value
+
+
+def _value_of(trial: optuna.Trial, objective: Objective, metrics: dict[str, float]) -> Any:
+    """Return the objective, after checking that it has a number for each direction.
+
+    Raises:
+        ValueError: It has not. Optuna would only note that the trial has failed.
+    """
+    value, count = objective(metrics), len(trial.study.directions)
+    is_several = isinstance(value, Sequence) and not isinstance(value, str)
+    values = value if is_several else [value]
+    if len(values) != count or not all(isinstance(one, SupportsFloat) for one in values):
+        raise ValueError(
+            f"compute_objective returned {value!r}, but must return a number for each direction of "
+            f"the search, so {count}."
+        )
     return value
 
 

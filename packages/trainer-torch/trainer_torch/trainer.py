@@ -18,7 +18,7 @@ from trainer_torch.announcement import announce, tell_arguments
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
 from trainer_torch.best_model import update_best_checkpoint
-from trainer_torch.data import EvalLoaders, train_dataloader
+from trainer_torch.data import EvalLoaders, check_loader, train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
 from trainer_torch.evaluating import EvaluationMethods
@@ -51,8 +51,18 @@ _CALLED_WITH: Final = {
     "get_batch_size": 2,
     "get_eval_dataloader": 1,
     "get_test_dataloader": 1,
+    "get_train_dataloader": 0,
+    "get_decay_parameter_names": 1,
+    "create_optimizer": 0,
+    "save_checkpoint": 0,
+    "floating_point_ops": 1,
+    "count_items": 2,
+    "log": 1,
 }
 """The methods that a subclass may override, with the number of their arguments by position."""
+
+_CALLED_WITH_STEPS: Final = {"create_scheduler": 0, "create_optimizer_and_scheduler": 0}
+"""Likewise, those that are also called with `num_training_steps` by keyword."""
 
 
 class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods, TransformersNames):
@@ -141,6 +151,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         args = TrainingArguments() if args is None else args
         refuse_ignored_overrides(type(self))
         check_overrides(self, Trainer, _CALLED_WITH)
+        check_overrides(self, Trainer, _CALLED_WITH_STEPS, ["num_training_steps"])
         if isinstance(eval_dataset, Mapping):
             check_overrides(self, Trainer, {"evaluate": 1}, ["metric_key_prefix"])
         if model_init is not None:
@@ -165,6 +176,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         self._compute_loss = compute_loss
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self._eval_loaders = EvalLoaders()
+        self._columns_told: set[str] = set()
         self._given_model = _placed(model, args)
         bare = unwrap(self._given_model)
         self.model_accepts_loss_kwargs = accepts_loss_kwargs(bare)
@@ -197,7 +209,10 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
 
     @at_log_level
     def train(
-        self, resume_from_checkpoint: str | Path | bool | None = None, trial: Any = None
+        self,
+        resume_from_checkpoint: str | Path | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """Train and return the result.
 
@@ -207,6 +222,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
                 finite weights; or `True` for that in `output_dir`. `None` means what
                 `args.resume_from_checkpoint` says. `False` starts from the beginning.
             trial: The trial of a search, with its hyperparameters as `params`, or a dict of these.
+            ignore_keys_for_eval: The `ignore_keys` of the evaluations in this training.
 
         Raises:
             FileNotFoundError: The checkpoint does not exist or is not complete.
@@ -214,6 +230,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         """
         run = self.run
         run.describe_trial(trial, self.hp_name)
+        run.ignore_keys = ignore_keys_for_eval
         if self.model_init is not None:
             model = make_model(self.model_init, None, run.args, trial)
             self._given_model = _placed(model, run.args)
@@ -222,6 +239,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
         adopt_batch_size(run, checkpoint)
         run.train_dataloader = self.get_train_dataloader()
+        check_loader("get_train_dataloader", run.train_dataloader)
         plan = find_position(run, checkpoint)
         run.start_over(plan, self.create_optimizer_and_scheduler)
         resumption = resume(run, plan, checkpoint) if checkpoint else None
@@ -293,7 +311,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         if self.train_dataset is None:
             raise ValueError("There is no data to train on: give the Trainer a train_dataset.")
         names = getattr(self.callback_handler.processing_class, "model_input_names", ["input_ids"])
-        parts = self.train_dataset, self.data_collator, self.args, self.run.world
+        parts = self.train_dataset, self._collator(), self.args, self.run.world
         return train_dataloader(*parts, input_name=names[0])
 
 

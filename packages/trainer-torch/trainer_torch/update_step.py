@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainer_torch.accumulation import Shares, share_out
+from trainer_torch.batches import kind_of
 from trainer_torch.devices import empty_cache
 from trainer_torch.gradients import clip_gradients, drop_gradients
 from trainer_torch.hooks import LoopHooks
@@ -34,6 +35,13 @@ def run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any])
     if done is None:
         return
     step_loss = done.loss
+    groups = run.optimizer.param_groups
+    if all(parameter.grad is None for group in groups for parameter in group["params"]):
+        run.warn_once(
+            "The update changes nothing, because no parameter in the optimizer has a gradient. The "
+            "loss must be computed by the model that training_step is called with, and "
+            "training_step must call self.accelerator.backward(loss)."
+        )
     run.precision.unscale(run.model, run.optimizer)
     parameters = list(run.model.parameters())  # in each step, because callbacks may change them
     grad_norm = clip_gradients(parameters, run.args.max_grad_norm)
@@ -111,7 +119,12 @@ def _loss_of(run: TrainingRun, hooks: LoopHooks, shares: Shares, number: int, ba
     """Add the gradients of the batch with this `number` in its step, and return its loss."""
     run.loss_divisor = shares.divisors[number - 1]
     items = shares.num_items
-    loss: Tensor = call(hooks.training_step, run.model_wrapped, batch, num_items_in_batch=items)
+    loss = call(hooks.training_step, run.model_wrapped, batch, num_items_in_batch=items)
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"training_step returned {kind_of(loss)}, but must return the loss of the batch as a "
+            "tensor, detached."
+        )
     return loss
 
 

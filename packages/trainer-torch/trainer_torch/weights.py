@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,7 +71,13 @@ def load_model(model: nn.Module, checkpoint: Path, is_complete: bool = True) -> 
             saved[name] = saved[names[_identity(value)]]
     common = own.keys() & saved.keys()
     may_fit = common and all(own[name].shape == saved[name].shape for name in common)
-    if (faults := _differences(own, saved)) and (is_complete or not may_fit):
+    faults = _differences(own, saved)
+    if faults and _loads_by_itself(model):
+        with suppress(RuntimeError):  # the message below says more
+            load_plain_state(model, saved, strict=False)
+        if not (faults := _differences(plain_state(model), saved)):
+            return
+    if faults and (is_complete or not may_fit):
         raise ValueError(
             f"The weights in {checkpoint} do not fit the model, {type(model).__name__}: "
             f"{'; '.join(faults)}. Pass the model that was saved, with the same layers, or train "
@@ -120,6 +127,18 @@ def _identity(tensor: Tensor) -> Any:
     if tensor.numel() == 0:
         return None
     return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _loads_by_itself(model: nn.Module) -> bool:
+    """Return whether code of the model takes part in loading its state, and may make it fit."""
+    return any(
+        getattr(module, "_load_state_dict_pre_hooks", None)
+        or any(
+            not getattr(type(module), name).__module__.startswith("torch.")
+            for name in ("load_state_dict", "_load_from_state_dict")
+        )
+        for module in model.modules()
+    )
 
 
 def _is_expanded(tensor: Tensor) -> bool:
