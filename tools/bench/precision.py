@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 from small import DEVICE, LARGE, ON_DEVICE, Language, Size, Words, train_by_hand
 from table import Targets, checks, print_table
+from torch import Tensor, nn
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer, TrainingArguments

@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
+from callbacks import SIZE
 from small import ON_DEVICE, Language, Words
 from table import Targets, checks, is_quick, print_table
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -112,10 +113,8 @@ def count(*callbacks: Any, **changed: Any) -> tuple[Counter[str], Counter[str]]:
             disable_tqdm=True,
             **changed,
         )
-        made = [*callbacks, intervals]
-        trainer = Trainer(
-            Language(SIZE), args, train_dataset=Words(SIZE, 5 * EVERY * SIZE.batch), callbacks=made
-        )
+        made, data = [*callbacks, intervals], Words(SIZE, 5 * EVERY * SIZE.batch)
+        trainer = Trainer(Language(SIZE), args, train_dataset=data, callbacks=made)
         trainer.pop_callback(trainer.callback_handler.callbacks[-1])  # prints
         trainer.train()
     return warned, waits_in(intervals.profiler.events())
