@@ -37,7 +37,7 @@ def announce(run: TrainingRun, plan: Plan) -> None:
 
 
 def tell_arguments(run: TrainingRun) -> None:
-    """Log the arguments that differ from their defaults, and warn of those that nobody reads.
+    """Log the arguments that differ from their defaults, and warn of those that nothing reads.
 
     Secrets are removed.
     """

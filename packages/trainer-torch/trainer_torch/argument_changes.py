@@ -52,7 +52,7 @@ def changed_arguments(args: TrainingArguments, before: dict[str, Any]) -> dict[s
     for name, value in now.items():
         if name in before and before[name] != value:
             is_hidden = isinstance(value, dict)  # a digest
-            changed[name] = "another" if is_hidden else f"{value!r} instead of {before[name]!r}"
+            changed[name] = "other" if is_hidden else f"{value!r} instead of {before[name]!r}"
     return changed
 
 
@@ -73,14 +73,14 @@ def tell_changes(run: TrainingRun, changed: dict[str, str], options_before: dict
     held |= _changed_options(run, options_before)
     if new:
         logger.warning(
-            "Arguments differ from the checkpoint's, and the new ones hold from here on: %s.",
+            "Arguments differ from the checkpoint's. From now on, the new values hold: %s.",
             ", ".join(new),
         )
     if held:
         logger.warning(
-            "Arguments differ from the checkpoint's, and the checkpoint's hold, because they are "
-            "part of the state of the optimizer or the scheduler: %s. To train with the new ones, "
-            "start a training of its own with the weights of the checkpoint.",
+            "Arguments differ from the checkpoint's. The checkpoint's values hold, because they "
+            "are part of the state of the optimizer or the scheduler: %s. To train with the new "
+            "values, start a new training with the weights of the checkpoint.",
             ", ".join(f"{name} {text}" for name, text in held.items()),
         )
 

@@ -82,9 +82,9 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
         logging_first_step: Also log the first update step.
         logging_steps: The number of update steps between logs.
         log_level: The level of the messages of the Trainer and the callbacks in the main process:
-            `debug`, `info`, `warning`, `error`, `critical`, or `passive`, which leaves it to the
-            program. It holds during training, evaluations and predictions.
-        log_level_replica: The same in the other processes.
+            `debug`, `info`, `warning`, `error`, `critical`, or `passive`, which keeps the
+            program's. It holds during training, evaluations and predictions.
+        log_level_replica: The level in the other processes.
         log_on_each_node: Whether `log_level` holds in the main process of each machine, and not
             only in that of the first one.
         include_num_input_tokens_seen: Whether to count the input tokens, `all` or `non_padding`
@@ -110,15 +110,15 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
             in `loss`, and to true for others.
         on_non_finite: What to do about a step whose loss or gradient is not finite. `warn`: say so,
             once. `skip`: also leave out its update, if the gradient is not finite. `stop`: end the
-            training. `rollback`: take the weights of the newest checkpoint that is finite, and go
-            on with the data that follows; after three times in a row, end the training.
+            training. `rollback`: take the weights of the newest checkpoint that is finite, and
+            continue with the data that follows; after three times in a row, end the training.
             The step is found, and training stops or rolls back, at the next log, evaluation or
             checkpoint, because looking at each step would wait for the device. `skip` does so
             unless the optimizer is a fused Adam or AdamW. transformers does not have this argument.
         debug: `underflow_overflow` looks at each step, which waits for the device, and names the
             module in which a step stops being finite. On the CPU this is done anyway. As in
-            transformers, a text with words in it, or a list. Unlike there, training goes on, as
-            `on_non_finite` says.
+            transformers, a text with words in it, or a list. Unlike there, training continues or
+            stops as `on_non_finite` says.
         label_names: The names of the labels in a batch that is a mapping, for `compute_metrics`.
             By default `labels`. For several names, the labels are a tuple.
         seed: The seed of the random number generators and of the order of the data.
@@ -133,7 +133,7 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
             step whose gradients overflow is left out, and the schedule waits. As in transformers,
             the step is counted, and `grad_norm` shows the overflow.
         bf16_full_eval: Convert the weights and inputs to bfloat16 for `evaluate` and `predict`, but
-            not while `train` is running. Afterwards, the weights are those of before, to the bit.
+            not while `train` is running. Afterwards, the original weights are put back.
         fp16_full_eval: Convert the weights and inputs to float16 for `evaluate` and `predict`, as
             with `bf16_full_eval`.
         tf32: Multiply float32 matrices on NVIDIA's GPUs in TensorFloat-32, or never do so, while
@@ -141,7 +141,7 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
             `torch_compile`.
         activation_checkpointing: Keep only the inputs of the model's blocks for the backward pass,
             and compute their activations a second time. This saves memory, and takes longer.
-        activation_checkpointing_kwargs: Options of that, as a dict or as JSON. `modules` is a list
+        activation_checkpointing_kwargs: Options of it, as a dict or as JSON. `modules` is a list
             of the names of classes of blocks; by default, they are found. `every_n_layers` leaves
             out blocks in between. `offload` keeps the inputs in the memory of the CPU. Others are
             those of `torch.utils.checkpoint.checkpoint`; `use_reentrant` is `False` by default. A

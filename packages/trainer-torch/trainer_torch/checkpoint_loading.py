@@ -38,13 +38,13 @@ from trainer_torch.world import World
 logger = logging.getLogger(__name__)
 
 _IMPLEMENTATION: Final = ("fused", "foreach", "capturable", "differentiable", "maximize")
-"""The options of an optimizer that say how it computes, and not what."""
+"""The options of an optimizer that change how it computes, but not the result."""
 
 
 def load_optimizer(run: TrainingRun, checkpoint: Path) -> None:
     """Load the optimizer and the schedule of `run` from `checkpoint`.
 
-    Whether the optimizer is fused is no state: it is as it was made.
+    Whether the optimizer is fused is not part of its state, and stays as it is.
 
     Raises:
         ValueError: The checkpoint is one of transformers and has another kind of schedule.
@@ -103,7 +103,7 @@ def load_structure(run: TrainingRun, checkpoint: Path) -> dict[str, Any]:
 def load_state(checkpoint: Path) -> TrainerState:
     """Return the state of the training in `checkpoint`.
 
-    The best checkpoint is looked for beside it, because the folder may have been moved.
+    It looks for the best checkpoint beside this one, because the folder may have been moved.
     """
     state = TrainerState.load_from_json(checkpoint / STATE)
     if state.best_model_checkpoint is not None:
@@ -118,7 +118,7 @@ def load_state(checkpoint: Path) -> TrainerState:
 
 
 def load_rng_states(checkpoint: Path, world: World) -> tuple[Any, Any] | None:
-    """Return the random generators of this rank in `checkpoint`: there, and as its epoch began.
+    """Return the random generators of this rank: at `checkpoint`, and when its epoch began.
 
     Returns `None` if another number of processes saved it, or if it has none.
     """
@@ -141,7 +141,7 @@ def load_data_state(checkpoint: Path, world: World) -> dict[str, Any] | None:
 
 
 def _load(path: Path, device: torch.device) -> Any:
-    """Return what `path` has: on `device` what was not on the CPU, such as the steps of AdamW."""
+    """Return what `path` holds. Tensors from the CPU stay there; others move to `device`."""
 
     def place(storage: Any, location: str) -> Any:
         place = "cpu" if location == "cpu" else str(device)

@@ -52,7 +52,7 @@ class GivenOptimizers:
     def options(self) -> dict[str, Any]:
         """Return the options of the optimizer and the scheduler that the user gave, by name.
 
-        They are those of the beginning, because training changes some.
+        They are those before the training, which changes some of them.
         """
         options: dict[str, Any] = {}
         for state in self._states:

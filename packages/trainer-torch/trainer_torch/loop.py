@@ -177,7 +177,7 @@ def _goes_on(run: TrainingRun, plan: Plan, epoch: int) -> bool:
 
 
 def _end_of_data(run: TrainingRun) -> None:
-    """Ask for the end of training, and for what its last step is due by the strategy `steps`."""
+    """Ask for the end of training, and for what the strategy `steps` does at the last step."""
     args, state, control = run.args, run.state, run.control
     step, by_steps = state.global_step, IntervalStrategy.STEPS
     was_evaluated = step % state.eval_steps == 0
@@ -185,4 +185,4 @@ def _end_of_data(run: TrainingRun) -> None:
         control.should_evaluate = True
     if args.save_strategy == by_steps and step not in (0, run.saved_step):
         control.should_save = True
-    control.request_stop("the training data has come to its end")
+    control.request_stop("the training data has ended")

@@ -77,7 +77,7 @@ def end_if_due(run: TrainingRun, hooks: LoopHooks) -> None:
 
 
 def take_unlogged(run: TrainingRun) -> dict[str, Any]:
-    """Return the loss and the like of the steps since the last log; nothing if there are none."""
+    """Return what to log of the steps since the last log; nothing if there are none."""
     step = run.state.global_step
     if step <= run.position.logged_step:
         return {}

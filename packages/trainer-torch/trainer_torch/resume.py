@@ -31,7 +31,7 @@ _OF_THE_BEST_MODEL: Final = ("metric_for_best_model", "greater_is_better")
 def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
     """Restore the weights, the state and the callbacks of `run` from `checkpoint`.
 
-    Warnings name the arguments that differ from those of the checkpoint, and which of both hold.
+    Warnings name the arguments that differ from those of the checkpoint, and which values hold.
 
     Returns:
         What remains to be restored when the callbacks have begun the training.
@@ -42,7 +42,7 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
     """
     run.state = run.world.on_main(lambda: load_state(checkpoint))
     states = {**run.state.stateful_callbacks}
-    states.pop("TrainerControl", None)  # requests of that time are not requests of today
+    states.pop("TrainerControl", None)  # its requests were answered before the checkpoint
     restore_states(run.callback_handler.callbacks, states)
     progress = load_progress(run, plan, checkpoint)
     resumption = Resumption(run, checkpoint)
@@ -99,8 +99,8 @@ class Resumption:
     def restore(self) -> None:
         """Restore everything but the position, the state and the callbacks.
 
-        Within an epoch, the random generators get their state of its begin, for the batches that
-        are done to be skipped. `restore_generators` must follow.
+        Within an epoch, the random generators get the state that they had when it began, so that
+        the batches that are done can be skipped. `restore_generators` must follow.
         """
         run = self._run
         self._restore_model()

@@ -35,7 +35,7 @@ def find_position(run: TrainingRun, checkpoint: Path | None) -> Plan:
 
 
 def _restore_position(run: TrainingRun, plan: Plan, checkpoint: Path) -> Plan:
-    """Restore the position in the data, and return what becomes of `plan` from there on.
+    """Restore the position in the data, and return the length of the training from there.
 
     The position is exact for another batch size, accumulation or number of processes too. The plan
     then counts the steps done as they are, and the rest in the new size of a step.
@@ -46,7 +46,7 @@ def _restore_position(run: TrainingRun, plan: Plan, checkpoint: Path) -> Plan:
     position.load_state_dict(progress)
     is_at_end = position.batches == progress["length"]
     if args.ignore_data_skip and position.is_within_epoch and not is_at_end:
-        logger.info("Epoch %d begins at its start again: ignore_data_skip.", position.epoch)
+        logger.info("ignore_data_skip: epoch %d starts at its first batch again.", position.epoch)
         position.begin_anew()
     is_changed = ranks != run.world.size or progress["batch_size"] != position.batch_size
     _warn_of_other_workers(run, progress["arguments"])
@@ -72,7 +72,7 @@ def _restore_position(run: TrainingRun, plan: Plan, checkpoint: Path) -> Plan:
 
 
 def _warn_of_other_workers(run: TrainingRun, before: dict[str, Any]) -> None:
-    """Warn that an iterable dataset may divide itself among its workers in another way now."""
+    """Warn that an iterable dataset may divide itself differently among its workers."""
     dataloader, position = run.train_dataloader, run.position
     if not (can_start_anywhere(dataloader) and dataloader.is_iterable and position.is_within_epoch):
         return
@@ -90,8 +90,8 @@ def _warn_of_other_workers(run: TrainingRun, before: dict[str, Any]) -> None:
 def _usable_state(run: TrainingRun, checkpoint: Path, is_changed: bool) -> Any:
     """Return the state of the data in `checkpoint`, if the training can continue with it.
 
-    A state belongs to a number of workers. That of another loader than the Trainer's also belongs
-    to a size of batches, and is of use at the end of an epoch too.
+    A state fits one number of workers. The state of a loader that is not the Trainer's also fits
+    only one batch size, and is needed at the end of an epoch too.
     """
     dataloader, position = run.train_dataloader, run.position
     found = load_data_state(checkpoint, run.world)
@@ -106,10 +106,10 @@ def _usable_state(run: TrainingRun, checkpoint: Path, is_changed: bool) -> Any:
 
 
 def _warn_of_other_data(run: TrainingRun, length: int | None) -> None:
-    """Warn that an epoch of the checkpoint had `length` batches, and has another number now."""
+    """Warn that an epoch had `length` batches at the checkpoint, and now has another number."""
     position = run.position
     within = (
-        " The order is another one too: within this epoch, samples may come twice or not at all."
+        " The order differs too: within this epoch, samples may come twice or not at all."
         if position.is_within_epoch
         else ""
     )
@@ -140,8 +140,8 @@ def _convert_position(run: TrainingRun, batch_size: int | None, ranks: int) -> N
         position.samples = position.batches * size
     if repeated and world.is_main and not position.epoch_ended:
         logger.warning(
-            "%d sample(s) of this epoch are trained on a second time, because the checkpoint "
-            "has done %d, which is not a whole number of the new batches.",
+            "%d sample(s) of this epoch are trained on twice, because the checkpoint comes after "
+            "%d samples, which is not a whole number of the new batches.",
             repeated,
             done,
         )

@@ -63,7 +63,7 @@ class TrainingRun:
         log: The Trainer's method, for what callbacks log.
         position: The position in the data, and the running loss.
         optimizer: The optimizer; `None` before training, unless the user gave one.
-        lr_scheduler: The learning rate scheduler; likewise `None` before training.
+        lr_scheduler: The learning rate scheduler; `None` before training, unless the user gave one.
         train_dataloader: The loader of training batches; `None` before training.
         state: What callbacks see of the training.
         control: What callbacks ask for.
@@ -80,11 +80,11 @@ class TrainingRun:
         given: What the user gave of the optimizer and the scheduler.
         step_logs: What the next log reports of the last update step, besides the loss.
         batches_in_step: The number of batches in the current update step.
-        loss_divisor: What the loss of the current batch is divided by, so that those of the update
-            step add up to its loss.
+        loss_divisor: By what the loss of the current batch is divided, so that the losses of the
+            batches add up to that of the update step.
         trial: The fields of the state that describe the trial of a search.
         usage: The `Usage` of the training; `None` before training.
-        guard: Watches whether losses and gradients are finite; made anew for each training.
+        guard: Watches whether losses and gradients are finite; each training has a new one.
         ignore_keys: What the evaluations of this training leave out of the predictions.
         warned: The warnings that were logged and are not repeated.
     """
@@ -212,7 +212,7 @@ class TrainingRun:
             create: Creates the optimizer and the scheduler, as far as they are `None`.
 
         Raises:
-            TypeError: What it has created is no optimizer.
+            TypeError: What it has created is not an optimizer.
             ValueError: It has not created both, or the optimizer needs a closure.
         """
         check_initialized(self.model)
