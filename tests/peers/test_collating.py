@@ -12,7 +12,6 @@ import transformers
 from torch import Tensor, nn
 
 import trainer_torch
-from trainer_torch.collating import Collator
 
 TRAINERS = {"transformers": transformers, "ours": trainer_torch}
 
@@ -30,6 +29,21 @@ class Scores(nn.Module):
         return nn.functional.cross_entropy(scores, labels), scores
 
 
+class Anything(nn.Module):
+    """Takes what the samples below have."""
+
+    def forward(self, x: Any = None, y: Any = None, z: Any = None, labels: Any = None) -> None:
+        """Never called."""
+
+
+def batch_of(kind: str, samples: list[Any], tmp_path: Path) -> dict[str, Tensor]:
+    """Return the batch that a Trainer makes of the samples, without a collator of the user's."""
+    chosen: Any = TRAINERS[kind]
+    args = chosen.TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    trainer = chosen.Trainer(Anything(), args, eval_dataset=samples)
+    return dict(next(iter(trainer.get_eval_dataloader())))
+
+
 @pytest.mark.parametrize(
     "sample",
     [
@@ -40,12 +54,13 @@ class Scores(nn.Module):
         {"x": np.ones(2, np.float32), "label": np.int64(1)},
         {"x": np.ones(2), "labels": 2},
         {"x": 3, "y": 0.25, "z": [True, False]},
+        {"x": [[0.5], [1.5]], "labels": 0.25},
+        {"x": torch.ones(2), "labels": [1, 0]},
     ],
     ids=str,
 )
-def test_a_batch_is_that_of_transformers(sample: dict[str, Any]) -> None:
-    theirs = transformers.default_data_collator([sample, sample])
-    ours = Collator(renames=True)([sample, sample])
+def test_a_batch_is_that_of_transformers(sample: dict[str, Any], tmp_path: Path) -> None:
+    theirs, ours = (batch_of(kind, [sample, sample], tmp_path) for kind in TRAINERS)
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         assert torch.equal(ours[name], value)

@@ -513,7 +513,7 @@ def test_call_event_resets_no_flag_and_passes_keywords_on() -> None:
         recorder = recorder_of(m)
         handler = handler_of(m, recorder)
         control = m.TrainerControl(should_log=True)
-        args, state = arguments(), m.TrainerState(epoch=0.0, max_steps=10)
+        args, state = arguments(), m.TrainerState(epoch=0.0)
         for event in events():
             given = {**required(event), "more": [event]}
             control = handler.call_event(event, args, state, control, **given)

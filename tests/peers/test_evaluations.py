@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from small_training import TRAINERS
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
-
-from trainer_torch.collating import default_collator
 
 LENGTHS = (3, 9, 2, 7, 5, 1, 8)
 
@@ -214,18 +211,3 @@ def test_a_step_computes_the_loss_of_a_batch(tmp_path: Path) -> None:
     theirs, ours = both(tmp_path, code)
     for own, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(own, expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "samples",
-    [
-        [{"input_ids": [1, 2, 3], "labels": 0}, {"input_ids": [4, 5, 6], "labels": 1}],
-        [{"x": [[0.5], [1.5]], "labels": 0.25}, {"x": [[2.5], [3.5]], "labels": 0.75}],
-        [{"x": torch.ones(2), "labels": [1, 0]}, {"x": torch.zeros(2), "labels": [0, 0]}],
-    ],
-)
-def test_samples_of_lists_become_the_same_batch(samples: list[dict[str, Any]]) -> None:
-    theirs, ours = transformers.default_data_collator(samples), default_collator(samples)
-    for name in samples[0]:
-        assert ours[name].dtype == theirs[name].dtype
-        assert torch.equal(ours[name], theirs[name])

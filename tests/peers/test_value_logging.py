@@ -1,4 +1,4 @@
-"""`log_values` and `control.log`: a callback logs from any event, in transformers' trainer and ours."""
+"""A callback logs from any event by `log_values`, in transformers' trainer and in ours."""
 
 from __future__ import annotations
 

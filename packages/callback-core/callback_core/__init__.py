@@ -14,7 +14,7 @@ from callback_core.arguments import (
 from callback_core.best_metric import deciding_metric, is_best_checkpoint, update_best_metric
 from callback_core.callback import TrainerCallback
 from callback_core.checkpoint_paths import saved_checkpoint
-from callback_core.control import Request, TrainerControl, request_stop
+from callback_core.control import FLAGS, Request, TrainerControl, request_stop
 from callback_core.default_flow import DefaultFlowCallback
 from callback_core.early_stopping import EarlyStoppingCallback
 from callback_core.events import COMMON_KEYWORDS, EVENTS, Event
@@ -30,6 +30,7 @@ from callback_core.loop_arguments import LoopArguments
 from callback_core.loop_checkpoint import get_last_checkpoint
 from callback_core.persistence import ExportableState, export_states, restore_states
 from callback_core.printer import PrinterCallback
+from callback_core.processes import combine_requests, flag_bits
 from callback_core.progress_bar import ProgressCallback, open_bar
 from callback_core.spelling import nearest_name
 from callback_core.state import TrainerState
@@ -40,6 +41,7 @@ from callback_core.value_logging import log_values
 __all__ = [
     "COMMON_KEYWORDS",
     "EVENTS",
+    "FLAGS",
     "CallbackArguments",
     "CallbackHandler",
     "DefaultFlowCallback",
@@ -58,8 +60,10 @@ __all__ = [
     "TrainerControl",
     "TrainerState",
     "best_metric_key",
+    "combine_requests",
     "deciding_metric",
     "export_states",
+    "flag_bits",
     "get_available_reporting_integrations",
     "get_last_checkpoint",
     "get_reporting_integration_callbacks",

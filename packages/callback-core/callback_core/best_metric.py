@@ -28,7 +28,7 @@ def deciding_metric(args: CallbackArguments, metrics: Mapping[str, Any]) -> floa
     key = best_metric_key(args.metric_for_best_model)
     if not isinstance(metrics, Mapping):
         raise TypeError(
-            f"The evaluation returned {metrics!r}, but metric_for_best_model needs metrics by "
+            f"evaluate returned {metrics!r}, but metric_for_best_model needs metrics by "
             f"name. Return a dict with {key!r}."
         )
     if key not in metrics:
@@ -38,7 +38,8 @@ def deciding_metric(args: CallbackArguments, metrics: Mapping[str, Any]) -> floa
         number = value if isinstance(value, Real) else scalar(value)
     except TypeError as error:
         raise TypeError(
-            f"{key} decides which model is best, so it must be a number: {error}"
+            f"{key} is {value!r}, but metric_for_best_model must be a number, so that the best can "
+            f"be found: {error}."
         ) from None
     return float(number)
 

@@ -22,7 +22,7 @@ class DefaultFlowCallback(TrainerCallback):
     ) -> TrainerControl:
         """Ask for what is due at this step, and for the end at the last one."""
         step = state.global_step
-        last = 0 < state.max_steps <= step  # 0: unknown
+        last = 0 <= state.max_steps <= step  # -1: unknown
         if step == 1 and args.logging_first_step:
             control.should_log = True
         # With another strategy the steps may be 0 or None.

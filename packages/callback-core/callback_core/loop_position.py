@@ -42,7 +42,7 @@ class LoopLength(NamedTuple):
 
     Attributes:
         batches_per_epoch: Batches in an epoch.
-        max_steps: Update steps; 0 if unknown.
+        max_steps: Update steps; -1 if unknown.
         num_train_epochs: Epochs.
         ends_by_steps: Whether the number of steps is given, and not that of epochs.
     """
@@ -72,7 +72,7 @@ class LoopLength(NamedTuple):
                 f"{shares[0]} is {getattr(args, shares[0])}, a share of a number of steps that is "
                 "unknown. Set max_steps, or pass a train_dataloader that has a length."
             )
-        total = 0 if steps is None else math.ceil(args.num_train_epochs * steps)
+        total = -1 if steps is None else math.ceil(args.num_train_epochs * steps)
         return cls(batches, total, math.ceil(args.num_train_epochs), ends_by_steps)
 
     def epoch_at(self, position: Position) -> float:

@@ -79,18 +79,18 @@ class Processes:
             return
         torch: Any = sys.modules["torch"]
         flags = torch.zeros(self.size, dtype=torch.int64)
-        flags[self.rank] = flags_of(control)
+        flags[self.rank] = flag_bits(control)
         torch.distributed.all_reduce(flags, group=self._group)
         if len(set(flags.tolist())) > 1:
-            combine(control, self.gather(control.requests))
+            combine_requests(control, self.gather(control.requests))
 
 
-def flags_of(control: TrainerControl) -> int:
+def flag_bits(control: TrainerControl) -> int:
     """Return the flags of `control` as the bits of a number."""
     return sum(getattr(control, flag) << bit for bit, flag in enumerate(FLAGS))
 
 
-def combine(control: TrainerControl, requests: Sequence[tuple[Request, ...]]) -> None:
+def combine_requests(control: TrainerControl, requests: Sequence[tuple[Request, ...]]) -> None:
     """Set the flags of `control` that only other processes have set, and record whose they are.
 
     Args:

@@ -42,7 +42,7 @@ class TrainerState:
     Args:
         epoch: Epochs done, including a fraction of the current one; `None` before training.
         global_step: Update steps done.
-        max_steps: Update steps that this training will do.
+        max_steps: Update steps that this training will do; -1 if unknown.
         logging_steps: Steps between two logs.
         eval_steps: Steps between two evaluations.
         save_steps: Steps between two checkpoints.

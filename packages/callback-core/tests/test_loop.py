@@ -147,7 +147,7 @@ def test_a_loop_without_a_length_ends_with_its_data() -> None:
         for batch in loop.steps(iter(BATCHES)):
             loop.report(loss=batch)
     assert loop.state.global_step == 4
-    assert loop.state.max_steps == 0
+    assert loop.state.max_steps == -1
 
 
 def test_max_steps_go_beyond_the_epochs_of_the_data() -> None:

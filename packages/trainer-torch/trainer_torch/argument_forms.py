@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Self
 
+from callback_core import json_value
 from trainer_torch.kept_arguments import KeptArguments
 from trainer_torch.process_role import ProcessRole
 from trainer_torch.unsupported_arguments import UnsupportedArguments
-from trainer_torch.values import json_value
 
 
 class ArgumentForms(KeptArguments, UnsupportedArguments, ProcessRole):

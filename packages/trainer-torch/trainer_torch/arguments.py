@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
-from callback_core import share_of_steps
+from callback_core import json_value, share_of_steps
 from trainer_torch.argument_combinations import settle_combinations
 from trainer_torch.argument_forms import ArgumentForms
 from trainer_torch.argument_setters import ArgumentSetters
 from trainer_torch.argument_values import default_of, settle_values
 from trainer_torch.dropped_arguments import DROPPED, refuse_unknown
 from trainer_torch.hardware_arguments import settle_hardware
-from trainer_torch.values import json_value
 
 
 @dataclass

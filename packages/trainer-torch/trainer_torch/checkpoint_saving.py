@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from callback_core import export_states
+from callback_core import export_states, json_value
 from trainer_torch.argument_changes import arguments_to_keep
 from trainer_torch.checkpoint import (
     DATA,
@@ -27,7 +27,7 @@ from trainer_torch.messages import listed
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import generators_file, rng_state
 from trainer_torch.structure import describe
-from trainer_torch.values import json_value, loadable
+from trainer_torch.values import loadable
 from trainer_torch.weights import save_model
 
 

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from callback_core import Request, TrainerControl
+from callback_core import FLAGS, TrainerControl, combine_requests, flag_bits
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.processes import connect, local_rank, rank, size
 from trainer_torch.signals import Signals
@@ -31,9 +31,6 @@ from trainer_torch.wrapping import distributed_part
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-FLAGS: Final = tuple(TrainerControl().state()["args"])
-"""The names of the flags of a `TrainerControl`."""
 
 # A later torch has renamed the option, and warns of the old name.
 _HAS_NEW_NAME: Final = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
@@ -116,9 +113,8 @@ class DistributedWorld(World):
         above. Only if flags differ do the ranks exchange who set them. If several ranks received a
         signal, that of the lowest rank is due.
         """
-        flags = sum(getattr(control, flag) << bit for bit, flag in enumerate(FLAGS))
         asked = torch.zeros(self.size, dtype=torch.int64)
-        asked[self.rank] = flags | (signals.received or 0) << len(FLAGS)
+        asked[self.rank] = flag_bits(control) | (signals.received or 0) << len(FLAGS)
         self._reduce(asked, dist.ReduceOp.SUM)
         flags_of = [mask & ~(-1 << len(FLAGS)) for mask in asked.tolist()]
         signals_of = [mask >> len(FLAGS) for mask in asked.tolist()]
@@ -126,7 +122,7 @@ class DistributedWorld(World):
             rank = next(rank for rank, number in enumerate(signals_of) if number)
             signals.due, signals.where = signal.Signals(signals_of[rank]), f" by rank {rank}"
         if len(set(flags_of)) > 1:
-            _add_requests(control, self.gather(control.requests))
+            combine_requests(control, self.gather(control.requests))
 
     def trim_to_shortest(self, batches: list[Any]) -> list[Any]:
         """Return the first of `batches`: as many as the rank with the fewest has."""
@@ -256,28 +252,3 @@ def find_world(args: TrainingArguments) -> World:
 def _raise(error: Exception | None) -> None:
     if error is not None:
         raise error
-
-
-def _add_requests(control: TrainerControl, requests: list[tuple[Request, ...]]) -> None:
-    """Set the flags of `control` that only other ranks have set, and record whose they are.
-
-    Args:
-        control: The control of this rank.
-        requests: The requests of each rank.
-    """
-    missing = {flag for flag in FLAGS if not getattr(control, flag)}
-    added = [
-        Request(
-            request.flag,
-            f"rank {rank}: {request.by}" if request.by else f"rank {rank}",
-            request.step,
-            request.reason,
-        )
-        for rank, asked in enumerate(requests)
-        for request in asked
-        if request.flag in missing
-    ]
-    own = control.requests  # setting a flag would add a request of this rank
-    for request in added:
-        setattr(control, request.flag, True)
-    control.requests = (*own, *added)

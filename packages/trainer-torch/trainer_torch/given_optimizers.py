@@ -9,8 +9,8 @@ from typing import Any, Final
 from torch import nn
 from torch.optim import Optimizer
 
+from callback_core import json_value
 from trainer_torch.structure import describe, describe_options, regroup
-from trainer_torch.values import json_value
 
 _CHANGING: Final = ("params", "initial_lr", "last_epoch", "fused", "_")
 """How the names of options begin that training changes, or that are none."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from callback_core import Request
+from callback_core import Request, deciding_metric, update_best_metric
 from trainer_torch.argument_values import BEST
-from trainer_torch.best_model import deciding_metric, update_best_checkpoint, update_best_metric
+from trainer_torch.best_model import update_best_checkpoint
 from trainer_torch.hooks import LoopHooks
 from trainer_torch.non_finite import respond
 from trainer_torch.overrides import call

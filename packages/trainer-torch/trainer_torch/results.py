@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from callback_core import json_value
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.run import TrainingRun
-from trainer_torch.values import json_value
 
 _ALL: Final = "all"
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from callback_core import CallbackHandler, TrainerControl, TrainerState
+from callback_core import CallbackHandler, TrainerControl, TrainerState, json_value
 from trainer_torch import checkpoint_saving, outputs
 from trainer_torch.absent_names import TransformersNames, refuse_ignored_overrides
 from trainer_torch.accumulation import accepts_loss_kwargs
@@ -37,7 +37,6 @@ from trainer_torch.resumed_position import find_position
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.search import SearchMethods
 from trainer_torch.selection import choose_checkpoint, rotate_checkpoints
-from trainer_torch.values import json_value
 from trainer_torch.verbosity import at_log_level
 from trainer_torch.weights import save_model
 from trainer_torch.wrapping import compile_in_place, unwrap

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from enum import Enum
 from typing import Any, Final
 
 import numpy as np
@@ -17,27 +14,6 @@ from callback_core import scalar
 
 _ARRAY: Final = "__ndarray__"
 """The key that marks a tensor which was an array of numpy."""
-
-
-def json_value(value: Any) -> Any:
-    """Return `value` as JSON represents it. Text stands for what JSON does not have."""
-    if isinstance(value, Enum):
-        return json_value(value.value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
-        return json_value(value.item())
-    if isinstance(value, (np.ndarray, Tensor)):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {str(json_value(key)): json_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_value(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((json_value(item) for item in value), key=repr)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: json_value(getattr(value, item.name)) for item in fields(value)}
-    return str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else str(value)
 
 
 def loadable(value: Any, place: str) -> Any:
