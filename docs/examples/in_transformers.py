@@ -1,6 +1,7 @@
 """A tracker in transformers' Trainer. Kill this, and run it again: the curve is unbroken."""
 
 import time
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -26,7 +27,7 @@ class Classifier(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
-class Slowly(TrainerCallback):  # type: ignore[misc]
+class Slowly(TrainerCallback):
     """Takes a while for each step, so that there is time to kill the training."""
 
     def on_step_end(self, *args: object, **kwargs: object) -> None:
@@ -48,7 +49,7 @@ def main() -> None:
         learning_rate=0.01,
         per_device_train_batch_size=32,
     )
-    callbacks = [TensorBoardCallback(), Slowly()]
+    callbacks: list[Any] = [TensorBoardCallback(), Slowly()]
     trainer = Trainer(model=Classifier(), args=args, train_dataset=dataset, callbacks=callbacks)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(OUTPUT_DIR))
 

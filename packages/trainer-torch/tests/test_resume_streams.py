@@ -120,6 +120,10 @@ def trained(output_dir: Path, dataset: Any, resume: Any = None, **changed: Any) 
     return made
 
 
+FIRST, SECOND = slice(8), slice(8, None)
+"""The batches of each epoch."""
+
+
 @pytest.mark.parametrize("kind", [WithState, OwnIterator, IteratorWithState])
 @pytest.mark.parametrize("step", [3, 8])
 def test_a_stream_with_a_state_is_not_read_again(
@@ -128,6 +132,8 @@ def test_a_stream_with_a_state_is_not_read_again(
     whole = trained(tmp_path / "whole", kind())
     dataset = kind()
     resumed = trained(tmp_path / "whole", dataset, tmp_path / "whole" / f"checkpoint-{step}")
+    epochs = [[one for batch in whole.seen[part] for one in batch] for part in (FIRST, SECOND)]
+    assert epochs == [list(range(30))] * 2
     assert resumed.seen == whole.seen[step:]
     assert int(dataset.counts) == sum(map(len, resumed.seen))
     assert resumed.weights == whole.weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Callable, Iterator
-from itertools import islice
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset, get_worker_info
@@ -142,7 +142,7 @@ class Stream(Samples):
         nothing = Loaded(_worker(), task.number, has_batch=False)
         if self._items is None or task.content == 0:
             return nothing
-        samples = list(islice(self._items, task.content))
+        samples = _take(self._items, task.content)
         if len(samples) < task.content:
             self._items = None
         if not samples or (self.drop_last and self._items is None):
@@ -192,6 +192,18 @@ def has_state(data: object) -> bool:
     except ValueError:  # not written in Python
         pass
     return True
+
+
+def _take(items: Iterator[Any], count: int) -> list[Any]:
+    """Return the next `count` items, or as many as there are.
+
+    A dataset that is its own iterator may start over when it is iterated, so only `next` is called.
+    """
+    taken: list[Any] = []
+    with suppress(StopIteration):
+        while len(taken) < count:
+            taken.append(next(items))
+    return taken
 
 
 def _worker() -> int:
