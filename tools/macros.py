@@ -5,6 +5,7 @@ RESOLVES = (
     "core",
     "torch",
     "peers",
+    "accelerate",
     "mlflow",
     "codecarbon",
     "clearml",

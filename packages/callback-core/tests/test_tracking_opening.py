@@ -61,7 +61,7 @@ def test_a_run_is_open_before_anything_is_logged_and_is_closed_last(
     if delivery != "process":  # which only begins to import
         assert eventually(lambda: names_of_calls(out) == ["open", "log_parameters"])
     training.step(loss=0.5, note="a")
-    training.log(train_loss=0.25)
+    training.log(train_runtime=1.0, train_loss=0.25)
     training.end()
     names = names_of_calls(out)
     assert [*names[:2], names[-1]] == ["open", "log_parameters", "close"]

@@ -11,7 +11,7 @@ from callback_core.tracking.redaction import Redaction
 from callback_core.tracking.retry import backoff
 from callback_core.tracking.scrubbing import REDACTED
 from callback_core.tracking.sdk import check_sdk, import_sdk
-from callback_core.tracking.session import Session
+from callback_core.tracking.session import Session, last_error
 from callback_core.tracking.tracker import (
     Limits,
     Opening,
@@ -47,6 +47,7 @@ __all__ = [
     "config",
     "flattened",
     "import_sdk",
+    "last_error",
     "linked_copy",
     "summary_name",
     "tracked_name",

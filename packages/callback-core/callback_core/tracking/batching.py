@@ -9,7 +9,7 @@ from callback_core.tracking.calls import Abandoned, TrackerCalls
 from callback_core.tracking.history import History
 from callback_core.tracking.journal import Record
 from callback_core.tracking.limits import change_of_name, distinct_name, shortened
-from callback_core.tracking.naming import SUMMARY, tracked_name
+from callback_core.tracking.naming import once_logged, tracked_name
 from callback_core.tracking.objects import Objects
 from callback_core.tracking.tracker import Point, Rejected, Tracker
 from callback_core.tracking.values import restored
@@ -85,7 +85,7 @@ class Batches:
     def add(self, record: Record, history: History) -> None:
         """Add the points of `record` that the tracker can take and does not have."""
         content, step = record.content, record.step
-        is_summary = content.get("summary", False)
+        is_summary, once = content.get("summary", False), once_logged(content["logs"])
         for name, what in content.get("left_out", {}).items():
             self._left_out[name] = f"it is {what}"
         for name, plain in content["logs"].items():
@@ -100,7 +100,7 @@ class Batches:
             elif value - value != 0 and not self._limits.non_finite:
                 self._left_out[name] = f"it was {value} at step {step}"
             else:
-                (self._summary if is_summary or name in SUMMARY else self._metrics).append(point)
+                (self._summary if is_summary or name in once else self._metrics).append(point)
 
         self._add_objects(record)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Final
 
-SUMMARY: Final = (
+_SUMMARY: Final = (
     "train_runtime",
     "train_samples_per_second",
     "train_steps_per_second",
     "train_loss",
     "total_flos",
 )
-"""What the Trainer logs once, at the end. It belongs in a summary, not in a curve."""
+"""What the Trainer logs once, at the end, and always the first of these with it."""
 
 _MEASURED: Final = ("_runtime", "_per_second")
 
@@ -26,6 +26,14 @@ def tracked_name(name: str) -> str:
         if name.startswith(f"{split}_"):
             return f"{split}/{name[len(split) + 1 :]}"
     return f"train/{name}"
+
+
+def once_logged(names: Collection[str]) -> Collection[str]:
+    """Return those of the names in one log that belong in a summary, because no others follow.
+
+    A loop of one's own may log its `train_loss` at each epoch, which is a curve.
+    """
+    return _SUMMARY if _SUMMARY[0] in names else ()
 
 
 def summary_name(tracked: str) -> str:

@@ -63,7 +63,9 @@ class RunFolder:
         return cls(output_dir / "tracking" / run)
 
     @classmethod
-    def of_training(cls, output_dir: Path, checkpoint: RunOfCheckpoint, step: int) -> RunFolder:
+    def of_training(
+        cls, output_dir: Path, checkpoint: RunOfCheckpoint, step: int | None
+    ) -> RunFolder:
         """Return the folder of a training that begins or resumes, without making it.
 
         A training that branches off the checkpoint of another one, which is still there in another
@@ -75,9 +77,9 @@ class RunFolder:
                 training may change its working directory.
             checkpoint: What the checkpoint says about its run. If it names none, a training that
                 resumes continues the newest run in `output_dir` that saved a checkpoint at `step`.
-            step: The update step at which the training resumes; 0 if it begins.
+            step: The update step at which the training resumes; `None` if it begins.
         """
-        if step == 0:
+        if step is None:
             return cls.new(output_dir)
         if checkpoint.run is None:
             known = (one for one in reversed(cls.all(output_dir)) if saved_at(one.journal, step))

@@ -83,9 +83,10 @@ class Session:
         self._events: Counter[tuple[str, str]] = Counter()  # at that step, by member and kind
         self._before_end: list[Callable[[Status], None]] = []
         self._has_trained, self._evaluation_ended = begins, False
-        resumed = training and begins and state.global_step > 0
+        continues = state.global_step > 0 or checkpoint.run is not None
+        resumed = training and begins and continues
         output_dir = Path(output_directory(args))
-        at = state.global_step if resumed else 0
+        at = state.global_step if resumed else None
         folder = RunFolder.of_training(output_dir, checkpoint, at)
         self.close_open_runs()
         for other in [one for one in _SESSIONS if one.is_replaced_in(folder)]:

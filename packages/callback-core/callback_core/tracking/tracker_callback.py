@@ -152,10 +152,13 @@ class TrackerCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: Any = None,
+        checkpoint_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Join the session of the training; the first tracker opens it."""
         self._is_recorded_elsewhere = False
+        if state.global_step == 0 and checkpoint_dir is None:  # it begins from nothing
+            self._resumed = NO_CHECKPOINT
         before, session = self.session, Session.of(state)
         if (
             before is not None
@@ -290,8 +293,7 @@ class TrackerCallback(TrainerCallback):
         self.tracker.begin()
 
     def _join(self, session: Session, state: TrainerState) -> Member:
-        checkpoint = self._resumed if state.global_step > 0 else NO_CHECKPOINT
-        self._resumed = NO_CHECKPOINT
+        checkpoint, self._resumed = self._resumed, NO_CHECKPOINT
         if self.member is not None:
             self.tracker = self.member.usable_tracker()
         self.session, self.member = session, session.join(self.tracker, self.options, checkpoint)

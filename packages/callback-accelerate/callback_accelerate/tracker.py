@@ -1,0 +1,124 @@
+"""`CallbackTracker`: a tracker of Accelerate that records by a callback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from accelerate.tracking import GeneralTracker, on_main_process
+
+from callback_accelerate.media import pictures, table
+from callback_accelerate.run import Run
+from callback_core import TrainerCallback
+
+
+class CallbackTracker(GeneralTracker):
+    """A tracker of Accelerate that records by a callback, together with others of its run.
+
+    Nothing that it does makes the training wait or fail. `make_trackers` and `register_trackers`
+    make these.
+
+    Args:
+        name: The name by which `accelerator.get_tracker` finds it.
+        callback: The callback.
+        run: The run in which it takes part.
+
+    Attributes:
+        name: The name. It differs from the argument if another tracker of the run has that.
+        run: The run.
+    """
+
+    name: str
+    requires_logging_directory = True
+    main_process_only = True
+
+    def __init__(self, name: str, callback: TrainerCallback, run: Run) -> None:
+        self.run = run
+        self._callback = callback
+        self.name = run.add(name, callback, self)
+        super().__init__()
+
+    @property
+    def tracker(self) -> Any:
+        """The callback, which knows the run in the tracker: `run_id`, `run_url`."""
+        return self._callback
+
+    @on_main_process
+    def start(self) -> None:
+        """Prepare for a training. Its run begins with the first log."""
+        self.run.start()
+
+    @on_main_process
+    def store_init_configuration(self, values: Mapping[str, Any]) -> None:
+        """Keep the parameters of the run."""
+        self.run.configure(values)
+
+    @on_main_process
+    def log(self, values: Mapping[str, Any], step: int | None = None, **kwargs: Any) -> None:
+        """Record values. All trackers of the run get them, each once.
+
+        Args:
+            values: Numbers and texts, by name.
+            step: The step. Without one, the values get that of the log before; or their number
+                among the logs, if no log has had a step.
+            kwargs: Nothing: a warning names what is given.
+        """
+        if kwargs:
+            self.run.tell(f"{self.name} does not use the log_kwargs {', '.join(kwargs)}.")
+        self.run.log(self, values, step)
+
+    @on_main_process
+    def log_images(self, values: Mapping[str, Any], step: int | None = None, **kwargs: Any) -> None:
+        """Record pictures, if the tracker takes any. Otherwise, a warning says that it does not.
+
+        Args:
+            values: By name, a picture, or several as a list or as an array whose first axis counts
+                them. A picture is what the SDK's own type, `wandb.Image` or `mlflow.Image`, takes.
+            step: As in `log`.
+            kwargs: Passed to the SDK's type.
+        """
+        made = pictures(self._sdk, values, kwargs)
+        if made is None:
+            self.run.tell(f"{self.name} takes no pictures, so it does not get {', '.join(values)}.")
+        else:
+            self.run.log(self, made, step)
+
+    @on_main_process
+    def log_table(
+        self,
+        table_name: str,
+        columns: Sequence[str] | None = None,
+        data: Sequence[Sequence[Any]] | None = None,
+        dataframe: Any = None,
+        step: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Record a table, if the tracker takes any. Otherwise, a warning says that it does not.
+
+        Args:
+            table_name: The name.
+            columns: The names of the columns.
+            data: The rows.
+            dataframe: A data frame, instead of both.
+            step: As in `log`.
+            kwargs: Passed to the SDK's type.
+        """
+        made = table(self._sdk, columns, data, dataframe, kwargs)
+        if made is None:
+            self.run.tell(f"{self.name} takes no tables, so it does not get {table_name}.")
+        else:
+            self.run.log(self, {table_name: made}, step)
+
+    @on_main_process
+    def finish(self) -> None:
+        """End the run for all its trackers.
+
+        In a `finally` clause, an error that is under way ends it as failed.
+        """
+        self.run.end(sys.exception())
+
+    @property
+    def _sdk(self) -> str | None:
+        """The name of the tracker that the callback sends to."""
+        return getattr(getattr(self._callback, "tracker", None), "name", None)
