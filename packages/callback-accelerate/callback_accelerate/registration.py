@@ -7,13 +7,12 @@ from typing import Any, ClassVar, Final
 
 import accelerate.tracking
 
-from callback_accelerate.run import Run, Stage
+from callback_accelerate.run import Run, Stage, handler_of
 from callback_accelerate.tracker import CallbackTracker
 from callback_core import (
     TrainerCallback,
     get_available_reporting_integrations,
     get_reporting_integration_callbacks,
-    list_callbacks,
 )
 
 _PROJECTS: Final = {
@@ -99,7 +98,8 @@ def make_trackers(
         TypeError: One of `callbacks` is not a callback.
     """
     run = Run(str(output_dir), run_name)
-    return [CallbackTracker(_name_of(one), one, run) for one in list_callbacks(callbacks)]
+    _, *made = handler_of(callbacks).callbacks
+    return [CallbackTracker(_name_of(one), one, run) for one in made]
 
 
 def _name_of(callback: Any) -> str:

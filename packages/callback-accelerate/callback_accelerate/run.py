@@ -99,7 +99,7 @@ class Run:
         self.run_name = run_name
         self.stage = Stage.NEW
         self._args = LoopArguments(output_dir=output_dir)
-        self._handler = _handler_of(())
+        self._handler = handler_of(())
         self._training = _Training()
         self._told: set[str] = set()
 
@@ -160,7 +160,7 @@ class Run:
         if checkpoint is not None:
             self._resume(checkpoint)
         self._args.run_name, self._args.given = self.run_name, training.config
-        self._handler = _handler_of(self.callbacks.values())
+        self._handler = handler_of(self.callbacks.values())
         training.state.global_step = training.reached
         self._fire("on_train_begin", checkpoint_dir=checkpoint and checkpoint.directory)
         self._fire("on_epoch_begin")
@@ -196,8 +196,8 @@ class Run:
         """
         if self not in _OPEN:
             return
-        self.begin()  # its parameters are recorded even if nothing was logged
         _OPEN.remove(self)
+        self.begin()  # its parameters are recorded even if nothing was logged
         self.stage = Stage.ENDED
         if error is not None:
             self._fire("on_exception", exception=error)
@@ -270,7 +270,12 @@ class Run:
         return at
 
 
-def _handler_of(callbacks: Iterable[TrainerCallback]) -> CallbackHandler:
+def handler_of(callbacks: Iterable[TrainerCallback | type[TrainerCallback]]) -> CallbackHandler:
+    """Return a handler of callbacks, or of classes of callbacks, which has one more at the front.
+
+    Raises:
+        TypeError: One of them is not a callback.
+    """
     return CallbackHandler([DefaultFlowCallback, *callbacks], None, None, None, None)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,15 @@ def test_a_second_training_of_an_accelerator_is_a_second_run(tmp_path: Path) -> 
     stored = Stored(tmp_path / "file")
     assert stored.points == [("train/loss", 1, 1), ("train/loss", 1, 2)]
     assert len(stored.runs) == 2
+
+
+def test_a_run_whose_accelerator_is_gone_ends_when_the_next_one_begins(tmp_path: Path) -> None:
+    new_training(tmp_path).log({"loss": 1}, step=1)
+    gc.collect()
+    accelerator = new_training(tmp_path, "other")
+    accelerator.log({"loss": 2}, step=1)
+    assert [call["status"] for call in Stored(tmp_path / "file").of("close")] == ["finished"]
+    accelerator.end_training()
 
 
 def test_a_log_after_the_training_reaches_its_run(tmp_path: Path) -> None:
