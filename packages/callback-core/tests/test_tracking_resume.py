@@ -339,6 +339,21 @@ def test_a_training_that_begins_from_nothing_is_a_run_of_its_own_whatever_was_lo
     assert len(RunFolder.all(run.folder.output_dir)) == 2
 
 
+def test_a_training_that_resumes_at_step_0_continues_its_run(run: Run) -> None:
+    run.log(0, loss=0.5)
+    run.deliver()
+    tracker = tracked(run.out)
+    run_id = run.folder.read_progress("file")["run_id"]
+    tracker.load_state_dict({"run": "run", "run_id": run_id})
+    training = Training(run.folder.output_dir, [tracker])
+    training.fire("on_train_begin", checkpoint_dir="checkpoint")
+    training.fire("on_epoch_begin")
+    training.step(loss=0.25)
+    training.end()
+    assert calls(run.out, "open")[-1]["run_id"] == run_id
+    assert len(RunFolder.all(run.folder.output_dir)) == 1
+
+
 def test_a_training_of_a_run_that_is_written_already_is_kept_apart_which_is_warned_of(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
