@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -38,10 +39,14 @@ def main(folder: Path, how: str = "") -> None:
         if step == 4:
             accelerator.save_state(str(folder / "checkpoint"))
         if step == 7 and how == "kill":
-            run = accelerator.get_tracker("callback_mlflow", unwrap=True)
-            wait_until(lambda: run.run_id and len(history(run.run_id)) == 8)
-            os.kill(os.getpid(), signal.SIGKILL)
+            kill_when_delivered(accelerator.get_tracker("callback_mlflow", unwrap=True))
     accelerator.end_training()
+
+
+def kill_when_delivered(callback: Any) -> None:
+    """Wait until MLflow has the points of 8 steps, and kill this process."""
+    wait_until(lambda: callback.run_id and len(history(callback.run_id)) == 8)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def history(run_id: str) -> list[int]:

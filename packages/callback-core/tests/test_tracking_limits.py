@@ -33,7 +33,10 @@ def test_a_point_is_what_was_logged(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("logs", "method"),
-    [({"train_loss": 3.0}, "log_metrics"), ({"train_loss": 3.0, "train_runtime": 9.0}, "log_summary")],
+    [
+        ({"train_loss": 3.0}, "log_metrics"),
+        ({"train_loss": 3.0, "train_runtime": 9.0}, "log_summary"),
+    ],
 )
 def test_the_mean_loss_is_a_summary_only_in_the_log_that_ends_a_training(
     run: Run, logs: dict[str, float], method: str
