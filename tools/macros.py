@@ -6,6 +6,7 @@ RESOLVES = (
     "torch",
     "peers",
     "accelerate",
+    "loops",
     "mlflow",
     "codecarbon",
     "clearml",

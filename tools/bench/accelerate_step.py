@@ -2,8 +2,9 @@
 
     python tools/bench/accelerate_step.py [--check]
 
-Each step, of a few milliseconds, logs two values. One side has no tracker; the others have one that takes 200 ms per call, or
-one that hangs when it opens. The target: a step takes at most 1.05 times as long as without.
+Each step, of a few milliseconds, logs two values. One side has no tracker; the others have one that
+takes 200 ms per call, or one that hangs when it opens. The target: a step takes at most 1.05 times
+as long as without.
 """
 
 from __future__ import annotations

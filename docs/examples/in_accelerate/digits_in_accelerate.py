@@ -6,7 +6,7 @@
 The loop is that of Accelerate's own examples: `prepare`, `backward`, `gather_for_metrics`, and a
 checkpoint after each epoch. The data is scikit-learn's bundled digits, so nothing is downloaded.
 Kill the script and resume it: each point is in each tracker once. W&B needs an account, or
-`WANDB_MODE=offline`; MLflow writes to `mlflow.db` here, unless `MLFLOW_TRACKING_URI` names a server.
+`WANDB_MODE=offline`. MLflow writes to `mlflow.db` here, unless `MLFLOW_TRACKING_URI` says where.
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ class LoopEvents:
             self._tell(f"Epoch {position.epoch} has no steps. Iterate over steps() of the loop.")
         is_complete = position.batches >= (self._length.batches_per_epoch or math.inf)
         position.has_ended = is_complete or not control.should_training_stop
+        self.state.epoch = self._length.epoch_at(position)
         self._stage = Stage.TRAINING
         self._fire("on_epoch_end")
         self._do_what_is_due()

@@ -528,3 +528,14 @@ def test_processes_that_are_not_connected_are_told(
     loop = trained(made(Plain()))
     assert not loop.state.is_world_process_zero
     assert "init_process_group" in caplog.text
+
+
+def test_an_epoch_of_unknown_length_counts_as_done_at_its_end() -> None:
+    recorder = Recorder()
+    epochs = []
+    with Loop([recorder, Quiet], {"num_train_epochs": 2}, evaluate=lambda: {"a": 1}) as loop:
+        for _ in loop.epochs():
+            for _ in loop.steps(iter(BATCHES)):
+                epochs.append(loop.state.epoch)
+    assert epochs == [0.0] * 4 + [1.0] * 4
+    assert [passed["metrics"]["epoch"] for passed in recorder.passed["on_evaluate"]] == [1.0, 2.0]

@@ -1,0 +1,91 @@
+"""The examples of `docs/ignite-and-keras.md`, as users run them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from callback_contract.testing import run_python
+
+PAGE = Path(__file__).parents[2] / "docs" / "ignite-and-keras.md"
+MOST_LINES = 10
+STEPS_OF_EPOCH, EPOCHS = 8, 3
+
+STOP = """
+from callback_core import TrainerCallback
+class Stop(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 10:
+            {how}
+"""
+
+
+def example(framework: str) -> list[str]:
+    section = PAGE.read_text(encoding="utf-8").split(f"\n## {framework}\n")[1]
+    found = re.search(r"^```diff\n(.*?)^```", section, re.M | re.S)
+    assert found is not None
+    return found[1].splitlines()
+
+
+def run(framework: str, folder: Path, mark: str = "+", how: str = "") -> int:
+    """Run the example without its lines of the other mark, and return the exit code."""
+    code = "\n".join(line[1:] for line in example(framework) if line[:1] in (" ", mark, ""))
+    if how:
+        code = STOP.format(how=how) + code.replace(
+            "[TensorBoardCallback()]", "[TensorBoardCallback(), Stop]"
+        )
+    done = run_python("-c", code, cwd=folder, variables={"KERAS_BACKEND": "torch"})
+    assert how or done.returncode == 0, done.stderr
+    return done.returncode
+
+
+def steps(folder: Path, name: str) -> list[int]:
+    (written,) = (folder / "out" / "runs").iterdir()
+    return [event.step for event in EventAccumulator(str(written)).Reload().Scalars(name)]
+
+
+def status(folder: Path) -> str:
+    (journal,) = (folder / "out" / "tracking").glob("*/journal.jsonl")
+    (found,) = re.findall(r'"status": ?"(\w+)"', journal.read_text())
+    return found
+
+
+frameworks = pytest.mark.parametrize("framework", ["Ignite", "Keras"])
+
+
+@frameworks
+def test_ten_lines_do_it(framework: str) -> None:
+    assert 0 < len([line for line in example(framework) if line[:1] == "+"]) <= MOST_LINES
+
+
+@frameworks
+@pytest.mark.slow
+def test_the_example_runs_without_these_lines(framework: str, tmp_path: Path) -> None:
+    assert run(framework, tmp_path, "-") == 0
+
+
+@frameworks
+@pytest.mark.slow
+def test_each_step_and_each_evaluation_is_logged(framework: str, tmp_path: Path) -> None:
+    run(framework, tmp_path)
+    last = STEPS_OF_EPOCH * EPOCHS
+    assert steps(tmp_path, "train/loss") == list(range(1, last + 1))
+    assert steps(tmp_path, "eval/loss") == list(range(STEPS_OF_EPOCH, last + 1, STEPS_OF_EPOCH))
+    assert status(tmp_path) == "finished"
+
+
+@frameworks
+@pytest.mark.slow
+def test_a_callback_stops_the_training(framework: str, tmp_path: Path) -> None:
+    assert run(framework, tmp_path, how="control.should_training_stop = True") == 0
+    assert steps(tmp_path, "train/loss") == list(range(1, 11))
+
+
+@frameworks
+@pytest.mark.slow
+def test_an_error_ends_the_run_as_failed(framework: str, tmp_path: Path) -> None:
+    assert run(framework, tmp_path, how='raise ValueError("broken")') != 0
+    assert status(tmp_path) == "failed"
