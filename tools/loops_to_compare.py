@@ -169,10 +169,45 @@ def by_transformers() -> None:
     by_trainer(transformers)
 
 
+def by_accelerate() -> None:
+    """Train in a script of Accelerate."""
+    from accelerate import Accelerator
+
+    from callback_accelerate import continue_runs, make_trackers
+
+    made = make_trackers(trackers(), OUTPUT_DIR)
+    accelerator = Accelerator(cpu=True, log_with=made, project_dir=OUTPUT_DIR)
+    continue_runs(accelerator)
+    accelerator.init_trackers("loops")
+    model = Linear()
+    optimizer = torch.optim.SGD(model.parameters(), RATE)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    saved = [epoch for epoch in range(EPOCHS) if os.path.exists(f"{OUTPUT_DIR}/epoch-{epoch}")]
+    if saved:
+        accelerator.load_state(f"{OUTPUT_DIR}/epoch-{saved[-1]}")
+    losses: list[Tensor] = []
+    step = len(saved) * len(batches(32))
+    for epoch in range(len(saved), EPOCHS):
+        for inputs, labels in batches(32):
+            loss = model(inputs, labels)["loss"]
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            step, losses = step + 1, [*losses, loss.detach()]
+            if step % EVERY == 0:
+                accelerator.log({"loss": torch.stack(losses).mean()}, step=step)
+                losses = []
+            end_step(step)
+        accelerator.log({"eval_loss": mean_loss(model)}, step=step)
+        accelerator.save_state(f"{OUTPUT_DIR}/epoch-{epoch}")
+    accelerator.end_training()
+
+
 LOOPS: dict[str, Callable[[], None]] = {
     "a loop by hand": by_hand,
     "trainer-torch": by_ours,
     "transformers": by_transformers,
+    "Accelerate": by_accelerate,
 }
 
 

@@ -30,29 +30,45 @@ def continue_runs(accelerator: Accelerator) -> None:
     """
 
     def save(models: Any, weights: Any, output_dir: str) -> None:
-        runs = _runs_of(accelerator)
-        if accelerator.is_main_process and runs:
-            content = [run.checkpoint()._asdict() for run in runs]
-            Path(output_dir, _FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        if accelerator.is_main_process:
+            try:
+                _save(accelerator, Path(output_dir, _FILE))
+            except Exception as error:
+                logger.warning("%s does not name its run.", output_dir, exc_info=error)
 
     def load(models: Any, input_dir: str) -> None:
-        path = Path(input_dir, _FILE)
-        if not accelerator.is_main_process or not path.is_file():
-            return
-        content = json.loads(path.read_text(encoding="utf-8"))
-        checkpoints = [Checkpoint(**{**one, "directory": str(input_dir)}) for one in content]
-        begun = [run for run in _runs_of(accelerator) if run.stage is not Stage.STARTED]
-        if not begun:
-            LOADED[accelerator] = checkpoints
-        elif any(not run.is_of(one) for run in begun for one in checkpoints):
-            logger.warning(
-                "%s belongs to another run, which is not continued, because a log came before "
-                "load_state.",
-                input_dir,
-            )
+        if accelerator.is_main_process:
+            try:
+                _load(accelerator, Path(input_dir, _FILE))
+            except Exception as error:
+                logger.warning("%s does not say which run to continue.", input_dir, exc_info=error)
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)
+
+
+def _save(accelerator: Accelerator, path: Path) -> None:
+    """Write which runs the checkpoint belongs to, if the accelerator has trackers of ours."""
+    if runs := _runs_of(accelerator):
+        content = [run.checkpoint()._asdict() for run in runs]
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _load(accelerator: Accelerator, path: Path) -> None:
+    """Let the runs of the checkpoint be continued, unless the trackers have begun others."""
+    if not path.is_file():
+        return
+    content, directory = json.loads(path.read_text(encoding="utf-8")), str(path.parent)
+    checkpoints = [Checkpoint(**{**one, "directory": directory}) for one in content]
+    begun = [run for run in _runs_of(accelerator) if run.stage is not Stage.STARTED]
+    if not begun:
+        LOADED[accelerator] = checkpoints
+    elif any(not run.is_of(one) for run in begun for one in checkpoints):
+        logger.warning(
+            "%s belongs to another run, which is not continued, because a log came before "
+            "load_state.",
+            directory,
+        )
 
 
 def _runs_of(accelerator: Accelerator) -> list[Run]:

@@ -114,9 +114,11 @@ class CallbackTracker(GeneralTracker):
     def finish(self) -> None:
         """End the run for all its trackers.
 
-        In a `finally` clause, an error that is under way ends it as failed.
+        In a `finally` or `except` clause, an error that is under way ends it as failed.
         """
-        self.run.end(sys.exception())
+        error = sys.exception()
+        is_error = not isinstance(error, SystemExit) or bool(error.code)
+        self.run.end(error if is_error else None)
 
     @property
     def _sdk(self) -> str | None:

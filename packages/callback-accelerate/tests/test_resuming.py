@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from accelerate import Accelerator
-from recording import FileCallback, Stored, new_accelerator, new_training
+from recording import FileCallback, Stored, new_accelerator, new_training, told
 
 from callback_accelerate import continue_runs, make_trackers
 
@@ -109,6 +109,20 @@ def test_a_checkpoint_that_names_no_run_can_be_loaded(tmp_path: Path) -> None:
     assert len(Stored(tmp_path / "file").runs) == 2
 
 
+def test_a_damaged_name_of_the_run_does_not_keep_the_checkpoint_from_being_loaded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupted_training(tmp_path)
+    (tmp_path / "checkpoint" / "callback_runs.json").write_text('[{"step": 2')
+    accelerator = new_training(tmp_path)
+    continue_runs(accelerator)
+    accelerator.load_state(str(tmp_path / "checkpoint"))
+    train(accelerator, range(3, 7), tmp_path)
+    accelerator.end_training()
+    assert len(Stored(tmp_path / "file").runs) == 2
+    assert ["checkpoint" in text for text in told(caplog)] == [True]
+
+
 def test_a_tracker_that_joins_a_resumed_run_gets_all_of_it(tmp_path: Path) -> None:
     interrupted_training(tmp_path)
     accelerator = new_training(tmp_path, "other", "file")
@@ -140,4 +154,4 @@ def test_a_checkpoint_of_another_run_after_the_first_log_is_told(
     train(accelerator, range(1), tmp_path)
     accelerator.load_state(str(tmp_path / "checkpoint"))
     accelerator.end_training()
-    assert ["checkpoint" in record.getMessage() for record in caplog.records] == [True]
+    assert ["checkpoint" in text for text in told(caplog)] == [True]

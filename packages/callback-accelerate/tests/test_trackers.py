@@ -175,7 +175,12 @@ def test_a_log_after_the_training_reaches_its_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(None, "finished"), (ValueError("x"), "failed"), (KeyboardInterrupt(), "interrupted")],
+    [
+        (None, "finished"),
+        (SystemExit(0), "finished"),
+        (ValueError("x"), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
 )
 def test_end_training_in_a_finally_clause_tells_how_it_ended(
     error: BaseException | None, status: str, tmp_path: Path
