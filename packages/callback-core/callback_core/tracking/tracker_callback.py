@@ -152,6 +152,7 @@ class TrackerCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: Any = None,
+        *,
         checkpoint_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
