@@ -21,7 +21,7 @@ from environments import Environment, wheels_of
 from try_resolve import CONSTRAINTS
 
 TOOLS = Path(__file__).parent
-LOOPS = ("a loop by hand", "trainer-torch", "transformers", "Accelerate")
+LOOPS = ("a loop by hand", "trainer-torch", "transformers", "Lightning", "Accelerate")
 KILLED_AT = 7
 NAMES = ("train/loss", "eval/loss")
 DIGITS = 6

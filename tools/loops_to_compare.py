@@ -203,10 +203,68 @@ def by_accelerate() -> None:
     accelerator.end_training()
 
 
+def by_lightning() -> None:
+    """Train with Lightning's trainer."""
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from callback_lightning import LightningCallbacks
+
+    class Module(LightningModule):
+        """The model, and what belongs to its training."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.losses = Linear(), []
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            """Log the mean loss of every second step."""
+            loss: Tensor = self.model(*batch)["loss"]
+            self.losses.append(loss.detach())
+            if len(self.losses) == EVERY:
+                self.log("train_loss", torch.stack(self.losses).mean())
+                self.losses = []
+            return loss
+
+        def on_train_batch_end(self, *args: Any) -> None:
+            """Kill the process at the end of a step."""
+            end_step(self.trainer.global_step)
+
+        def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            """Log the loss of the evaluation."""
+            self.log("val_loss", self.model(*batch)["loss"])
+
+        def configure_optimizers(self) -> Any:
+            """Return the optimizer."""
+            return torch.optim.SGD(self.parameters(), RATE)
+
+        def train_dataloader(self) -> Any:
+            """Return the batches of the training."""
+            return batches(32)
+
+        def val_dataloader(self) -> Any:
+            """Return the batches of the evaluation."""
+            return batches(16)
+
+    Trainer(
+        default_root_dir=OUTPUT_DIR,
+        max_epochs=EPOCHS,
+        log_every_n_steps=EVERY,
+        accelerator="cpu",
+        callbacks=[
+            ModelCheckpoint(dirpath=OUTPUT_DIR, save_last=True),
+            LightningCallbacks(trackers(), {"output_dir": OUTPUT_DIR}),
+        ],
+        logger=False,
+        enable_progress_bar=False,
+    ).fit(Module(), ckpt_path="last")
+
+
 LOOPS: dict[str, Callable[[], None]] = {
     "a loop by hand": by_hand,
     "trainer-torch": by_ours,
     "transformers": by_transformers,
+    "Lightning": by_lightning,
     "Accelerate": by_accelerate,
 }
 
