@@ -114,13 +114,13 @@ def by_trainer(module: Any) -> None:
     """Train with the Trainer of a module, ours or transformers'."""
     from callback_core import get_last_checkpoint
 
-    class Killer(module.TrainerCallback):  # type: ignore[misc]
+    class Killer(module.TrainerCallback):
         """Kills the process at the end of a step."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             end_step(state.global_step)
 
-    class Unshuffled(module.Trainer):  # type: ignore[misc]
+    class Unshuffled(module.Trainer):
         """Yields the samples in their order."""
 
         def get_train_dataloader(self) -> Any:
