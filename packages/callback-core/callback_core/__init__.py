@@ -30,7 +30,7 @@ from callback_core.loop_arguments import LoopArguments
 from callback_core.loop_checkpoint import get_last_checkpoint
 from callback_core.persistence import ExportableState, export_states, restore_states
 from callback_core.printer import PrinterCallback
-from callback_core.processes import combine_requests, flag_bits
+from callback_core.processes import Processes, combine_requests, flag_bits
 from callback_core.progress_bar import ProgressCallback, open_bar
 from callback_core.spelling import nearest_name
 from callback_core.state import TrainerState
@@ -53,6 +53,7 @@ __all__ = [
     "LoopArguments",
     "NotConfigured",
     "PrinterCallback",
+    "Processes",
     "ProgressCallback",
     "Request",
     "TimeLimit",

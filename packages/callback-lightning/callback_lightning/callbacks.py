@@ -1,0 +1,418 @@
+"""`LightningCallbacks`: any of our callbacks as a callback of Lightning."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from callback_core import LoopArguments
+from callback_core.tracking import TrackerCallback
+from callback_lightning.checkpoints import FILE, KEY, Checkpoints
+from callback_lightning.framework import Callback, LightningModule, Trainer
+from callback_lightning.names import Stage
+from callback_lightning.receiver import Duplicates, LogReceiver
+from callback_lightning.requests import Requests
+from callback_lightning.training import Training
+
+logger = logging.getLogger(__name__)
+
+
+class LightningCallbacks(Callback):
+    """Calls callbacks of `callback_core` for what Lightning's trainer does.
+
+        Trainer(callbacks=[LightningCallbacks([MLflowCallback(), EarlyStoppingCallback(2)])])
+
+    What a module logs with `self.log` reaches the callbacks when Lightning logs it, even with
+    `Trainer(logger=False)`. A checkpoint of Lightning has the states of the callbacks, so that
+    `fit(ckpt_path=…)` continues the runs of trackers. With `fast_dev_run`, trackers get nothing, as
+    Lightning's own loggers.
+
+    Args:
+        callbacks: Callbacks, or classes of callbacks.
+        args: Arguments for the callbacks, such as `run_name`, `output_dir` and
+            `metric_for_best_model`, in any form that `callback_core.LoopArguments` takes. Trackers
+            log them beside the hyperparameters of the module. `output_dir` is by default Lightning's
+            `default_root_dir`; the metric and its direction are those of `ModelCheckpoint`.
+
+    Attributes:
+        training: The events, the state and the control.
+
+    Raises:
+        TypeError: `args` or a callback is of a wrong type.
+        ValueError: An argument is not allowed.
+    """
+
+    def __init__(self, callbacks: Iterable[Any] = (), args: Any = None) -> None:
+        super().__init__()
+        self.training = Training(callbacks, args)
+        self._callbacks = list(self.training.handler.callbacks)
+        self._receiver = LogReceiver()
+        self._duplicates = Duplicates()
+        self._checkpoints, self._requests = Checkpoints(), Requests(self._tell)
+        self._trainer: Trainer | None = None
+        self._has_epoch = self._has_step = False
+        self._losses: list[Any] = []
+        self._metrics_before: dict[str, Any] = {}
+        self._saved: list[Path | None] = []
+        self._told: set[str] = set()
+
+    # The beginning and the end
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prepare for what the trainer is about to do.
+
+        Raises:
+            ValueError: The trainer has several of these callbacks.
+        """
+        self.attach(trainer, pl_module)
+
+    def attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to the trainer's loggers, and take the callbacks of those that have some.
+
+        Raises:
+            ValueError: The trainer has several of these callbacks.
+        """
+        if any(isinstance(one, type(self)) and one is not self for one in trainer.callbacks):
+            raise ValueError(
+                "The trainer has several LightningCallbacks. Pass all callbacks to one of them."
+            )
+        self._trainer = trainer
+        training = self.training
+        if training.args.output_dir == LoopArguments.output_dir:
+            training.args.output_dir = self._default_directory(trainer)
+        self._listen(trainer)
+        training.handler.callbacks = [
+            one
+            for one in self._callbacks
+            if not (trainer.fast_dev_run and isinstance(one, TrackerCallback))
+        ]
+        training.handler.model = pl_module
+        if trainer.state.fn == "fit":
+            training.forget()
+        training.state.is_world_process_zero = trainer.is_global_zero
+        training.state.is_local_process_zero = trainer.local_rank == 0
+        training.initialize()
+
+    def add(self, callback: Any) -> None:
+        """Add a callback, unless it or its tracker is there already."""
+        if any(one is callback for one in self._callbacks):
+            return
+        if same := next((one for one in self._callbacks if _tracks_the_same(one, callback)), None):
+            self._tell(
+                f"Both LightningCallbacks and a TrackerLogger have {type(same).__name__} with equal "
+                "settings, so the run is logged once, by the first."
+            )
+            return
+        self._callbacks.append(callback)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fire `on_train_begin`."""
+        training, handler = self.training, self.training.handler
+        optimizers, schedulers = trainer.optimizers, trainer.lr_scheduler_configs
+        handler.optimizer = optimizers[0] if len(optimizers) == 1 else optimizers or None
+        handler.lr_scheduler = schedulers[0].scheduler if schedulers else None
+        handler.train_dataloader = trainer.train_dataloader
+        handler.eval_dataloader = trainer.val_dataloaders
+        _fill_arguments(training, trainer)
+        self._requests.begin()
+        self._has_epoch = self._has_step = False
+        self._saved = []
+        checkpoint = trainer.ckpt_path
+        training.begin(trainer.global_step, None if checkpoint is None else str(checkpoint))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fire `on_train_end`, now that all checkpoints are saved."""
+        self._tell_saved()
+        try:
+            self.training.end()
+        finally:
+            self._checkpoints.clear()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Fire `on_exception` and `on_train_end`, if a training runs."""
+        if self.training.is_running:
+            self._tell_saved()
+        self.training.close(exception)
+        self._checkpoints.clear()
+        self._leave(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the trainer as it was."""
+        self._leave(trainer)
+
+    # The epochs and steps
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fire `on_epoch_begin`."""
+        self._begin_epoch(trainer)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Fire `on_save` if need be, and `on_step_begin` before the first batch of a step."""
+        self._requests.restore(trainer)
+        self._act(trainer)  # callbacks may have asked for something at a log
+        self._tell_saved()
+        self._begin_epoch(trainer)
+        if not self._has_step:
+            self._has_step, self._losses = True, []
+            self.training.fire("on_step_begin")
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
+    ) -> None:
+        """Fire `on_pre_optimizer_step`. Lightning has not clipped the gradients yet."""
+        self.training.fire("on_pre_optimizer_step")
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Fire `on_optimizer_step` and `on_step_end`, or `on_substep_end`."""
+        training, state = self.training, self.training.state
+        number = trainer.num_training_batches
+        if math.isfinite(number):
+            state.epoch = trainer.current_epoch + (batch_idx + 1) / number
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if loss is not None:  # Lightning has divided it by the number of batches in a step
+            scale = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+            self._losses.append(loss.detach() * scale)
+        mean = sum(self._losses) / len(self._losses) if self._losses else None
+        if trainer.global_step > state.global_step:
+            state.global_step = trainer.global_step
+            self._has_step = False
+            training.fire("on_optimizer_step")
+            training.fire("on_step_end", loss=mean)
+        else:
+            training.fire("on_substep_end", loss=mean)
+        self._act(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fire `on_epoch_end`."""
+        self._begin_epoch(trainer)  # of a training that resumes at the end of an epoch
+        if not math.isfinite(trainer.num_training_batches):
+            self.training.state.epoch = trainer.current_epoch + 1
+        self._has_epoch = self._has_step = False
+        self.training.fire("on_epoch_end")
+        self._act(trainer, ends_epoch=True)
+
+    # Evaluations
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note which metrics are there already."""
+        self._metrics_before = dict(trainer.callback_metrics)
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Fire `on_prediction_step`."""
+        if not trainer.sanity_checking:
+            self.training.fire("on_prediction_step")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fire `on_evaluate`."""
+        if not trainer.sanity_checking:
+            self._evaluated(trainer, "eval")
+            if self.training.is_running:
+                self._act(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note which metrics are there already."""
+        self._metrics_before = dict(trainer.callback_metrics)
+
+    def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Fire `on_prediction_step`."""
+        self.training.fire("on_prediction_step")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fire `on_evaluate`."""
+        self._evaluated(trainer, "test")
+
+    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Fire `on_prediction_step`."""
+        self.training.fire("on_prediction_step")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fire `on_predict`. Lightning's predictions have no metrics."""
+        self.training.fire("on_predict", metrics=None)
+
+    # Checkpoints
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the state of the training and its callbacks."""
+        if trainer.state.fn == "fit":
+            checkpoint[KEY] = self.training.state_dict()
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the state for the training that is about to resume."""
+        if trainer.state.fn == "fit" and KEY in checkpoint:
+            self.training.load_state_dict(checkpoint[KEY])
+
+    # What the loggers are told
+
+    def logged(self, metrics: Mapping[str, Any], step: int | None, by: object) -> None:
+        """Fire `on_log` for what Lightning or the user has logged."""
+        if self._duplicates.is_new(metrics, step, by):
+            self.training.log_of_lightning(metrics, step, self._stage)
+
+    def learned_hyperparameters(self, parameters: Mapping[str, Any]) -> None:
+        """Add hyperparameters to the arguments that trackers log."""
+        args = self.training.args
+        late = sorted(parameters.keys() - args.given.keys())
+        if self.training.is_running and late:
+            self._tell(
+                "These hyperparameters came after training had begun, so trackers do not get them: "
+                f"{', '.join(late)}. Log them before fit(), or with save_hyperparameters()."
+            )
+        else:
+            args.given = {**args.given, **parameters}
+
+    def saved_checkpoint(self, checkpoint_callback: Any) -> None:
+        """Note the checkpoints that are new. `on_save` follows once their step is logged."""
+        if not self.training.is_running:
+            return
+        if best := getattr(checkpoint_callback, "monitor", None) and getattr(
+            checkpoint_callback, "best_model_path", None
+        ):
+            self.training.state.best_model_checkpoint = best
+        self._saved += self._checkpoints.new_ones(checkpoint_callback) or [None]
+
+    # What the above is made of
+
+    @property
+    def _stage(self) -> Stage:
+        trainer = self._trainer
+        if trainer is None or trainer.training:
+            return "train"
+        return "test" if trainer.testing else "eval" if trainer.validating else "train"
+
+    def _listen(self, trainer: Trainer) -> None:
+        receivers = [one for one in trainer.loggers if isinstance(one, LogReceiver)]
+        if not receivers and not trainer.fast_dev_run:
+            receivers = [self._receiver]
+            trainer.loggers = [*trainer.loggers, self._receiver]
+        for receiver in receivers:
+            receiver.listener = self
+            receiver.directory = self.training.args.output_dir
+            for callback in receiver.callbacks:
+                self.add(callback)
+
+    def _leave(self, trainer: Trainer) -> None:
+        self._requests.restore(trainer)
+        trainer.loggers = [one for one in trainer.loggers if one is not self._receiver]
+        self._trainer = None
+
+    def _begin_epoch(self, trainer: Trainer) -> None:
+        if not self._has_epoch:
+            self._has_epoch = True
+            state = self.training.state
+            done, state.epoch = state.epoch or 0.0, float(trainer.current_epoch)
+            self.training.fire("on_epoch_begin")
+            state.epoch = max(done, state.epoch)
+
+    def _act(self, trainer: Trainer, *, ends_epoch: bool = False) -> None:
+        """Do what callbacks ask for."""
+        control = self.training.agree()
+        self._requests.stop(trainer, control)
+        if ends_epoch:
+            self._requests.after_epoch(control)
+        else:
+            self._requests.after_batch(trainer, control)
+        if control.should_save:
+            control.reset({"should_save": False})
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run:
+            return
+        directory = Path(self.training.args.output_dir, f"checkpoint-{trainer.global_step}")
+        trainer.save_checkpoint(directory / FILE)
+        self._saved.append(directory)
+
+    def _tell_saved(self) -> None:
+        """Fire `on_save` for what was saved at the current step.
+
+        Lightning saves before it logs the step, and does not log it again if it resumes there. A
+        journal says of what precedes a checkpoint that a resumed training does not repeat it.
+        """
+        saved, self._saved = self._saved, []
+        for path in saved:
+            directory = None
+            try:
+                directory = None if path is None else str(self._checkpoints.directory_of(path))
+            except OSError as error:
+                self._tell(f"A checkpoint is no longer there, so trackers do not get it: {error}")
+            if path is None:
+                self._tell("The checkpoints are not on this machine, so trackers do not get them.")
+            self.training.fire("on_save", checkpoint_dir=directory)
+
+    def _evaluated(self, trainer: Trainer, stage: Stage) -> None:
+        before, self._metrics_before = self._metrics_before, {}
+        metrics = {
+            name: value
+            for name, value in trainer.callback_metrics.items()
+            if value is not before.get(name)
+        }
+        self.training.evaluated(metrics, stage)
+
+    def _default_directory(self, trainer: Trainer) -> str:
+        directory = str(trainer.default_root_dir)
+        if "://" in directory:
+            self._tell(
+                f"default_root_dir is {directory}, which is not on this machine, so the journal of "
+                "the trackers is in the working directory. Set output_dir in args."
+            )
+            directory = "."
+        return os.path.abspath(os.path.expanduser(directory))
+
+    def _tell(self, message: str) -> None:
+        """Log a warning in the main process, once."""
+        if self.training.state.is_world_process_zero and message not in self._told:
+            self._told.add(message)
+            logger.warning("%s", message)
+
+
+def _fill_arguments(training: Training, trainer: Trainer) -> None:
+    """Set what Lightning knows of the training in the arguments and the state."""
+    args, state = training.args, training.state
+    args.gradient_accumulation_steps = trainer.accumulate_grad_batches
+    args.max_steps = trainer.max_steps
+    args.logging_strategy = "steps" if trainer.log_every_n_steps else "no"
+    args.logging_steps = trainer.log_every_n_steps or 1
+    args.eval_strategy = "epoch" if trainer.enable_validation else "no"
+    args.save_strategy = "epoch" if trainer.checkpoint_callbacks else "no"
+    for one in trainer.checkpoint_callbacks:
+        training.decide_by(getattr(one, "monitor", None), getattr(one, "mode", "min"))
+    batches, epochs = trainer.num_training_batches, trainer.max_epochs
+    steps = trainer.max_steps if trainer.max_steps > 0 else 0
+    if math.isfinite(batches) and batches > 0:
+        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+        if epochs is not None and epochs > 0:
+            steps = min(steps or math.inf, per_epoch * epochs)
+        epochs = epochs if epochs and epochs > 0 else math.ceil(steps / per_epoch)
+    state.max_steps = int(steps)
+    state.num_train_epochs = max(epochs or 0, 0)
+    args.num_train_epochs = state.num_train_epochs or args.num_train_epochs
+
+
+def _tracks_the_same(one: Any, other: Any) -> bool:
+    """Return whether two callbacks log to the same tracker with equal settings."""
+    if not (isinstance(one, TrackerCallback) and isinstance(other, TrackerCallback)):
+        return False
+    if one.tracker is other.tracker:
+        return True
+    settings = one.tracker.settings()
+    same_kind = type(one.tracker) is type(other.tracker)
+    return same_kind and settings is not None and settings == other.tracker.settings()

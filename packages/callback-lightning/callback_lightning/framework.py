@@ -1,0 +1,50 @@
+"""The classes of Lightning, from whichever of its two packages the program uses.
+
+`lightning.pytorch` and `pytorch_lightning` have equal classes. A trainer of one calls the callbacks
+and loggers of the other too, so this only saves importing both.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.loggers.logger import DummyExperiment, Logger
+    from lightning.pytorch.utilities import rank_zero_only
+
+__all__ = [
+    "Callback",
+    "DummyExperiment",
+    "LightningModule",
+    "Logger",
+    "Trainer",
+    "is_main_process",
+    "rank_zero_only",
+]
+
+
+def _package() -> str:
+    """Return the name of the package that the program has imported, or else of one that it has."""
+    names = ("lightning.pytorch", "pytorch_lightning")
+    imported = [name for name in names if name in sys.modules]
+    return imported[0] if imported else names[find_spec("lightning") is None]
+
+
+if not TYPE_CHECKING:
+    _PACKAGE = _package()
+    _pytorch = import_module(_PACKAGE)
+    _loggers = import_module(f"{_PACKAGE}.loggers.logger")
+    Callback, LightningModule = _pytorch.Callback, _pytorch.LightningModule
+    Trainer = _pytorch.Trainer
+    DummyExperiment, Logger = _loggers.DummyExperiment, _loggers.Logger
+    rank_zero_only = import_module(f"{_PACKAGE}.utilities").rank_zero_only
+
+
+def is_main_process() -> bool:
+    """Return whether this is the process of rank 0, as far as Lightning knows it yet."""
+    rank: Any = getattr(rank_zero_only, "rank", None)
+    return not rank

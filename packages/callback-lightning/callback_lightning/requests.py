@@ -1,0 +1,89 @@
+"""What callbacks ask for by the control, done by Lightning as far as it can."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from callback_core import TrainerControl
+from callback_lightning.framework import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+class Requests:
+    """Does what callbacks ask for, by the public attributes of Lightning's trainer.
+
+    Args:
+        tell: Logs a warning, once.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._before: dict[str, Any] = {}  # attributes of the trainer that hold for one step only
+        self._has_told_of_stop = False
+
+    def begin(self) -> None:
+        """Prepare for a training that begins."""
+        self._before, self._has_told_of_stop = {}, False
+
+    def restore(self, trainer: Trainer) -> None:
+        """Undo what was set for one step."""
+        for name, value in self._before.items():
+            setattr(trainer, name, value)
+        self._before = {}
+
+    def stop(self, trainer: Trainer, control: TrainerControl) -> None:
+        """Stop the training, if a callback asks for that.
+
+        Lightning validates before it stops, and goes on until `min_epochs` and `min_steps`.
+        """
+        if not control.should_training_stop:
+            return
+        trainer.should_stop = True
+        if not self._has_told_of_stop and trainer.is_global_zero:
+            self._has_told_of_stop = True
+            asked = [one for one in control.requests if one.flag == "should_training_stop"]
+            logger.warning("Training stops: %s.", "; ".join(map(str, asked)))
+
+    def after_batch(self, trainer: Trainer, control: TrainerControl) -> None:
+        """Leave the epoch, log and validate, as asked for, once the hook of the batch is over."""
+        if control.should_epoch_stop:
+            trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
+        if control.should_log:
+            self._set(trainer, "log_every_n_steps", 1)
+        if control.should_evaluate:
+            self._evaluate(trainer)
+
+    def after_epoch(self, control: TrainerControl) -> None:
+        """Tell what cannot be done at the end of an epoch."""
+        if control.should_evaluate:
+            self._tell(
+                "A callback asks for an evaluation at the end of an epoch. Lightning has validated "
+                "by then, so this is not done. Ask for it at on_step_end."
+            )
+
+    def _evaluate(self, trainer: Trainer) -> None:
+        batches = trainer.num_val_batches
+        total = sum(batches) if isinstance(batches, list) else batches
+        if not trainer.enable_validation or not total:
+            self._tell("A callback asks for an evaluation, but there is no validation data.")
+        elif trainer.val_check_batch is None:
+            self._tell(
+                "A callback asks for an evaluation, but val_check_interval is a time, so Lightning "
+                "validates only then."
+            )
+        else:
+            self._set(trainer, "val_check_batch", 1)
+            self._set(trainer, "check_val_every_n_epoch", 1)
+
+    def _set(self, trainer: Trainer, name: str, value: Any) -> None:
+        self._before.setdefault(name, getattr(trainer, name))
+        setattr(trainer, name, value)
+
+
+def batches_in(number: float) -> int | None:
+    """Return Lightning's number of batches; `None` if it is not known."""
+    return int(number) if math.isfinite(number) else None
