@@ -7,6 +7,7 @@ RESOLVES = (
     "peers",
     "loops",
     "accelerate",
+    "lightning",
     "mlflow",
     "codecarbon",
     "clearml",

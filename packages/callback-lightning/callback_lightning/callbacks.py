@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from callback_core import LoopArguments
 from callback_core.tracking import TrackerCallback
 from callback_lightning.checkpoints import FILE, KEY, Checkpoints
-from callback_lightning.framework import Callback, LightningModule, Trainer
+from callback_lightning.evaluations import EvaluationEvents
+from callback_lightning.framework import LightningModule, Trainer
 from callback_lightning.names import Stage
 from callback_lightning.receiver import Duplicates, LogReceiver
 from callback_lightning.requests import Requests
+from callback_lightning.settings import fill_arguments, find_directory
 from callback_lightning.training import Training
 
 logger = logging.getLogger(__name__)
 
 
-class LightningCallbacks(Callback):
+class LightningCallbacks(EvaluationEvents):
     """Calls callbacks of `callback_core` for what Lightning's trainer does.
 
         Trainer(callbacks=[LightningCallbacks([MLflowCallback(), EarlyStoppingCallback(2)])])
@@ -35,8 +35,8 @@ class LightningCallbacks(Callback):
         callbacks: Callbacks, or classes of callbacks.
         args: Arguments for the callbacks, such as `run_name`, `output_dir` and
             `metric_for_best_model`, in any form that `callback_core.LoopArguments` takes. Trackers
-            log them beside the hyperparameters of the module. `output_dir` is by default Lightning's
-            `default_root_dir`; the metric and its direction are those of `ModelCheckpoint`.
+            log them beside the hyperparameters of the module. By default, `output_dir` is
+            Lightning's `default_root_dir`, and the metric that of `ModelCheckpoint`.
 
     Attributes:
         training: The events, the state and the control.
@@ -47,8 +47,7 @@ class LightningCallbacks(Callback):
     """
 
     def __init__(self, callbacks: Iterable[Any] = (), args: Any = None) -> None:
-        super().__init__()
-        self.training = Training(callbacks, args)
+        super().__init__(Training(callbacks, args))
         self._callbacks = list(self.training.handler.callbacks)
         self._receiver = LogReceiver()
         self._duplicates = Duplicates()
@@ -56,7 +55,6 @@ class LightningCallbacks(Callback):
         self._trainer: Trainer | None = None
         self._has_epoch = self._has_step = False
         self._losses: list[Any] = []
-        self._metrics_before: dict[str, Any] = {}
         self._saved: list[Path | None] = []
         self._told: set[str] = set()
 
@@ -82,8 +80,7 @@ class LightningCallbacks(Callback):
             )
         self._trainer = trainer
         training = self.training
-        if training.args.output_dir == LoopArguments.output_dir:
-            training.args.output_dir = self._default_directory(trainer)
+        find_directory(training.args, trainer, self._tell)
         self._listen(trainer)
         training.handler.callbacks = [
             one
@@ -103,8 +100,8 @@ class LightningCallbacks(Callback):
             return
         if same := next((one for one in self._callbacks if _tracks_the_same(one, callback)), None):
             self._tell(
-                f"Both LightningCallbacks and a TrackerLogger have {type(same).__name__} with equal "
-                "settings, so the run is logged once, by the first."
+                f"LightningCallbacks and a TrackerLogger have a {type(same).__name__} with equal "
+                "settings each, so one of them logs."
             )
             return
         self._callbacks.append(callback)
@@ -117,7 +114,7 @@ class LightningCallbacks(Callback):
         handler.lr_scheduler = schedulers[0].scheduler if schedulers else None
         handler.train_dataloader = trainer.train_dataloader
         handler.eval_dataloader = trainer.val_dataloaders
-        _fill_arguments(training, trainer)
+        fill_arguments(training, trainer)
         self._requests.begin()
         self._has_epoch = self._has_step = False
         self._saved = []
@@ -157,7 +154,7 @@ class LightningCallbacks(Callback):
     ) -> None:
         """Fire `on_save` if need be, and `on_step_begin` before the first batch of a step."""
         self._requests.restore(trainer)
-        self._act(trainer)  # callbacks may have asked for something at a log
+        self.act(trainer)  # callbacks may have asked for something at a log
         self._tell_saved()
         self._begin_epoch(trainer)
         if not self._has_step:
@@ -195,7 +192,7 @@ class LightningCallbacks(Callback):
             training.fire("on_step_end", loss=mean)
         else:
             training.fire("on_substep_end", loss=mean)
-        self._act(trainer)
+        self.act(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fire `on_epoch_end`."""
@@ -204,45 +201,7 @@ class LightningCallbacks(Callback):
             self.training.state.epoch = trainer.current_epoch + 1
         self._has_epoch = self._has_step = False
         self.training.fire("on_epoch_end")
-        self._act(trainer, ends_epoch=True)
-
-    # Evaluations
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note which metrics are there already."""
-        self._metrics_before = dict(trainer.callback_metrics)
-
-    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Fire `on_prediction_step`."""
-        if not trainer.sanity_checking:
-            self.training.fire("on_prediction_step")
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fire `on_evaluate`."""
-        if not trainer.sanity_checking:
-            self._evaluated(trainer, "eval")
-            if self.training.is_running:
-                self._act(trainer)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note which metrics are there already."""
-        self._metrics_before = dict(trainer.callback_metrics)
-
-    def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Fire `on_prediction_step`."""
-        self.training.fire("on_prediction_step")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fire `on_evaluate`."""
-        self._evaluated(trainer, "test")
-
-    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Fire `on_prediction_step`."""
-        self.training.fire("on_prediction_step")
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fire `on_predict`. Lightning's predictions have no metrics."""
-        self.training.fire("on_predict", metrics=None)
+        self.act(trainer, ends_epoch=True)
 
     # Checkpoints
 
@@ -322,7 +281,7 @@ class LightningCallbacks(Callback):
             self.training.fire("on_epoch_begin")
             state.epoch = max(done, state.epoch)
 
-    def _act(self, trainer: Trainer, *, ends_epoch: bool = False) -> None:
+    def act(self, trainer: Trainer, *, ends_epoch: bool = False) -> None:
         """Do what callbacks ask for."""
         control = self.training.agree()
         self._requests.stop(trainer, control)
@@ -358,53 +317,11 @@ class LightningCallbacks(Callback):
                 self._tell("The checkpoints are not on this machine, so trackers do not get them.")
             self.training.fire("on_save", checkpoint_dir=directory)
 
-    def _evaluated(self, trainer: Trainer, stage: Stage) -> None:
-        before, self._metrics_before = self._metrics_before, {}
-        metrics = {
-            name: value
-            for name, value in trainer.callback_metrics.items()
-            if value is not before.get(name)
-        }
-        self.training.evaluated(metrics, stage)
-
-    def _default_directory(self, trainer: Trainer) -> str:
-        directory = str(trainer.default_root_dir)
-        if "://" in directory:
-            self._tell(
-                f"default_root_dir is {directory}, which is not on this machine, so the journal of "
-                "the trackers is in the working directory. Set output_dir in args."
-            )
-            directory = "."
-        return os.path.abspath(os.path.expanduser(directory))
-
     def _tell(self, message: str) -> None:
         """Log a warning in the main process, once."""
         if self.training.state.is_world_process_zero and message not in self._told:
             self._told.add(message)
             logger.warning("%s", message)
-
-
-def _fill_arguments(training: Training, trainer: Trainer) -> None:
-    """Set what Lightning knows of the training in the arguments and the state."""
-    args, state = training.args, training.state
-    args.gradient_accumulation_steps = trainer.accumulate_grad_batches
-    args.max_steps = trainer.max_steps
-    args.logging_strategy = "steps" if trainer.log_every_n_steps else "no"
-    args.logging_steps = trainer.log_every_n_steps or 1
-    args.eval_strategy = "epoch" if trainer.enable_validation else "no"
-    args.save_strategy = "epoch" if trainer.checkpoint_callbacks else "no"
-    for one in trainer.checkpoint_callbacks:
-        training.decide_by(getattr(one, "monitor", None), getattr(one, "mode", "min"))
-    batches, epochs = trainer.num_training_batches, trainer.max_epochs
-    steps = trainer.max_steps if trainer.max_steps > 0 else 0
-    if math.isfinite(batches) and batches > 0:
-        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
-        if epochs is not None and epochs > 0:
-            steps = min(steps or math.inf, per_epoch * epochs)
-        epochs = epochs if epochs and epochs > 0 else math.ceil(steps / per_epoch)
-    state.max_steps = int(steps)
-    state.num_train_epochs = max(epochs or 0, 0)
-    args.num_train_epochs = state.num_train_epochs or args.num_train_epochs
 
 
 def _tracks_the_same(one: Any, other: Any) -> bool:

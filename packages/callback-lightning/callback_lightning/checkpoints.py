@@ -21,7 +21,7 @@ FILE: Final = "lightning.ckpt"
 
 
 class Checkpoints:
-    """Finds the checkpoints that a `ModelCheckpoint` has saved, and keeps the last one as a directory.
+    """Finds the checkpoints that a `ModelCheckpoint` has saved, and makes directories of them.
 
     Callbacks get a directory for each checkpoint, which trackers may upload. Lightning writes files
     into one directory. So the last file is linked into a directory of its own, beside it.

@@ -9,16 +9,18 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.loggers.logger import DummyExperiment, Logger
-    from lightning.pytorch.utilities import rank_zero_only
+    from pytorch_lightning import Callback, LightningModule
+    from pytorch_lightning.loggers.logger import DummyLogger, Logger
+    from pytorch_lightning.utilities import rank_zero_only
+
+    Trainer: TypeAlias = Any  # it gets attributes from elsewhere, which its class does not declare
 
 __all__ = [
     "Callback",
-    "DummyExperiment",
+    "DummyLogger",
     "LightningModule",
     "Logger",
     "Trainer",
@@ -40,7 +42,7 @@ if not TYPE_CHECKING:
     _loggers = import_module(f"{_PACKAGE}.loggers.logger")
     Callback, LightningModule = _pytorch.Callback, _pytorch.LightningModule
     Trainer = _pytorch.Trainer
-    DummyExperiment, Logger = _loggers.DummyExperiment, _loggers.Logger
+    DummyLogger, Logger = _loggers.DummyLogger, _loggers.Logger
     rank_zero_only = import_module(f"{_PACKAGE}.utilities").rank_zero_only
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from callback_core.tracking import Tracker, TrackerCallback
 from callback_lightning.callbacks import LightningCallbacks
 from callback_lightning.checkpoints import state_in
-from callback_lightning.framework import DummyExperiment, Trainer, is_main_process
+from callback_lightning.framework import DummyLogger, Trainer, is_main_process
 from callback_lightning.receiver import LogReceiver, parameters_of
 from callback_lightning.training import Training
 
@@ -61,8 +61,8 @@ class TrackerLogger(LogReceiver):
 
     @property
     def experiment(self) -> Any:
-        """The first callback, with `run_id` and `run_url`; a dummy in processes other than rank 0."""
-        return self.callbacks[0] if is_main_process() else DummyExperiment()
+        """The first callback, with `run_id` and `run_url`; a dummy on ranks other than 0."""
+        return self.callbacks[0] if is_main_process() else DummyLogger().experiment
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log values by name.
@@ -101,7 +101,7 @@ class TrackerLogger(LogReceiver):
         super().log_hyperparams(params, *args, **kwargs)
 
     def log_graph(self, model: Any, input_array: Any = None) -> None:
-        """Join the trainer of `model`. Lightning calls this when a run begins. No graph is logged."""
+        """Join the trainer of `model`, when a run begins. No graph is logged."""
         if input_array is not None and not self._has_told_of_graph:
             self._has_told_of_graph = True
             logger.warning("TrackerLogger logs no graph of the model.")

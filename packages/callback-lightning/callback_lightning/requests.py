@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -82,8 +81,3 @@ class Requests:
     def _set(self, trainer: Trainer, name: str, value: Any) -> None:
         self._before.setdefault(name, getattr(trainer, name))
         setattr(trainer, name, value)
-
-
-def batches_in(number: float) -> int | None:
-    """Return Lightning's number of batches; `None` if it is not known."""
-    return int(number) if math.isfinite(number) else None

@@ -1,4 +1,4 @@
-"""A small module of Lightning, a tracker that writes lines, and a callback that notes its events."""
+"""A small module of Lightning, a tracker that writes lines, and a callback that notes events."""
 
 from __future__ import annotations
 

@@ -76,12 +76,14 @@ def closed(*loggers: TrackerLogger) -> None:
 @pytest.fixture
 def tracker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> TrackerCallback:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    made = {"lines": lambda: lines(tmp_path), "tensorboard": TensorBoardCallback}
+    made: dict[str, Any] = {"lines": lambda: lines(tmp_path), "tensorboard": TensorBoardCallback}
     return made.get(request.param, MLflowCallback)()
 
 
 every_tracker = pytest.mark.parametrize(
-    "tracker", ["lines", "tensorboard", pytest.param("mlflow", marks=pytest.mark.slow)], indirect=True
+    "tracker",
+    ["lines", "tensorboard", pytest.param("mlflow", marks=pytest.mark.slow)],
+    indirect=True,
 )
 
 
@@ -178,7 +180,7 @@ def test_a_step_that_is_logged_is_the_step(tmp_path: Path) -> None:
 
 
 def test_hyperparameters_of_numpy_are_plain(tmp_path: Path) -> None:
-    given = {
+    given: dict[str, Any] = {
         "bool": np.bool_(1),
         "byte": np.byte(2),
         "int": np.int_(4),
@@ -269,7 +271,7 @@ def test_the_last_checkpoint_is_uploaded_too(tmp_path: Path) -> None:
 def test_it_logs_without_a_trainer(step: int | None, tmp_path: Path) -> None:
     logger = TrackerLogger(lines(tmp_path), args={"run_name": "mine"})
     metrics = {"float": 0.3, "int": 1, "tensor": torch.tensor(0.5), "integer": torch.tensor(1)}
-    logger.log_hyperparams({"a": 1, 3.5: 4}, {"score": 0.25})
+    logger.log_hyperparams({"a": 1, "3.5": 4}, {"score": 0.25})
     logger.log_metrics(metrics, step)
     logger.save()
     logger.finalize("success")

@@ -129,7 +129,12 @@ def test_parameters_are_those_of_the_user_and_the_module(tmp_path: Path) -> None
     args = {"run_name": "mine", "seed": 3}
     callbacks = LightningCallbacks([LinesCallback(path)], args)
     trainer(tmp_path, callbacks, max_epochs=1).fit(Small(width=4))
-    assert runs_in(path)[0].parameters == {"run_name": "mine", "seed": 3, "width": 4, "fails_at": -1}
+    assert runs_in(path)[0].parameters == {
+        "run_name": "mine",
+        "seed": 3,
+        "width": 4,
+        "fails_at": -1,
+    }
 
 
 def test_hyperparameters_that_come_late_are_told(

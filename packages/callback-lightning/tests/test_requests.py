@@ -60,7 +60,7 @@ def test_a_callback_leaves_the_epoch(tmp_path: Path) -> None:
 
 def test_a_callback_asks_for_a_log(tmp_path: Path) -> None:
     recorder = Asking("should_log")
-    running = trainer(tmp_path, LightningCallbacks([recorder]), log_every_n_steps=BATCHES)
+    running: Any = trainer(tmp_path, LightningCallbacks([recorder]), log_every_n_steps=BATCHES)
     running.fit(Small())
     assert [step for step, logs in recorder.logs if "loss" in logs] == [3, BATCHES, 2 * BATCHES]
     assert running.log_every_n_steps == BATCHES
@@ -93,7 +93,9 @@ def test_an_evaluation_that_lightning_cannot_make_is_told_once(
     assert step not in [at for name, at in recorder.events[:-1] if name == "on_evaluate"][1:]
 
 
-@pytest.mark.parametrize(("event", "step"), [("on_step_end", 3), ("on_log", 3), ("on_epoch_end", 8)])
+@pytest.mark.parametrize(
+    ("event", "step"), [("on_step_end", 3), ("on_log", 3), ("on_epoch_end", 8)]
+)
 def test_a_callback_asks_for_a_checkpoint_and_training_resumes_from_it(
     event: str, step: int, tmp_path: Path
 ) -> None:

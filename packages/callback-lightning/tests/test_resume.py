@@ -27,7 +27,7 @@ class Die(TrainerCallback):
 
 
 class Same(Small):
-    """Has batches that are all the same, because Lightning begins an epoch's data from its start."""
+    """Has equal batches only, because Lightning begins the data of an epoch from its start."""
 
     def batches(self) -> DataLoader[Any]:
         return DataLoader(torch.ones(2 * BATCHES, 4), batch_size=2)  # type: ignore[arg-type]
@@ -87,12 +87,10 @@ def test_a_callbacks_state_continues(tmp_path: Path) -> None:
 
     def fit(callback: Any, *others: Any, **options: Any) -> int:
         callbacks = LightningCallbacks([callback, *others], {"metric_for_best_model": "loss"})
-        running = trainer(
-            tmp_path, callbacks, enable_checkpointing=True, max_epochs=9, **options
-        )
+        running = trainer(tmp_path, callbacks, enable_checkpointing=True, max_epochs=9, **options)
         path = "last" if list(tmp_path.glob("checkpoints/last.ckpt")) else None
-        saving = [one for one in running.callbacks if isinstance(one, ModelCheckpoint)]
-        saving[0].save_last = True
+        assert isinstance(running.checkpoint_callback, ModelCheckpoint)
+        running.checkpoint_callback.save_last = True
         try:
             running.fit(Small(), ckpt_path=path, weights_only=False)
         except RuntimeError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers.logger import DummyExperiment
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning_for_tests import LinesCallback, Recorder, Small, trainer
 
 from callback_core import TrainerCallback
@@ -39,7 +39,9 @@ class Look(Callback):
             "steps": [step for name, step in self.recorder.events if name == "on_step_end"],
             "saved": [step for name, step in self.recorder.events if name == "on_save"],
             "logs": [step for name, step in self.recorder.events if name == "on_log"],
-            "dummy": isinstance(getattr(logger, "experiment", None), DummyExperiment),
+            "dummy": isinstance(
+                getattr(logger, "experiment", None), type(DummyLogger().experiment)
+            ),
         }
         (self.root / f"seen-{trainer.global_rank}.json").write_text(json.dumps(seen))
 

@@ -1,0 +1,54 @@
+"""What callbacks find in their arguments and state, from Lightning's trainer."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+
+from callback_core import LoopArguments
+from callback_lightning.framework import Trainer
+from callback_lightning.training import Training
+
+
+def fill_arguments(training: Training, trainer: Trainer) -> None:
+    """Set what Lightning knows of the training in the arguments and the state."""
+    args, state = training.args, training.state
+    args.gradient_accumulation_steps = trainer.accumulate_grad_batches
+    args.max_steps = trainer.max_steps
+    args.logging_strategy = "steps" if trainer.log_every_n_steps else "no"
+    args.logging_steps = trainer.log_every_n_steps or 1
+    args.eval_strategy = "epoch" if trainer.enable_validation else "no"
+    args.save_strategy = "epoch" if trainer.checkpoint_callbacks else "no"
+    for one in trainer.checkpoint_callbacks:
+        training.decide_by(getattr(one, "monitor", None), getattr(one, "mode", "min"))
+    batches, epochs = trainer.num_training_batches, trainer.max_epochs
+    steps: float = max(trainer.max_steps, 0)
+    if math.isfinite(batches) and batches > 0:
+        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+        if epochs is not None and epochs > 0:
+            steps = min(steps or math.inf, per_epoch * epochs)
+        epochs = epochs if epochs and epochs > 0 else math.ceil(steps / per_epoch)
+    state.max_steps = int(steps)
+    state.num_train_epochs = max(epochs or 0, 0)
+    args.num_train_epochs = state.num_train_epochs or args.num_train_epochs
+
+
+def find_directory(args: LoopArguments, trainer: Trainer, tell: Callable[[str], None]) -> None:
+    """Set `output_dir` to Lightning's `default_root_dir`, unless the user has set it.
+
+    Args:
+        args: The arguments.
+        trainer: Lightning's trainer.
+        tell: Logs a warning.
+    """
+    if args.output_dir != LoopArguments.output_dir:
+        return
+    directory = str(trainer.default_root_dir)
+    if "://" in directory:
+        tell(
+            f"default_root_dir is {directory}, which is not on this machine, so the journal of the "
+            "trackers is in the working directory. Set output_dir in args."
+        )
+        directory = "."
+    args.output_dir = os.path.abspath(os.path.expanduser(directory))
