@@ -26,7 +26,7 @@ _PREFIXED: Final = re.compile(rf"({'|'.join(_STAGES)})[_/](.+)", re.DOTALL)
 class Names:
     """Maps the names of Lightning's logs to those that callbacks know from other loops.
 
-    `val_loss` and `val/loss` become `eval_loss`, `train_loss` becomes `loss`, and `test_loss` stays.
+    `val_loss` and `val/loss` become `eval_loss`, `train_loss` becomes `loss`; `test_loss` stays.
     A name without such a prefix gets that of the stage in which it is logged. If two names would
     become the same, the one that comes second ends in `_2`.
     """

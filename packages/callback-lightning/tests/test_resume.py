@@ -108,7 +108,7 @@ def test_the_state_continues(tmp_path: Path) -> None:
         saving = ModelCheckpoint(tmp_path / "kept", every_n_train_steps=3, save_last=True)
         callbacks = LightningCallbacks([recorder])
         running = trainer(tmp_path, callbacks, saving, enable_checkpointing=True, max_epochs=1)
-        running.fit(Small(), ckpt_path=ckpt_path, weights_only=False)
+        running.fit(Small(), ckpt_path=ckpt_path, weights_only=True)
 
     first, second = Recorder(), Recorder()
     fit(first)
