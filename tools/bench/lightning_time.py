@@ -103,8 +103,10 @@ def main(steps: int, repetitions: int) -> None:
         "TrackerLogger alone": lambda root: {"logger": TrackerLogger(hanging())},
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
+    order = list(ways.items())
     for _ in range(repetitions):
-        for name, options in ways.items():
+        order.reverse()
+        for name, options in order:
             with tempfile.TemporaryDirectory() as folder:
                 times[name] += seconds(Path(folder), steps, **options(Path(folder)))
     quartiles = {name: quantiles(found, n=4)[0] for name, found in times.items()}

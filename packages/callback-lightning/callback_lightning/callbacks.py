@@ -10,12 +10,11 @@ from typing import Any
 
 from callback_core.tracking import TrackerCallback
 from callback_lightning.checkpoints import FILE, KEY, Checkpoints
-from callback_lightning.evaluations import EvaluationEvents
+from callback_lightning.evaluations import EvaluationEvents, stage_of
 from callback_lightning.framework import LightningModule, Trainer
-from callback_lightning.names import Stage
-from callback_lightning.receiver import Duplicates, LogReceiver
+from callback_lightning.receiver import Duplicates, LogReceiver, tell_of_late
 from callback_lightning.requests import Requests
-from callback_lightning.settings import fill_arguments, find_directory
+from callback_lightning.settings import fill_arguments, find_directory, track_the_same
 from callback_lightning.training import Training
 
 logger = logging.getLogger(__name__)
@@ -51,21 +50,16 @@ class LightningCallbacks(EvaluationEvents):
         self._callbacks = list(self.training.handler.callbacks)
         self._receiver = LogReceiver()
         self._duplicates = Duplicates()
-        self._checkpoints, self._requests = Checkpoints(), Requests(self._tell)
+        self._checkpoints, self._requests = Checkpoints(self._tell), Requests(self._tell)
         self._trainer: Trainer | None = None
         self._has_epoch = self._has_step = False
         self._losses: list[Any] = []
-        self._saved: list[Path | None] = []
         self._told: set[str] = set()
 
     # The beginning and the end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prepare for what the trainer is about to do.
-
-        Raises:
-            ValueError: The trainer has several of these callbacks.
-        """
+        """Prepare for what the trainer is about to do, as `attach`."""
         self.attach(trainer, pl_module)
 
     def attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -80,7 +74,7 @@ class LightningCallbacks(EvaluationEvents):
             )
         self._trainer = trainer
         training = self.training
-        find_directory(training.args, trainer, self._tell)
+        find_directory(training, trainer, self._tell)
         self._listen(trainer)
         training.handler.callbacks = [
             one
@@ -98,7 +92,7 @@ class LightningCallbacks(EvaluationEvents):
         """Add a callback, unless it or its tracker is there already."""
         if any(one is callback for one in self._callbacks):
             return
-        if same := next((one for one in self._callbacks if _tracks_the_same(one, callback)), None):
+        if same := next((one for one in self._callbacks if track_the_same(one, callback)), None):
             self._tell(
                 f"LightningCallbacks and a TrackerLogger have a {type(same).__name__} with equal "
                 "settings each, so one of them logs."
@@ -117,7 +111,7 @@ class LightningCallbacks(EvaluationEvents):
         fill_arguments(training, trainer)
         self._requests.begin()
         self._has_epoch = self._has_step = False
-        self._saved = []
+        self._checkpoints.clear()
         checkpoint = trainer.ckpt_path
         training.begin(trainer.global_step, None if checkpoint is None else str(checkpoint))
 
@@ -133,11 +127,15 @@ class LightningCallbacks(EvaluationEvents):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Fire `on_exception` and `on_train_end`, if a training runs."""
-        if self.training.is_running:
-            self._tell_saved()
-        self.training.close(exception)
-        self._checkpoints.clear()
-        self._leave(trainer)
+        try:
+            if self.training.is_running:
+                self._tell_saved()
+        except Exception:
+            logger.exception("A callback failed at on_save while training was ending.")
+        finally:
+            self.training.close(exception)
+            self._checkpoints.clear()
+            self._leave(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the trainer as it was."""
@@ -224,19 +222,11 @@ class LightningCallbacks(EvaluationEvents):
     def logged(self, metrics: Mapping[str, Any], step: int | None, by: object) -> None:
         """Fire `on_log` for what Lightning or the user has logged."""
         if self._duplicates.is_new(metrics, step, by):
-            self.training.log_of_lightning(metrics, step, self._stage)
+            self.training.log_of_lightning(metrics, step, stage_of(self._trainer))
 
     def learned_hyperparameters(self, parameters: Mapping[str, Any]) -> None:
         """Add hyperparameters to the arguments that trackers log."""
-        args = self.training.args
-        late = sorted(parameters.keys() - args.given.keys())
-        if self.training.is_running and late:
-            self._tell(
-                "These hyperparameters came after training had begun, so trackers do not get them: "
-                f"{', '.join(late)}. Log them before fit(), or with save_hyperparameters()."
-            )
-        else:
-            args.given = {**args.given, **parameters}
+        tell_of_late(self.training.learn(parameters))
 
     def saved_checkpoint(self, checkpoint_callback: Any) -> None:
         """Note the checkpoints that are new. `on_save` follows once their step is logged."""
@@ -246,16 +236,9 @@ class LightningCallbacks(EvaluationEvents):
             checkpoint_callback, "best_model_path", None
         ):
             self.training.state.best_model_checkpoint = best
-        self._saved += self._checkpoints.new_ones(checkpoint_callback) or [None]
+        self._checkpoints.note(checkpoint_callback)
 
     # What the above is made of
-
-    @property
-    def _stage(self) -> Stage:
-        trainer = self._trainer
-        if trainer is None or trainer.training:
-            return "train"
-        return "test" if trainer.testing else "eval" if trainer.validating else "train"
 
     def _listen(self, trainer: Trainer) -> None:
         receivers = [one for one in trainer.loggers if isinstance(one, LogReceiver)]
@@ -298,7 +281,7 @@ class LightningCallbacks(EvaluationEvents):
             return
         directory = Path(self.training.args.output_dir, f"checkpoint-{trainer.global_step}")
         trainer.save_checkpoint(directory / FILE)
-        self._saved.append(directory)
+        self._checkpoints.add(directory)
 
     def _tell_saved(self) -> None:
         """Fire `on_save` for what was saved at the current step.
@@ -306,15 +289,7 @@ class LightningCallbacks(EvaluationEvents):
         Lightning saves before it logs the step, and does not log it again if it resumes there. A
         journal says of what precedes a checkpoint that a resumed training does not repeat it.
         """
-        saved, self._saved = self._saved, []
-        for path in saved:
-            directory = None
-            try:
-                directory = None if path is None else str(self._checkpoints.directory_of(path))
-            except OSError as error:
-                self._tell(f"A checkpoint is no longer there, so trackers do not get it: {error}")
-            if path is None:
-                self._tell("The checkpoints are not on this machine, so trackers do not get them.")
+        for directory in self._checkpoints.take():
             self.training.fire("on_save", checkpoint_dir=directory)
 
     def _tell(self, message: str) -> None:
@@ -322,14 +297,3 @@ class LightningCallbacks(EvaluationEvents):
         if self.training.state.is_world_process_zero and message not in self._told:
             self._told.add(message)
             logger.warning("%s", message)
-
-
-def _tracks_the_same(one: Any, other: Any) -> bool:
-    """Return whether two callbacks log to the same tracker with equal settings."""
-    if not (isinstance(one, TrackerCallback) and isinstance(other, TrackerCallback)):
-        return False
-    if one.tracker is other.tracker:
-        return True
-    settings = one.tracker.settings()
-    same_kind = type(one.tracker) is type(other.tracker)
-    return same_kind and settings is not None and settings == other.tracker.settings()

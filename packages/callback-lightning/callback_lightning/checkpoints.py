@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,22 +21,23 @@ FILE: Final = "lightning.ckpt"
 
 
 class Checkpoints:
-    """Finds the checkpoints that a `ModelCheckpoint` has saved, and makes directories of them.
+    """Collects the checkpoints of a step, and makes a directory of each.
 
     Callbacks get a directory for each checkpoint, which trackers may upload. Lightning writes files
-    into one directory. So the last file is linked into a directory of its own, beside it.
+    into one directory. So each file is linked into a directory of its own, beside it.
+
+    Args:
+        tell: Logs a warning, once.
     """
 
-    def __init__(self) -> None:
-        self._known: dict[str, int] = {}
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._written: dict[str, int] = {}  # when each file was written
+        self._pending: list[Path | None] = []
         self._own: Path | None = None
 
-    def new_ones(self, checkpoint_callback: Any) -> list[Path]:
-        """Return the files and directories that are new or were written again, oldest first.
-
-        Args:
-            checkpoint_callback: A `ModelCheckpoint`, or another callback with such attributes.
-        """
+    def note(self, checkpoint_callback: Any) -> None:
+        """Collect what a `ModelCheckpoint`, or a callback with such attributes, has saved."""
         paths = {
             *(getattr(checkpoint_callback, "best_k_models", None) or {}),
             getattr(checkpoint_callback, "best_model_path", None),
@@ -46,14 +47,36 @@ class Checkpoints:
         for path in filter(None, paths):
             with suppress(OSError):  # it is not there, or not on this machine
                 written = os.lstat(path).st_mtime_ns
-                if self._known.get(path) != written and not os.path.islink(path):
-                    self._known[path] = written
+                if self._written.get(path) != written and not os.path.islink(path):
+                    self._written[path] = written
                     found.append((written, Path(path)))
-        return [path for _, path in sorted(found)]
+        self._pending += [path for _, path in sorted(found)] or [None]
 
-    def directory_of(self, checkpoint: Path) -> Path:
-        """Return a directory with the checkpoint; it stays until the next call, or `clear`."""
-        self.clear()
+    def add(self, directory: Path) -> None:
+        """Collect a checkpoint that is a directory."""
+        self._pending.append(directory)
+
+    def take(self) -> Iterator[str | None]:
+        """Yield the directory of each checkpoint, which stays until the next one, or `clear`."""
+        pending, self._pending = self._pending, []
+        for path in pending:
+            try:
+                yield None if path is None else str(self._directory_of(path))
+            except OSError as error:
+                self._tell(f"A checkpoint is no longer there, so trackers do not get it: {error}")
+            if path is None:
+                self._tell(
+                    "ModelCheckpoint has saved, but no new file is there. Trackers get no "
+                    "checkpoints that are on other machines, or are written in the background."
+                )
+
+    def clear(self) -> None:
+        """Forget what was collected, and delete the directory that was made last."""
+        self._pending = []
+        self._delete_own()
+
+    def _directory_of(self, checkpoint: Path) -> Path:
+        self._delete_own()
         if checkpoint.is_dir():
             return checkpoint
         self._own = Path(mkdtemp(prefix=".callback-lightning-", dir=checkpoint.parent))
@@ -65,8 +88,7 @@ class Checkpoints:
             shutil.copy2(checkpoint, directory / checkpoint.name)
         return directory
 
-    def clear(self) -> None:
-        """Delete the directory that was made last."""
+    def _delete_own(self) -> None:
         own, self._own = self._own, None
         if own is not None:
             shutil.rmtree(own, ignore_errors=True)

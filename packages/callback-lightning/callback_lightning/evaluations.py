@@ -9,6 +9,13 @@ from callback_lightning.names import Stage
 from callback_lightning.training import Training
 
 
+def stage_of(trainer: Trainer | None) -> Stage:
+    """Return in which part of a training the trainer is; `None` is one that does nothing."""
+    if trainer is None or trainer.training:
+        return "train"
+    return "test" if trainer.testing else "eval" if trainer.validating else "train"
+
+
 class EvaluationEvents(Callback):
     """The part of `LightningCallbacks` that fires the events of validations, tests and predictions.
 

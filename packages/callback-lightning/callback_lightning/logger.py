@@ -11,7 +11,7 @@ from callback_core.tracking import Tracker, TrackerCallback
 from callback_lightning.callbacks import LightningCallbacks
 from callback_lightning.checkpoints import state_in
 from callback_lightning.framework import DummyLogger, Trainer, is_main_process
-from callback_lightning.receiver import LogReceiver, parameters_of
+from callback_lightning.receiver import LogReceiver, parameters_of, tell_of_late
 from callback_lightning.training import Training
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,7 @@ class TrackerLogger(LogReceiver):
         self._args = args
         self._alone = Training(self.callbacks, args)
         self._has_told_of_graph = False
-        output_dir = self._alone.args.given.get("output_dir")
-        self.directory = None if output_dir is None else self._alone.args.output_dir
+        self.directory = self._alone.args.output_dir if self._alone.has_directory else None
 
     @property
     def name(self) -> str:
@@ -96,8 +95,7 @@ class TrackerLogger(LogReceiver):
             kwargs: The same as `metrics`.
         """
         if self.listener is None:
-            given = self._alone.args
-            given.given = {**given.given, **parameters_of(params)}
+            tell_of_late(self._alone.learn(parameters_of(params)))
         super().log_hyperparams(params, *args, **kwargs)
 
     def log_graph(self, model: Any, input_array: Any = None) -> None:
@@ -128,7 +126,7 @@ class TrackerLogger(LogReceiver):
             return
         self._alone.end()
         driver = LightningCallbacks((), self._args)
-        driver.learned_hyperparameters(self._alone.args.given)
+        driver.training.learn(self._alone.args.given)
         first = next(iter(trainer.checkpoint_callbacks), None)
         at = len(trainer.callbacks) if first is None else trainer.callbacks.index(first)
         trainer.callbacks.insert(at, driver)

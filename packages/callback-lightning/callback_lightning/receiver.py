@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from callback_lightning.framework import Logger
+from callback_lightning.framework import Logger, is_main_process
+
+logger = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
@@ -100,6 +103,16 @@ def parameters_of(params: Mapping[str, Any] | Namespace | None) -> dict[str, Any
         return {}
     found = params if isinstance(params, Mapping) else vars(params)
     return {str(name): value for name, value in found.items()}
+
+
+def tell_of_late(names: Sequence[str]) -> None:
+    """Warn of hyperparameters that came too late. They are not taken, so each is told each time."""
+    if names and is_main_process():
+        logger.warning(
+            "These hyperparameters came after training had begun, so trackers do not get them: %s. "
+            "Log them before, or with save_hyperparameters().",
+            ", ".join(names),
+        )
 
 
 class Duplicates:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from typing import Any
 
-from callback_core import LoopArguments
+from callback_core.tracking import TrackerCallback
 from callback_lightning.framework import Trainer
 from callback_lightning.training import Training
 
@@ -34,15 +35,15 @@ def fill_arguments(training: Training, trainer: Trainer) -> None:
     args.num_train_epochs = state.num_train_epochs or args.num_train_epochs
 
 
-def find_directory(args: LoopArguments, trainer: Trainer, tell: Callable[[str], None]) -> None:
+def find_directory(training: Training, trainer: Trainer, tell: Callable[[str], None]) -> None:
     """Set `output_dir` to Lightning's `default_root_dir`, unless the user has set it.
 
     Args:
-        args: The arguments.
+        training: Has the arguments.
         trainer: Lightning's trainer.
         tell: Logs a warning.
     """
-    if args.output_dir != LoopArguments.output_dir:
+    if training.has_directory:
         return
     directory = str(trainer.default_root_dir)
     if "://" in directory:
@@ -51,4 +52,15 @@ def find_directory(args: LoopArguments, trainer: Trainer, tell: Callable[[str], 
             "trackers is in the working directory. Set output_dir in args."
         )
         directory = "."
-    args.output_dir = os.path.abspath(os.path.expanduser(directory))
+    training.args.output_dir = os.path.abspath(os.path.expanduser(directory))
+
+
+def track_the_same(one: Any, other: Any) -> bool:
+    """Return whether two callbacks log to the same tracker with equal settings."""
+    if not (isinstance(one, TrackerCallback) and isinstance(other, TrackerCallback)):
+        return False
+    if one.tracker is other.tracker:
+        return True
+    settings = one.tracker.settings()
+    same_kind = type(one.tracker) is type(other.tracker)
+    return same_kind and settings is not None and settings == other.tracker.settings()

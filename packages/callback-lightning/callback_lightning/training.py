@@ -57,6 +57,7 @@ class Training:
         handler: Calls the callbacks.
         processes: The processes of the training, which agree on the control.
         is_running: Whether a training has begun and not ended.
+        has_directory: Whether the user has given an `output_dir`.
 
     Raises:
         TypeError: `args` or a callback is of a wrong type.
@@ -71,6 +72,7 @@ class Training:
         self.state, self.control = TrainerState(epoch=0), TrainerControl()
         self.processes: Processes | None = None
         self.is_running = False
+        self.has_directory = self.args.given.get("output_dir") is not None
         self._decides_by_arguments = self.args.metric_for_best_model is not None
         self._names = Names()
         self._is_initialized = False
@@ -91,6 +93,18 @@ class Training:
     def forget(self) -> None:
         """Begin with a new state, unless one of a checkpoint follows."""
         self.state, self._names, self._resumed = TrainerState(epoch=0), Names(), None
+
+    def learn(self, parameters: Mapping[str, Any]) -> list[str]:
+        """Add hyperparameters to the arguments that trackers log.
+
+        Returns:
+            Their names, if they are new and a training runs: then they are not added.
+        """
+        given = self.args.given
+        late = sorted(parameters.keys() - given.keys()) if self.is_running else []
+        if not late:
+            self.args.given = {**given, **parameters}
+        return late
 
     def begin(self, step: int, checkpoint: str | None) -> None:
         """Begin or resume a training, and fire `on_train_begin`.

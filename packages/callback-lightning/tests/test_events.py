@@ -243,3 +243,13 @@ def test_a_trainer_can_be_copied(tmp_path: Path) -> None:
     running.fit(Small())
     assert [run.status for run in runs_in(path)] == ["finished"] * 2
     assert pickle.loads(pickle.dumps(running)).global_step == BATCHES
+
+
+def test_the_journal_is_where_lightning_writes(tmp_path: Path) -> None:
+    callbacks = LightningCallbacks([LinesCallback(tmp_path / "runs.jsonl")])
+    for root in (tmp_path / "one", tmp_path / "two"):
+        trainer(root, callbacks, max_steps=1).fit(Small())
+        assert len(list(root.glob("tracking/*/journal.jsonl"))) == 1
+    own = LightningCallbacks([LinesCallback(tmp_path / "runs.jsonl")], {"output_dir": "mine"})
+    trainer(tmp_path / "three", own, max_steps=1).fit(Small())
+    assert len(list(tmp_path.glob("mine/tracking/*/journal.jsonl"))) == 1

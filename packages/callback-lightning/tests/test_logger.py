@@ -6,11 +6,12 @@ import pickle
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -402,3 +403,23 @@ def test_a_second_fit_is_a_second_run(tmp_path: Path) -> None:
         trainer(tmp_path, logger=logger, max_epochs=1).fit(Small())
     first, second = runs_in(tmp_path / "runs.jsonl")
     assert first.points == second.points
+
+
+def test_hyperparameters_that_come_late_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = TrackerLogger(lines(tmp_path))
+    logger.log_metrics({"a": 1}, 0)
+    logger.log_hyperparams({"temperature": 1})
+    logger.finalize("success")
+    assert "temperature" in caplog.text
+
+
+def test_fabric_logs_to_it(tmp_path: Path) -> None:
+    logger = TrackerLogger(lines(tmp_path))
+    fabric = Fabric(accelerator="cpu", devices=1, loggers=cast(Any, logger))
+    for step in range(3):
+        fabric.log("train_loss", 0.5 - 0.1 * step, step)
+    logger.finalize("success")
+    (run,) = runs_in(tmp_path / "runs.jsonl")
+    assert (run.steps("train/loss"), run.status) == ([0, 1, 2], "finished")
