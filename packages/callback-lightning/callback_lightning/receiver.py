@@ -106,7 +106,7 @@ def parameters_of(params: Mapping[str, Any] | Namespace | None) -> dict[str, Any
 
 
 def tell_of_late(names: Sequence[str]) -> None:
-    """Warn of hyperparameters that came too late. They are not taken, so each is told each time."""
+    """Warn of hyperparameters that came too late, if there are any."""
     if names and is_main_process():
         logger.warning(
             "These hyperparameters came after training had begun, so trackers do not get them: %s. "

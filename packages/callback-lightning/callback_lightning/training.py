@@ -75,6 +75,7 @@ class Training:
         self.has_directory = self.args.given.get("output_dir") is not None
         self._decides_by_arguments = self.args.metric_for_best_model is not None
         self._names = Names()
+        self._late: set[str] = set()  # names of hyperparameters that the user was told of
         self._is_initialized = False
         self._resumed: Mapping[str, Any] | None = None
 
@@ -97,13 +98,16 @@ class Training:
     def learn(self, parameters: Mapping[str, Any]) -> list[str]:
         """Add hyperparameters to the arguments that trackers log.
 
+        While a training runs, nothing is added.
+
         Returns:
-            Their names, if they are new and a training runs: then they are not added.
+            The names that are too late, each once.
         """
-        given = self.args.given
-        late = sorted(parameters.keys() - given.keys()) if self.is_running else []
-        if not late:
-            self.args.given = {**given, **parameters}
+        if not self.is_running:
+            self.args.given = {**self.args.given, **parameters}
+            return []
+        late = sorted(parameters.keys() - self.args.given.keys() - self._late)
+        self._late.update(late)
         return late
 
     def begin(self, step: int, checkpoint: str | None) -> None:
