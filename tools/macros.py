@@ -53,12 +53,13 @@ PUBLIC = (
 THIRD_PARTY = ("//3rdparty/**",)
 
 
-def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=()):
+def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=(), tests_need=()):
     """Define the targets of packages/<dist>: its sources, metadata, wheel, sdist and tests.
 
     resolves: The resolves in which its sources can be used. Its tests run in the first.
     may_import: What its sources may import besides each other, as rules of Pants' visibility backend.
     data: Globs of modules below tests/ that tests read as data.
+    tests_need: Further dependencies of its tests, such as `:project`, the README and the like.
     """
     module = dist.replace("-", "_")
     home = resolves[0]
@@ -96,7 +97,7 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=())
 
     # More than a test imports: some tests run the package, or the core's replay, in a separate process.
     core = f"packages/callback-core:lib@resolve={home}"
-    tests("tests", resolve=home, dependencies=[lib, core], data=data)
+    tests("tests", resolve=home, dependencies=[lib, core, *tests_need], data=data)
 
     own = f"//packages/{dist}"
     __dependencies_rules__(

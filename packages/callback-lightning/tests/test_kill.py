@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import training_to_kill
 from lightning_for_tests import BATCHES
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-SCRIPT = Path(__file__).with_name("training_to_kill.py")
 
 
 def train(root: Path, how: str, kill_at: int) -> int:
@@ -21,7 +20,7 @@ def train(root: Path, how: str, kill_at: int) -> int:
         "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    command = [sys.executable, str(SCRIPT), str(root), how, str(kill_at)]
+    command = [sys.executable, training_to_kill.__file__, str(root), how, str(kill_at)]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True).returncode
 
 

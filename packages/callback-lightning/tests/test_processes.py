@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import training_of_two
 from lightning_for_tests import runs_in
-
-SCRIPT = Path(__file__).with_name("training_of_two.py")
 
 
 @pytest.mark.slow
@@ -20,7 +19,7 @@ def test_one_process_tracks_and_both_do_what_either_asks_for(
     how: str, strategy: str, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(SCRIPT), str(tmp_path), how, strategy]
+    command = [sys.executable, training_of_two.__file__, str(tmp_path), how, strategy]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
     main, other = (json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in (0, 1))
     assert main["steps"] == other["steps"] == [1, 2, 3, 4, 5, 6]
