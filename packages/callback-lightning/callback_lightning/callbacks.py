@@ -181,7 +181,7 @@ class LightningCallbacks(EvaluationEvents):
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if loss is not None:  # Lightning has divided it by the number of batches in a step
             scale = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
-            self._losses.append(loss.detach() * scale)
+            self._losses.append((loss.detach() if hasattr(loss, "detach") else loss) * scale)
         mean = sum(self._losses) / len(self._losses) if self._losses else None
         if trainer.global_step > state.global_step:
             state.global_step = trainer.global_step

@@ -10,7 +10,7 @@ from typing import Any
 from callback_core.tracking import Tracker, TrackerCallback
 from callback_lightning.callbacks import LightningCallbacks
 from callback_lightning.checkpoints import state_in
-from callback_lightning.framework import DummyLogger, Trainer, is_main_process
+from callback_lightning.framework import Trainer, is_main_process
 from callback_lightning.receiver import LogReceiver, parameters_of, tell_of_late
 from callback_lightning.training import Training
 
@@ -61,7 +61,7 @@ class TrackerLogger(LogReceiver):
     @property
     def experiment(self) -> Any:
         """The first callback, with `run_id` and `run_url`; a dummy on ranks other than 0."""
-        return self.callbacks[0] if is_main_process() else DummyLogger().experiment
+        return self.callbacks[0] if is_main_process() else super().experiment
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log values by name.

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from callback_lightning.framework import Logger, is_main_process
+from callback_lightning.framework import DummyLogger, Logger, is_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,11 @@ class LogReceiver(Logger):
     def save_dir(self) -> str | None:
         """The directory to which the training writes, once it is known."""
         return self.directory
+
+    @property
+    def experiment(self) -> Any:
+        """A dummy that takes any call, for modules that log to their logger's experiment."""
+        return DummyLogger().experiment
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Pass on values by name.

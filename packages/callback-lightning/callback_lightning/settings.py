@@ -21,8 +21,9 @@ def fill_arguments(training: Training, trainer: Trainer) -> None:
     args.logging_steps = trainer.log_every_n_steps or 1
     args.eval_strategy = "epoch" if trainer.enable_validation else "no"
     args.save_strategy = "epoch" if trainer.checkpoint_callbacks else "no"
-    for one in trainer.checkpoint_callbacks:
-        training.decide_by(getattr(one, "monitor", None), getattr(one, "mode", "min"))
+    monitors = [one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)]
+    monitor, mode = (monitors[0].monitor, monitors[0].mode) if monitors else (None, "min")
+    training.decide_by(monitor, mode)
     batches, epochs = trainer.num_training_batches, trainer.max_epochs
     steps: float = max(trainer.max_steps, 0)
     if math.isfinite(batches) and batches > 0:

@@ -79,6 +79,10 @@ class Training:
         self._is_initialized = False
         self._resumed: Mapping[str, Any] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy keeps: the connection of processes belongs to this one."""
+        return {**self.__dict__, "processes": None}
+
     def fire(self, event: str, **passed: Any) -> None:
         """Fire an event, keep the control that it returns, and log what callbacks have logged."""
         method = getattr(self.handler, event)
@@ -207,12 +211,12 @@ class Training:
 
     def decide_by(self, monitor: str | None, mode: str) -> None:
         """Let the metric that a `ModelCheckpoint` monitors decide, if the arguments name none."""
-        if self._decides_by_arguments or monitor is None:
+        if self._decides_by_arguments:
             return
-        name = self._names.of(monitor, "eval")
-        if name.startswith("eval_"):
-            self.args.metric_for_best_model = name
-            self.args.greater_is_better = mode == "max"
+        name = None if monitor is None else self._names.of(monitor, "eval")
+        is_of_validation = name is not None and name.startswith("eval_")
+        self.args.metric_for_best_model = name if is_of_validation else None
+        self.args.greater_is_better = mode == "max" if is_of_validation else None
 
     # The state in a checkpoint
 

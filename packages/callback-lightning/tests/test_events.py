@@ -253,3 +253,22 @@ def test_the_journal_is_where_lightning_writes(tmp_path: Path) -> None:
     own = LightningCallbacks([LinesCallback(tmp_path / "runs.jsonl")], {"output_dir": "mine"})
     trainer(tmp_path / "three", own, max_steps=1).fit(Small())
     assert len(list(tmp_path.glob("mine/tracking/*/journal.jsonl"))) == 1
+
+
+def test_a_validation_before_a_training_is_in_its_run(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    running = trainer(tmp_path, LightningCallbacks([LinesCallback(path)]), max_epochs=1)
+    model = Small()
+    running.validate(model, verbose=False)
+    running.fit(model)
+    (run,) = runs_in(path)
+    assert run.steps("eval/loss") == [0, BATCHES]
+
+
+def test_a_module_that_draws_on_its_logger_needs_none(tmp_path: Path) -> None:
+    class Draws(Small):
+        def on_train_epoch_end(self) -> None:
+            if self.logger is not None:
+                self.logger.experiment.add_image("weights", self.layer.weight)  # type: ignore[attr-defined]
+
+    trainer(tmp_path, LightningCallbacks([Recorder()]), max_epochs=1).fit(Draws())
