@@ -266,8 +266,9 @@ class LightningCallbacks(EvaluationEvents):
 
     def act(self, trainer: Trainer, *, ends_epoch: bool = False) -> None:
         """Do what callbacks ask for."""
-        control = self.training.agree()
-        self._requests.stop(trainer, control)
+        control, state = self.training.agree(), self.training.state
+        is_done = 0 < state.max_steps <= state.global_step
+        self._requests.stop(trainer, control, is_done=is_done)
         if ends_epoch:
             self._requests.after_epoch(control)
         else:

@@ -34,15 +34,20 @@ class Requests:
             setattr(trainer, name, value)
         self._before = {}
 
-    def stop(self, trainer: Trainer, control: TrainerControl) -> None:
+    def stop(self, trainer: Trainer, control: TrainerControl, *, is_done: bool) -> None:
         """Stop the training, if a callback asks for that.
 
         Lightning validates before it stops, and goes on until `min_epochs` and `min_steps`.
+
+        Args:
+            trainer: Lightning's trainer.
+            control: What callbacks ask for.
+            is_done: Whether all steps are done, so that the training ends anyway.
         """
         if not control.should_training_stop:
             return
         trainer.should_stop = True
-        if not self._has_told_of_stop and trainer.is_global_zero:
+        if not (self._has_told_of_stop or is_done) and trainer.is_global_zero:
             self._has_told_of_stop = True
             asked = [one for one in control.requests if one.flag == "should_training_stop"]
             logger.warning("Training stops: %s.", "; ".join(map(str, asked)))
