@@ -31,7 +31,7 @@ def fill_arguments(training: Training, trainer: Trainer) -> None:
         if epochs is not None and epochs > 0:
             steps = min(steps or math.inf, per_epoch * epochs)
         epochs = epochs if epochs and epochs > 0 else math.ceil(steps / per_epoch)
-    state.max_steps = int(steps)
+    state.max_steps = int(steps) or -1  # unknown
     state.num_train_epochs = max(epochs or 0, 0)
     args.num_train_epochs = state.num_train_epochs or args.num_train_epochs
 

@@ -272,3 +272,16 @@ def test_a_module_that_draws_on_its_logger_needs_none(tmp_path: Path) -> None:
                 self.logger.experiment.add_image("weights", self.layer.weight)  # type: ignore[attr-defined]
 
     trainer(tmp_path, LightningCallbacks([Recorder()]), max_epochs=1).fit(Draws())
+
+
+def test_a_training_of_unknown_length_has_no_last_step(tmp_path: Path) -> None:
+    class Endless(Recorder):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            super().on_step_end(args, state, control, **kwargs)
+            control.should_training_stop = state.global_step == 3
+
+    recorder = Endless()
+    options = {"max_epochs": -1, "max_steps": -1, "limit_val_batches": 0}
+    trainer(tmp_path, LightningCallbacks([recorder]), **options).fit(Small())
+    assert recorder.states[-1].max_steps == -1
+    assert recorder.states[-1].global_step == 3
