@@ -50,7 +50,7 @@ class TrackerLogger(LogReceiver):
         ]
         self._args = args
         self._alone = Training(self.callbacks, args)
-        self._has_told_of_graph = False
+        self._has_told_of_graph = self._has_told_of_trainer = False
         self.directory = self._alone.args.output_dir if self._alone.has_directory else None
 
     @property
@@ -76,6 +76,13 @@ class TrackerLogger(LogReceiver):
         if not is_main_process():
             return
         alone = self._alone
+        if "epoch" in metrics and not self._has_told_of_trainer:  # Lightning's trainer adds it
+            self._has_told_of_trainer = True
+            logger.warning(
+                "TrackerLogger does not know the trainer that logs to it, because "
+                "enable_autolog_hparams is off. So the run does not resume, and has no parameters. "
+                "Add LightningCallbacks() to the trainer's callbacks."
+            )
         if not alone.is_running:
             alone.forget()
             alone.begin(0, None)

@@ -405,6 +405,19 @@ def test_a_second_fit_is_a_second_run(tmp_path: Path) -> None:
     assert first.points == second.points
 
 
+@pytest.mark.parametrize("has_callbacks", [False, True])
+def test_a_trainer_that_it_cannot_know_is_told(
+    has_callbacks: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = TrackerLogger(lines(tmp_path))
+    callbacks = [LightningCallbacks()] if has_callbacks else []
+    options = {"max_epochs": 1, "enable_autolog_hparams": False}
+    trainer(tmp_path, *callbacks, logger=logger, **options).fit(Small())
+    (run,) = runs_in(tmp_path / "runs.jsonl")
+    assert (len(run.points["train/loss"]), run.status) == (BATCHES, "finished")
+    assert caplog.text.count("enable_autolog_hparams") == (not has_callbacks)
+
+
 def test_hyperparameters_that_come_late_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
