@@ -81,6 +81,12 @@ def best_metric_key(metric_for_best_model: str) -> str:
     )
 
 
+def evaluation_strategy(args: CallbackArguments) -> str:
+    """Return `args.eval_strategy`, which transformers before 4.41 calls `evaluation_strategy`."""
+    found: str = getattr(args, "eval_strategy", None) or vars(args)["evaluation_strategy"]
+    return found
+
+
 def output_directory(args: CallbackArguments) -> str:
     """Return the absolute path of `args.output_dir`, in which `~` is the home directory.
 

@@ -8,6 +8,7 @@ from callback_core.arguments import CallbackArguments
 from callback_core.control import TrainerControl
 from callback_core.failures import OnError
 from callback_core.state import TrainerState
+from callback_core.transformers_trainer import recorded_twice_by, tell_of_errors
 
 
 class TrainerCallback:
@@ -43,7 +44,22 @@ class TrainerCallback:
     def on_init_end(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl | None:
-        """The trainer has been built."""
+        """The trainer has been built.
+
+        This is empty for our loops. In transformers' Trainer, it makes sure that the callbacks are
+        told of errors.
+
+        Raises:
+            ValueError: transformers' own callback of this name is among the Trainer's callbacks.
+        """
+        tell_of_errors()
+        if name := recorded_twice_by(self, control):
+            raise ValueError(
+                f"The Trainer has transformers' own {name} and that of {type(self).__module__}, so "
+                'everything would be recorded twice. Set report_to="none", or leave out one of '
+                "the two."
+            )
+        return None
 
     def on_train_begin(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -11,6 +11,7 @@ from callback_core.arguments import (
     CallbackArguments,
     IntervalStrategy,
     best_metric_key,
+    evaluation_strategy,
     missing_metric,
 )
 from callback_core.callback import TrainerCallback
@@ -89,7 +90,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
                 "EarlyStoppingCallback needs a metric: set metric_for_best_model, for "
                 "example to 'loss'."
             )
-        if args.eval_strategy == IntervalStrategy.NO:
+        if evaluation_strategy(args) == IntervalStrategy.NO:
             raise ValueError(
                 "EarlyStoppingCallback never sees a metric: eval_strategy is 'no'. Set it to "
                 "'steps' or 'epoch'."

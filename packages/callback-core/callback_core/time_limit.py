@@ -12,7 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
-from callback_core.arguments import CallbackArguments, IntervalStrategy
+from callback_core.arguments import CallbackArguments, IntervalStrategy, evaluation_strategy
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl, request_stop
 from callback_core.state import TrainerState
@@ -165,9 +165,11 @@ class TimeLimit(TrainerCallback):
         """Return the seconds of the evaluation that is due after the next step, or 0."""
         step = state.global_step + 1
         is_due = False
-        if args.eval_strategy == IntervalStrategy.STEPS:
-            is_due = step % state.eval_steps == 0 or step == state.max_steps
-        elif args.eval_strategy == IntervalStrategy.EPOCH:
+        strategy = evaluation_strategy(args)
+        if strategy == IntervalStrategy.STEPS:
+            every: int = getattr(state, "eval_steps", 0) or vars(args)["eval_steps"]  # until 4.29
+            is_due = step % every == 0 or step == state.max_steps
+        elif strategy == IntervalStrategy.EPOCH:
             rounding = 1e-6
             is_due = math.floor(self._epoch + self._share + rounding) > math.floor(
                 self._epoch + rounding

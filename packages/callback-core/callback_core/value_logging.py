@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from callback_core.control import TrainerControl
+from callback_core.transformers_trainer import callers_with
 
 _MOST_NESTED: Final = 10
 """How often a log may lead to a further one."""
@@ -43,16 +44,9 @@ def log_values(control: Any, logs: Mapping[str, Any]) -> None:
 
 def _trainers_of(control: Any) -> Iterator[Any]:
     """Yield the owner of `control` for each call of its `log` under way, and for its loop."""
-    from inspect import currentframe  # here, because it takes 10 ms
-
-    frame: Any = currentframe()
     found = None
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if getattr(owner, "control", None) is control and callable(getattr(owner, "log", None)):
-            if frame.f_code.co_name == "log":
-                yield owner
-            found = owner
-        frame = frame.f_back
+    for method, found in callers_with(control):
+        if method == "log":
+            yield found
     if found is not None:
         yield found

@@ -21,6 +21,7 @@ from callback_core.tracking.run_folder import NO_CHECKPOINT, RunOfCheckpoint
 from callback_core.tracking.sdk import check_sdk
 from callback_core.tracking.session import Session
 from callback_core.tracking.tracker import AbsentTracker, Status, Tracker
+from callback_core.transformers_trainer import recorded_twice_by, tell_of_errors
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class TrackerCallback(TrainerCallback):
                 check_sdk(module, install=install, needed_by=type(self).__name__)
         if delivery == "process":
             check_identity(tracker)
+        tell_of_errors()  # also for a callback that is added to a trainer later
         self.tracker = tracker
         self.session: Session | None = None
         self.member: Member | None = None
@@ -160,6 +162,12 @@ class TrackerCallback(TrainerCallback):
         self._is_recorded_elsewhere = False
         if state.global_step == 0 and checkpoint_dir is None:  # it begins from nothing
             self._resumed = NO_CHECKPOINT
+        if name := recorded_twice_by(self, control):
+            logger.warning(
+                "The Trainer has transformers' own %s too, so everything is recorded twice. Set "
+                'report_to="none".',
+                name,
+            )
         before, session = self.session, Session.of(state)
         if (
             before is not None
