@@ -6,6 +6,7 @@ RESOLVES = (
     "torch",
     "peers",
     "loops",
+    "integrations",
     "accelerate",
     "lightning",
     "mlflow",
