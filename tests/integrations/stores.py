@@ -92,21 +92,6 @@ def clearml(folder: Path) -> Curves:
     return curves
 
 
-def neptune(folder: Path) -> Curves:
-    curves: Curves = defaultdict(dict)
-    decoder = json.JSONDecoder()
-    for path in folder.rglob("offline/run__*/data-*.log"):
-        text = path.read_text("utf-8").strip()
-        while text:
-            found, end = decoder.raw_decode(text)
-            text = text[end:].lstrip()
-            operation = found["obj"]
-            if operation["type"] == "LogFloats":
-                points = {int(value["step"]): value["value"] for value in operation["values"]}
-                curves["/".join(operation["path"])] |= points
-    return curves
-
-
 def codecarbon(folder: Path) -> Curves:
     """Return CodeCarbon's file as curves over its lines: it has no steps."""
     [file] = folder.rglob("emissions.csv")
@@ -121,6 +106,5 @@ READERS: Final[dict[str, Callable[[Path], Curves]]] = {
     "Weights & Biases": wandb,
     "Comet": comet,
     "ClearML": clearml,
-    "Neptune": neptune,
     "CodeCarbon": codecarbon,
 }

@@ -1,0 +1,71 @@
+"""docs/from-transformers-trackers.md: both examples of each tracker give the same curves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import moving
+import pytest
+from stores import READERS, Curves
+from transformers.integrations import rewrite_logs
+
+OTHER_NAMES = {
+    # Of ours in MLflow, for those of the log.
+    "MLflow": lambda name: next(iter(rewrite_logs({name: 0}))),
+}
+MEASURED = ("runtime", "per_second", "sys.", "process duration")
+"""Parts of the names of curves that measure the machine, so that no two runs have the same."""
+
+
+def train(section: str, number: int, folder: Path) -> tuple[Curves, list[dict[str, float]]]:
+    """Run an example of the page, and return its curves and the Trainer's own log."""
+    folder.mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
+    environment = {
+        **kept,
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+        "HOME": str(folder),
+        "WANDB_MODE": "offline",
+        "WANDB_DIR": str(folder),
+        "WANDB_SILENT": "true",
+        "COMET_OFFLINE_DIRECTORY": str(folder / "comet"),
+        "COMET_AUTO_LOG_CO2": "0",
+        "CLEARML_OFFLINE_MODE": "1",
+        "CLEARML_CACHE_DIR": str(folder / "clearml"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    command = [sys.executable, moving.__file__, section, str(number)]
+    subprocess.run(command, cwd=folder, env=environment, timeout=300, check=True)
+    return READERS[section](folder), json.loads((folder / "history.json").read_text())
+
+
+def compared(curves: Curves) -> Curves:
+    return {n: c for n, c in curves.items() if not any(part in n for part in MEASURED)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("section", READERS.keys() - {"CodeCarbon"})
+def test_both_examples_have_the_same_curves(tmp_path: Path, section: str) -> None:
+    before, log = train(section, 0, tmp_path / "before")
+    after, same_log = train(section, 1, tmp_path / "after")
+    if section == "ClearML":  # transformers keeps only the last one
+        assert list(before.pop("Summary/epoch").values()) == [after.pop("train/epoch")[6]]
+    rename = OTHER_NAMES.get(section, lambda name: name)
+    expected = {rename(name): curve for name, curve in compared(before).items()}
+    assert compared(after) == {name: pytest.approx(curve) for name, curve in expected.items()}
+    [loss] = [name for name in after if name.endswith("train/loss")]
+    assert after[loss] == {
+        entry["step"]: pytest.approx(entry["loss"]) for entry in log if "loss" in entry
+    }
+    assert len(log) == len(same_log)
+
+
+@pytest.mark.slow
+def test_both_examples_write_the_emissions(tmp_path: Path) -> None:
+    for number, name in enumerate(("before", "after")):
+        emissions, _ = train("CodeCarbon", number, tmp_path / name)
+        assert all(curve[0] > 0 for curve in emissions.values())
