@@ -1,9 +1,9 @@
-"""Runs one example of docs/from-transformers-trackers.md with transformers' Trainer, and prints its log.
+"""Runs one example of docs/from-transformers-trackers.md with transformers' Trainer.
 
     python moving.py SECTION NUMBER
 
 SECTION is a heading of the page, NUMBER that of a code block in it. The working directory gets
-everything that the trackers write.
+everything that the trackers write, and the Trainer's own log as `history.json`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main(section: str, number: int) -> None:
         "dataset": dataset,
         "held_out": dataset[:4],
     }
-    exec(example(section, number), names)  # noqa: S102
+    exec(example(section, number), names)
     names["trainer"].train()
     Path("history.json").write_text(json.dumps(names["trainer"].state.log_history))
 

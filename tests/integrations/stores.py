@@ -54,7 +54,7 @@ def wandb(folder: Path) -> Curves:
 
 
 def _wandb_records(content: bytes) -> Iterator[bytes]:
-    """Yield the records of a log in LevelDB's framing: a header of seven bytes, blocks of 32 KiB."""
+    """Yield the records of a log in the framing of LevelDB, with blocks of 32 KiB."""
     at, record = 7, b""
     while at + 7 <= len(content):
         if (left := 32768 - at % 32768) < 7:
@@ -93,11 +93,14 @@ def clearml(folder: Path) -> Curves:
 
 
 def codecarbon(folder: Path) -> Curves:
-    """Return CodeCarbon's file as curves over its lines: it has no steps."""
+    """Return the last line of CodeCarbon's file as curves of one point: it has no steps."""
     [file] = folder.rglob("emissions.csv")
     with file.open() as lines:
         last = list(csv.DictReader(lines))[-1]
-    return {"emissions": {0: float(last["emissions"])}, "energy": {0: float(last["energy_consumed"])}}
+    return {
+        "emissions": {0: float(last["emissions"])},
+        "energy": {0: float(last["energy_consumed"])},
+    }
 
 
 READERS: Final[dict[str, Callable[[Path], Curves]]] = {
