@@ -293,6 +293,20 @@ def test_a_training_after_one_that_failed_is_a_run_of_its_own(tmp_path: Path) ->
     assert steps_of(tmp_path, "train/loss") == [1, *range(1, 11)]
 
 
+def test_an_attempt_with_a_smaller_batch_is_a_run_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    ends = Ends(RuntimeError("CUDA out of memory."))
+
+    class Once(callback_core.TrainerCallback):
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            ends.at = 2 if ends.at == 0 else -1
+
+    ends.at = 0
+    build(tmp_path, tracked(tmp_path), Once(), ends, auto_find_batch_size=True).train()
+    assert [call["status"] for call in calls(tmp_path, "close")] == ["failed", "finished"]
+    assert [call["run_id"] for call in calls(tmp_path, "open")] == [None, None]
+
+
 def test_a_trainer_is_freed_as_soon_as_nobody_uses_it(tmp_path: Path) -> None:
     trainer = build(tmp_path, tracked(tmp_path))
     trainer.train()
