@@ -1,12 +1,7 @@
 # Functions for BUILD files. This is not a module: Pants reads it before every BUILD file, and it cannot import.
 
-# The resolves that tests run in. callback-core can be used in each. `core` comes first: all others include it.
-RESOLVES = (
-    "core",
-    "torch",
-    "peers",
-    "loops",
-    "integrations",
+# The resolves that the tests of packages run in, each called like its package.
+OF_PACKAGES = (
     "accelerate",
     "lightning",
     "mlflow",
@@ -19,6 +14,9 @@ RESOLVES = (
     "dagshub",
     "flyte",
 )
+
+# The resolves that tests run in. callback-core can be used in each. `core` comes first: all others include it.
+RESOLVES = ("core", "torch", "peers", "loops", "integrations", *OF_PACKAGES)
 
 
 def requirements_of(resolve):

@@ -83,7 +83,8 @@ def best_metric_key(metric_for_best_model: str) -> str:
 
 def evaluation_strategy(args: CallbackArguments) -> str:
     """Return `args.eval_strategy`, which transformers before 4.41 calls `evaluation_strategy`."""
-    found: str = getattr(args, "eval_strategy", None) or vars(args)["evaluation_strategy"]
+    older: Any = args
+    found: str = args.eval_strategy if hasattr(args, "eval_strategy") else older.evaluation_strategy
     return found
 
 
