@@ -9,10 +9,9 @@ _SUMMARY: Final = (
     "train_runtime",
     "train_samples_per_second",
     "train_steps_per_second",
-    "train_loss",
     "total_flos",
 )
-"""What the Trainer logs once, at the end, and always the first of these with it."""
+"""What the Trainer logs once, at the end. It belongs in a summary, not in a curve."""
 
 _MEASURED: Final = ("_runtime", "_per_second")
 
@@ -29,11 +28,12 @@ def tracked_name(name: str) -> str:
 
 
 def once_logged(names: Collection[str]) -> Collection[str]:
-    """Return those of the names in one log that belong in a summary, because no others follow.
+    """Return which names in a log belong in a summary, because the Trainer logs them once.
 
-    A loop of one's own may log its `train_loss` at each epoch, which is a curve.
+    Its `train_loss` comes with its `train_runtime`. A loop of one's own may log a `train_loss` at
+    each epoch, which is a curve.
     """
-    return _SUMMARY if _SUMMARY[0] in names else ()
+    return (*_SUMMARY, "train_loss") if "train_runtime" in names else _SUMMARY
 
 
 def summary_name(tracked: str) -> str:
