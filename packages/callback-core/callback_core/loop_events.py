@@ -76,7 +76,10 @@ class LoopEvents:
 
     def _begin(self, checkpoint: Path | None) -> None:
         """Fire `on_train_begin` for a training that begins with the present state and position."""
-        self._processes, self._reported = Processes(), ReportedValues()
+        if not self._processes.are_connected:  # the program may have connected them since
+            self._processes = Processes()
+            self._processes.tell_if_apart()
+        self._reported = ReportedValues()
         self._length = LoopLength.of(self.args, self.handler.train_dataloader)
         state, length = self.state, self._length
         self._processes.mark(state)

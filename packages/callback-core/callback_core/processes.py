@@ -45,7 +45,10 @@ class Processes:
         if self.size > 1 and self.are_connected:
             # A group of their own on the CPU: what they exchange must not wait for a device.
             self._group = dist.new_group(backend="gloo")
-        elif self.size > 1:
+
+    def tell_if_apart(self) -> None:
+        """Warn if there are other processes, but nothing connects them to this one."""
+        if self.size > 1 and not self.are_connected:
             logger.warning(
                 "WORLD_SIZE is %d, but the processes are not connected, so each of them follows "
                 "its own callbacks only. Call torch.distributed.init_process_group() first.",
