@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 
@@ -17,8 +18,7 @@ def pictures(
         options: Passed to that type.
     """
     if tracker == "wandb":
-        import wandb
-
+        wandb = import_module("wandb")
         return {
             name: [
                 one if isinstance(one, wandb.Image) else wandb.Image(one, **options)
@@ -27,8 +27,7 @@ def pictures(
             for name, value in values.items()
         }
     if tracker == "mlflow":
-        import mlflow
-
+        mlflow = import_module("mlflow")
         made = {}
         for name, value in values.items():
             several = _each(value)
@@ -50,8 +49,7 @@ def table(
     """Return a table as the tracker's own type; `None` if it takes none."""
     if tracker != "wandb":
         return None
-    import wandb
-
+    wandb = import_module("wandb")
     rows = [list(row) for row in data] if data is not None else None
     given = {"columns": columns, "data": rows, "dataframe": dataframe}
     return wandb.Table(
