@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import fields
-from itertools import chain, count, islice, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -147,7 +148,7 @@ class Loop(LoopEvents):
             self._close(exception)
             return
         try:
-            self._settle()
+            self._end_left_step()
             if self._stage is Stage.EPOCH:
                 self.end_epoch()
             self._log_reported()
@@ -167,13 +168,19 @@ class Loop(LoopEvents):
             RuntimeError: No training has begun.
         """
         self._expect("epochs", Stage.TRAINING, Stage.EPOCH, Stage.STEP)
-        self._settle()
+        self._end_left_step()
         if self._stage is Stage.EPOCH:
             self.end_epoch()
         while self._has_epoch_left():
             self.begin_epoch()
             yield self._position.epoch
-            self._settle()
+            self._end_left_step()
+            if self._to_skip:
+                self._tell(
+                    f"The epoch in which the training is resumed has {self._to_skip} batches fewer "
+                    "than were done of it, so nothing of it is left."
+                )
+                self._to_skip = 0
             if self._stage is Stage.EPOCH:
                 self.end_epoch()
 
@@ -181,8 +188,9 @@ class Loop(LoopEvents):
         """Yield the batches of an epoch that are left, each of which is an update step.
 
         With `gradient_accumulation_steps`, several batches are a step; `completes_step` says
-        whether the current one is the last. A step that is left by `break` or `continue` counts.
-        Outside of `epochs`, the batches of all epochs are yielded.
+        whether the current one is the last. A step that is left by `break` or `continue` counts,
+        but not one that `break` leaves before its last batch. Outside of `epochs`, the batches of
+        all epochs are yielded.
 
         Args:
             batches: The batches, by default `train_dataloader`. Without either, the numbers of the
@@ -192,7 +200,7 @@ class Loop(LoopEvents):
             RuntimeError: No training has begun.
         """
         self._expect("steps", Stage.TRAINING, Stage.EPOCH, Stage.STEP)
-        self._settle()
+        self._end_left_step()
         source = self.handler.train_dataloader if batches is None else batches
         if self._stage is Stage.EPOCH:
             yield from self._steps_of_epoch(source)
@@ -212,9 +220,10 @@ class Loop(LoopEvents):
         the others wait.
 
         Raises:
-            RuntimeError: No training has begun, or there is no function `save`; or on the other
-                processes, if saving failed in the main one.
+            RuntimeError: No training has begun, a step has not ended, or there is no function
+                `save`; or on the other processes, if saving failed in the main one.
         """
+        self._end_step_left_by_break()
         self._expect("save_checkpoint", Stage.TRAINING, Stage.EPOCH)
         if self._save is None:
             raise RuntimeError("There is no function `save` that writes a checkpoint.")
@@ -245,8 +254,10 @@ class Loop(LoopEvents):
 
         Raises:
             NotADirectoryError: It is no directory.
+            RuntimeError: No training has begun, or a step has not ended: it would not be counted.
         """
-        self._expect("saved", Stage.TRAINING, Stage.EPOCH, Stage.STEP)
+        self._end_step_left_by_break()
+        self._expect("saved", Stage.TRAINING, Stage.EPOCH)
         path = Path(directory).absolute()
         if not path.is_dir():
             raise NotADirectoryError(f"{path} is no directory. Save each checkpoint in one.")
@@ -258,7 +269,13 @@ class Loop(LoopEvents):
         """Return the state of the training and its callbacks, as JSON can represent it.
 
         With several processes, all of them must call this.
+
+        Raises:
+            RuntimeError: A step has not ended. A resumed training would repeat it.
         """
+        self._end_step_left_by_break()
+        if self._stage is Stage.STEP:
+            self._expect("state_dict", Stage.EPOCH)
         self._export_states()
         values = {item.name: getattr(self.state, item.name) for item in fields(self.state)}
         found: dict[str, Any] = snapshot(values, "The state of the training")
@@ -271,13 +288,16 @@ class Loop(LoopEvents):
             RuntimeError: The training has begun already.
         """
         self._expect("load_state_dict", Stage.OUTSIDE)
-        self._resumed = TrainerState(**state), None
+        self._resumed = TrainerState(**deepcopy(dict(state))), None
 
     # What the above is made of
 
     def _run_evaluation(self) -> None:
         if self._evaluate is not None:
-            self.log_evaluation(self._evaluate())
+            metrics = self._evaluate()
+            if not isinstance(metrics, Mapping):
+                raise TypeError(f"evaluate returned {metrics!r}. Return a dict of metrics by name.")
+            self.log_evaluation(metrics)
         elif self._evaluated_at != self.state.global_step:
             self._tell(
                 "An evaluation is due, but the loop has no function `evaluate`. Pass one, or call "
@@ -305,15 +325,6 @@ class Loop(LoopEvents):
                     "checkpoint."
                 )
 
-    def _settle(self) -> None:
-        """End the batch whose turn in the loop is over."""
-        if self._stage is not Stage.STEP:
-            return
-        if self._completes_step:
-            self.end_step()
-        else:
-            self.end_substep()
-
     def _has_epoch_left(self) -> bool:
         """Return whether another epoch, or the rest of this one, is to be trained.
 
@@ -333,11 +344,9 @@ class Loop(LoopEvents):
     def _steps_of_epoch(self, batches: Iterable[Any] | None) -> Iterator[Any]:
         """Yield the batches of this epoch that are left, each within a step."""
         size, done = self.args.gradient_accumulation_steps, 0
-        source = count(self.state.global_step) if batches is None else iter(batches)
-        to_skip, self._to_skip = self._to_skip, 0
-        if batches is not None:
-            deque(islice(source, to_skip), maxlen=0)
-        pairs = _with_last(source) if size > 1 else ((batch, True) for batch in source)
+        pairs = self._numbers_of_steps() if batches is None else self._batches_left(batches)
+        turn = self._turn = object()
+        self._handled = sys.exc_info()[1]
         while not self._leaves_epoch and (pair := next(pairs, None)) is not None:
             batch, is_last = pair
             if self._stage is Stage.EPOCH:
@@ -345,8 +354,29 @@ class Loop(LoopEvents):
                 done = 0
             done += 1
             self._completes_step = is_last or done == size
-            yield batch
+            try:
+                yield batch
+            except GeneratorExit:  # after a break or an error: which, is not known here
+                self._is_left = self._turn is turn
+                raise
             self._settle()
+
+    def _numbers_of_steps(self) -> Iterator[tuple[int, bool]]:
+        self._to_skip = 0
+        while True:
+            yield self.state.global_step, False
+
+    def _batches_left(self, batches: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+        """Yield the batches that the resumed training has not done, and whether each is the last.
+
+        If each batch is a step, that makes no difference, and none is read ahead to find it.
+        """
+        source = iter(batches)
+        while self._to_skip and next(source, _END) is not _END:
+            self._to_skip -= 1
+        if self.args.gradient_accumulation_steps == 1:
+            return ((batch, True) for batch in source)
+        return _with_last(source)
 
     def _note_best(self) -> None:
         """Note in the state whether the checkpoint of the current step is the best."""
@@ -378,7 +408,7 @@ class Loop(LoopEvents):
 
     def _restore(self) -> Path | None:
         """Set the state to begin or to resume with; return the checkpoint of the latter."""
-        resumed, self._resumed, self._saved = self._resumed, None, None
+        resumed, self._saved = self._resumed, None
         path = find_checkpoint(self.args.resume_from_checkpoint, self.args.output_dir)
         if resumed is None and path is not None:
             resumed = TrainerState.load_from_json(path / STATE), path
@@ -392,6 +422,7 @@ class Loop(LoopEvents):
             self._to_skip = self._position.batches
         if path is not None and self._load is not None:
             self._load(path)
+        self._resumed = None  # only now, because the above may fail and be tried again
         return path
 
 

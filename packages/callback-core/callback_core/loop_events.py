@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
@@ -68,6 +69,9 @@ class LoopEvents:
         self._reported, self._losses = ReportedValues(), list[Any]()
         self._optimizer_events = OptimizerEvents(self._fire_within_step)
         self._stage, self._completes_step = Stage.OUTSIDE, True
+        self._turn: object = None
+        self._handled: BaseException | None = None
+        self._is_left = False
         self._learning_rate: Any = None
         self._evaluated_at = -1
         self._told: set[str] = set()
@@ -125,7 +129,7 @@ class LoopEvents:
     def begin_step(self) -> None:
         """Begin an update step."""
         self._expect("begin_step", Stage.EPOCH)
-        self._stage, self._completes_step = Stage.STEP, True
+        self._stage, self._completes_step, self._is_left = Stage.STEP, True, False
         self._losses = []
         self._learning_rate = _learning_rate(self.handler.optimizer)
         self._fire("on_step_begin")
@@ -174,8 +178,12 @@ class LoopEvents:
 
         Args:
             logs: Values by name. Arrays and tensors of one number become numbers.
+
+        Raises:
+            TypeError: They are not values by name.
         """
-        logs = {name: _plain(value) for name, value in logs.items()}
+        self._end_step_left_by_break()
+        logs = {name: _plain(value) for name, value in _by_name("log", logs).items()}
         if self.state.epoch is not None:
             logs["epoch"] = self.state.epoch
         self.state.log_history.append({**json_value(logs), "step": self.state.global_step})
@@ -192,13 +200,15 @@ class LoopEvents:
             The metrics by their full names.
 
         Raises:
+            TypeError: They are not values by name.
             TypeError, ValueError: The metric that decides which model is best is not a number, or
                 not among them.
         """
+        self._end_step_left_by_break()
         start = f"{prefix}_"
         named = {
             name if name.startswith(start) else f"{start}{name}": _plain(value)
-            for name, value in metrics.items()
+            for name, value in _by_name("log_evaluation", metrics).items()
         }
         self._evaluated_at = self.state.global_step
         self.log(named)
@@ -278,6 +288,30 @@ class LoopEvents:
             self._run_save()
             self._agreed()
 
+    def _settle(self) -> None:
+        """End the batch whose turn in the loop is over."""
+        if self._stage is not Stage.STEP:
+            return
+        self._is_left = False
+        if self._completes_step:
+            self.end_step()
+        else:
+            self.end_substep()
+
+    def _end_left_step(self) -> None:
+        """End a step to which the loop does not return. Of one with batches left, none counts."""
+        self._settle()
+        if self._stage is Stage.STEP:
+            self._stage = Stage.EPOCH  # the gradients of this step are dropped
+
+    def _end_step_left_by_break(self) -> None:
+        """End the step if its batch was left, so that what follows belongs after it.
+
+        In the handler of an error, it is unknown how much of the step is done.
+        """
+        if self._is_left and sys.exc_info()[1] is self._handled:
+            self._end_left_step()
+
     def _agreed(self) -> TrainerControl:
         self._processes.agree(self.control)
         return self.control
@@ -340,7 +374,7 @@ class LoopEvents:
 
     def _leave(self) -> None:
         self._optimizer_events.stop()
-        self._stage = Stage.OUTSIDE
+        self._stage, self._is_left = Stage.OUTSIDE, False
 
     def _log_reported(self) -> None:
         """Log the means of what was reported, with the learning rate of the last step."""
@@ -379,6 +413,13 @@ def _plain(value: Any) -> Any:
     """Return the Python number in an array or tensor of one number, and else `value`."""
     shape = getattr(value, "shape", None)
     return scalar(value) if shape is not None and math.prod(shape) == 1 else value
+
+
+def _by_name(method: str, values: Any) -> Mapping[str, Any]:
+    """Return `values`, what `method` got, by names that are text."""
+    if isinstance(values, Mapping):
+        return {str(name): value for name, value in values.items()}
+    raise TypeError(f"{method} takes values by name, such as {{'loss': 0.1}}, not {values!r}.")
 
 
 def _learning_rate(optimizer: Any) -> float | None:

@@ -539,3 +539,72 @@ def test_an_epoch_of_unknown_length_counts_as_done_at_its_end() -> None:
                 epochs.append(loop.state.epoch)
     assert epochs == [0.0] * 4 + [1.0] * 4
     assert [passed["metrics"]["epoch"] for passed in recorder.passed["on_evaluate"]] == [1.0, 2.0]
+
+
+# Left by break
+
+
+def test_a_break_within_a_step_of_several_batches_ends_the_epoch_without_that_step() -> None:
+    recorder = Recorder()
+    with made(recorder, {"gradient_accumulation_steps": 3, "num_train_epochs": 2}) as loop:
+        for _ in loop.epochs():
+            for batch in loop.steps():
+                if batch == 2:
+                    break
+    assert recorder.names.count("on_substep_end") == 4
+    assert recorder.names.count("on_epoch_end") == 2
+    assert loop.state.global_step == 0
+
+
+def test_an_evaluation_after_a_break_belongs_to_the_step_that_it_ended() -> None:
+    recorder = Recorder()
+    with made(recorder, {"num_train_epochs": 1}) as loop:
+        for _ in loop.epochs():
+            for batch in loop.steps():
+                if batch == 2:
+                    break
+            loop.log_evaluation({"accuracy": 1})
+    assert ("on_evaluate", 2) in recorder.events
+
+
+def test_a_checkpoint_after_a_break_holds_the_step_that_it_ended(tmp_path: Path) -> None:
+    args = {"num_train_epochs": 1, "output_dir": tmp_path, "save_strategy": "no"}
+    with made(Recorder(), args, save=lambda path: None) as loop:
+        for _ in loop.epochs():
+            for _ in loop.steps():
+                break
+            loop.save_checkpoint()
+    assert (tmp_path / "checkpoint-1").is_dir()
+
+
+def test_a_step_that_an_error_leaves_is_not_counted_where_the_error_is_handled(
+    tmp_path: Path,
+) -> None:
+    loop = made(Recorder(), {"output_dir": tmp_path}, save=lambda path: None)
+    with pytest.raises(RuntimeError, match="end_step"), loop:
+        try:
+            for _ in loop.steps():
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            loop.save_checkpoint()
+    assert not (tmp_path / "checkpoint-1").exists()
+
+
+def test_without_data_the_numbers_of_steps_are_those_of_their_batches() -> None:
+    with made(
+        Recorder(), {"max_steps": 2, "gradient_accumulation_steps": 2}, train_dataloader=None
+    ) as loop:
+        assert list(loop.steps()) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("metrics", [None, [1.0], 1.0])
+def test_an_evaluation_that_returns_no_metrics_by_name_is_refused(metrics: Any) -> None:
+    with pytest.raises(TypeError, match="evaluate"):
+        trained(made(Recorder(), evaluate=lambda: metrics))
+
+
+def test_logs_have_names() -> None:
+    loop = made(Recorder())
+    with pytest.raises(TypeError, match="loss"):
+        loop.log("loss")  # type: ignore[arg-type]
+    assert loop.log_evaluation({0: 0.5})["eval_0"] == 0.5  # type: ignore[dict-item]

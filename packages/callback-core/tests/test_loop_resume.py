@@ -181,3 +181,81 @@ def test_a_checkpoint_of_the_program_reaches_callbacks(tmp_path: Path) -> None:
         with pytest.raises(NotADirectoryError):
             loop.saved(tmp_path / f"missing-{random.random()}")
     assert sees.directory == str(tmp_path)
+
+
+def test_batches_that_are_done_are_skipped_over_several_loops_of_an_epoch() -> None:
+    def train(resume: dict[str, Any] | None, stop_at: int) -> tuple[list[int], dict[str, Any]]:
+        loop, seen = Loop([Quiet()], {"num_train_epochs": 1}), []
+        if resume is not None:
+            loop.load_state_dict(resume)
+        with loop:
+            for _ in loop.epochs():
+                for batches in ([0, 1, 2], [3, 4, 5]):
+                    for batch in loop.steps(batches):
+                        seen.append(batch)
+                        if batch == stop_at:
+                            loop.end_step()
+                            return seen, loop.state_dict()
+        return seen, {}
+
+    _, state = train(None, 4)
+    assert train(state, -1)[0] == [5]
+
+
+def test_data_that_shrank_since_the_checkpoint_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with Loop([Quiet()], {"num_train_epochs": 2}) as loop:
+        for batch in loop.steps([0, 1, 2, 3]):
+            if batch == 2:
+                break
+        state = loop.state_dict()
+    resumed, seen = Loop([Quiet()], {"num_train_epochs": 2}), []
+    resumed.load_state_dict(state)
+    with resumed:
+        for batch in resumed.steps([0, 1]):
+            seen.append(batch)
+    assert seen == [0, 1]  # of the second epoch
+    assert "1 batches fewer" in caplog.text
+
+
+def test_a_state_within_a_step_is_refused() -> None:
+    with Loop([Quiet()], {"max_steps": 1}) as loop:
+        for _ in loop.steps():
+            with pytest.raises(RuntimeError, match="end_step"):
+                loop.state_dict()
+            with pytest.raises(RuntimeError, match="end_step"):
+                loop.saved(".")
+
+
+def test_a_state_that_was_loaded_is_left_as_it_is() -> None:
+    with Loop([Quiet()], {"max_steps": 1}) as loop:
+        for _ in loop.steps():
+            loop.report(loss=1)
+    state = loop.state_dict()
+    before = json.dumps(state)
+    resumed = Loop([Quiet()], {"max_steps": 2})
+    resumed.load_state_dict(state)
+    with resumed:
+        for _ in resumed.steps():
+            resumed.report(loss=1)
+    assert json.dumps(state) == before
+
+
+def test_a_training_that_could_not_be_resumed_is_resumed_at_the_next_try(tmp_path: Path) -> None:
+    loop = Loop([Quiet()], {"max_steps": 1})
+    with loop:
+        list(loop.steps())
+    state, tries = loop.state_dict(), []
+
+    class RefusesOnce(Counts):
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            tries.append(state)
+            if len(tries) == 1:
+                raise OSError
+
+    state["stateful_callbacks"]["RefusesOnce"] = {"args": {}, "attributes": {"steps": 1}}
+    resumed = Loop([RefusesOnce(), Quiet()], {"max_steps": 2})
+    resumed.load_state_dict(state)
+    with pytest.raises(ValueError, match="RefusesOnce"):
+        resumed.begin()
+    with resumed:
+        assert resumed.state.global_step == 1
