@@ -18,6 +18,27 @@ from callback_core.spelling import meant_by
 logger = logging.getLogger(__name__)
 
 _STRATEGIES: Final = ("logging_strategy", "eval_strategy", "save_strategy")
+_FLAGS: Final = (
+    "logging_first_step",
+    "load_best_model_at_end",
+    "greater_is_better",
+    "disable_tqdm",
+)
+
+_OTHER_NAMES: Final = {
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "n_epochs": "num_train_epochs",
+    "max_epochs": "num_train_epochs",
+    "accumulate_grad_batches": "gradient_accumulation_steps",
+    "accumulation_steps": "gradient_accumulation_steps",
+}
+"""Names that programs give to arguments, and those that the loop reads."""
+
+_LENGTHS: Final = {"num_train_epochs", "max_steps"}
+
+_NOT_DONE: Final = ("save_total_limit", "eval_on_start")
+"""Arguments of transformers that ask for what a loop does not do."""
 
 
 @dataclass
@@ -53,7 +74,8 @@ class LoopArguments:
         disable_tqdm: Whether logs are printed as plain lines, without a bar.
 
     Raises:
-        ValueError: A value is not one of those above.
+        ValueError: A value is not one of those above. Text such as "False" is neither true nor
+            false.
     """
 
     output_dir: str = "trainer_output"
@@ -85,6 +107,13 @@ class LoopArguments:
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and is_allowed(value)):
                 raise ValueError(f"{name} is {value!r}. It must be {_DEMANDS[is_allowed]}.")
+            if value is not None and value == int(value):
+                setattr(self, name, int(value))
+        for name in _FLAGS:
+            setattr(self, name, _flag(name, getattr(self, name)))
+        metric = self.metric_for_best_model
+        if not (metric is None or isinstance(metric, str)):
+            raise ValueError(f"metric_for_best_model is {metric!r}. It must be the name of one.")
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "loss"
         if self.greater_is_better is None and self.metric_for_best_model is not None:
@@ -108,9 +137,13 @@ class LoopArguments:
         """
         given = _attributes(args)
         known = {item.name for item in fields(cls)} - {"given"}
-        for name in given.keys() - known:
-            if (meant := meant_by(name, known)) and meant not in given:
+        for name in sorted(given.keys() - known):
+            meant = _OTHER_NAMES.get(name) or meant_by(name, known)
+            instead = _LENGTHS if meant in _LENGTHS else {meant}
+            if meant and instead.isdisjoint(given):
                 logger.warning("The loop does not read %r. Did you mean %r?", name, meant)
+            if name in _NOT_DONE and given[name]:
+                logger.warning("%s is %r, but a Loop does not do that.", name, given[name])
         values = {name: given[name] for name in known & given.keys() if given[name] is not None}
         if evaluates:
             values.setdefault("eval_strategy", IntervalStrategy.EPOCH)
@@ -119,7 +152,8 @@ class LoopArguments:
         found = cls(**values)
         found.given = args.to_dict() if hasattr(args, "to_dict") else given
         for name in given.keys() - known:
-            setattr(found, name, given[name])
+            if not hasattr(found, name):  # such as `to_dict`, which callbacks call
+                setattr(found, name, given[name])
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,6 +177,10 @@ def _is_not_negative(value: float) -> bool:
     return value >= 0
 
 
+def _is_interval(value: float) -> bool:
+    return 0 < value < 1 or _is_count(value)
+
+
 def _is_count(value: float) -> bool:
     return value >= 1 and value == int(value)
 
@@ -155,14 +193,15 @@ _NUMBERS: Final = {
     "num_train_epochs": _is_positive,
     "max_steps": _is_count_or_unset,
     "gradient_accumulation_steps": _is_count,
-    "logging_steps": _is_positive,
-    "eval_steps": _is_positive,
+    "logging_steps": _is_interval,
+    "eval_steps": _is_interval,
     "eval_delay": _is_not_negative,
-    "save_steps": _is_positive,
+    "save_steps": _is_interval,
 }
 _DEMANDS: Final = {
     _is_positive: "a number greater than 0",
     _is_not_negative: "a number, 0 or more",
+    _is_interval: "a whole number of steps, or a share of all steps below 1",
     _is_count: "a whole number, 1 or more",
     _is_count_or_unset: "a whole number, 1 or more, or -1",
 }
@@ -193,3 +232,10 @@ def _strategy(name: str, value: Any) -> str:
     if plain not in choices:
         raise ValueError(f"{name} is {value!r}, but must be one of: {', '.join(choices)}.")
     return str(plain)
+
+
+def _flag(name: str, value: Any) -> bool | None:
+    """Return the flag `value`, which may be 0, 1 or of numpy, as a Python one."""
+    if value is None or (not isinstance(value, str) and value in (0, 1)):
+        return None if value is None else bool(value)
+    raise ValueError(f"{name} is {value!r}. It must be True or False.")

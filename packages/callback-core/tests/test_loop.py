@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from callback_core import (
@@ -491,6 +492,11 @@ def test_arguments_that_are_none_have_their_defaults() -> None:
     [
         ("logging_strategy", "sometimes"),
         ("logging_steps", 0),
+        ("logging_steps", 2.5),
+        ("logging_first_step", "False"),
+        ("disable_tqdm", "no"),
+        ("greater_is_better", "False"),
+        ("metric_for_best_model", 5),
         ("max_steps", 1.5),
         ("num_train_epochs", "three"),
         ("gradient_accumulation_steps", 0),
@@ -513,6 +519,40 @@ def test_a_misspelt_argument_is_told_with_the_one_that_it_means(
 ) -> None:
     made(Recorder(), {"loging_steps": 3})
     assert "logging_steps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("epochs", 5, "num_train_epochs"),
+        ("accumulate_grad_batches", 2, "gradient_accumulation_steps"),
+        ("save_total_limit", 2, "save_total_limit"),
+        ("eval_on_start", True, "eval_on_start"),
+    ],
+)
+def test_an_argument_that_asks_for_what_is_not_done_is_told(
+    name: str, value: Any, meant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made(Recorder(), {name: value})
+    assert meant in caplog.text
+
+
+def test_a_length_of_its_own_beside_the_one_that_is_read_is_not_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made(Recorder(), {"epochs": 5, "max_steps": 3})
+    assert caplog.text == ""
+
+
+def test_numbers_of_numpy_and_whole_floats_become_pythons() -> None:
+    numbers = {"max_steps": 2.0, "logging_steps": np.int64(1), "disable_tqdm": np.True_}
+    args = made(Recorder(), numbers).args
+    assert [type(getattr(args, name)) for name in numbers] == [int, int, bool]
+
+
+def test_an_argument_named_like_a_method_is_a_parameter_only() -> None:
+    loop = made(Recorder(), {"to_dict": 1, "given": 2})
+    assert loop.args.to_dict() == {"to_dict": 1, "given": 2}
 
 
 def test_arguments_of_a_wrong_type_are_refused() -> None:
