@@ -183,6 +183,8 @@ class Loop(LoopEvents):
                 self._to_skip = 0
             if self._stage is Stage.EPOCH:
                 self.end_epoch()
+            if self.should_stop:  # maybe within the epoch, which is then left to a resumed training
+                break
 
     def steps(self, batches: Iterable[Any] | None = None) -> Iterator[Any]:
         """Yield the batches of an epoch that are left, each of which is an update step.

@@ -73,7 +73,7 @@ class LoopEvents:
         self._handled: BaseException | None = None
         self._is_left = False
         self._learning_rate: Any = None
-        self._evaluated_at = -1
+        self._evaluated_at, self._batches_before_step = -1, 0
         self._told: set[str] = set()
         self._processes.mark(self.state)
         self._fire("on_init_end")
@@ -116,11 +116,11 @@ class LoopEvents:
     def end_epoch(self) -> None:
         """End the epoch, and do what is due then."""
         self._expect("end_epoch", Stage.EPOCH)
-        position, control = self._position, self.control
-        if position.batches == 0:
+        position = self._position
+        if position.batches == 0 and not self._leaves_epoch:
             self._tell(f"Epoch {position.epoch} has no steps. Iterate over steps() of the loop.")
         is_complete = position.batches >= (self._length.batches_per_epoch or math.inf)
-        position.has_ended = is_complete or not control.should_training_stop
+        position.has_ended = is_complete or not self.should_stop
         self.state.epoch = self._length.epoch_at(position)
         self._stage = Stage.TRAINING
         self._fire("on_epoch_end")
@@ -130,7 +130,7 @@ class LoopEvents:
         """Begin an update step."""
         self._expect("begin_step", Stage.EPOCH)
         self._stage, self._completes_step, self._is_left = Stage.STEP, True, False
-        self._losses = []
+        self._losses, self._batches_before_step = [], self._position.batches
         self._learning_rate = _learning_rate(self.handler.optimizer)
         self._fire("on_step_begin")
 
@@ -142,6 +142,8 @@ class LoopEvents:
         self._processes.agree(self.control)
         if self._leaves_epoch:
             self._stage = Stage.EPOCH  # the gradients of this step are dropped
+        if self.should_stop:
+            self._position.batches = self._batches_before_step  # and made again after a resume
 
     def end_step(self) -> None:
         """End the update step, and do what is due then."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from argparse import Namespace
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from callback_core import (
@@ -544,8 +544,8 @@ def test_a_length_of_its_own_beside_the_one_that_is_read_is_not_told(
     assert caplog.text == ""
 
 
-def test_numbers_of_numpy_and_whole_floats_become_pythons() -> None:
-    numbers = {"max_steps": 2.0, "logging_steps": np.int64(1), "disable_tqdm": np.True_}
+def test_whole_numbers_of_any_kind_become_pythons() -> None:
+    numbers = {"max_steps": 2.0, "logging_steps": Fraction(1), "disable_tqdm": 1}
     args = made(Recorder(), numbers).args
     assert [type(getattr(args, name)) for name in numbers] == [int, int, bool]
 

@@ -259,3 +259,41 @@ def test_a_training_that_could_not_be_resumed_is_resumed_at_the_next_try(tmp_pat
         resumed.begin()
     with resumed:
         assert resumed.state.global_step == 1
+
+
+class Batches:
+    """Batches whose number is unknown."""
+
+    def __iter__(self) -> Any:
+        return iter([0, 1, 2, 3])
+
+
+def test_a_training_resumed_at_its_end_within_an_epoch_of_unknown_length_stays_there() -> None:
+    def train(resume: dict[str, Any] | None) -> Loop:
+        loop = Loop([Quiet()], {"max_steps": 2}, train_dataloader=Batches())
+        if resume is not None:
+            loop.load_state_dict(resume)
+        with loop:
+            for _ in loop.steps():
+                loop.report(loss=1)
+        return loop
+
+    whole = train(None)
+    again = train(whole.state_dict())
+    assert again.state.epoch == whole.state.epoch
+    assert again.state.log_history == whole.state.log_history
+
+
+def test_batches_of_a_step_that_a_stop_drops_are_trained_after_a_resume() -> None:
+    class StopsAtFirstSubstep(TrainerCallback):
+        def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_training_stop = state.global_step == 1
+
+    args = {"num_train_epochs": 1, "gradient_accumulation_steps": 2}
+    with Loop([StopsAtFirstSubstep(), Quiet()], args, train_dataloader=[0, 1, 2, 3]) as loop:
+        seen = list(loop.steps())
+    resumed = Loop([Quiet()], args, train_dataloader=[0, 1, 2, 3])
+    resumed.load_state_dict(loop.state_dict())
+    assert seen == [0, 1, 2]
+    with resumed:
+        assert list(resumed.steps()) == [2, 3]
