@@ -156,6 +156,7 @@ class Loop(LoopEvents):
         except BaseException as error:
             self._close(error)
             raise
+        self._tell_if_last_step_was_not_known()
         self._leave()
         self._fire("on_train_end")
 
@@ -288,8 +289,13 @@ class Loop(LoopEvents):
 
         Raises:
             RuntimeError: The training has begun already.
+            TypeError: It is no such state.
         """
         self._expect("load_state_dict", Stage.OUTSIDE)
+        names = {item.name for item in fields(TrainerState)}
+        if not isinstance(state, Mapping) or "global_step" not in state or state.keys() - names:
+            found = ", ".join(map(str, state)) if isinstance(state, Mapping) else repr(state)
+            raise TypeError(f"load_state_dict takes what state_dict has returned, not: {found}")
         self._resumed = TrainerState(**deepcopy(dict(state))), None
 
     # What the above is made of
@@ -313,6 +319,22 @@ class Loop(LoopEvents):
             self._tell(
                 "A checkpoint is due, but the loop has no function `save`. Pass one, or call "
                 "saved() after each checkpoint of your own."
+            )
+
+    def _tell_if_last_step_was_not_known(self) -> None:
+        """Warn if the strategy `steps` would have evaluated or saved at the last step."""
+        step, args = self.state.global_step, self.args
+        if self._stage is not Stage.TRAINING or not step or self.should_stop:
+            return
+        missed = []
+        if args.eval_strategy == "steps" and self._evaluate and self._evaluated_at != step:
+            missed.append("evaluation")
+        if args.save_strategy == "steps" and self._save and (self._saved or (-1,))[0] != step:
+            missed.append("checkpoint")
+        if missed:
+            self._tell(
+                f"Training ended at step {step}, which was not known to be the last, so it has no "
+                f"{' and no '.join(missed)}. Set max_steps, or choose the strategy 'epoch'."
             )
 
     def _check_functions(self, args: LoopArguments) -> None:

@@ -85,6 +85,7 @@ class LoopEvents:
             self._processes.tell_if_apart()
         self._reported = ReportedValues()
         self._length = LoopLength.of(self.args, self.handler.train_dataloader)
+        self._tell_of_other_length()
         state, length = self.state, self._length
         self._processes.mark(state)
         if self._processes.is_main:  # the sums are of all processes
@@ -388,6 +389,17 @@ class LoopEvents:
         if self._learning_rate is not None and "learning_rate" not in means:
             means["learning_rate"] = self._learning_rate
         self.log(means)
+
+    def _tell_of_other_length(self) -> None:
+        """Warn if the training resumes within an epoch that had another number of batches."""
+        position, now = self._position, self._length.batches_per_epoch
+        before, position.length = position.length, now
+        if position.batches and not position.has_ended and now and before and now != before:
+            self._tell(
+                f"The checkpoint was saved after {position.batches} of {before} batches of an "
+                f"epoch, which has {now} now. As many batches are skipped, whatever their size, so "
+                "samples may be left out or repeated."
+            )
 
     def _tell(self, message: str) -> None:
         """Log a warning in the main process, once for each training loop."""

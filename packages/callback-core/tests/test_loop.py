@@ -648,3 +648,17 @@ def test_logs_have_names() -> None:
     with pytest.raises(TypeError, match="loss"):
         loop.log("loss")  # type: ignore[arg-type]
     assert loop.log_evaluation({0: 0.5})["eval_0"] == 0.5  # type: ignore[dict-item]
+
+
+def test_a_last_step_that_was_not_known_is_told_if_it_is_neither_evaluated_nor_saved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = {"output_dir": tmp_path, "num_train_epochs": 1, "eval_strategy": "steps"}
+    functions: dict[str, Any] = {"evaluate": dict, "save": lambda path: None}
+    with made(Plain(), args, train_dataloader=None, **functions) as loop:
+        list(loop.steps(iter(BATCHES)))
+    assert "evaluation" in caplog.text
+    assert "checkpoint" in caplog.text
+    caplog.clear()
+    trained(made(Plain(), args, **functions))
+    assert caplog.text == ""

@@ -297,3 +297,23 @@ def test_batches_of_a_step_that_a_stop_drops_are_trained_after_a_resume() -> Non
     assert seen == [0, 1, 2]
     with resumed:
         assert list(resumed.steps()) == [2, 3]
+
+
+def test_an_epoch_that_has_other_batches_since_the_checkpoint_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Loop([Quiet()], {"num_train_epochs": 1}, train_dataloader=range(4)) as loop:
+        for _ in loop.steps():
+            break
+        state = loop.state_dict()
+    resumed = Loop([Quiet()], {"num_train_epochs": 1}, train_dataloader=range(8))
+    resumed.load_state_dict(state)
+    with resumed:
+        list(resumed.steps())
+    assert "1 of 4" in caplog.text
+
+
+@pytest.mark.parametrize("state", [None, {}, {"model": 1, "global_step": 1}])
+def test_what_is_no_state_of_a_loop_is_refused(state: Any) -> None:
+    with pytest.raises(TypeError, match="state_dict"):
+        Loop([Quiet()]).load_state_dict(state)
