@@ -62,20 +62,29 @@ def update_best_metric(args: CallbackArguments, state: TrainerState, value: floa
     return is_best
 
 
-def is_best_checkpoint(args: CallbackArguments, state: TrainerState) -> bool:
+def is_best_checkpoint(
+    args: CallbackArguments, state: TrainerState, best_step: int | None = None
+) -> bool:
     """Return whether a checkpoint of the current step is better than the best one so far.
 
     The model may be evaluated before that checkpoint is saved or after it. The best evaluation may
     also fall between two checkpoints. transformers then has no best checkpoint at all; here it is
     the best of the checkpoints at which the model was evaluated.
+
+    Args:
+        args: Name the metric.
+        state: The state of the training.
+        best_step: The step of the best checkpoint so far; by default, the one in its name.
     """
     if args.metric_for_best_model is None:
         return False
     key = best_metric_key(args.metric_for_best_model)
     value = _logged_metric(state, key, state.global_step)
     best = state.best_model_checkpoint
-    step = None if best is None else int(Path(best).name.rpartition("-")[2])
-    best_value = None if step is None else _logged_metric(state, key, step)
+    if best_step is None and best is not None:
+        number = Path(best).name.rpartition("-")[2]
+        best_step = int(number) if number.isdecimal() else None
+    best_value = None if best_step is None else _logged_metric(state, key, best_step)
     return value is not None and _is_better(args, value, best_value)
 
 

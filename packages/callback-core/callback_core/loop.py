@@ -73,7 +73,7 @@ class Loop(LoopEvents):
         handler: Calls the callbacks.
 
     Raises:
-        TypeError: `args` or a callback is of a wrong type.
+        TypeError: `args`, a callback or a function is of a wrong type.
         ValueError: An argument is not allowed, or asks for what none of the functions does.
     """
 
@@ -338,6 +338,13 @@ class Loop(LoopEvents):
             )
 
     def _check_functions(self, args: LoopArguments) -> None:
+        for name, function in (
+            ("evaluate", self._evaluate),
+            ("save", self._save),
+            ("load", self._load),
+        ):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} is {function!r}, but must be a function.")
         asked = {
             "load_best_model_at_end": args.load_best_model_at_end,
             "resume_from_checkpoint": args.resume_from_checkpoint,
@@ -408,8 +415,9 @@ class Loop(LoopEvents):
         if (
             saved is not None
             and saved[0] == self.state.global_step
-            and is_best_checkpoint(self.args, self.state)
+            and is_best_checkpoint(self.args, self.state, self._position.best_step)
         ):
+            self._position.best_step = saved[0]
             self.state.best_model_checkpoint = str(saved[1])
 
     def _load_best(self) -> None:
@@ -444,10 +452,24 @@ class Loop(LoopEvents):
         restore_states([*self.handler.callbacks, self._position], self.state.stateful_callbacks)
         if not self._position.has_ended:
             self._to_skip = self._position.batches
-        if path is not None and self._load is not None:
-            self._load(path)
+        if path is not None:
+            self._find_best(path.parent)
+            if self._load is not None:
+                self._load(path)
         self._resumed = None  # only now, because the above may fail and be tried again
         return path
+
+    def _find_best(self, directory: Path) -> None:
+        """Look for the best checkpoint in `directory`, to which the checkpoints may have moved."""
+        best = self.state.best_model_checkpoint
+        if best is None or Path(best).is_dir():
+            return
+        moved = directory / Path(best).name
+        if moved.is_dir():
+            self.state.best_model_checkpoint = str(moved)
+            return
+        self._tell(f"The best checkpoint {best} is not there any more. Another one may become it.")
+        self.state.best_model_checkpoint = self._position.best_step = None
 
 
 def _with_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:

@@ -16,12 +16,14 @@ class Position:
         epoch: The current epoch, from 0.
         batches: The number of batches done in it.
         has_ended: Whether it has ended. If the training was stopped within it, it has not.
+        best_step: The step of the best checkpoint, which may be a directory of any name.
         length: The number of batches of an epoch; `None` if unknown.
         unlogged: The sums and counts of what was reported since the last log, as of the checkpoint.
     """
 
     def __init__(self) -> None:
         self.epoch, self.batches, self.has_ended = 0, 0, False
+        self.best_step: int | None = None
         self.length: int | None = None
         self.unlogged: dict[str, Any] = {}
 

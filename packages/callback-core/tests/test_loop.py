@@ -662,3 +662,10 @@ def test_a_last_step_that_was_not_known_is_told_if_it_is_neither_evaluated_nor_s
     caplog.clear()
     trained(made(Plain(), args, **functions))
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", ["evaluate", "save", "load"])
+def test_what_is_no_function_is_refused_before_training(name: str) -> None:
+    functions: dict[str, Any] = {name: {"loss": 1}}
+    with pytest.raises(TypeError, match=name):
+        made(Recorder(), **functions)

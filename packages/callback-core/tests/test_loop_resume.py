@@ -317,3 +317,57 @@ def test_an_epoch_that_has_other_batches_since_the_checkpoint_is_told(
 def test_what_is_no_state_of_a_loop_is_refused(state: Any) -> None:
     with pytest.raises(TypeError, match="state_dict"):
         Loop([Quiet()]).load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["best", "epoch-{epoch}"])
+def test_the_best_of_the_checkpoints_of_a_program_is_known_whatever_their_names(
+    name: str, tmp_path: Path
+) -> None:
+    args = {"num_train_epochs": 3, "metric_for_best_model": "accuracy"}
+    with Loop([Quiet()], args, train_dataloader=[0, 1]) as loop:
+        for epoch, accuracy in zip(loop.epochs(), (0.5, 0.9, 0.1), strict=False):
+            list(loop.steps())
+            loop.log_evaluation({"accuracy": accuracy})
+            directory = tmp_path / name.format(epoch=epoch)
+            directory.mkdir(exist_ok=True)
+            loop.saved(directory)
+    assert loop.state.best_model_checkpoint == str(tmp_path / name.format(epoch=1))
+
+
+def test_the_best_checkpoint_is_found_where_the_checkpoints_were_moved(tmp_path: Path) -> None:
+    def train(output_dir: Path, epochs: int, **more: Any) -> list[Path]:
+        loaded: list[Path] = []
+        args = {"num_train_epochs": epochs, "output_dir": output_dir, "save_strategy": "epoch"}
+        args |= {"load_best_model_at_end": True, **more}
+        losses = iter([1.0, 2.0][epochs - 1 :])
+        with Loop(
+            [Quiet()],
+            args,
+            train_dataloader=[0],
+            evaluate=lambda: {"loss": next(losses)},
+            save=lambda path: None,
+            load=loaded.append,
+        ) as loop:
+            list(loop.steps())
+        return loaded
+
+    train(tmp_path / "before", 1)
+    (tmp_path / "before").rename(tmp_path / "after")
+    loaded = train(tmp_path / "after", 2, resume_from_checkpoint=True)
+    assert loaded == [tmp_path / "after" / "checkpoint-1"] * 2
+
+
+def test_a_best_checkpoint_that_was_deleted_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = {"num_train_epochs": 1, "output_dir": tmp_path, "save_strategy": "epoch"}
+    functions: dict[str, Any] = {"save": lambda path: None, "load": lambda path: None}
+    with Loop([Quiet()], args, train_dataloader=[0], **functions) as loop:
+        list(loop.steps())
+    state = tmp_path / "checkpoint-1" / "trainer_state.json"
+    values = json.loads(state.read_text()) | {"best_model_checkpoint": str(tmp_path / "deleted-9")}
+    state.write_text(json.dumps(values))
+    args |= {"resume_from_checkpoint": True}
+    with Loop([Quiet()], args, train_dataloader=[0], **functions) as resumed:
+        assert resumed.state.best_model_checkpoint is None
+    assert "deleted-9" in caplog.text
