@@ -434,6 +434,7 @@ class Loop(LoopEvents):
             self._load(Path(best))
 
     def _export_states(self) -> None:
+        self._position.is_left = self.control.should_epoch_stop
         self._position.unlogged = self._reported.sums(self._processes)
         owners = [*self.handler.callbacks, self._position]
         self.state.stateful_callbacks = export_states(owners, self.state.stateful_callbacks)

@@ -112,6 +112,8 @@ class LoopEvents:
         self._stage = Stage.EPOCH
         state.epoch = float(position.epoch)  # also if it is resumed: as when the event came first
         self._fire("on_epoch_begin")
+        if position.is_left:  # before the checkpoint, at which on_epoch_begin was fired already
+            self.control.should_epoch_stop = True
         state.epoch = self._length.epoch_at(position)
 
     def end_epoch(self) -> None:

@@ -15,6 +15,7 @@ class Position:
     Attributes:
         epoch: The current epoch, from 0.
         batches: The number of batches done in it.
+        is_left: Whether a callback has asked to leave it.
         has_ended: Whether it has ended. If the training was stopped within it, it has not.
         best_step: The step of the best checkpoint, which may be a directory of any name.
         length: The number of batches of an epoch; `None` if unknown.
@@ -25,12 +26,14 @@ class Position:
         self.epoch, self.batches, self.has_ended = 0, 0, False
         self.best_step: int | None = None
         self.length: int | None = None
+        self.is_left = False
         self.unlogged: dict[str, Any] = {}
 
     def begin_epoch(self) -> None:
         """Continue the epoch if it has not ended, and else begin the next one."""
         if self.has_ended:
             self.epoch, self.batches, self.has_ended = self.epoch + 1, 0, False
+            self.is_left = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position."""

@@ -371,3 +371,25 @@ def test_a_best_checkpoint_that_was_deleted_is_told(
     with Loop([Quiet()], args, train_dataloader=[0], **functions) as resumed:
         assert resumed.state.best_model_checkpoint is None
     assert "deleted-9" in caplog.text
+
+
+def test_an_epoch_that_a_callback_left_is_not_continued_by_a_resumed_training() -> None:
+    class LeavesTheFirst(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_epoch_stop = state.global_step == 2
+
+    class Keeps(TrainerCallback):
+        found: Any = None
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 2:
+                self.found = loop.state_dict()
+
+    args, keeps = {"num_train_epochs": 2}, Keeps()
+    with Loop([LeavesTheFirst(), keeps, Quiet()], args, train_dataloader=[0, 1, 2, 3]) as loop:
+        list(loop.steps())
+    resumed = Loop([LeavesTheFirst(), Quiet()], args, train_dataloader=[0, 1, 2, 3])
+    resumed.load_state_dict(keeps.found)
+    with resumed:
+        assert list(resumed.steps()) == [0, 1, 2, 3]
+    assert resumed.state.epoch == 2

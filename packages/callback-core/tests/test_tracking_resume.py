@@ -398,3 +398,14 @@ def test_a_number_that_a_resumed_training_has_where_there_was_nan_is_sent(
     first.end(RuntimeError())
     Training(tmp_path, [tracked(out)], resumed(1), loss=lambda step: step).train(1)
     assert curve(out)[-1] == (2, 2)
+
+
+def test_the_epoch_of_a_step_that_had_no_log_before_the_checkpoint_is_there(
+    tmp_path: Path, out: Path
+) -> None:
+    Training(tmp_path, [tracked(out)]).begin()
+    again = Training(tmp_path, [tracked(out)], resumed(1))
+    again.begin()
+    again.log(loss=0.5, epoch=0.5)
+    again.end()
+    assert curve(out, "train/epoch") == [(1, 0.5)]

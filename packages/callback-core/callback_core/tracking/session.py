@@ -96,7 +96,8 @@ class Session:
         # A copy: what the arguments hold may change before this is written.
         self._begin = self._redaction.of(_begin_record(args, state, model)) | {"resumed": resumed}
         self._has_begun = False
-        epoch_step = state.global_step if resumed else None
+        has_logs = any(entry["step"] == state.global_step for entry in state.log_history[-1:])
+        epoch_step = state.global_step if resumed and has_logs else None
         self._log_records = LogRecords(self._redaction, self._objects, epoch_step)
         _SESSIONS.append(self)
         with suppress(OSError):
