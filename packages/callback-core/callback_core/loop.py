@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from callback_core.best_metric import is_best_checkpoint
 from callback_core.handler import CallbackHandler
-from callback_core.loop_arguments import LoopArguments
+from callback_core.loop_arguments import LoopArguments, warn_of_what_a_loop_does_not_do
 from callback_core.loop_checkpoint import (
     STATE,
     checkpoint_path,
@@ -93,6 +93,7 @@ class Loop(LoopEvents):
         load: Callable[[Path], object] | None = None,
     ) -> None:
         found = LoopArguments.of(args, evaluates=evaluate is not None, saves=save is not None)
+        warn_of_what_a_loop_does_not_do(found.given)
         self._evaluate, self._save, self._load = evaluate, save, load
         self._resumed: tuple[TrainerState, Path | None] | None = None
         self._saved: tuple[int, Path] | None = None

@@ -138,12 +138,8 @@ class LoopArguments:
         given = _attributes(args)
         known = {item.name for item in fields(cls)} - {"given"}
         for name in sorted(given.keys() - known):
-            meant = _OTHER_NAMES.get(name) or meant_by(name, known)
-            instead = _LENGTHS if meant in _LENGTHS else {meant}
-            if meant and instead.isdisjoint(given):
+            if (meant := meant_by(name, known)) and meant not in given:
                 logger.warning("The loop does not read %r. Did you mean %r?", name, meant)
-            if name in _NOT_DONE and given[name]:
-                logger.warning("%s is %r, but a Loop does not do that.", name, given[name])
         values = {name: given[name] for name in known & given.keys() if given[name] is not None}
         if evaluates:
             values.setdefault("eval_strategy", IntervalStrategy.EPOCH)
@@ -163,6 +159,17 @@ class LoopArguments:
     def to_json_string(self) -> str:
         """Return the same as indented JSON."""
         return json.dumps(self.to_dict(), indent=2)
+
+
+def warn_of_what_a_loop_does_not_do(given: Mapping[str, Any]) -> None:
+    """Warn of arguments that programs and other loops use for what they do themselves."""
+    for name, meant in _OTHER_NAMES.items():
+        instead = _LENGTHS if meant in _LENGTHS else {meant}
+        if name in given and instead.isdisjoint(given):
+            logger.warning("The loop does not read %r. Did you mean %r?", name, meant)
+    for name in _NOT_DONE:
+        if given.get(name):
+            logger.warning("%s is %r, but a Loop does not do that.", name, given[name])
 
 
 def _is_number(value: object) -> bool:
