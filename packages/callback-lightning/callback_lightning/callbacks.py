@@ -217,7 +217,7 @@ class LightningCallbacks(EvaluationEvents):
         if trainer.state.fn == "fit" and KEY in checkpoint:
             self.training.load_state_dict(checkpoint[KEY])
 
-    # What the loggers are told
+    # What the loggers receive
 
     def logged(self, metrics: Mapping[str, Any], step: int | None, by: object) -> None:
         """Fire `on_log` for what Lightning or the user has logged."""
