@@ -79,6 +79,13 @@ def test_a_loop_of_one_s_own_gets_callbacks_by_at_most_ten_lines_and_trains_the_
     assert list(tmp_path.glob("digits_output/runs/*/events*"))
 
 
+def test_a_tracker_in_transformers_trainer_takes_at_most_ten_lines() -> None:
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    example = text.partition("```python\n")[2].partition("```")[0]
+    assert "TrainingArguments" in example
+    assert len(added_lines("", example)) <= 10
+
+
 def test_the_functions_of_the_guide_save_and_resume_a_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,9 +17,8 @@ STEPS_OF_EPOCH, EPOCHS = 8, 3
 STOP = """
 from callback_core import TrainerCallback
 class Stop(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 10:
-            {how}
+    def {event}(self, args, state, control, **kwargs):
+        {how}
 """
 
 
@@ -30,11 +29,13 @@ def example(framework: str) -> list[str]:
     return found[1].splitlines()
 
 
-def run(framework: str, folder: Path, mark: str = "+", how: str = "") -> int:
+def run(
+    framework: str, folder: Path, mark: str = "+", how: str = "", event: str = "on_step_end"
+) -> int:
     """Run the example without its lines of the other mark, and return the exit code."""
     code = "\n".join(line[1:] for line in example(framework) if line[:1] in (" ", mark, ""))
     if how:
-        code = STOP.format(how=how) + code.replace(
+        code = STOP.format(how=how, event=event) + code.replace(
             "[TensorBoardCallback()]", "[TensorBoardCallback(), Stop]"
         )
     done = run_python("-c", code, cwd=folder, variables={"KERAS_BACKEND": "torch"})
@@ -80,12 +81,24 @@ def test_each_step_and_each_evaluation_is_logged(framework: str, tmp_path: Path)
 @frameworks
 @pytest.mark.slow
 def test_a_callback_stops_the_training(framework: str, tmp_path: Path) -> None:
-    assert run(framework, tmp_path, how="control.should_training_stop = True") == 0
+    how = "control.should_training_stop = state.global_step == 10"
+    assert run(framework, tmp_path, how=how) == 0
     assert steps(tmp_path, "train/loss") == list(range(1, 11))
 
 
 @frameworks
 @pytest.mark.slow
+def test_a_callback_that_stops_at_an_evaluation_stops_before_the_next_step(
+    framework: str, tmp_path: Path
+) -> None:
+    how = "control.should_training_stop = True"
+    assert run(framework, tmp_path, how=how, event="on_evaluate") == 0
+    assert steps(tmp_path, "train/loss") == list(range(1, STEPS_OF_EPOCH + 1))
+
+
+@frameworks
+@pytest.mark.slow
 def test_an_error_ends_the_run_as_failed(framework: str, tmp_path: Path) -> None:
-    assert run(framework, tmp_path, how='raise ValueError("broken")') != 0
+    how = 'if state.global_step == 10: raise ValueError("broken")'
+    assert run(framework, tmp_path, how=how) != 0
     assert status(tmp_path) == "failed"

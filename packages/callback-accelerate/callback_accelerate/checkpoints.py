@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FILE: Final = "callback_runs.json"
-"""The file in a checkpoint that names its runs."""
+"""The file in a checkpoint that says which runs it belongs to."""
 
 
 def continue_runs(accelerator: Accelerator) -> None:
-    """Let `save_state` keep which run a checkpoint belongs to, and `load_state` continue that run.
+    """Let `save_state` store which run a checkpoint belongs to, and `load_state` continue that run.
 
     Without this call, a script that resumes gets a new run. Checkpoints that were saved without it
     can still be loaded.
@@ -34,7 +34,7 @@ def continue_runs(accelerator: Accelerator) -> None:
             try:
                 _save(accelerator, Path(output_dir, _FILE))
             except Exception as error:
-                logger.warning("%s does not name its run.", output_dir, exc_info=error)
+                logger.warning("%s does not store its run.", output_dir, exc_info=error)
 
     def load(models: Any, input_dir: str) -> None:
         if accelerator.is_main_process:
@@ -48,7 +48,7 @@ def continue_runs(accelerator: Accelerator) -> None:
 
 
 def _save(accelerator: Accelerator, path: Path) -> None:
-    """Write which runs the checkpoint belongs to, if the accelerator has trackers of ours."""
+    """Write which runs the checkpoint belongs to, if the accelerator has our trackers."""
     if runs := _runs_of(accelerator):
         content = [run.checkpoint()._asdict() for run in runs]
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")

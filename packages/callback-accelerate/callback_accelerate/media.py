@@ -1,4 +1,4 @@
-"""Makes pictures and tables into the types of the SDKs that take them."""
+"""Turns pictures and tables into the types of the SDKs that take them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 def pictures(
     tracker: str | None, values: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Return pictures as the tracker's own type, by name; `None` if it takes none.
+    """Return pictures as the tracker's own type, by name; `None` if it takes no pictures.
 
     Args:
         tracker: The name of the tracker.
@@ -46,7 +46,7 @@ def table(
     dataframe: Any,
     options: Mapping[str, Any],
 ) -> Any:
-    """Return a table as the tracker's own type; `None` if it takes none."""
+    """Return a table as the tracker's own type; `None` if it takes no tables."""
     if tracker != "wandb":
         return None
     wandb = import_module("wandb")
@@ -58,7 +58,7 @@ def table(
 
 
 def _each(value: Any) -> Sequence[Any]:
-    """Return the pictures in `value`: a list, an array with an axis for them, or a single one."""
+    """Return the pictures in `value`: a list, an array of pictures, or a single picture."""
     if isinstance(value, (list, tuple)):
         return value
     return list(value) if getattr(value, "ndim", 0) == 4 else [value]

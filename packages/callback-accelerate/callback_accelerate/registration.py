@@ -1,4 +1,4 @@
-"""Makes trackers: by name in `log_with`, or from callbacks."""
+"""Makes trackers: from names in `log_with`, or from callbacks."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class RegisteredTracker(CallbackTracker):
     Trackers that one `init_trackers` makes share a run.
 
     Args:
-        project_name: The project of the run, where the tracker has projects.
+        project_name: The project of the run, if the tracker has projects.
         logging_dir: The directory of the journal, and of what the tracker writes.
         run_name: The name of the run, for all trackers.
         settings: Arguments of the callback.
 
     Attributes:
-        integration: The name by which the callback's package offers it.
+        integration: The name under which the callback's package registers it.
     """
 
     integration: ClassVar[str]
@@ -55,7 +55,7 @@ class RegisteredTracker(CallbackTracker):
 
 
 def register_trackers() -> list[str]:
-    """Let `log_with` name each installed tracker, such as `callback_mlflow`.
+    """Register each installed tracker, so that `log_with` can name it: `callback_mlflow`.
 
     Call this before you make the `Accelerator`, in each process.
 
@@ -87,7 +87,7 @@ def make_trackers(
     output_dir: str,
     run_name: str | None = None,
 ) -> list[CallbackTracker]:
-    """Return a tracker for each callback, all of one run, for `log_with`.
+    """Return a tracker for each callback, to pass as `log_with`. All of them share a run.
 
     Args:
         callbacks: The callbacks of trackers, or classes of such callbacks.
@@ -109,9 +109,9 @@ def _name_of(callback: Any) -> str:
 
 
 def _run_for(project_name: str, output_dir: str) -> Run:
-    """Return the run of the `init_trackers` that makes trackers now.
+    """Return the run of the `init_trackers` that is now making trackers.
 
-    It makes all of them before it starts any.
+    It makes all its trackers before it starts any.
     """
     key = (project_name, output_dir)
     run = _BEING_MADE.get(key)
@@ -122,7 +122,7 @@ def _run_for(project_name: str, output_dir: str) -> Run:
 
 
 _REGISTERED: Final[dict[str, type[RegisteredTracker]]] = {}
-"""The classes that Accelerate knows, by their names."""
+"""The classes that were registered with Accelerate, by their names."""
 
 _BEING_MADE: Final[dict[tuple[str, str], Run]] = {}
-"""The run for which trackers were made last, by its project and directory."""
+"""The run of the trackers that were made last, by its project and directory."""

@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint says about a run.
+    """What a checkpoint stores about a run.
 
     Attributes:
         step: The highest step that was logged before it.
         logs: How many logs came before it.
         has_steps: Whether a log before it had a step.
         states: The states of the callbacks, by the names of their trackers.
-        directory: Where it is, once it is loaded.
+        directory: Where the checkpoint is, once it is loaded.
     """
 
     step: int
@@ -52,18 +52,18 @@ class Stage(Enum):
 
 @dataclass
 class _Training:
-    """What a run knows of its present training.
+    """What a run knows about its current training.
 
     Attributes:
         state: What callbacks see of it.
-        control: What they ask for, which nobody does.
+        control: What callbacks ask for. Nothing acts on it.
         config: Its parameters.
         reached: The highest step that was logged.
         logs: How many logs there were.
         has_steps: Whether one of them had a step.
         last: The last log and its step.
         seen_by: The trackers to which Accelerate has passed that log.
-        error_before: The last uncaught error when it was started.
+        error_before: The last uncaught error at its start.
     """
 
     state: TrainerState = field(default_factory=TrainerState)
@@ -88,9 +88,9 @@ class Run:
 
     Attributes:
         callbacks: The callbacks, by the names of their trackers.
-        owners: The trackers that are still there.
+        owners: The trackers that still exist.
         run_name: The name of the run.
-        stage: How far it is.
+        stage: How far the run is.
     """
 
     def __init__(self, output_dir: str, run_name: str | None = None) -> None:
@@ -104,7 +104,7 @@ class Run:
         self._told: set[str] = set()
 
     def add(self, name: str, callback: TrainerCallback, owner: object) -> str:
-        """Let a callback take part, and return the name of its tracker, which no other has."""
+        """Add a callback, and return a name for its tracker that no other tracker has."""
         unique, number = name, 2
         while unique in self.callbacks:
             unique, number = f"{name}_{number}", number + 1
@@ -113,7 +113,7 @@ class Run:
         return unique
 
     def start(self) -> None:
-        """Prepare for a training, unless that was done. After a training, this is for a new one."""
+        """Prepare for a training, or for a new one if the last has ended."""
         if self.stage in (Stage.NEW, Stage.ENDED):
             self.stage, self._training = Stage.STARTED, _Training()
             _OPEN.append(self)
@@ -130,13 +130,13 @@ class Run:
         config.update(values)
 
     def log(self, owner: object, values: Mapping[str, Any], step: int | None) -> None:
-        """Record values, unless another tracker has recorded this very log.
+        """Record values, unless another tracker has recorded the same log.
 
         Args:
             owner: The tracker that was called.
             values: Values by name.
-            step: The step. Without one, the values get that of the log before; or their number
-                among the logs, if no log has had a step.
+            step: The step; by default that of the log before. If no log had a step, it is the
+                number of the log.
         """
         training = self._training
         if self._is_recorded(owner, values, step):
@@ -166,7 +166,7 @@ class Run:
         self._fire("on_epoch_begin")
 
     def checkpoint(self) -> Checkpoint:
-        """Note in the journal that a checkpoint is saved, and return what it must keep."""
+        """Record in the journal that a checkpoint is saved, and return what it must store."""
         self.begin()
         training, states = self._training, {}
         for name, callback in self.callbacks.items():
@@ -192,7 +192,7 @@ class Run:
         """End the run, unless it has ended or was not started.
 
         Args:
-            error: What ended the training, if it did not end by itself.
+            error: The error or interrupt that ended the training, if any.
         """
         if self not in _OPEN:
             return
@@ -204,7 +204,7 @@ class Run:
         self._fire("on_train_end")
 
     def end_by_itself(self) -> None:
-        """End a run that nobody ended. It has failed if an error was raised meanwhile."""
+        """End a run that nothing else ended. It has failed if an error came after its start."""
         error = last_error()
         self.end(None if error is self._training.error_before else error)
 
@@ -224,7 +224,7 @@ class Run:
         training.control = method(self._args, training.state, training.control, **passed)
 
     def _loaded_checkpoint(self) -> Checkpoint | None:
-        """Return the checkpoint that the accelerator of the trackers has loaded, if it has."""
+        """Return the checkpoint that the trackers' accelerator has loaded, if there is one."""
         for accelerator, checkpoints in LOADED.items():
             if checkpoints and not self.owners.isdisjoint(accelerator.trackers):
                 of_the_same = [one for one in checkpoints if one.states.keys() & self.callbacks]
@@ -243,7 +243,7 @@ class Run:
                 callback.load_state_dict(checkpoint.states.get(name, of_another))
 
     def _is_recorded(self, owner: object, values: Mapping[str, Any], step: int | None) -> bool:
-        """Return whether this log is the last one, which Accelerate now passes to `owner` too."""
+        """Return whether this is the last log again, which Accelerate now passes to `owner` too."""
         training = self._training
         last, last_step = training.last
         is_same = step == last_step and _are_the_same(values, last)
@@ -271,7 +271,7 @@ class Run:
 
 
 def handler_of(callbacks: Iterable[TrainerCallback | type[TrainerCallback]]) -> CallbackHandler:
-    """Return a handler of callbacks, or of classes of callbacks, which has one more at the front.
+    """Return a handler of callbacks or their classes, with one more callback at the front.
 
     Raises:
         TypeError: One of them is not a callback.
@@ -293,7 +293,7 @@ LOADED: Final[WeakKeyDictionary[Any, list[Checkpoint]]] = WeakKeyDictionary()
 """The checkpoints that accelerators have loaded, and that no run has continued yet."""
 
 
-@atexit.register  # before the session's own, which would take the end of the script for a failure
+@atexit.register  # before the session's own, which would end the runs as failed
 def _end_open_runs() -> None:
     for run in list(_OPEN):
         run.end_by_itself()

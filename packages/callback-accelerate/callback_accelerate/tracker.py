@@ -1,4 +1,4 @@
-"""`CallbackTracker`: a tracker of Accelerate that records by a callback."""
+"""`CallbackTracker`: a tracker of Accelerate that records through a callback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from callback_core import TrainerCallback
 
 
 class CallbackTracker(GeneralTracker):
-    """A tracker of Accelerate that records by a callback, together with others of its run.
+    """A tracker of Accelerate that records through a callback, with the others of its run.
 
     Nothing that it does makes the training wait or fail. `make_trackers` and `register_trackers`
     make these.
@@ -22,10 +22,10 @@ class CallbackTracker(GeneralTracker):
     Args:
         name: The name by which `accelerator.get_tracker` finds it.
         callback: The callback.
-        run: The run in which it takes part.
+        run: The run that it records.
 
     Attributes:
-        name: The name. It differs from the argument if another tracker of the run has that.
+        name: The name. It differs from the argument if another tracker of the run has that name.
         run: The run.
     """
 
@@ -60,9 +60,9 @@ class CallbackTracker(GeneralTracker):
 
         Args:
             values: Numbers and texts, by name.
-            step: The step. Without one, the values get that of the log before; or their number
-                among the logs, if no log has had a step.
-            kwargs: Nothing: a warning names what is given.
+            step: The step; by default that of the log before. If no log had a step, it is the
+                number of the log.
+            kwargs: Ignored. A warning names them.
         """
         if kwargs:
             self.run.tell(f"{self.name} does not use the log_kwargs {', '.join(kwargs)}.")
@@ -70,11 +70,11 @@ class CallbackTracker(GeneralTracker):
 
     @on_main_process
     def log_images(self, values: Mapping[str, Any], step: int | None = None, **kwargs: Any) -> None:
-        """Record pictures, if the tracker takes any. Otherwise, a warning says that it does not.
+        """Record pictures if the tracker takes them. Otherwise, a warning says that it does not.
 
         Args:
-            values: By name, a picture, or several as a list or as an array whose first axis counts
-                them. A picture is what the SDK's own type, `wandb.Image` or `mlflow.Image`, takes.
+            values: By name, a picture, a list of pictures, or an array with 4 axes, whose first
+                counts the pictures. A picture is what `wandb.Image` or `mlflow.Image` takes.
             step: As in `log`.
             kwargs: Passed to the SDK's type.
         """
@@ -94,13 +94,13 @@ class CallbackTracker(GeneralTracker):
         step: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Record a table, if the tracker takes any. Otherwise, a warning says that it does not.
+        """Record a table if the tracker takes tables. Otherwise, a warning says that it does not.
 
         Args:
             table_name: The name.
             columns: The names of the columns.
             data: The rows.
-            dataframe: A data frame, instead of both.
+            dataframe: A data frame, instead of `columns` and `data`.
             step: As in `log`.
             kwargs: Passed to the SDK's type.
         """
@@ -114,7 +114,7 @@ class CallbackTracker(GeneralTracker):
     def finish(self) -> None:
         """End the run for all its trackers.
 
-        In a `finally` or `except` clause, an error that is under way ends it as failed.
+        In a `finally` or `except` clause after an error, the run ends as failed.
         """
         error = sys.exception()
         is_error = not isinstance(error, SystemExit) or bool(error.code)

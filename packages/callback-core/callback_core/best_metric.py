@@ -20,8 +20,8 @@ def deciding_metric(args: CallbackArguments, metrics: Mapping[str, Any]) -> floa
         metrics: The metrics of an evaluation.
 
     Raises:
-        TypeError: It reports no metrics, or something else than one number.
-        ValueError: The evaluation does not report that metric.
+        TypeError: `metrics` is not a mapping, or that metric is not a number.
+        ValueError: That metric is missing.
     """
     if args.metric_for_best_model is None:
         return None
@@ -38,8 +38,8 @@ def deciding_metric(args: CallbackArguments, metrics: Mapping[str, Any]) -> floa
         number = value if isinstance(value, Real) else scalar(value)
     except TypeError as error:
         raise TypeError(
-            f"{key} is {value!r}, but metric_for_best_model must be a number, so that the best can "
-            f"be found: {error}."
+            f"{key} is {value!r}, but the metric that metric_for_best_model names must be a "
+            f"number: {error}."
         ) from None
     return float(number)
 
@@ -47,8 +47,8 @@ def deciding_metric(args: CallbackArguments, metrics: Mapping[str, Any]) -> floa
 def update_best_metric(args: CallbackArguments, state: TrainerState, value: float) -> bool:
     """Record the deciding metric of an evaluation in `state`, and return whether it is the best.
 
-    NaN never is. An evaluation of the user's own may have logged nothing. The history then gets the
-    metric here, because it decides which checkpoint is the best.
+    NaN is never the best. The user's own evaluation may have logged nothing. Then this adds the
+    metric to the log history, because the history decides which checkpoint is the best.
     """
     if value != value:
         return False
@@ -67,9 +67,9 @@ def is_best_checkpoint(
 ) -> bool:
     """Return whether a checkpoint of the current step is better than the best one so far.
 
-    The model may be evaluated before that checkpoint is saved or after it. The best evaluation may
-    also fall between two checkpoints. transformers then has no best checkpoint at all; here it is
-    the best of the checkpoints at which the model was evaluated.
+    The model may be evaluated before or after the checkpoint is saved. The best evaluation may also
+    fall between two checkpoints. transformers then has no best checkpoint at all. Here, the best
+    checkpoint is the best of those at which the model was evaluated.
 
     Args:
         args: Name the metric.

@@ -44,27 +44,28 @@ class Loop(LoopEvents):
     and evaluates, saves and stops when callbacks ask for it. `DefaultFlowCallback` and a progress
     bar are among the callbacks. Leaving the block ends the training; after an error, as failed.
 
-    A loop that has no epochs iterates over `steps()` only. A framework with a loop of its own calls
+    A loop without epochs iterates over `steps()` only. A framework with a loop of its own calls
     `begin`, `begin_epoch`, `begin_step`, `end_step`, `end_epoch` and `end`.
 
-    With several processes that `torch.distributed` connects, all of them must do the same with
-    their loops. They agree on the flags of their controls before they act on them.
+    If `torch.distributed` connects several processes, all of them must call the same methods of
+    their loops in the same order. They agree on the flags of their controls before they act on
+    them.
 
     Args:
         callbacks: Callbacks, or classes of callbacks.
-        args: The arguments, each optional: a dict, a `Namespace`, a data class, or what a trainer
-            has. `LoopArguments` lists those that the loop reads. Trackers log all of them.
+        args: The arguments, each optional: a dict, a `Namespace`, a data class, or the arguments of
+            a trainer. `LoopArguments` lists those that the loop reads. Trackers log all of them.
         model: Passed to callbacks, like the following five.
         processing_class: A tokenizer, processor or the like.
-        optimizer: The optimizer. The rate of its first group is logged. If it is one of torch, its
-            step fires `on_pre_optimizer_step` and `on_optimizer_step`.
+        optimizer: The optimizer. The learning rate of its first group is logged. If it is an
+            optimizer of torch, its step fires `on_pre_optimizer_step` and `on_optimizer_step`.
         lr_scheduler: The scheduler of the learning rate.
         train_dataloader: What `steps` iterates over: any iterable of batches.
         eval_dataloader: What `prediction_steps` iterates over.
         evaluate: Returns the metrics of an evaluation by name. Called when an evaluation is due.
         save: Writes the model, and whatever else resuming needs, into a directory. Called when a
             checkpoint is due, in the main process.
-        load: Reads that again from the directory.
+        load: Reads from the directory what `save` has written.
 
     Attributes:
         args: The arguments, as `LoopArguments`.
@@ -74,7 +75,7 @@ class Loop(LoopEvents):
 
     Raises:
         TypeError: `args`, a callback or a function is of a wrong type.
-        ValueError: An argument is not allowed, or asks for what none of the functions does.
+        ValueError: An argument is not allowed, or needs a function `load` that is missing.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Loop(LoopEvents):
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the training, as failed after an error, unless it has ended already."""
+        """End the training, unless it has ended already. After an error, it has failed."""
         if self._stage is not Stage.OUTSIDE:
             self.end(exception)
 
@@ -162,9 +163,9 @@ class Loop(LoopEvents):
         self._fire("on_train_end")
 
     def epochs(self) -> Iterator[int]:
-        """Yield the epochs that are left, from 0, until a callback asks to stop.
+        """Yield the numbers of the epochs that are left, from 0, until a callback asks to stop.
 
-        An epoch that is left by `break` ends as it is.
+        `break` also ends the current epoch.
 
         Raises:
             RuntimeError: No training has begun.
@@ -189,16 +190,16 @@ class Loop(LoopEvents):
                 break
 
     def steps(self, batches: Iterable[Any] | None = None) -> Iterator[Any]:
-        """Yield the batches of an epoch that are left, each of which is an update step.
+        """Yield the batches of an epoch that are left. Each is an update step.
 
-        With `gradient_accumulation_steps`, several batches are a step; `completes_step` says
-        whether the current one is the last. A step that is left by `break` or `continue` counts,
-        but not one that `break` leaves before its last batch. Outside of `epochs`, the batches of
-        all epochs are yielded.
+        With `gradient_accumulation_steps`, several batches are a step, and `completes_step` tells
+        whether the current one is the last. After `break` or `continue`, the step counts too, but
+        not if `break` comes before its last batch. Outside of `epochs`, this yields the batches of
+        all epochs.
 
         Args:
-            batches: The batches, by default `train_dataloader`. Without either, the numbers of the
-                steps are yielded, until `max_steps` or until a callback asks to stop.
+            batches: The batches, by default `train_dataloader`. Without either, this yields the
+                numbers of the steps, until `max_steps` or until a callback asks to stop.
 
         Raises:
             RuntimeError: No training has begun.
@@ -218,14 +219,15 @@ class Loop(LoopEvents):
             self._tell("The batches come from an iterator, so training ends after one epoch.")
 
     def save_checkpoint(self) -> None:
-        """Save a checkpoint by the function `save`, and fire `on_save`.
+        """Save a checkpoint with the function `save`, and fire `on_save`.
 
-        `<output_dir>/checkpoint-<step>` appears once all of it is written. The main process writes;
-        the others wait.
+        `<output_dir>/checkpoint-<step>` appears only when all of it is written. The main process
+        writes it, and the others wait.
 
         Raises:
-            RuntimeError: No training has begun, a step has not ended, or there is no function
-                `save`; or on the other processes, if saving failed in the main one.
+            RuntimeError: No training has begun, a step has not ended, there is no function `save`,
+                or saving failed in the main process. The main process itself raises what `save` has
+                raised.
         """
         self._end_step_left_by_break()
         self._expect("save_checkpoint", Stage.TRAINING, Stage.EPOCH)
@@ -249,7 +251,7 @@ class Loop(LoopEvents):
         self._fire("on_save", checkpoint_dir=str(path))
 
     def saved(self, directory: str | Path) -> None:
-        """Fire `on_save` for a checkpoint that the program has saved in a way of its own.
+        """Fire `on_save` for a checkpoint that the program has saved in its own way.
 
         Save `state_dict()` with it, so that a resumed training continues the runs of the trackers.
 
@@ -257,14 +259,14 @@ class Loop(LoopEvents):
             directory: The directory of the checkpoint, which trackers may upload.
 
         Raises:
-            NotADirectoryError: It is no directory.
-            RuntimeError: No training has begun, or a step has not ended: it would not be counted.
+            NotADirectoryError: `directory` is not a directory.
+            RuntimeError: No training has begun, or a step has not ended, so that it is not counted.
         """
         self._end_step_left_by_break()
         self._expect("saved", Stage.TRAINING, Stage.EPOCH)
         path = Path(directory).absolute()
         if not path.is_dir():
-            raise NotADirectoryError(f"{path} is no directory. Save each checkpoint in one.")
+            raise NotADirectoryError(f"{path} is not a directory. Save each checkpoint in one.")
         self._saved = self.state.global_step, path
         self._note_best()
         self._fire("on_save", checkpoint_dir=str(path))
@@ -319,7 +321,7 @@ class Loop(LoopEvents):
         elif self._saved is None or self._saved[0] != self.state.global_step:
             self._tell(
                 "A checkpoint is due, but the loop has no function `save`. Pass one, or call "
-                "saved() after each checkpoint of your own."
+                "saved() after each checkpoint that you save."
             )
 
     def _tell_if_last_step_was_not_known(self) -> None:
@@ -358,9 +360,9 @@ class Loop(LoopEvents):
                 )
 
     def _has_epoch_left(self) -> bool:
-        """Return whether another epoch, or the rest of this one, is to be trained.
+        """Return whether another epoch, or the rest of this one, must be trained.
 
-        If a training is resumed after its last step, only the end of the epoch is left.
+        If a training resumes after its last step, only the end of the epoch is left.
         """
         position, length = self._position, self._length
         if self.control.should_training_stop:
@@ -374,7 +376,7 @@ class Loop(LoopEvents):
         return position.batches > 0 and not self.should_stop
 
     def _steps_of_epoch(self, batches: Iterable[Any] | None) -> Iterator[Any]:
-        """Yield the batches of this epoch that are left, each within a step."""
+        """Yield the batches of this epoch that are left. Each is within a step."""
         size, done = self.args.gradient_accumulation_steps, 0
         pairs = self._numbers_of_steps() if batches is None else self._batches_left(batches)
         turn = self._turn = object()
@@ -411,7 +413,7 @@ class Loop(LoopEvents):
         return _with_last(source)
 
     def _note_best(self) -> None:
-        """Note in the state whether the checkpoint of the current step is the best."""
+        """Record the checkpoint of the current step in the state, if it is the best."""
         saved = self._saved
         if (
             saved is not None
@@ -427,8 +429,8 @@ class Loop(LoopEvents):
             return
         if best is None:
             self._tell(
-                "load_best_model_at_end has no checkpoint to load: none was saved at an evaluation "
-                f"that reported {self.args.metric_for_best_model!r}."
+                "load_best_model_at_end has no checkpoint to load, because none was saved at an "
+                f"evaluation that reported {self.args.metric_for_best_model!r}."
             )
         else:
             assert self._load is not None
@@ -441,7 +443,7 @@ class Loop(LoopEvents):
         self.state.stateful_callbacks = export_states(owners, self.state.stateful_callbacks)
 
     def _restore(self) -> Path | None:
-        """Set the state to begin or to resume with; return the checkpoint of the latter."""
+        """Set the state to begin or resume with, and return the checkpoint to resume from."""
         resumed, self._saved = self._resumed, None
         path = find_checkpoint(self.args.resume_from_checkpoint, self.args.output_dir)
         if resumed is None and path is not None:
@@ -475,7 +477,7 @@ class Loop(LoopEvents):
 
 
 def _with_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
-    """Yield each item, and whether it is the last, for which one item is read ahead."""
+    """Yield each item, and whether it is the last. This reads one item ahead."""
     for before, following in pairwise(chain(items, [_END])):
         yield before, following is _END
 

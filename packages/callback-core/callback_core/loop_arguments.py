@@ -45,7 +45,7 @@ _NOT_DONE: Final = ("save_total_limit", "eval_on_start")
 class LoopArguments:
     """The arguments that a `Loop` and its callbacks read, with transformers' names and defaults.
 
-    `LoopArguments.of` also takes arguments of the user's own, which callbacks can read too.
+    `LoopArguments.of` also takes further arguments of the user, which callbacks can read too.
 
     Args:
         output_dir: The directory to which the run writes.
@@ -55,27 +55,26 @@ class LoopArguments:
         gradient_accumulation_steps: Batches in an update step.
         logging_strategy: When the reported values are logged: `no`, `steps` or `epoch`.
         logging_first_step: Whether the first step is logged, whatever the strategy.
-        logging_steps: Steps between two logs. Below 1, it is a share of `max_steps`.
-        eval_strategy: When the loop evaluates; by default `epoch` if it has a function that does
-            so, else `no`.
+        logging_steps: Steps between two logs. A number below 1 is a share of all steps.
+        eval_strategy: When the loop evaluates; by default `epoch` if it has a function `evaluate`,
+            and else `no`.
         eval_steps: Steps between two evaluations; by default `logging_steps`.
         eval_delay: Steps or epochs, as `eval_strategy` counts, before the first evaluation.
-        save_strategy: When the loop saves; by default `steps` if it has a function that does so,
+        save_strategy: When the loop saves; by default `steps` if it has a function `save`, and
             else `no`.
         save_steps: Steps between two checkpoints.
         resume_from_checkpoint: The checkpoint to resume from; `True` for the newest one in
             `output_dir`.
         load_best_model_at_end: Whether the best checkpoint is loaded when training ends.
-        metric_for_best_model: The metric that decides which model is best; `loss` if the best one
-            is loaded.
-        greater_is_better: Whether a greater metric is better; by default, unless its name ends in
-            `loss`.
+        metric_for_best_model: The metric that decides which model is best; by default `loss` with
+            `load_best_model_at_end`, and else none.
+        greater_is_better: Whether a greater metric is better; by default `True`, unless its name
+            ends in `loss`.
         per_device_train_batch_size: The number of samples in a batch, for callbacks.
-        disable_tqdm: Whether logs are printed as plain lines, without a bar.
+        disable_tqdm: Whether to print logs as plain lines, without a bar.
 
     Raises:
-        ValueError: A value is not one of those above. Text such as "False" is neither true nor
-            false.
+        ValueError: A value is not allowed. Text such as "False" is neither true nor false.
     """
 
     output_dir: str = "trainer_output"
@@ -123,13 +122,13 @@ class LoopArguments:
 
     @classmethod
     def of(cls, args: Any, *, evaluates: bool = False, saves: bool = False) -> LoopArguments:
-        """Return the arguments in `args`, and the defaults of those that it lacks or that are None.
+        """Return the arguments in `args`, with defaults for those that are missing or `None`.
 
         Args:
             args: A mapping, a `Namespace`, a data class, any object with `to_dict` such as the
                 `TrainingArguments` of a trainer, or `None`.
             evaluates: Whether the loop has a function that evaluates.
-            saves: Whether it has one that saves.
+            saves: Whether the loop has a function that saves.
 
         Raises:
             TypeError: `args` is something else.
@@ -157,7 +156,7 @@ class LoopArguments:
         return {name: json_value(value) for name, value in self.given.items()}
 
     def to_json_string(self) -> str:
-        """Return the same as indented JSON."""
+        """Return what `to_dict` returns, as indented JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
 

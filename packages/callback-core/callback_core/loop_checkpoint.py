@@ -44,15 +44,15 @@ def find_checkpoint(resume_from: Any, output_dir: str) -> Path | None:
     if found is None:
         raise FileNotFoundError(
             f"resume_from_checkpoint is True, but {output_dir} has no complete checkpoint. "
-            "get_last_checkpoint returns None then, which begins a new training."
+            "To begin a new training then, pass get_last_checkpoint(output_dir): it returns None."
         )
     if not (Path(found) / STATE).is_file():
-        raise FileNotFoundError(f"{found} is no complete checkpoint: it has no {STATE}.")
+        raise FileNotFoundError(f"{found} is not a complete checkpoint: it has no {STATE}.")
     return Path(os.path.abspath(os.path.expanduser(found)))
 
 
 def write_checkpoint(path: Path, save: Callable[[Path], object], state: TrainerState) -> None:
-    """Write a checkpoint beside its place, and move it there once all of it is on the disk.
+    """Write a checkpoint beside its place, and move it there when all of it is on the disk.
 
     Args:
         path: The checkpoint. One that is there already is replaced.

@@ -48,7 +48,7 @@ _FIRED_BY: Final = {
     "on_exception": "end",
     "on_train_end": "end",
 }
-"""The methods that fire these events, and do what belongs to them."""
+"""The methods that fire these events, and do the rest that such an event needs."""
 
 
 class LoopEvents:
@@ -79,7 +79,7 @@ class LoopEvents:
         self._fire("on_init_end")
 
     def _begin(self, checkpoint: Path | None) -> None:
-        """Fire `on_train_begin` for a training that begins with the present state and position."""
+        """Fire `on_train_begin` for a training that begins with the current state and position."""
         if not self._processes.are_connected:  # the program may have connected them since
             self._processes = Processes()
             self._processes.tell_if_apart()
@@ -110,7 +110,8 @@ class LoopEvents:
         if hasattr(sampler, "set_epoch"):  # that of a DistributedSampler decides the order
             sampler.set_epoch(position.epoch)
         self._stage = Stage.EPOCH
-        state.epoch = float(position.epoch)  # also if it is resumed: as when the event came first
+        # Also within a resumed epoch: the event then passes what it passed at first.
+        state.epoch = float(position.epoch)
         self._fire("on_epoch_begin")
         if position.is_left:  # before the checkpoint, at which on_epoch_begin was fired already
             self.control.should_epoch_stop = True
@@ -121,7 +122,7 @@ class LoopEvents:
         self._expect("end_epoch", Stage.EPOCH)
         position = self._position
         if position.batches == 0 and not self._leaves_epoch:
-            self._tell(f"Epoch {position.epoch} has no steps. Iterate over steps() of the loop.")
+            self._tell(f"Epoch {position.epoch} had no steps. Iterate over steps() of the loop.")
         is_complete = position.batches >= (self._length.batches_per_epoch or math.inf)
         position.has_ended = is_complete or not self.should_stop
         self.state.epoch = self._length.epoch_at(position)
@@ -138,7 +139,7 @@ class LoopEvents:
         self._fire("on_step_begin")
 
     def end_substep(self) -> None:
-        """End a batch after which others follow in the same update step."""
+        """End a batch that is not the last of its update step."""
         self._expect("end_substep", Stage.STEP)
         self._position.batches += 1
         self._fire("on_substep_end", loss=self._loss_of_step)
@@ -163,12 +164,13 @@ class LoopEvents:
     # What callbacks see
 
     def report(self, **values: Any) -> None:
-        """Report values of the current step. The next log has their means since the last one.
+        """Report values of the current step. The next log has their means since the last log.
 
         A `loss` is also passed to `on_step_end`.
 
         Args:
-            values: Single numbers, also tensors. Nothing waits for the device before the log.
+            values: Single numbers, or tensors of one number. Nothing waits for the device before
+                the log.
 
         Raises:
             TypeError: A value is not a single number.
@@ -195,19 +197,19 @@ class LoopEvents:
         self._fire("on_log", logs=logs)
 
     def log_evaluation(self, metrics: Mapping[str, Any], prefix: str = "eval") -> dict[str, Any]:
-        """Log the metrics of an evaluation, fire `on_evaluate`, and note whether it is the best.
+        """Log the metrics of an evaluation, fire `on_evaluate`, and record whether it is the best.
 
         Args:
             metrics: Values by name.
-            prefix: Put before each name that does not begin with it.
+            prefix: What each name begins with; it is added where it is missing.
 
         Returns:
             The metrics by their full names.
 
         Raises:
-            TypeError: They are not values by name.
-            TypeError, ValueError: The metric that decides which model is best is not a number, or
-                not among them.
+            TypeError: The metrics are not values by name, or the one that decides which model is
+                best is not a number.
+            ValueError: That metric is missing.
         """
         self._end_step_left_by_break()
         start = f"{prefix}_"
@@ -233,7 +235,7 @@ class LoopEvents:
             batches: The batches, by default `eval_dataloader`.
 
         Raises:
-            ValueError: There are none.
+            ValueError: There are no batches.
         """
         if batches is not None:
             self.handler.eval_dataloader = batches
@@ -248,16 +250,16 @@ class LoopEvents:
 
         Args:
             event: The event.
-            passed: What it passes besides arguments, state and control.
+            passed: The keywords that it passes besides arguments, state and control.
 
         Raises:
-            RuntimeError: A method of the loop fires this event; or the optimizer steps outside of
-                an update step.
+            RuntimeError: A method of the loop fires this event, or it is an event of the optimizer
+                outside of an update step.
         """
         if event in _FIRED_BY:
             raise RuntimeError(
-                f"{event} must not be fired by itself: {_FIRED_BY[event]}() fires it, and does "
-                "what belongs to it."
+                f"Do not fire {event} by itself. Call {_FIRED_BY[event]}(), which fires it and "
+                "does the rest."
             )
         if event in OptimizerEvents.NAMES:
             self._expect(event, Stage.STEP)
@@ -278,7 +280,7 @@ class LoopEvents:
     # The training
 
     def _do_what_is_due(self) -> None:
-        """Log, evaluate and save if asked to, in this order, because each may ask for the next.
+        """Log, evaluate and save if asked to, in this order, because each may cause the next.
 
         All processes agree on the control first, and again whenever callbacks may have changed it.
         """
@@ -330,12 +332,12 @@ class LoopEvents:
         raise NotImplementedError
 
     def _note_best(self) -> None:
-        """Note in the state whether the checkpoint of the current step is the best."""
+        """Record the checkpoint of the current step in the state, if it is the best."""
         raise NotImplementedError
 
     @property
     def _loss_of_step(self) -> Any:
-        """The mean loss of the batches of this step, where its device is; `None` if unknown."""
+        """The mean loss of the batches of this step, on its device; `None` if unknown."""
         losses = self._losses
         return (
             sum(losses[1:], losses[0]) / len(losses)
@@ -353,7 +355,7 @@ class LoopEvents:
             order = list(Stage)
             is_early = order.index(self._stage) < order.index(stages[0])
             hint = (_BEGINNINGS if is_early else _ENDINGS)[self._stage]
-            raise RuntimeError(f"{method} came {self._stage.value}. {hint}")
+            raise RuntimeError(f"{method} was called {self._stage.value}. {hint}")
 
     def _fire(self, event: str, **passed: Any) -> None:
         """Fire an event, keep the control that it returns, and log what callbacks have logged."""
@@ -367,7 +369,7 @@ class LoopEvents:
             self._fire(event)
 
     def _close(self, exception: BaseException) -> None:
-        """Fire the events of a training that `exception` ends. Errors of callbacks are logged."""
+        """Fire the events of a training that `exception` ends. Log the errors of callbacks."""
         self._leave()
         try:
             self._fire("on_exception", exception=exception)
@@ -375,7 +377,7 @@ class LoopEvents:
             try:
                 self._fire("on_train_end")
             except Exception:
-                logger.exception("A callback failed while training was ending by %r.", exception)
+                logger.exception("A callback failed while %r was ending the training.", exception)
 
     def _leave(self) -> None:
         self._optimizer_events.stop()
@@ -404,7 +406,7 @@ class LoopEvents:
             )
 
     def _tell(self, message: str) -> None:
-        """Log a warning in the main process, once for each training loop."""
+        """Log a warning in the main process, once for each loop."""
         if self._processes.is_main and message not in self._told:
             self._told.add(message)
             logger.warning("%s", message)
@@ -415,18 +417,18 @@ _BEGINNINGS: Final = {
     Stage.TRAINING: "Call begin_epoch() first, or iterate over epochs().",
     Stage.EPOCH: "Call begin_step() first, or iterate over steps().",
 }
-"""What begins the stage after this one."""
+"""How to reach the stage after this one."""
 
 _ENDINGS: Final = {
     Stage.TRAINING: "Call end() first.",
     Stage.EPOCH: "Call end_epoch() first.",
     Stage.STEP: "Call end_step() first.",
 }
-"""What ends this stage."""
+"""How to end this stage."""
 
 
 def _plain(value: Any) -> Any:
-    """Return the Python number in an array or tensor of one number, and else `value`."""
+    """Return `value`, or the Python number in it if it is an array or tensor of one number."""
     shape = getattr(value, "shape", None)
     return scalar(value) if shape is not None and math.prod(shape) == 1 else value
 
@@ -439,7 +441,7 @@ def _by_name(method: str, values: Any) -> Mapping[str, Any]:
 
 
 def _learning_rate(optimizer: Any) -> float | None:
-    """Return the learning rate of the first group, if the optimizer is like those of torch."""
+    """Return the learning rate of the first group, if the optimizer has groups as in torch."""
     groups = getattr(optimizer, "param_groups", None)
     rate = groups[0].get("lr") if groups else None
     return None if rate is None else float(rate)

@@ -16,10 +16,10 @@ class Position:
         epoch: The current epoch, from 0.
         batches: The number of batches done in it.
         is_left: Whether a callback has asked to leave it.
-        has_ended: Whether it has ended. If the training was stopped within it, it has not.
+        has_ended: Whether it has ended. An epoch within which the training stopped has not.
         best_step: The step of the best checkpoint, which may be a directory of any name.
         length: The number of batches of an epoch; `None` if unknown.
-        unlogged: The sums and counts of what was reported since the last log, as of the checkpoint.
+        unlogged: The sums and counts of what was reported between the last log and the checkpoint.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Position:
         self.unlogged: dict[str, Any] = {}
 
     def begin_epoch(self) -> None:
-        """Continue the epoch if it has not ended, and else begin the next one."""
+        """Begin the next epoch if the current one has ended. Otherwise, continue that."""
         if self.has_ended:
             self.epoch, self.batches, self.has_ended = self.epoch + 1, 0, False
             self.is_left = False
@@ -48,10 +48,10 @@ class LoopLength(NamedTuple):
     """The length of a training, as far as it is known.
 
     Attributes:
-        batches_per_epoch: Batches in an epoch.
+        batches_per_epoch: Batches in an epoch; `None` if unknown.
         max_steps: Update steps; -1 if unknown.
         num_train_epochs: Epochs.
-        ends_by_steps: Whether the number of steps is given, and not that of epochs.
+        ends_by_steps: Whether the number of steps decides the length, rather than that of epochs.
     """
 
     batches_per_epoch: int | None
@@ -83,7 +83,7 @@ class LoopLength(NamedTuple):
         return cls(batches, total, math.ceil(args.num_train_epochs), ends_by_steps)
 
     def epoch_at(self, position: Position) -> float:
-        """Return the epoch with its fraction that is done."""
+        """Return the number of epochs done, with the fraction of the current one."""
         batches = self.batches_per_epoch
         share = position.batches / batches if batches else float(position.has_ended)
         return position.epoch + share

@@ -12,10 +12,10 @@ logger = logging.getLogger(__name__)
 
 
 class OptimizerEvents:
-    """Fires `on_pre_optimizer_step` and `on_optimizer_step` by the hooks of an optimizer.
+    """Fires `on_pre_optimizer_step` and `on_optimizer_step` from the hooks of an optimizer.
 
     Args:
-        fire: Fires an event; called only if the optimizer steps within an update step.
+        fire: Fires an event. It is called at each step of the optimizer.
     """
 
     NAMES: Final = ("on_pre_optimizer_step", "on_optimizer_step")
@@ -26,14 +26,14 @@ class OptimizerEvents:
         self._is_checked = False
 
     def watch(self, optimizer: Any) -> None:
-        """Begin to fire at each step of `optimizer`, if it has hooks as those of torch do."""
+        """Fire at each step of `optimizer` from now on, if it has the hooks of torch."""
         before, after = self.NAMES
         try:
             self._handles = [
                 optimizer.register_step_pre_hook(lambda *_: self._fire(before)),
                 optimizer.register_step_post_hook(lambda *_: self._fire(after)),
             ]
-        except AttributeError:  # no optimizer of torch, or one that wraps it
+        except AttributeError:  # not an optimizer of torch, or a wrapper of one
             self._handles = []
 
     def leave_to_program(self) -> None:
@@ -41,13 +41,13 @@ class OptimizerEvents:
         self._is_checked = True
 
     def stop(self) -> None:
-        """Fire no more."""
+        """Stop firing."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def tell_if_missing(self, callbacks: Iterable[Any]) -> None:
-        """Warn once of callbacks that wait for events which nothing fires."""
+        """Warn once about callbacks that wait for events that nothing fires."""
         if self._handles or self._is_checked:
             return
         self._is_checked = True

@@ -1,6 +1,6 @@
 """The processes of a training, and how they agree on what callbacks ask for.
 
-Processes are connected by `torch.distributed`. It is never imported here: if the program has not
+`torch.distributed` connects the processes. This module never imports it: if the program has not
 imported it, nothing is connected.
 """
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 class Processes:
     """The processes that train together; often there is only one.
 
-    All of them must make this object, and call its methods in the same order.
+    Each of them must make such an object, and all must call its methods in the same order.
 
     Attributes:
         rank: The number of this process, from 0. Rank 0 is the main process.
@@ -43,7 +43,7 @@ class Processes:
         self.local_rank = int(os.environ.get("LOCAL_RANK", self.rank)) if self.size > 1 else 0
         self._group: Any = None
         if self.size > 1 and self.are_connected:
-            # A group of their own on the CPU: what they exchange must not wait for a device.
+            # This group is on the CPU, because what is exchanged must not wait for a device.
             self._group = dist.new_group(backend="gloo")
 
     def tell_if_apart(self) -> None:
@@ -51,7 +51,7 @@ class Processes:
         if self.size > 1 and not self.are_connected:
             logger.warning(
                 "WORLD_SIZE is %d, but the processes are not connected, so each of them follows "
-                "its own callbacks only. Call torch.distributed.init_process_group() first.",
+                "only its own callbacks. Call torch.distributed.init_process_group() first.",
                 self.size,
             )
 
@@ -76,7 +76,7 @@ class Processes:
     def agree(self, control: TrainerControl) -> None:
         """Set each flag of `control` that any process has set, so that all of them act alike.
 
-        They exchange a number each. Only if flags differ, they exchange who set them.
+        Each process sends a number. If the flags differ, they also exchange who set them.
         """
         if self._group is None:
             return
@@ -94,7 +94,7 @@ def flag_bits(control: TrainerControl) -> int:
 
 
 def combine_requests(control: TrainerControl, requests: Sequence[tuple[Request, ...]]) -> None:
-    """Set the flags of `control` that only other processes have set, and record whose they are.
+    """Set the flags of `control` that only other processes have set, and record who set them.
 
     Args:
         control: The control of this process.

@@ -11,13 +11,13 @@ from callback_core._json import scalar
 from callback_core.processes import Processes
 
 _BYTES: Final = 4
-"""The size from which a number of torch is summed as it is. bfloat16 has two digits only."""
+"""Tensors whose numbers have fewer bytes are summed as float32: bfloat16 has only two digits."""
 
 
 class ReportedValues:
-    """Sums of the values that were reported by name since they were last taken.
+    """The sums of the values that were reported since the last log, by name.
 
-    Tensors are added where they are, so nothing waits for a device before a mean is read.
+    Tensors are added on their device, so nothing waits for a device before a mean is read.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class ReportedValues:
         }
 
     def restore(self, sums: Mapping[str, Sequence[Any]]) -> None:
-        """Continue with sums and counts."""
+        """Continue with the sums and counts of a checkpoint."""
         self._sums = {name: (total, count) for name, (total, count) in sums.items()}
 
 
@@ -69,8 +69,8 @@ def _number(name: str, value: Any) -> Any:
     if shape is None or math.prod(shape) != 1:
         what = "" if shape is None else f" of shape {tuple(shape)}"
         raise TypeError(
-            f"{name} is a {type(value).__name__}{what}, but only single numbers have a mean. Log "
-            "other values with log()."
+            f"{name} is a {type(value).__name__}{what}, but only single numbers can be reported. "
+            "Log other values with log()."
         )
     number = without_graph(value)
     is_short = hasattr(number, "element_size") and number.element_size() < _BYTES

@@ -14,14 +14,14 @@ from callback_core.validation import list_callbacks
 def with_standard_callbacks(callbacks: Iterable[Any] | None, disable_tqdm: bool) -> list[Any]:
     """Return the default flow, `callbacks`, and a bar or a printer, which comes last.
 
-    What is among `callbacks` already is not added.
+    Nothing is added that `callbacks` already has.
 
     Args:
         callbacks: Callbacks, or classes of callbacks.
-        disable_tqdm: Whether logs are printed as plain lines, without a bar.
+        disable_tqdm: Whether to print logs as plain lines, without a bar.
 
     Raises:
-        TypeError: `callbacks` is not several callbacks.
+        TypeError: `callbacks` is not an iterable of callbacks.
     """
     given = list_callbacks(callbacks)
     shown = PrinterCallback if disable_tqdm else ProgressCallback

@@ -1,4 +1,4 @@
-"""What our callbacks need to know of transformers' Trainer, and it does not tell."""
+"""Finds out what our callbacks need to know, and transformers' Trainer does not tell them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from callback_core.events import COMMON_KEYWORDS
 logger = logging.getLogger(__name__)
 
 _TELLS: Final = "_tells_callbacks_of_errors"
-"""Marks a method that tells callbacks of errors already."""
+"""Marks a `train` that already tells callbacks of errors."""
 
 
 def callers_with(control: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each call under way of a method whose owner has this `control` and can log.
+    """Yield each running call of a method whose owner has this `control` and can log.
 
-    The owner is the trainer. The innermost call comes first, as the method's name and the owner.
+    The owner is the trainer. A call is the method's name and its owner. The innermost comes first.
     """
     from inspect import currentframe  # here, because it takes 10 ms
 
     here: Any = currentframe()
-    frame = here.f_back  # not this one: its locals would hold it, and so the trainer
+    frame = here.f_back  # not this one, whose locals would keep itself and the trainer alive
     del here
     while frame is not None:
-        # f_locals keeps all that it shows for as long as the call is under way: ask only methods.
+        # f_locals keeps what it returns alive until the call ends, so read it only of methods.
         is_method = frame.f_code.co_varnames[:1] == ("self",)
         owner = frame.f_locals.get("self") if is_method else None
         if getattr(owner, "control", None) is control and callable(getattr(owner, "log", None)):
@@ -38,14 +38,14 @@ def callers_with(control: Any) -> Iterator[tuple[str, Any]]:
 def recorded_twice_by(callback: Any, control: Any) -> str | None:
     """Return the name of transformers' own callback that does the work of `callback` too.
 
-    It has the same name, or one of them extends a class with the name of the other.
+    Such a callback has the same name, or one of the two extends a class with the other's name.
 
     Args:
         callback: Our callback.
         control: The control that a trainer passes to it.
 
     Returns:
-        The name; `None` if the trainer that calls has no such callback.
+        The name; `None` if the running trainer has no such callback.
     """
     if "transformers.integrations" not in sys.modules:
         return None
@@ -62,9 +62,9 @@ def recorded_twice_by(callback: Any, control: Any) -> str | None:
 def tell_of_errors() -> None:
     """Let transformers' Trainer tell callbacks that an error or an interrupt ended a training.
 
-    Its `train` calls nothing then. After this, it calls `on_exception` and then `on_train_end` of
-    each callback that has an `on_exception`, and raises the same error. If transformers is not
-    imported, or has such an event by itself, this does nothing.
+    By itself, its `train` calls no callback then. After this, it calls `on_exception` and then
+    `on_train_end` of each callback that has an `on_exception`, and raises the same error. If
+    transformers is not imported, or has such an event itself, this does nothing.
     """
     module: Any = sys.modules.get("transformers.trainer")
     trainer = getattr(module, "Trainer", None)
@@ -92,10 +92,10 @@ def _telling(train: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _tell(trainer: Any, error: BaseException) -> None:
-    """Fire `on_exception` and `on_train_end`. What they raise must not replace `error`."""
+    """Call `on_exception` and `on_train_end`. Their errors must not replace `error`."""
     handler = trainer.callback_handler
     keywords = {name: getattr(handler, name, None) for name in COMMON_KEYWORDS}
-    named = (keywords["processing_class"], keywords["tokenizer"])  # transformers has one of them
+    named = (keywords["processing_class"], keywords["tokenizer"])  # a version has one of them
     keywords["processing_class"] = keywords["tokenizer"] = next(filter(None, named), None)
     told = [one for one in handler.callbacks if hasattr(one, "on_exception")]
     for event, passed in (("on_exception", {"exception": error}), ("on_train_end", {})):

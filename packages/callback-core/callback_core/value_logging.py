@@ -9,7 +9,7 @@ from callback_core.control import TrainerControl
 from callback_core.transformers_trainer import callers_with
 
 _MOST_NESTED: Final = 10
-"""How often a log may lead to a further one."""
+"""How deep the logs of callbacks may be nested."""
 
 
 def log_values(control: Any, logs: Mapping[str, Any]) -> None:
@@ -21,8 +21,8 @@ def log_values(control: Any, logs: Mapping[str, Any]) -> None:
         logs: Values by name.
 
     Raises:
-        RuntimeError: The callback logs again whenever it sees a log; or no loop of transformers
-            calls it.
+        RuntimeError: The callback logs at every log, so that this would never end; or no Trainer
+            with this control is running.
     """
     if isinstance(control, TrainerControl):
         control.log(logs)
@@ -34,7 +34,7 @@ def log_values(control: Any, logs: Mapping[str, Any]) -> None:
         )
     if len(trainers) > _MOST_NESTED:
         raise RuntimeError(
-            f"A callback logs {', '.join(logs)} at every on_log, also at its own. Let it log only "
+            f"A callback logs {', '.join(logs)} at every on_log, even at its own. Let it log only "
             "if `logs` has the value that it waits for."
         )
     was_due = control.should_log
@@ -43,7 +43,7 @@ def log_values(control: Any, logs: Mapping[str, Any]) -> None:
 
 
 def _trainers_of(control: Any) -> Iterator[Any]:
-    """Yield the owner of `control` for each call of its `log` under way, and for its loop."""
+    """Yield the owner of `control` once for each running call of its `log`, and once more."""
     found = None
     for method, found in callers_with(control):
         if method == "log":

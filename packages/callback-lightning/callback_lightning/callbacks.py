@@ -21,21 +21,21 @@ logger = logging.getLogger(__name__)
 
 
 class LightningCallbacks(EvaluationEvents):
-    """Calls callbacks of `callback_core` for what Lightning's trainer does.
+    """Calls callbacks of `callback_core` at the events of Lightning's trainer.
 
         Trainer(callbacks=[LightningCallbacks([MLflowCallback(), EarlyStoppingCallback(2)])])
 
     What a module logs with `self.log` reaches the callbacks when Lightning logs it, even with
-    `Trainer(logger=False)`. A checkpoint of Lightning has the states of the callbacks, so that
-    `fit(ckpt_path=…)` continues the runs of trackers. With `fast_dev_run`, trackers get nothing, as
-    Lightning's own loggers.
+    `Trainer(logger=False)`. A checkpoint of Lightning holds the states of the callbacks, so that
+    `fit(ckpt_path=…)` continues the runs of trackers. With `fast_dev_run`, trackers get nothing,
+    like Lightning's own loggers.
 
     Args:
         callbacks: Callbacks, or classes of callbacks.
         args: Arguments for the callbacks, such as `run_name`, `output_dir` and
             `metric_for_best_model`, in any form that `callback_core.LoopArguments` takes. Trackers
-            log them beside the hyperparameters of the module. By default, `output_dir` is
-            Lightning's `default_root_dir`, and the metric that of `ModelCheckpoint`.
+            log them together with the hyperparameters of the module. By default, `output_dir` is
+            Lightning's `default_root_dir`, and the metric is that of `ModelCheckpoint`.
 
     Attributes:
         training: The events, the state and the control.
@@ -59,11 +59,11 @@ class LightningCallbacks(EvaluationEvents):
     # The beginning and the end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prepare for what the trainer is about to do, as `attach`."""
+        """Prepare for what the trainer is about to do: see `attach`."""
         self.attach(trainer, pl_module)
 
     def attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to the trainer's loggers, and take the callbacks of those that have some.
+        """Listen to the trainer's loggers, and take over the callbacks that they have.
 
         Raises:
             ValueError: The trainer has several of these callbacks.
@@ -89,13 +89,13 @@ class LightningCallbacks(EvaluationEvents):
         training.initialize()
 
     def add(self, callback: Any) -> None:
-        """Add a callback, unless it or its tracker is there already."""
+        """Add a callback, unless it or one with the same tracker is there already."""
         if any(one is callback for one in self._callbacks):
             return
         if same := next((one for one in self._callbacks if track_the_same(one, callback)), None):
             self._tell(
-                f"LightningCallbacks and a TrackerLogger have a {type(same).__name__} with equal "
-                "settings each, so one of them logs."
+                f"LightningCallbacks and a TrackerLogger each have a {type(same).__name__} with "
+                "equal settings. Only one of them logs."
             )
             return
         self._callbacks.append(callback)
@@ -126,7 +126,7 @@ class LightningCallbacks(EvaluationEvents):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Fire `on_exception` and `on_train_end`, if a training runs."""
+        """Fire `on_exception` and `on_train_end` if a training is running."""
         try:
             if self.training.is_running:
                 self._tell_saved()
@@ -150,7 +150,7 @@ class LightningCallbacks(EvaluationEvents):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Fire `on_save` if need be, and `on_step_begin` before the first batch of a step."""
+        """Fire `on_save` if something was saved, and `on_step_begin` at the beginning of a step."""
         self._requests.restore(trainer)
         self.act(trainer)  # callbacks may have asked for something at a log
         self._tell_saved()
@@ -194,7 +194,7 @@ class LightningCallbacks(EvaluationEvents):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fire `on_epoch_end`."""
-        self._begin_epoch(trainer)  # of a training that resumes at the end of an epoch
+        self._begin_epoch(trainer)  # if the training resumes at the end of an epoch
         if not math.isfinite(trainer.num_training_batches):
             self.training.state.epoch = trainer.current_epoch + 1
         self._has_epoch = self._has_step = False
@@ -213,11 +213,11 @@ class LightningCallbacks(EvaluationEvents):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the state for the training that is about to resume."""
+        """Keep the state for the training that will resume."""
         if trainer.state.fn == "fit" and KEY in checkpoint:
             self.training.load_state_dict(checkpoint[KEY])
 
-    # What the loggers are told
+    # What the loggers receive
 
     def logged(self, metrics: Mapping[str, Any], step: int | None, by: object) -> None:
         """Fire `on_log` for what Lightning or the user has logged."""
@@ -229,7 +229,7 @@ class LightningCallbacks(EvaluationEvents):
         tell_of_late(self.training.learn(parameters))
 
     def saved_checkpoint(self, checkpoint_callback: Any) -> None:
-        """Note the checkpoints that are new. `on_save` follows once their step is logged."""
+        """Note the new checkpoints. `on_save` follows when their step is logged."""
         if not self.training.is_running:
             return
         if best := getattr(checkpoint_callback, "monitor", None) and getattr(
@@ -287,8 +287,8 @@ class LightningCallbacks(EvaluationEvents):
     def _tell_saved(self) -> None:
         """Fire `on_save` for what was saved at the current step.
 
-        Lightning saves before it logs the step, and does not log it again if it resumes there. A
-        journal says of what precedes a checkpoint that a resumed training does not repeat it.
+        Lightning saves before it logs the step, and a training that resumes there does not log it
+        again. In a journal, all that precedes a checkpoint stays. So the log must come first.
         """
         for directory in self._checkpoints.take():
             self.training.fire("on_save", checkpoint_dir=directory)

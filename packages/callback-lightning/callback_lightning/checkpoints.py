@@ -1,4 +1,4 @@
-"""The checkpoints of Lightning: which one is new, a directory of it, and our state in it."""
+"""The checkpoints of Lightning: which are new, a directory for each, and our state in them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ KEY: Final = "callback_lightning"
 """The key of our state in a checkpoint of Lightning."""
 
 FILE: Final = "lightning.ckpt"
-"""The file in a checkpoint for which a callback has asked."""
+"""The name of the file in a checkpoint that a callback has asked for."""
 
 
 class Checkpoints:
-    """Collects the checkpoints of a step, and makes a directory of each.
+    """Collects the checkpoints of a step, and makes a directory for each.
 
-    Callbacks get a directory for each checkpoint, which trackers may upload. Lightning writes files
-    into one directory. So each file is linked into a directory of its own, beside it.
+    Callbacks get a directory for each checkpoint, which trackers may upload. Lightning writes all
+    files into one directory. So this links each file into a directory of its own, beside it.
 
     Args:
         tell: Logs a warning, once.
@@ -45,7 +45,7 @@ class Checkpoints:
         }
         found = []
         for path in filter(None, paths):
-            with suppress(OSError):  # it is not there, or not on this machine
+            with suppress(OSError):  # it does not exist, or not on this machine
                 written = os.lstat(path).st_mtime_ns
                 if self._written.get(path) != written and not os.path.islink(path):
                     self._written[path] = written
@@ -63,11 +63,11 @@ class Checkpoints:
             try:
                 yield None if path is None else str(self._directory_of(path))
             except OSError as error:
-                self._tell(f"A checkpoint is no longer there, so trackers do not get it: {error}")
+                self._tell(f"A checkpoint no longer exists, so trackers do not get it: {error}")
             if path is None:
                 self._tell(
-                    "ModelCheckpoint has saved, but no new file is there. Trackers get no "
-                    "checkpoints that are on other machines, or are written in the background."
+                    "ModelCheckpoint has saved, but there is no new file. Trackers do not get "
+                    "checkpoints that are on other machines or are written in the background."
                 )
 
     def clear(self) -> None:
@@ -95,7 +95,7 @@ class Checkpoints:
 
 
 def state_in(path: Any) -> Mapping[str, Any] | None:
-    """Return our state in the checkpoint at `path`, without reading its tensors; `None` if none."""
+    """Return our state in the checkpoint at `path`, if it has one. This reads no tensors."""
     import torch  # Lightning has imported it
 
     if path is None or not os.path.isfile(path):
@@ -105,7 +105,7 @@ def state_in(path: Any) -> Mapping[str, Any] | None:
     except Exception as error:
         logger.warning(
             "The runs of trackers in %s cannot be read, so the newest run in the output directory "
-            "that was at this step continues. LightningCallbacks reads them in any case: %r",
+            "that saved at this step continues. LightningCallbacks can always read them: %r",
             path,
             error,
         )

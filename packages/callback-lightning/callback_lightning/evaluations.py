@@ -10,7 +10,7 @@ from callback_lightning.training import Training
 
 
 def stage_of(trainer: Trainer | None) -> Stage:
-    """Return in which part of a training the trainer is; `None` is one that does nothing."""
+    """Return in which stage the trainer is; without a trainer, it is `train`."""
     if trainer is None or trainer.training:
         return "train"
     return "test" if trainer.testing else "eval" if trainer.validating else "train"
@@ -35,12 +35,12 @@ class EvaluationEvents(Callback):
 
         Args:
             trainer: Lightning's trainer.
-            ends_epoch: Whether an epoch ends, and not a batch.
+            ends_epoch: Whether an epoch ends, rather than a batch.
         """
         raise NotImplementedError
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note which metrics are there already."""
+        """Remember the metrics that exist already."""
         self._metrics_before = dict(trainer.callback_metrics)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ class EvaluationEvents(Callback):
                 self.act(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note which metrics are there already."""
+        """Remember the metrics that exist already."""
         self._metrics_before = dict(trainer.callback_metrics)
 
     def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -76,7 +76,7 @@ class EvaluationEvents(Callback):
         self.training.fire("on_predict", metrics=None)
 
     def _evaluated(self, trainer: Trainer, stage: Stage) -> None:
-        """Fire `on_evaluate` with the metrics that are new, also those that no logger gets."""
+        """Fire `on_evaluate` with the new metrics, including those that no logger gets."""
         before, self._metrics_before = self._metrics_before, {}
         metrics = {
             name: value

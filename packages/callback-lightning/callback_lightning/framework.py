@@ -1,7 +1,7 @@
-"""The classes of Lightning, from whichever of its two packages the program uses.
+"""The classes of Lightning, from the one of its two packages that the program uses.
 
-`lightning.pytorch` and `pytorch_lightning` have equal classes. A trainer of one calls the callbacks
-and loggers of the other too, so this only saves importing both.
+`lightning.pytorch` and `pytorch_lightning` have equal classes. A trainer of one also calls the
+callbacks and loggers of the other. So this choice only avoids importing both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers.logger import DummyLogger, Logger
     from pytorch_lightning.utilities import rank_zero_only
 
-    Trainer: TypeAlias = Any  # it gets attributes from elsewhere, which its class does not declare
+    Trainer: TypeAlias = Any  # its class does not declare all its attributes
 
 __all__ = [
     "Callback",
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def _package() -> str:
-    """Return the name of the package that the program has imported, or else of one that it has."""
+    """Return the package that the program has imported, or otherwise one that is installed."""
     names = ("lightning.pytorch", "pytorch_lightning")
     imported = [name for name in names if name in sys.modules]
     return imported[0] if imported else names[find_spec("lightning") is None]
@@ -47,6 +47,6 @@ if not TYPE_CHECKING:
 
 
 def is_main_process() -> bool:
-    """Return whether this is the process of rank 0, as far as Lightning knows it yet."""
+    """Return whether this is the process of rank 0, as far as Lightning knows by now."""
     rank: Any = getattr(rank_zero_only, "rank", None)
     return not rank

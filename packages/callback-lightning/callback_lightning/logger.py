@@ -1,4 +1,4 @@
-"""`TrackerLogger`: any of our trackers as a logger of Lightning."""
+"""`TrackerLogger`: makes any of our trackers a logger of Lightning."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class TrackerLogger(LogReceiver):
 
         Trainer(logger=TrackerLogger(MLflowCallback()))
 
-    In a trainer, it adds `LightningCallbacks` with its callbacks when a run begins, unless they are
-    there. So the trackers learn how the training begins, resumes and ends. Without a trainer, what
-    is logged until `finalize` is one run.
+    In a trainer, it adds `LightningCallbacks` when a run begins, unless there are some. They learn
+    for its callbacks how the training begins, resumes and ends. Without a trainer, what is logged
+    until `finalize` is one run.
 
     Args:
         callbacks: Callbacks of trackers, or trackers.
-        args: Arguments, as those of `LightningCallbacks`. If the trainer has `LightningCallbacks`,
-            their arguments hold.
+        args: Arguments, as for `LightningCallbacks`. If the trainer has `LightningCallbacks`, their
+            arguments apply instead.
 
     Raises:
         TypeError: `args` or a callback is of a wrong type.
@@ -43,7 +43,7 @@ class TrackerLogger(LogReceiver):
         for one in callbacks:
             if not isinstance(one, (TrackerCallback, Tracker)):
                 raise TypeError(
-                    f"{one!r} is not the callback of a tracker. LightningCallbacks takes any other."
+                    f"{one!r} is not the callback of a tracker. Pass it to LightningCallbacks."
                 )
         self.callbacks = [
             TrackerCallback(one) if isinstance(one, Tracker) else one for one in callbacks
@@ -80,7 +80,7 @@ class TrackerLogger(LogReceiver):
             self._has_told_of_trainer = True
             logger.warning(
                 "TrackerLogger does not know the trainer that logs to it, because "
-                "enable_autolog_hparams is off. So the run does not resume, and has no parameters. "
+                "enable_autolog_hparams is off. So the run cannot resume, and has no parameters. "
                 "Add LightningCallbacks() to the trainer's callbacks."
             )
         if not alone.is_running:
@@ -98,18 +98,21 @@ class TrackerLogger(LogReceiver):
 
         Args:
             params: Values by name.
-            args: Metrics of these parameters, if the first one is a mapping.
-            kwargs: The same as `metrics`.
+            args: If the first one is a mapping, metrics to log with the parameters.
+            kwargs: `metrics` may be such a mapping instead.
         """
         if self.listener is None:
             tell_of_late(self._alone.learn(parameters_of(params)))
         super().log_hyperparams(params, *args, **kwargs)
 
     def log_graph(self, model: Any, input_array: Any = None) -> None:
-        """Join the trainer of `model`, when a run begins. No graph is logged."""
+        """Join the trainer of `model`, because Lightning calls this when a run begins.
+
+        This logs no graph.
+        """
         if input_array is not None and not self._has_told_of_graph:
             self._has_told_of_graph = True
-            logger.warning("TrackerLogger logs no graph of the model.")
+            logger.warning("TrackerLogger does not log the graph of the model.")
         try:
             trainer: Trainer = model.trainer
         except (AttributeError, RuntimeError):  # there is none
@@ -117,10 +120,10 @@ class TrackerLogger(LogReceiver):
         self._join(trainer, model)
 
     def finalize(self, status: str) -> None:
-        """End the run of what was logged without a trainer.
+        """End the run that was logged without a trainer.
 
         Args:
-            status: `success`, or how else it ended.
+            status: `success`, or anything else for a failure.
         """
         if status == "success":
             self._alone.end()

@@ -1,4 +1,4 @@
-"""The name map: what Lightning's users call a value, and what all loops call it."""
+"""Maps the names of Lightning's logs to those of all loops."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class Names:
     """Maps the names of Lightning's logs to those that callbacks know from other loops.
 
     `val_loss` and `val/loss` become `eval_loss`, `train_loss` becomes `loss`; `test_loss` stays.
-    A name without such a prefix gets that of the stage in which it is logged. If two names would
-    become the same, the one that comes second ends in `_2`.
+    A name without such a prefix is treated as one of the stage that logs it. If two names would
+    become the same, the later one ends in `_2`.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
 
     def of(self, name: str, stage: Stage) -> str:
-        """Return the name that stands for Lightning's `name`, logged in `stage`."""
+        """Return the name in all loops for Lightning's `name`, logged in `stage`."""
         key = name if _PREFIXED.fullmatch(name) else f"{stage} {name}"
         if key not in self._known:
             self._known[key] = self._new(name, stage)
         return self._known[key]
 
     def state_dict(self) -> dict[str, str]:
-        """Return which names were given, for a training that resumes."""
+        """Return the names that were given, for a training that resumes."""
         return dict(self._known)
 
     def load_state_dict(self, state: dict[str, str]) -> None:
@@ -60,7 +60,7 @@ class Names:
             found = f"{mapped}_{number}"
         if found != mapped:
             logger.warning(
-                "Two of Lightning's names become %r, so %r becomes %r. Rename one of them.",
+                "Two of Lightning's names would become %r, so %r becomes %r. Rename one of them.",
                 mapped,
                 name,
                 found,

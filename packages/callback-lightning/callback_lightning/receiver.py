@@ -13,22 +13,22 @@ logger = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
-    """What receives what Lightning tells its loggers."""
+    """Receives what Lightning passes to its loggers."""
 
     def logged(self, metrics: Mapping[str, Any], step: int | None, by: object) -> None:
-        """Take what was logged.
+        """Receive what was logged.
 
         Args:
             metrics: Values by Lightning's names.
             step: The step that Lightning or the user passed.
-            by: The logger that was told. Lightning tells each logger the same.
+            by: The logger that Lightning has called. It passes the same to each logger.
         """
 
     def learned_hyperparameters(self, parameters: Mapping[str, Any]) -> None:
-        """Take hyperparameters."""
+        """Receive hyperparameters."""
 
     def saved_checkpoint(self, checkpoint_callback: Any) -> None:
-        """Take that a `ModelCheckpoint` has saved."""
+        """Receive a `ModelCheckpoint` that has saved."""
 
 
 class LogReceiver(Logger):
@@ -38,8 +38,8 @@ class LogReceiver(Logger):
     `default_root_dir`, as without a logger.
 
     Attributes:
-        listener: Who is told; `None` outside of a trainer.
-        callbacks: The callbacks that come with it.
+        listener: Receives what the logger gets; `None` outside of a trainer.
+        callbacks: The callbacks that `LightningCallbacks` takes over from it.
         directory: The directory to which the training writes, once it is known.
     """
 
@@ -86,8 +86,8 @@ class LogReceiver(Logger):
 
         Args:
             params: Values by name.
-            args: Metrics of these parameters, if the first one is a mapping.
-            kwargs: The same as `metrics`.
+            args: If the first one is a mapping, metrics to log with the parameters.
+            kwargs: `metrics` may be such a mapping instead.
         """
         if self.listener is None:
             return
@@ -111,19 +111,19 @@ def parameters_of(params: Mapping[str, Any] | Namespace | None) -> dict[str, Any
 
 
 def tell_of_late(names: Sequence[str]) -> None:
-    """Warn of hyperparameters that came too late, if there are any."""
+    """Warn about hyperparameters that came too late, if there are any."""
     if names and is_main_process():
         logger.warning(
             "These hyperparameters came after training had begun, so trackers do not get them: %s. "
-            "Log them before, or with save_hyperparameters().",
+            "Log them earlier, or with save_hyperparameters().",
             ", ".join(names),
         )
 
 
 class Duplicates:
-    """Finds out whether another logger was told the same before.
+    """Finds logs that another logger has received before.
 
-    Lightning tells each of its loggers each log. A user may tell only one of them.
+    Lightning passes each log to each of its loggers. A user may log to only one of them.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class Duplicates:
         self._told: dict[tuple[int, str], int] = {}
 
     def is_new(self, metrics: Mapping[str, Any], step: int | None, by: object) -> bool:
-        """Return whether `metrics` are more than what another logger than `by` was told."""
+        """Return whether `by` gets `metrics` more often at this step than any other logger."""
         if step != self._at:
             self._at, self._seen, self._told = step, {}, {}
         content = repr(sorted(metrics.items(), key=lambda item: str(item[0])))

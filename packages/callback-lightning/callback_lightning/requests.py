@@ -1,4 +1,4 @@
-"""What callbacks ask for by the control, done by Lightning as far as it can."""
+"""Lets Lightning do what callbacks ask for through the control, as far as it can."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class Requests:
-    """Does what callbacks ask for, by the public attributes of Lightning's trainer.
+    """Does what callbacks ask for, through the public attributes of Lightning's trainer.
 
     Args:
         tell: Logs a warning, once.
@@ -25,7 +25,7 @@ class Requests:
         self._has_told_of_stop = False
 
     def begin(self) -> None:
-        """Prepare for a training that begins."""
+        """Prepare for a new training."""
         self._before, self._has_told_of_stop = {}, False
 
     def restore(self, trainer: Trainer) -> None:
@@ -35,9 +35,9 @@ class Requests:
         self._before = {}
 
     def stop(self, trainer: Trainer, control: TrainerControl, *, is_done: bool) -> None:
-        """Stop the training, if a callback asks for that.
+        """Stop the training if a callback asks for that.
 
-        Lightning validates before it stops, and goes on until `min_epochs` and `min_steps`.
+        Lightning first completes `min_epochs` and `min_steps`, and validates before it stops.
 
         Args:
             trainer: Lightning's trainer.
@@ -53,7 +53,7 @@ class Requests:
             logger.warning("Training stops: %s.", "; ".join(map(str, asked)))
 
     def after_batch(self, trainer: Trainer, control: TrainerControl) -> None:
-        """Leave the epoch, log and validate, as asked for, once the hook of the batch is over."""
+        """Let Lightning leave the epoch, log and validate after this batch, if asked to."""
         if control.should_epoch_stop:
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
         if control.should_log:
@@ -62,11 +62,11 @@ class Requests:
             self._evaluate(trainer)
 
     def after_epoch(self, control: TrainerControl) -> None:
-        """Tell what cannot be done at the end of an epoch."""
+        """Warn about what cannot be done at the end of an epoch."""
         if control.should_evaluate:
             self._tell(
                 "A callback asks for an evaluation at the end of an epoch. Lightning has validated "
-                "by then, so this is not done. Ask for it at on_step_end."
+                "by then and does not validate again. Ask for it at on_step_end."
             )
 
     def _evaluate(self, trainer: Trainer) -> None:

@@ -1,4 +1,4 @@
-"""What callbacks find in their arguments and state, from Lightning's trainer."""
+"""Fills the arguments and the state of callbacks from Lightning's trainer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from callback_lightning.training import Training
 
 
 def fill_arguments(training: Training, trainer: Trainer) -> None:
-    """Set what Lightning knows of the training in the arguments and the state."""
+    """Set the arguments and the state to what Lightning knows about the training."""
     args, state = training.args, training.state
     args.gradient_accumulation_steps = trainer.accumulate_grad_batches
     args.max_steps = trainer.max_steps
@@ -40,7 +40,7 @@ def find_directory(training: Training, trainer: Trainer, tell: Callable[[str], N
     """Set `output_dir` to Lightning's `default_root_dir`, unless the user has set it.
 
     Args:
-        training: Has the arguments.
+        training: The training, which has the arguments.
         trainer: Lightning's trainer.
         tell: Logs a warning.
     """
@@ -50,7 +50,7 @@ def find_directory(training: Training, trainer: Trainer, tell: Callable[[str], N
     if "://" in directory:
         tell(
             f"default_root_dir is {directory}, which is not on this machine, so the journal of the "
-            "trackers is in the working directory. Set output_dir in args."
+            "trackers is in the working directory. To choose another, set output_dir in args."
         )
         directory = "."
     training.args.output_dir = os.path.abspath(os.path.expanduser(directory))

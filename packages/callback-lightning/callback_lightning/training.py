@@ -1,4 +1,4 @@
-"""`Training`: fires the events of our callbacks for what a trainer of Lightning does."""
+"""`Training`: fires the events of our callbacks in a trainer of Lightning."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class LightningFlow(DefaultFlowCallback):
-    """Stands where the default flow is in other loops: Lightning has a flow of its own."""
+    """Takes the place of the default flow, because Lightning has a flow of its own."""
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> Any:
         """Ask for nothing."""
@@ -43,8 +43,8 @@ class LightningFlow(DefaultFlowCallback):
 class Training:
     """Fires the events of our callbacks, and keeps their state and control.
 
-    `callback_core.Loop` decides when to log, evaluate, save and stop. Here Lightning decides that,
-    and counts the steps too. So this fires the events of a `CallbackHandler` itself.
+    `callback_core.Loop` decides when to log, evaluate, save and stop, and counts steps. Here,
+    Lightning does all that. So this calls a `CallbackHandler` itself.
 
     Args:
         callbacks: Callbacks, or classes of callbacks.
@@ -75,12 +75,12 @@ class Training:
         self.has_directory = self.args.given.get("output_dir") is not None
         self._decides_by_arguments = self.args.metric_for_best_model is not None
         self._names = Names()
-        self._late: set[str] = set()  # names of hyperparameters that the user was told of
+        self._late: set[str] = set()  # the hyperparameters that a warning has named
         self._is_initialized = False
         self._resumed: Mapping[str, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy keeps: the connection of processes belongs to this one."""
+        """Return what a copy keeps. It does not get the connection of the processes."""
         return {**self.__dict__, "processes": None}
 
     def fire(self, event: str, **passed: Any) -> None:
@@ -96,7 +96,7 @@ class Training:
             self.fire("on_init_end")
 
     def forget(self) -> None:
-        """Begin with a new state, unless one of a checkpoint follows."""
+        """Begin with a new state. One of a checkpoint may replace it later."""
         self.state, self._names, self._resumed = TrainerState(epoch=0), Names(), None
 
     def learn(self, parameters: Mapping[str, Any]) -> list[str]:
@@ -118,12 +118,12 @@ class Training:
         """Begin or resume a training, and fire `on_train_begin`.
 
         Args:
-            step: The update steps that are done.
-            checkpoint: The checkpoint from which it resumes.
+            step: The number of update steps that are done.
+            checkpoint: The checkpoint to resume from.
         """
         resumed, self._resumed = self._resumed, None
         if resumed is not None and step > 0:
-            before = self.state  # has what Lightning has told of this training
+            before = self.state  # has what Lightning knows about this training
             self.state = TrainerState(**resumed["state"])
             for name in ("max_steps", "num_train_epochs"):
                 setattr(self.state, name, getattr(before, name))
@@ -143,7 +143,7 @@ class Training:
             self.fire("on_train_end")
 
     def close(self, exception: BaseException) -> None:
-        """End the training, if one runs, by what Lightning has raised. No callback's error is."""
+        """End the training, if one is running, by `exception`. Log the errors of callbacks."""
         if not self.is_running:
             return
         self.is_running = False
@@ -151,10 +151,10 @@ class Training:
             try:
                 self.fire(event, **passed)
             except Exception:
-                logger.exception("A callback failed while training was ending by %r.", exception)
+                logger.exception("A callback failed while %r was ending the training.", exception)
 
     def agree(self) -> TrainerControl:
-        """Return the control, once the processes agree on its flags."""
+        """Let the processes agree on the flags of the control, and return it."""
         if self.processes is not None:
             self.processes.agree(self.control)
         return self.control
@@ -166,8 +166,8 @@ class Training:
 
         Args:
             logs: Values by name. Arrays and tensors of one number become numbers.
-            step: The step of the values, if it is not that of the training. Callbacks see it as
-                `state.global_step` at this event.
+            step: The step of the values; by default that of the training. During this event,
+                callbacks see it as `state.global_step`.
         """
         logs = {name: _plain(value) for name, value in logs.items()}
         if self.state.epoch is not None:
@@ -188,14 +188,15 @@ class Training:
         self.log(values, None if "epoch" in logs else step)
 
     def evaluated(self, metrics: Mapping[str, Any], stage: Stage) -> None:
-        """Fire `on_evaluate`, and note in the state whether this evaluation is the best.
+        """Fire `on_evaluate`, and record in the state whether this evaluation is the best.
 
         Args:
             metrics: The metrics, by Lightning's names.
             stage: Whether it was a validation or a test.
 
         Raises:
-            TypeError, ValueError: The metric that the arguments name is not a number, or missing.
+            TypeError: The metric that the arguments name is not a number.
+            ValueError: That metric is missing.
         """
         named = {self._names.of(name, stage): _plain(value) for name, value in metrics.items()}
         if self.state.epoch is not None:
@@ -210,7 +211,10 @@ class Training:
             update_best_metric(self.args, self.state, value)
 
     def decide_by(self, monitor: str | None, mode: str) -> None:
-        """Let the metric that a `ModelCheckpoint` monitors decide, if the arguments name none."""
+        """Let the metric of a `ModelCheckpoint` decide which model is best.
+
+        If the arguments name a metric, that decides.
+        """
         if self._decides_by_arguments:
             return
         name = None if monitor is None else self._names.of(monitor, "eval")
@@ -225,7 +229,7 @@ class Training:
         state = self.state
         state.stateful_callbacks = export_states(self.handler.callbacks, state.stateful_callbacks)
         values = {item.name: getattr(state, item.name) for item in fields(state)}
-        values["log_history"] = list(state.log_history)  # it may be written later
+        values["log_history"] = list(state.log_history)  # Lightning may write the state later
         return {"state": values, "names": self._names.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -234,7 +238,7 @@ class Training:
 
     @contextmanager
     def _at(self, step: int | None) -> Iterator[None]:
-        """Let the state have another step, if one is given."""
+        """Set the step of the state for a while, if one is given."""
         state, before = self.state, self.state.global_step
         state.global_step = before if step is None else step
         try:
@@ -244,6 +248,6 @@ class Training:
 
 
 def _plain(value: Any) -> Any:
-    """Return the Python number in an array or tensor of one number, and else `value`."""
+    """Return `value`, or the Python number in it if it is an array or tensor of one number."""
     shape = getattr(value, "shape", None)
     return scalar(value) if shape is not None and math.prod(shape) == 1 else value

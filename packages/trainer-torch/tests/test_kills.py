@@ -9,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kills
 import pytest
+import training_to_kill
 from training_to_kill import KINDS
 
-SCRIPT = Path(__file__).with_name("training_to_kill.py")
-COMMAND = Path(__file__).with_name("kills.py")
+SCRIPT, COMMAND = Path(training_to_kill.__file__), Path(kills.__file__)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(COMMAND.parent), *sys.path])}
 FORGETS = """
 import os, sys, kills, training_to_kill as trainings
