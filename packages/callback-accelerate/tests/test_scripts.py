@@ -4,6 +4,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import script
+import script_of_mlflow
 from mlflow import MlflowClient
 from recording import Stored
 
@@ -14,12 +16,11 @@ from callback_contract.testing import run_python, unused_port
 INSTALLED = (callback_mlflow, callback_tensorboard)
 """Packages that the scripts find by their entry points."""
 
-HERE = Path(__file__).parent
 FAILING = ("raise", "interrupt")
 
 
 def run_script(folder: Path, how: str, *before: str) -> subprocess.CompletedProcess[str]:
-    return run_python(*before, str(HERE / "script.py"), str(folder), how)
+    return run_python(*before, script.__file__, str(folder), how)
 
 
 @pytest.mark.slow
@@ -60,7 +61,7 @@ def test_a_killed_script_continues_its_run_with_each_point_once_in_mlflow(tmp_pa
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for how in ("kill", "resume"):
         done = run_python(
-            str(HERE / "script_of_mlflow.py"),
+            script_of_mlflow.__file__,
             str(tmp_path),
             how,
             cwd=tmp_path,
