@@ -5,33 +5,21 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from copy import deepcopy
-from dataclasses import fields
 from itertools import chain, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from callback_core.best_metric import is_best_checkpoint
+from callback_core.event_order import Stage
 from callback_core.handler import CallbackHandler
 from callback_core.loop_arguments import LoopArguments, warn_of_what_a_loop_does_not_do
-from callback_core.loop_checkpoint import (
-    STATE,
-    checkpoint_path,
-    find_checkpoint,
-    write_checkpoint,
-)
-from callback_core.loop_events import LoopEvents, Stage
-from callback_core.loop_position import Position
-from callback_core.persistence import export_states, restore_states
+from callback_core.resumable_loop import ResumableLoop
 from callback_core.standard_callbacks import with_standard_callbacks
-from callback_core.state import TrainerState
-from callback_core.state_file import snapshot
 
 logger = logging.getLogger(__name__)
 
 
-class Loop(LoopEvents):
+class Loop(ResumableLoop):
     """Drives callbacks from a training loop of one's own.
 
         with Loop([MLflowCallback()], {"num_train_epochs": 3}, train_dataloader=batches) as loop:
@@ -95,11 +83,7 @@ class Loop(LoopEvents):
     ) -> None:
         found = LoopArguments.of(args, evaluates=evaluate is not None, saves=save is not None)
         warn_of_what_a_loop_does_not_do(found.given)
-        self._evaluate, self._save, self._load = evaluate, save, load
-        self._resumed: tuple[TrainerState, Path | None] | None = None
-        self._saved: tuple[int, Path] | None = None
-        self._to_skip = 0
-        self._check_functions(found)
+        _check_functions(found, evaluate, save, load)
         handler = CallbackHandler(
             with_standard_callbacks(callbacks, found.disable_tqdm),
             model,
@@ -108,7 +92,7 @@ class Loop(LoopEvents):
             lr_scheduler,
         )
         handler.train_dataloader, handler.eval_dataloader = train_dataloader, eval_dataloader
-        super().__init__(found, handler)
+        super().__init__(found, handler, evaluate, save, load)
 
     def __enter__(self) -> Self:
         """Begin the training."""
@@ -218,91 +202,6 @@ class Loop(LoopEvents):
         if is_read_once and not self.should_stop and "num_train_epochs" in self.args.given:
             self._tell("The batches come from an iterator, so training ends after one epoch.")
 
-    def save_checkpoint(self) -> None:
-        """Save a checkpoint with the function `save`, and fire `on_save`.
-
-        `<output_dir>/checkpoint-<step>` appears only when all of it is written. The main process
-        writes it, and the others wait.
-
-        Raises:
-            RuntimeError: No training has begun, a step has not ended, there is no function `save`,
-                or saving failed in the main process. The main process itself raises what `save` has
-                raised.
-        """
-        self._end_step_left_by_break()
-        self._expect("save_checkpoint", Stage.TRAINING, Stage.EPOCH)
-        if self._save is None:
-            raise RuntimeError("There is no function `save` that writes a checkpoint.")
-        path = checkpoint_path(self.args.output_dir, self.state.global_step)
-        self._saved = self.state.global_step, path
-        self._note_best()
-        self._export_states()
-        error: Exception | None = None
-        if self._processes.is_main:
-            try:
-                write_checkpoint(path, self._save, self.state)
-            except Exception as raised:
-                error = raised
-        failures = self._processes.gather(repr(error) if error is not None else None)
-        if error is not None:
-            raise error
-        if failures[0] is not None:
-            raise RuntimeError(f"The main process could not save {path}: {failures[0]}")
-        self._fire("on_save", checkpoint_dir=str(path))
-
-    def saved(self, directory: str | Path) -> None:
-        """Fire `on_save` for a checkpoint that the program has saved in its own way.
-
-        Save `state_dict()` with it, so that a resumed training continues the runs of the trackers.
-
-        Args:
-            directory: The directory of the checkpoint, which trackers may upload.
-
-        Raises:
-            NotADirectoryError: `directory` is not a directory.
-            RuntimeError: No training has begun, or a step has not ended, so that it is not counted.
-        """
-        self._end_step_left_by_break()
-        self._expect("saved", Stage.TRAINING, Stage.EPOCH)
-        path = Path(directory).absolute()
-        if not path.is_dir():
-            raise NotADirectoryError(f"{path} is not a directory. Save each checkpoint in one.")
-        self._saved = self.state.global_step, path
-        self._note_best()
-        self._fire("on_save", checkpoint_dir=str(path))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the training and its callbacks, as JSON can represent it.
-
-        With several processes, all of them must call this.
-
-        Raises:
-            RuntimeError: A step has not ended. A resumed training would repeat it.
-        """
-        self._end_step_left_by_break()
-        if self._stage is Stage.STEP:
-            self._expect("state_dict", Stage.EPOCH)
-        self._export_states()
-        values = {item.name: getattr(self.state, item.name) for item in fields(self.state)}
-        found: dict[str, Any] = snapshot(values, "The state of the training")
-        return found
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from what `state_dict` returned, in the training that begins next.
-
-        Raises:
-            RuntimeError: The training has begun already.
-            TypeError: It is no such state.
-        """
-        self._expect("load_state_dict", Stage.OUTSIDE)
-        names = {item.name for item in fields(TrainerState)}
-        if not isinstance(state, Mapping) or "global_step" not in state or state.keys() - names:
-            found = ", ".join(map(str, state)) if isinstance(state, Mapping) else repr(state)
-            raise TypeError(f"load_state_dict takes what state_dict has returned, not: {found}")
-        self._resumed = TrainerState(**deepcopy(dict(state))), None
-
-    # What the above is made of
-
     def _run_evaluation(self) -> None:
         if self._evaluate is not None:
             metrics = self._evaluate()
@@ -313,15 +212,6 @@ class Loop(LoopEvents):
             self._tell(
                 "An evaluation is due, but the loop has no function `evaluate`. Pass one, or call "
                 "log_evaluation at each step or epoch that eval_strategy names."
-            )
-
-    def _run_save(self) -> None:
-        if self._save is not None:
-            self.save_checkpoint()
-        elif self._saved is None or self._saved[0] != self.state.global_step:
-            self._tell(
-                "A checkpoint is due, but the loop has no function `save`. Pass one, or call "
-                "saved() after each checkpoint that you save."
             )
 
     def _tell_if_last_step_was_not_known(self) -> None:
@@ -339,25 +229,6 @@ class Loop(LoopEvents):
                 f"Training ended at step {step}, which was not known to be the last, so it has no "
                 f"{' and no '.join(missed)}. Set max_steps, or choose the strategy 'epoch'."
             )
-
-    def _check_functions(self, args: LoopArguments) -> None:
-        for name, function in (
-            ("evaluate", self._evaluate),
-            ("save", self._save),
-            ("load", self._load),
-        ):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} is {function!r}, but must be a function.")
-        asked = {
-            "load_best_model_at_end": args.load_best_model_at_end,
-            "resume_from_checkpoint": args.resume_from_checkpoint,
-        }
-        for name, value in asked.items():
-            if value and self._load is None:
-                raise ValueError(
-                    f"{name} is {value!r}, but the loop has no function `load` that reads a "
-                    "checkpoint."
-                )
 
     def _has_epoch_left(self) -> bool:
         """Return whether another epoch, or the rest of this one, must be trained.
@@ -412,68 +283,29 @@ class Loop(LoopEvents):
             return ((batch, True) for batch in source)
         return _with_last(source)
 
-    def _note_best(self) -> None:
-        """Record the checkpoint of the current step in the state, if it is the best."""
-        saved = self._saved
-        if (
-            saved is not None
-            and saved[0] == self.state.global_step
-            and is_best_checkpoint(self.args, self.state, self._position.best_step)
-        ):
-            self._position.best_step = saved[0]
-            self.state.best_model_checkpoint = str(saved[1])
 
-    def _load_best(self) -> None:
-        best = self.state.best_model_checkpoint
-        if not self.args.load_best_model_at_end:
-            return
-        if best is None:
-            self._tell(
-                "load_best_model_at_end has no checkpoint to load, because none was saved at an "
-                f"evaluation that reported {self.args.metric_for_best_model!r}."
+def _check_functions(
+    args: LoopArguments,
+    evaluate: Callable[[], Mapping[str, Any]] | None,
+    save: Callable[[Path], object] | None,
+    load: Callable[[Path], object] | None,
+) -> None:
+    for name, function in (
+        ("evaluate", evaluate),
+        ("save", save),
+        ("load", load),
+    ):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} is {function!r}, but must be a function.")
+    asked = {
+        "load_best_model_at_end": args.load_best_model_at_end,
+        "resume_from_checkpoint": args.resume_from_checkpoint,
+    }
+    for name, value in asked.items():
+        if value and load is None:
+            raise ValueError(
+                f"{name} is {value!r}, but the loop has no function `load` that reads a checkpoint."
             )
-        else:
-            assert self._load is not None
-            self._load(Path(best))
-
-    def _export_states(self) -> None:
-        self._position.is_left = self.control.should_epoch_stop
-        self._position.unlogged = self._reported.sums(self._processes)
-        owners = [*self.handler.callbacks, self._position]
-        self.state.stateful_callbacks = export_states(owners, self.state.stateful_callbacks)
-
-    def _restore(self) -> Path | None:
-        """Set the state to begin or resume with, and return the checkpoint to resume from."""
-        resumed, self._saved = self._resumed, None
-        path = find_checkpoint(self.args.resume_from_checkpoint, self.args.output_dir)
-        if resumed is None and path is not None:
-            resumed = TrainerState.load_from_json(path / STATE), path
-        self._position, self._to_skip = Position(), 0
-        if resumed is None:
-            self.state = TrainerState(epoch=0)
-            return None
-        self.state, path = resumed
-        restore_states([*self.handler.callbacks, self._position], self.state.stateful_callbacks)
-        if not self._position.has_ended:
-            self._to_skip = self._position.batches
-        if path is not None:
-            self._find_best(path.parent)
-            if self._load is not None:
-                self._load(path)
-        self._resumed = None  # only now, because the above may fail and be tried again
-        return path
-
-    def _find_best(self, directory: Path) -> None:
-        """Look for the best checkpoint in `directory`, to which the checkpoints may have moved."""
-        best = self.state.best_model_checkpoint
-        if best is None or Path(best).is_dir():
-            return
-        moved = directory / Path(best).name
-        if moved.is_dir():
-            self.state.best_model_checkpoint = str(moved)
-            return
-        self._tell(f"The best checkpoint {best} is not there any more. Another one may become it.")
-        self.state.best_model_checkpoint = self._position.best_step = None
 
 
 def _with_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:

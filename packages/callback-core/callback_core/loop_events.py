@@ -6,14 +6,14 @@ import logging
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from callback_core._json import json_value, scalar
 from callback_core.best_metric import deciding_metric, update_best_metric
 from callback_core.control import TrainerControl
+from callback_core.event_order import FIRED_BY, Stage, check_stage
 from callback_core.events import EVENTS
 from callback_core.handler import CallbackHandler
 from callback_core.loop_arguments import LoopArguments
@@ -24,31 +24,6 @@ from callback_core.reported_values import ReportedValues, without_graph
 from callback_core.state import TrainerState
 
 logger = logging.getLogger(__name__)
-
-
-class Stage(Enum):
-    """Where a training is."""
-
-    OUTSIDE = "outside of a training"
-    TRAINING = "between two epochs"
-    EPOCH = "between two steps of an epoch"
-    STEP = "within a step"
-
-
-_FIRED_BY: Final = {
-    "on_train_begin": "begin",
-    "on_epoch_begin": "begin_epoch",
-    "on_step_begin": "begin_step",
-    "on_substep_end": "end_substep",
-    "on_step_end": "end_step",
-    "on_log": "log",
-    "on_evaluate": "log_evaluation",
-    "on_save": "save_checkpoint",
-    "on_epoch_end": "end_epoch",
-    "on_exception": "end",
-    "on_train_end": "end",
-}
-"""The methods that fire these events, and do the rest that such an event needs."""
 
 
 class LoopEvents:
@@ -256,9 +231,9 @@ class LoopEvents:
             RuntimeError: A method of the loop fires this event, or it is an event of the optimizer
                 outside of an update step.
         """
-        if event in _FIRED_BY:
+        if event in FIRED_BY:
             raise RuntimeError(
-                f"Do not fire {event} by itself. Call {_FIRED_BY[event]}(), which fires it and "
+                f"Do not fire {event} by itself. Call {FIRED_BY[event]}(), which fires it and "
                 "does the rest."
             )
         if event in OptimizerEvents.NAMES:
@@ -351,11 +326,7 @@ class LoopEvents:
 
     def _expect(self, method: str, *stages: Stage) -> None:
         """Raise a `RuntimeError` unless the training is at one of `stages`."""
-        if self._stage not in stages:
-            order = list(Stage)
-            is_early = order.index(self._stage) < order.index(stages[0])
-            hint = (_BEGINNINGS if is_early else _ENDINGS)[self._stage]
-            raise RuntimeError(f"{method} was called {self._stage.value}. {hint}")
+        check_stage(method, self._stage, *stages)
 
     def _fire(self, event: str, **passed: Any) -> None:
         """Fire an event, keep the control that it returns, and log what callbacks have logged."""
@@ -410,21 +381,6 @@ class LoopEvents:
         if self._processes.is_main and message not in self._told:
             self._told.add(message)
             logger.warning("%s", message)
-
-
-_BEGINNINGS: Final = {
-    Stage.OUTSIDE: "Call begin() first, or use the loop in a with statement.",
-    Stage.TRAINING: "Call begin_epoch() first, or iterate over epochs().",
-    Stage.EPOCH: "Call begin_step() first, or iterate over steps().",
-}
-"""How to reach the stage after this one."""
-
-_ENDINGS: Final = {
-    Stage.TRAINING: "Call end() first.",
-    Stage.EPOCH: "Call end_epoch() first.",
-    Stage.STEP: "Call end_step() first.",
-}
-"""How to end this stage."""
 
 
 def _plain(value: Any) -> Any:
