@@ -18,7 +18,7 @@ def train(root: Path, how: str, kill_at: int) -> int:
     environment = {
         **os.environ,
         "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db",
-        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
     }
     command = [sys.executable, training_to_kill.__file__, str(root), how, str(kill_at)]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True).returncode

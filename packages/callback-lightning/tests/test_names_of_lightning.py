@@ -47,7 +47,7 @@ for way in ("callbacks", "logger"):
 def test_the_older_package_works(has_both: bool, tmp_path: Path) -> None:
     both = "import lightning.pytorch" if has_both else ""
     only = "" if has_both else "assert 'lightning.pytorch' not in sys.modules"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     code = CODE.format(before=both, after=only)
     command = [sys.executable, "-W", "ignore", "-c", code]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)

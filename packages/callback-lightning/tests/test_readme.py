@@ -28,7 +28,7 @@ def test_a_user_adds_few_lines() -> None:
 
 @pytest.mark.slow
 def test_the_example_runs_before_and_after(tmp_path: Path) -> None:
-    path = os.pathsep.join(sys.path)
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
     for mark in "-+":
         folder = tmp_path / ("before" if mark == "-" else "after")
         folder.mkdir()
