@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import training_to_kill
-from lightning_for_tests import BATCHES
+from lightning_for_tests import BATCHES, PATHS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
@@ -18,7 +18,7 @@ def train(root: Path, how: str, kill_at: int) -> int:
     environment = {
         **os.environ,
         "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db",
-        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+        "PYTHONPATH": PATHS,
     }
     command = [sys.executable, training_to_kill.__file__, str(root), how, str(kill_at)]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True).returncode

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lightning_for_tests import runs_in
+from lightning_for_tests import PATHS, runs_in
 
 CODE = """
 import sys
@@ -47,7 +47,7 @@ for way in ("callbacks", "logger"):
 def test_the_older_package_works(has_both: bool, tmp_path: Path) -> None:
     both = "import lightning.pytorch" if has_both else ""
     only = "" if has_both else "assert 'lightning.pytorch' not in sys.modules"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    environment = {**os.environ, "PYTHONPATH": PATHS}
     code = CODE.format(before=both, after=only)
     command = [sys.executable, "-W", "ignore", "-c", code]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import training_of_two
-from lightning_for_tests import runs_in
+from lightning_for_tests import PATHS, runs_in
 
 
 @pytest.mark.slow
@@ -18,7 +18,7 @@ from lightning_for_tests import runs_in
 def test_one_process_tracks_and_both_do_what_either_asks_for(
     how: str, strategy: str, tmp_path: Path
 ) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    environment = {**os.environ, "PYTHONPATH": PATHS}
     command = [sys.executable, training_of_two.__file__, str(tmp_path), how, strategy]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
     main, other = (json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in (0, 1))

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from lightning_for_tests import PATHS
 
 README = Path(__file__).parents[1] / "README.md"
 MOST_LINES = 10
@@ -28,7 +29,6 @@ def test_a_user_adds_few_lines() -> None:
 
 @pytest.mark.slow
 def test_the_example_runs_before_and_after(tmp_path: Path) -> None:
-    path = os.pathsep.join(map(os.path.abspath, sys.path))
     for mark in "-+":
         folder = tmp_path / ("before" if mark == "-" else "after")
         folder.mkdir()
@@ -36,7 +36,7 @@ def test_the_example_runs_before_and_after(tmp_path: Path) -> None:
         environment = {
             **os.environ,
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-            "PYTHONPATH": path,
+            "PYTHONPATH": PATHS,
         }
         command = [sys.executable, "-c", code]
         subprocess.run(command, cwd=folder, env=environment, check=True, timeout=300)
