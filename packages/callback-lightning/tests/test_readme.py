@@ -13,6 +13,11 @@ from pathlib import Path
 import pytest
 from lightning_for_tests import PATHS
 
+import callback_mlflow
+
+INSTALLED = (callback_mlflow,)
+"""What the example imports."""
+
 README = Path(__file__).parents[1] / "README.md"
 MOST_LINES = 10
 
