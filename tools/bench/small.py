@@ -115,7 +115,7 @@ def train_by_hand(
 ) -> Iterator[int]:
     """Train as the Trainer does by default, with nothing else. Yield the number of each step done.
 
-    The optimizer is the same: fused AdamW, in two groups, one of which would be decayed.
+    The optimizer is the same: fused AdamW with two groups, for parameters with and without decay.
 
     Args:
         model: The model, on its device.

@@ -89,7 +89,7 @@ def waits_in(events: Iterable[Any]) -> Counter[str]:
 
 @contextmanager
 def caught_waits() -> Iterator[Counter[str]]:
-    """Count the lines of code of which torch warns that they wait."""
+    """Count torch's warnings that a line of code waits, by line."""
     found: Counter[str] = Counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -7,6 +7,7 @@ from callback_core.arguments import (
     CallbackArguments,
     IntervalStrategy,
     best_metric_key,
+    is_number,
     missing_metric,
     output_directory,
     share_of_steps,
@@ -15,6 +16,7 @@ from callback_core.best_metric import deciding_metric, is_best_checkpoint, updat
 from callback_core.callback import TrainerCallback
 from callback_core.checkpoint_paths import saved_checkpoint
 from callback_core.control import FLAGS, Request, TrainerControl, request_stop
+from callback_core.data_length import number_of_batches
 from callback_core.default_flow import DefaultFlowCallback
 from callback_core.early_stopping import EarlyStoppingCallback
 from callback_core.events import COMMON_KEYWORDS, EVENTS, Event
@@ -69,12 +71,14 @@ __all__ = [
     "get_last_checkpoint",
     "get_reporting_integration_callbacks",
     "is_best_checkpoint",
+    "is_number",
     "json_value",
     "list_callbacks",
     "log_values",
     "make_reporting_integration_callbacks",
     "missing_metric",
     "nearest_name",
+    "number_of_batches",
     "open_bar",
     "output_directory",
     "request_stop",

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable
 from enum import StrEnum
+from numbers import Real
 from typing import Any, Protocol
 
 from callback_core.spelling import nearest_name
@@ -70,6 +71,11 @@ class CallbackArguments(Protocol):
 
     def to_json_string(self) -> str:
         """Return all arguments as indented JSON."""
+
+
+def is_number(value: object) -> bool:
+    """Return whether `value` is a finite number, and not a truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def best_metric_key(metric_for_best_model: str) -> str:

@@ -21,7 +21,7 @@ FLAGS: Final = (
     "should_log",
 )
 
-_MOST_NESTED: Final = 10
+MOST_NESTED: Final = 10
 """How often a log may lead to a further one."""
 
 
@@ -201,7 +201,7 @@ class TrainerControl(_Attribution):
         logs, self._logs = self._logs, []
         self._nested += 1
         try:
-            if self._nested > _MOST_NESTED:
+            if self._nested > MOST_NESTED:
                 raise RuntimeError(
                     f"{type(logs[0][0]).__name__} logs {', '.join(logs[0][2])} at every on_log, "
                     "also at its own. Let it log only if `logs` has the value that it waits for."

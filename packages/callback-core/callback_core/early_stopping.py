@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from numbers import Real
 from typing import Any
 
 from callback_core.arguments import (
@@ -12,6 +11,7 @@ from callback_core.arguments import (
     IntervalStrategy,
     best_metric_key,
     evaluation_strategy,
+    is_number,
     missing_metric,
 )
 from callback_core.callback import TrainerCallback
@@ -57,7 +57,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
     def __init__(
         self, early_stopping_patience: int = 1, early_stopping_threshold: float | None = 0.0
     ) -> None:
-        if not _is_number(early_stopping_patience) or not (
+        if not is_number(early_stopping_patience) or not (
             early_stopping_patience >= 1 and early_stopping_patience == int(early_stopping_patience)
         ):
             raise ValueError(
@@ -65,7 +65,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
                 "number of at least 1."
             )
         if early_stopping_threshold is not None and not (
-            _is_number(early_stopping_threshold) and early_stopping_threshold >= 0
+            is_number(early_stopping_threshold) and early_stopping_threshold >= 0
         ):
             raise ValueError(
                 f"early_stopping_threshold is {early_stopping_threshold!r}, but must be a number "
@@ -210,7 +210,3 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         if best is None or best != best:
             return math.inf
         return value - best if greater_is_better else best - value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

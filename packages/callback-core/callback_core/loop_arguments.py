@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from numbers import Real
 from typing import Any, Final
 
 from callback_core._json import json_value
-from callback_core.arguments import IntervalStrategy
+from callback_core.arguments import IntervalStrategy, is_number
 from callback_core.spelling import meant_by
 
 logger = logging.getLogger(__name__)
@@ -104,7 +102,7 @@ class LoopArguments:
             setattr(self, name, _strategy(name, getattr(self, name)))
         for name, is_allowed in _NUMBERS.items():
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and is_allowed(value)):
+            if value is not None and not (is_number(value) and is_allowed(value)):
                 raise ValueError(f"{name} is {value!r}. It must be {_DEMANDS[is_allowed]}.")
             if value is not None and value == int(value):
                 setattr(self, name, int(value))
@@ -169,10 +167,6 @@ def warn_of_what_a_loop_does_not_do(given: Mapping[str, Any]) -> None:
     for name in _NOT_DONE:
         if given.get(name):
             logger.warning("%s is %r, but a Loop does not do that.", name, given[name])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_positive(value: float) -> bool:

@@ -6,6 +6,7 @@ import math
 import sys
 from typing import Any, NamedTuple
 
+from callback_core.data_length import number_of_batches
 from callback_core.loop_arguments import LoopArguments
 
 
@@ -66,7 +67,7 @@ class LoopLength(NamedTuple):
         Raises:
             ValueError: An argument is a share of a number that is unknown.
         """
-        batches = _length(train_dataloader)
+        batches = number_of_batches(train_dataloader)
         steps = None if batches is None else -(-batches // args.gradient_accumulation_steps)
         ends_by_steps = args.max_steps > 0
         if ends_by_steps:
@@ -90,10 +91,3 @@ class LoopLength(NamedTuple):
 
 
 _STEPS = ("logging_steps", "eval_steps", "save_steps")
-
-
-def _length(batches: Any) -> int | None:
-    try:
-        return len(batches)
-    except (TypeError, NotImplementedError):  # torch's DataLoader has a __len__ that raises
-        return None

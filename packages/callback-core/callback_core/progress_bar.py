@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl
+from callback_core.data_length import number_of_batches
 from callback_core.output_above_bars import OutputAboveBars
 from callback_core.printer import printable, readable_logs, where_resumed, why_stopped
 from callback_core.state import TrainerState
@@ -85,7 +86,7 @@ class ProgressCallback(TrainerCallback):
         # is recognized by another dataloader or, with the same one, by a full bar.
         if bar is None or self._predicted is not eval_dataloader or _is_full(bar):
             self._close_prediction_bar()
-            bar = open_bar(total=_length(eval_dataloader), below=self.training_bar)
+            bar = open_bar(total=number_of_batches(eval_dataloader), below=self.training_bar)
             self.prediction_bar, self._predicted = bar, eval_dataloader
         bar.update(1)
 
@@ -203,11 +204,3 @@ def _in_notebook() -> bool:
 
 def _is_full(bar: tqdm[Any]) -> bool:
     return bar.total is not None and bar.n >= bar.total
-
-
-def _length(dataloader: Any) -> int | None:
-    """Return the number of batches; `None` if the dataloader does not know it."""
-    try:
-        return len(dataloader)
-    except (TypeError, NotImplementedError):  # torch's has a __len__ that raises
-        return None

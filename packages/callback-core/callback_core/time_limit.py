@@ -8,11 +8,15 @@ import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
-from callback_core.arguments import CallbackArguments, IntervalStrategy, evaluation_strategy
+from callback_core.arguments import (
+    CallbackArguments,
+    IntervalStrategy,
+    evaluation_strategy,
+    is_number,
+)
 from callback_core.callback import TrainerCallback
 from callback_core.control import TrainerControl, request_stop
 from callback_core.state import TrainerState
@@ -60,14 +64,14 @@ class TimeLimit(TrainerCallback):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit = _seconds(limit)
-        if since not in ("training", "process") and not _is_number(since):
+        if since not in ("training", "process") and not is_number(since):
             raise ValueError(
                 f"since is {since!r}, but must be 'training', 'process', or a time in seconds "
                 "since 1970."
             )
         self.since = since
         self.reserve = min(self.limit / 20, _LONGEST_RESERVE) if reserve is None else reserve
-        if not _is_number(self.reserve) or not 0 <= self.reserve < self.limit:
+        if not is_number(self.reserve) or not 0 <= self.reserve < self.limit:
             raise ValueError(
                 f"reserve is {reserve!r}, but must be a number of seconds, at least 0 and below "
                 f"the limit of {self.limit:g}."
@@ -189,7 +193,7 @@ def _seconds(limit: object) -> float:
     found: float | None = None
     if isinstance(limit, timedelta):
         found = limit.total_seconds()
-    elif _is_number(limit):
+    elif is_number(limit):
         found = float(limit)  # type: ignore[arg-type]
     elif isinstance(limit, str) and (match := _FORM.fullmatch(limit.strip())):
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
@@ -201,10 +205,6 @@ def _seconds(limit: object) -> float:
             "hyphen."
         )
     return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _age_of_process() -> float:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
-from callback_core.control import TrainerControl
+from callback_core.control import MOST_NESTED, TrainerControl
 from callback_core.transformers_trainer import callers_with
-
-_MOST_NESTED: Final = 10
-"""How deep the logs of callbacks may be nested."""
 
 
 def log_values(control: Any, logs: Mapping[str, Any]) -> None:
@@ -32,7 +29,7 @@ def log_values(control: Any, logs: Mapping[str, Any]) -> None:
         raise RuntimeError(
             f"{', '.join(logs)} cannot be logged: no Trainer with this control is running."
         )
-    if len(trainers) > _MOST_NESTED:
+    if len(trainers) > MOST_NESTED:
         raise RuntimeError(
             f"A callback logs {', '.join(logs)} at every on_log, even at its own. Let it log only "
             "if `logs` has the value that it waits for."

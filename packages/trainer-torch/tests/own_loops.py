@@ -53,7 +53,7 @@ class StopOn(TrainerCallback):
 
 
 def main() -> None:
-    """Train on two ranks, of which the second asks to stop, and write what each has seen."""
+    """Train on two ranks. The second asks to stop. Each writes what it has seen."""
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     output_dir = Path(sys.argv[2])

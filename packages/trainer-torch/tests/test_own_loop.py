@@ -131,7 +131,7 @@ def test_scikit_learn_trains_by_partial_fit() -> None:
 
 
 def test_reinforcement_learning_trains_without_epochs() -> None:
-    """A bandit with two arms, of which the second pays more."""
+    """A bandit has two arms. The second pays more."""
     values, chance = [0.0, 0.0], random.Random(0)
     with Loop([PrinterCallback], {"max_steps": 200, "logging_steps": 50}) as loop:
         for step in loop.steps():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from callback_core import number_of_batches
 from callback_core.tracking import Redaction
 from trainer_torch.checkpoint import checkpoint_path, checkpoint_step, has_only_model
-from trainer_torch.plan import Plan, number_of_batches
+from trainer_torch.plan import Plan
 from trainer_torch.run import TrainingRun
 
 logger = logging.getLogger(__name__)

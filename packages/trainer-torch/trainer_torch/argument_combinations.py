@@ -21,7 +21,7 @@ def settle_combinations(args: Any) -> None:
     """Check arguments against each other, and fill in what follows from others.
 
     Args:
-        args: The arguments, each of which is allowed by itself.
+        args: The arguments. Each is allowed by itself.
 
     Raises:
         ValueError: Arguments do not go together. The message names them and says what to do.

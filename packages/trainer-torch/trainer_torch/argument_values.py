@@ -8,12 +8,11 @@ import multiprocessing
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field
-from numbers import Real
 from typing import Any, Final
 
 import numpy as np
 
-from callback_core import IntervalStrategy
+from callback_core import IntervalStrategy, is_number
 from trainer_torch.optimizer_names import check_optimizer_name
 from trainer_torch.schedules import SCHEDULES, check_options
 from trainer_torch.verbosity import LEVELS
@@ -151,14 +150,14 @@ def _settle_numbers(args: Any) -> None:
         value = getattr(args, name)
         if value is None and name in _OPTIONAL:
             continue
-        if not _is_number(value) or value != int(value) or value < least:
+        if not is_number(value) or value != int(value) or value < least:
             raise ValueError(
                 f"{name} is {value!r}, but must be a whole number of at least {least}."
             )
         setattr(args, name, int(value))
     for name, (minimum, limit) in _NUMBERS.items():
         value = getattr(args, name)
-        if not _is_number(value) or not minimum <= value < limit:
+        if not is_number(value) or not minimum <= value < limit:
             below = "" if limit == math.inf else f" and below {limit}"
             raise ValueError(
                 f"{name} is {value!r}, but must be a number of at least {minimum}{below}."
@@ -168,7 +167,7 @@ def _settle_numbers(args: Any) -> None:
         steps = getattr(args, name)
         if steps is None and name in _OPTIONAL:
             continue
-        if not _is_number(steps) or steps <= 0 or (steps > 1 and steps != int(steps)):
+        if not is_number(steps) or steps <= 0 or (steps > 1 and steps != int(steps)):
             raise ValueError(
                 f"{name} is {steps!r}, but must be a whole number of steps, or a fraction of "
                 "all steps below 1."
@@ -192,10 +191,6 @@ def _settle_flags(args: Any) -> None:
 def default_of(item: Field[Any]) -> Any:
     """Return the default of the field of an argument, or `MISSING` if it has none."""
     return item.default if item.default_factory is MISSING else item.default_factory()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _float(value: Any) -> float:

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 import torch
 
+from callback_core import number_of_batches
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.checkpoint_loading import load_arguments
 from trainer_torch.devices import free_memory, is_out_of_memory
 from trainer_torch.gradients import drop_gradients
-from trainer_torch.plan import Plan, number_of_batches
+from trainer_torch.plan import Plan
 from trainer_torch.reading import batch_size_of_loader, batches_of, begin_epoch, can_start_anywhere
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state, set_rng_state

@@ -98,7 +98,7 @@ def collator_for(
         has_loss_function: Whether the labels go to a `compute_loss_func`, not to the model.
         label_names: The names of the labels, if they are not `labels`.
         removes_columns: Whether items that `forward` does not take may be left out.
-        told: The names of those of which a warning has told so. It is changed.
+        told: The names of items that a warning has named. Further ones are added to it.
     """
     forward = parameters_of(model.forward)
     if not passes_batches or not (forward.names or forward.takes_any):

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from callback_core import share_of_steps
+from callback_core import number_of_batches, share_of_steps
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.position import LoopPosition
 from trainer_torch.world import SINGLE_PROCESS, World
@@ -93,14 +93,6 @@ def continued_plan(
         return replace(plan, num_train_epochs=position.epoch + 1 + math.ceil(later / steps))
     done = (position.epoch + 1) * steps - left_in_epoch
     return replace(plan, max_steps=global_step + max(0, plan.max_steps - done))
-
-
-def number_of_batches(dataloader: Any) -> int | None:
-    """Return the number of batches in an epoch; `None` if the loader does not know it."""
-    try:
-        return len(dataloader)
-    except (TypeError, NotImplementedError):  # torch's has a __len__ that raises
-        return None
 
 
 class DataLength:
