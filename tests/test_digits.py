@@ -10,8 +10,8 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import digits
@@ -22,26 +22,33 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from callback_contract.testing import PreparedPython, environment, wait_until
 from callback_core import TrainerState
 from callback_tensorboard import TensorBoardCallback
 
 SEED, BATCH, WARMUP = 42, 32, 20
 
 
-def command(output_dir: Path, *options: str) -> dict:
-    """Return the arguments for `subprocess` that start the example."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    environment.pop("PEX_EXTRA_SYS_PATH", None)  # the example would think that Pants runs it
-    return {
-        "args": [sys.executable, digits.__file__, "--output-dir", str(output_dir), *options],
-        "env": environment,
-    }
+def variables() -> dict[str, str]:
+    """Return the environment variables of the example."""
+    found = environment()
+    found.pop("PEX_EXTRA_SYS_PATH", None)  # the example would think that Pants runs it
+    return found
 
 
-def run(output_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        **command(output_dir, *options), capture_output=True, text=True, check=True
-    )
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[PreparedPython]:
+    """Return what runs the example in a process of its own, with what it needs imported."""
+    with PreparedPython(["digits", "callback_tensorboard"], variables()) as running:
+        yield running
+
+
+def run(
+    prepared: PreparedPython, output_dir: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
+    done = prepared.run(digits.__file__, "--output-dir", str(output_dir), *options)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
@@ -59,9 +66,9 @@ def scalars(output_dir: Path, tag: str) -> list[tuple[int, float]]:
 
 @pytest.mark.slow
 def test_the_example_reads_96_of_100_digits_stops_early_and_logs_its_curves(
-    tmp_path: Path,
+    prepared: PreparedPython, tmp_path: Path
 ) -> None:
-    output = run(tmp_path).stdout
+    output = run(prepared, tmp_path).stdout
     [accuracy] = [line for line in output.splitlines() if line.startswith("Test accuracy: ")]
     assert float(accuracy.split()[2].rstrip("%")) >= 96
     assert "EarlyStoppingCallback" in output  # it says who stopped the training
@@ -75,19 +82,20 @@ def test_the_example_reads_96_of_100_digits_stops_early_and_logs_its_curves(
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_weights_and_the_same_curve(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_weights_and_the_same_curve(
+    prepared: PreparedPython, tmp_path: Path
+) -> None:
     epochs = ("--epochs", "4")
-    run(tmp_path / "whole", *epochs)
-    with subprocess.Popen(
-        **command(tmp_path / "killed", *epochs), stdout=subprocess.DEVNULL
-    ) as process:
-        while not list_checkpoints(tmp_path / "killed") and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    run(prepared, tmp_path / "whole", *epochs)
+    killed = tmp_path / "killed"
+    process = prepared.start(digits.__file__, "--output-dir", str(killed), *epochs)
+    wait_until(lambda: list_checkpoints(killed) or prepared.has_ended())
+    if not prepared.has_ended():
+        os.kill(process, signal.SIGKILL)
+    assert prepared.wait().returncode == -signal.SIGKILL
     before, last = (list_checkpoints(tmp_path / name)[-1].name for name in ("killed", "whole"))
     assert before != last  # it was killed before the end
-    run(tmp_path / "killed", "--resume", *epochs)
+    run(prepared, tmp_path / "killed", "--resume", *epochs)
     whole, resumed = (list_checkpoints(tmp_path / name)[-1] for name in ("whole", "killed"))
     assert whole.name == resumed.name
     assert (whole / "model.safetensors").read_bytes() == (
@@ -140,13 +148,13 @@ def test_an_installed_tracker_is_found_by_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_last_command_that_the_example_prints_serves_its_curves_until_ctrl_c(
-    tmp_path: Path,
+    prepared: PreparedPython, tmp_path: Path
 ) -> None:
-    printed = run(tmp_path, "--max-steps", "2").stdout
+    printed = run(prepared, tmp_path, "--max-steps", "2").stdout
     [called] = re.findall(rf"python ({re.escape(digits.__file__)} .*)", printed)
     process = subprocess.Popen(
         [sys.executable, *shlex.split(called)],
-        env=command(tmp_path)["env"],
+        env=variables(),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -191,11 +199,13 @@ def test_a_wrong_command_line_is_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
-def test_a_complete_run_is_not_trained_again_when_it_is_resumed(tmp_path: Path) -> None:
-    run(tmp_path, "--max-steps", "2")
+def test_a_complete_run_is_not_trained_again_when_it_is_resumed(
+    prepared: PreparedPython, tmp_path: Path
+) -> None:
+    run(prepared, tmp_path, "--max-steps", "2")
     [checkpoint] = list_checkpoints(tmp_path)
     weights = (checkpoint / "model.safetensors").read_bytes()
-    resumed = run(tmp_path, "--max-steps", "2", "--resume")
+    resumed = run(prepared, tmp_path, "--max-steps", "2", "--resume")
     assert list_checkpoints(tmp_path) == [checkpoint]
     assert (checkpoint / "model.safetensors").read_bytes() == weights
     assert str(checkpoint) in resumed.stderr

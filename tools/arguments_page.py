@@ -141,7 +141,9 @@ local_rank = -1
 """The arguments of transformers, in its order, with their defaults."""
 
 DIFFERENCES = {
-    "output_dir": "`None` becomes `trainer_output` in both.",
+    "output_dir": "`None` becomes `trainer_output` in both. An address such as `s3://bucket/run` "
+    "becomes `remote_output_dir`: everything is uploaded there during the training, which can also "
+    "resume from there.",
     "lr_scheduler_kwargs": "Options that the schedule does not have are refused.",
     "optim": "Optimizers of other packages are passed as `optimizers=(optimizer, None)`. Adafactor "
     "is torch's.",
@@ -149,6 +151,9 @@ DIFFERENCES = {
     "disable_tqdm": "`None` means false, not what the level of a logger says.",
     "include_num_input_tokens_seen": "Several processes add up their counts at logs, checkpoints "
     "and the end, not at each step.",
+    "fsdp": "FSDP2 only. A single process keeps the whole model, with a warning.",
+    "fsdp_config": "`state_dict_type` is always `SHARDED_STATE_DICT`; `save_model` gathers the "
+    "weights. Unknown keys are refused. A warning names those that have no effect in FSDP2.",
     "log_level": "It holds in `train`, `evaluate` and `predict`. Then the level before is "
     "restored.",
     "skip_memory_metrics": "`False` adds them to the log at the end of training, not to "

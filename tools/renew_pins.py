@@ -4,9 +4,9 @@ pants.toml lists the resolves. 3rdparty/python/<resolve>-requirements.txt contai
 of each. pip resolves them to the newest versions that fit together, and locks/<resolve>.txt gets
 one `name==version` per line.
 
-Two more resolves are not in pants.toml. Users pass locks/together.txt to pip as constraints: it
+Three more resolves are not in pants.toml. Users pass locks/together.txt to pip as constraints: it
 pins the dependencies of all trackers' packages in one environment. tools/check_dists.py installs
-locks/dists.txt.
+locks/dists.txt. tools/mutants.py runs in locks/mutants.txt.
 """
 
 import json
@@ -28,7 +28,7 @@ BOUND_BY = {"torch": "core"}
 
 TOGETHER = "together"
 # Resolves that pants.toml does not have.
-OTHERS = {TOGETHER: f"locks/{TOGETHER}.txt", "dists": "locks/dists.txt"}
+OTHERS = {name: f"locks/{name}.txt" for name in (TOGETHER, "dists", "mutants")}
 
 
 def resolve(*what: str) -> list[str]:

@@ -5,6 +5,9 @@ packages of this repository that it or its tests need, are all installed in edit
 `pytest` runs in its folder. Arguments after `--` go to pytest:
 `try_editable.py callback-core -- -m "not slow"`.
 
+With `--one-per-file`, pytest imports all test files, but runs only the first test of each. This
+shows that the extra `test` names all that the tests need.
+
 With `--uv`, uv installs the package. uv finds the other packages of the repository by itself, and
 is much faster than pip. `--python` and `--torch` select other versions, and print a table:
 
@@ -24,7 +27,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from check_requirements import parse
 from environments import Environment
@@ -99,7 +102,33 @@ def install(environment: Environment, package: str, torch: str, with_uv: bool) -
     subprocess.run([*command, "--constraint", str(constraints)], cwd=ROOT, check=True)
 
 
-def try_package(package: str, versions: Versions, with_uv: bool, pytest: list[str]) -> Outcome:
+def run_pytest(environment: Environment, package: str, arguments: Sequence[str]) -> Any:
+    """Run pytest in the folder of a package, and return its exit code and its output."""
+    return environment.run(
+        str(environment.folder / "bin" / "pytest"),
+        *arguments,
+        variables={"CI": "true", "OMP_NUM_THREADS": "1"},
+        cwd=ROOT / "packages" / package,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
+def run_one_per_file(environment: Environment, package: str, arguments: Sequence[str]) -> Any:
+    """Collect all tests, and run the first of each file."""
+    collected = run_pytest(environment, package, [*arguments, "--collect-only"])
+    if collected.returncode:
+        return collected
+    listed = [line for line in collected.stdout.splitlines() if "::" in line]
+    first = {test.partition("::")[0]: test for test in reversed(listed)}
+    return run_pytest(environment, package, ["-q", *first.values()])
+
+
+def try_package(
+    package: str, versions: Versions, with_uv: bool, one_per_file: bool, pytest: list[str]
+) -> Outcome:
     """Install a package and run its tests. If a test fails, print pytest's output."""
     if versions.python not in pythons(project_of(package)["requires-python"]):
         return Outcome("not supported", True)
@@ -114,16 +143,8 @@ def try_package(package: str, versions: Versions, with_uv: bool, pytest: list[st
         except subprocess.CalledProcessError:
             return Outcome("not installed", False)
         installed = time.monotonic()
-        done = environment.run(
-            str(environment.folder / "bin" / "pytest"),
-            *pytest,
-            variables={"CI": "true", "OMP_NUM_THREADS": "1"},
-            cwd=ROOT / "packages" / package,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        )
+        run = run_one_per_file if one_per_file else run_pytest
+        done = run(environment, package, pytest)
     tested = time.monotonic()
     took = f"{installed - begun:.0f} s to install, {tested - installed:.0f} s to test"
     print(f"try_editable: {package}, {versions}: {took}", flush=True)
@@ -160,6 +181,9 @@ def main() -> None:
     parser.add_argument(
         "--jobs", type=int, default=2, help="packages at once (default: %(default)s)"
     )
+    parser.add_argument(
+        "--one-per-file", action="store_true", help="run only the first test of each file"
+    )
     parser.add_argument("--uv", action="store_true", help="install with uv instead of pip")
     parser.add_argument("--python", nargs="+", default=[THIS_PYTHON], help="for example 3.12")
     parser.add_argument(
@@ -176,7 +200,9 @@ def main() -> None:
     columns = [Versions(one, torch) for one in options.python for torch in options.torch]
     with ThreadPoolExecutor(options.jobs) as pool:
         tried = {
-            (package, column): pool.submit(try_package, package, column, options.uv, for_pytest)
+            (package, column): pool.submit(
+                try_package, package, column, options.uv, options.one_per_file, for_pytest
+            )
             for column in columns
             for package in packages
             if column.torch == options.torch[0] or requirement_of_torch(package)

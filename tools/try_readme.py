@@ -30,7 +30,7 @@ def main() -> None:
         variables = {"HOME": temporary}
         environment.run("-c", code, variables=variables, cwd=folder, check=True)
         # On a busy machine, MLflow may take longer to open than the training waits for it.
-        replay = ("-m", "callback_core.tracking.replay", "linear")
+        replay = ("-m", "callback_core.tracking.replay", "linear", "--patience", "500")
         environment.run(*replay, variables=variables, cwd=folder, check=True)
         with closing(sqlite3.connect(folder / "mlflow.db")) as database:
             query = "SELECT step FROM metrics WHERE key LIKE '%loss' ORDER BY step"

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import moving
 import pytest
 from stores import READERS, Curves
+
+from callback_contract.testing import PreparedPython, environment
+
+if TYPE_CHECKING:
+    # Pants includes what is imported. Only the processes need it, and it imports transformers.
+    import moving  # noqa: F401
+
+MOVING = Path(__file__).with_name("moving.py")
 
 MEASURED = ("runtime", "per_second", "sys.", "process duration")
 """Parts of the names of curves that measure the machine, so that no two runs have the same."""
@@ -22,13 +29,29 @@ def shown(name: str) -> str:
     return f"{start}/{rest}" if start in ("eval", "test") else f"train/{name}"
 
 
-def train(section: str, number: int, folder: Path) -> tuple[Curves, list[dict[str, float]]]:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PreparedPython]:
+    """Return what runs an example in a process of its own, with transformers imported."""
+    names = ("PATH", "TMPDIR", "LANG", "OMP_NUM_THREADS")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    home = str(tmp_path_factory.mktemp("home"))
+    variables = {
+        **kept,
+        "PYTHONPATH": environment()["PYTHONPATH"],
+        "HOME": home,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    modules = ["transformers.trainer", "mlflow", "torch.utils.tensorboard"]
+    with PreparedPython(modules, variables) as running:
+        yield running
+
+
+def train(
+    prepared: PreparedPython, section: str, number: int, folder: Path
+) -> tuple[Curves, list[dict[str, float]]]:
     """Run an example of the page, and return its curves and the Trainer's own log."""
     folder.mkdir()
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
-    environment = {
-        **kept,
-        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+    variables = {
         "HOME": str(folder),
         "WANDB_MODE": "offline",
         "WANDB_DIR": str(folder),
@@ -37,10 +60,9 @@ def train(section: str, number: int, folder: Path) -> tuple[Curves, list[dict[st
         "COMET_AUTO_LOG_CO2": "0",
         "CLEARML_OFFLINE_MODE": "1",
         "CLEARML_CACHE_DIR": str(folder / "clearml"),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    command = [sys.executable, moving.__file__, section, str(number)]
-    subprocess.run(command, cwd=folder, env=environment, timeout=300, check=True)
+    done = prepared.run(MOVING, section, str(number), cwd=folder, variables=variables)
+    assert done.returncode == 0, done.stderr
     return READERS[section](folder), json.loads((folder / "history.json").read_text())
 
 
@@ -51,9 +73,11 @@ def compared(curves: Curves) -> Curves:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("section", [name for name in READERS if name != "CodeCarbon"])
-def test_both_examples_have_the_same_curves(tmp_path: Path, section: str) -> None:
-    before, log = train(section, 0, tmp_path / "before")
-    after, same_log = train(section, 1, tmp_path / "after")
+def test_both_examples_have_the_same_curves(
+    prepared: PreparedPython, tmp_path: Path, section: str
+) -> None:
+    before, log = train(prepared, section, 0, tmp_path / "before")
+    after, same_log = train(prepared, section, 1, tmp_path / "after")
     if section == "ClearML":  # transformers keeps only the last one
         assert list(before.pop("Summary/epoch").values()) == [after.pop("train/epoch")[6]]
     if section == "MLflow":  # gets the names of the log from transformers
@@ -68,7 +92,7 @@ def test_both_examples_have_the_same_curves(tmp_path: Path, section: str) -> Non
 
 
 @pytest.mark.slow
-def test_both_examples_write_the_emissions(tmp_path: Path) -> None:
+def test_both_examples_write_the_emissions(prepared: PreparedPython, tmp_path: Path) -> None:
     for number, name in enumerate(("before", "after")):
-        emissions, _ = train("CodeCarbon", number, tmp_path / name)
+        emissions, _ = train(prepared, "CodeCarbon", number, tmp_path / name)
         assert all(curve[0] > 0 for curve in emissions.values())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callback_contract.testing import run_python
+from callback_contract.testing import PreparedPython, environment
 
 PAGE = Path(__file__).parents[2] / "docs" / "ignite-and-keras.md"
 MOST_LINES = 10
@@ -29,8 +30,20 @@ def example(framework: str) -> list[str]:
     return found[1].splitlines()
 
 
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[PreparedPython]:
+    """Return what runs an example in a process of its own, with both frameworks imported."""
+    with PreparedPython(["ignite.engine", "keras"], environment(KERAS_BACKEND="torch")) as running:
+        yield running
+
+
 def run(
-    framework: str, folder: Path, mark: str = "+", how: str = "", event: str = "on_step_end"
+    prepared: PreparedPython,
+    framework: str,
+    folder: Path,
+    mark: str = "+",
+    how: str = "",
+    event: str = "on_step_end",
 ) -> int:
     """Run the example without its lines of the other mark, and return the exit code."""
     code = "\n".join(line[1:] for line in example(framework) if line[:1] in (" ", mark, ""))
@@ -38,7 +51,9 @@ def run(
         code = STOP.format(how=how, event=event) + code.replace(
             "[TensorBoardCallback()]", "[TensorBoardCallback(), Stop]"
         )
-    done = run_python("-c", code, cwd=folder, variables={"KERAS_BACKEND": "torch"})
+    script = folder / "example.py"
+    script.write_text(code, "utf-8")
+    done = prepared.run(script, cwd=folder)
     assert how or done.returncode == 0, done.stderr
     return done.returncode
 
@@ -64,14 +79,18 @@ def test_ten_lines_do_it(framework: str) -> None:
 
 @frameworks
 @pytest.mark.slow
-def test_the_example_runs_without_these_lines(framework: str, tmp_path: Path) -> None:
-    assert run(framework, tmp_path, "-") == 0
+def test_the_example_runs_without_these_lines(
+    prepared: PreparedPython, framework: str, tmp_path: Path
+) -> None:
+    assert run(prepared, framework, tmp_path, "-") == 0
 
 
 @frameworks
 @pytest.mark.slow
-def test_each_step_and_each_evaluation_is_logged(framework: str, tmp_path: Path) -> None:
-    run(framework, tmp_path)
+def test_each_step_and_each_evaluation_is_logged(
+    prepared: PreparedPython, framework: str, tmp_path: Path
+) -> None:
+    run(prepared, framework, tmp_path)
     last = STEPS_OF_EPOCH * EPOCHS
     assert steps(tmp_path, "train/loss") == list(range(1, last + 1))
     assert steps(tmp_path, "eval/loss") == list(range(STEPS_OF_EPOCH, last + 1, STEPS_OF_EPOCH))
@@ -80,25 +99,29 @@ def test_each_step_and_each_evaluation_is_logged(framework: str, tmp_path: Path)
 
 @frameworks
 @pytest.mark.slow
-def test_a_callback_stops_the_training(framework: str, tmp_path: Path) -> None:
+def test_a_callback_stops_the_training(
+    prepared: PreparedPython, framework: str, tmp_path: Path
+) -> None:
     how = "control.should_training_stop = state.global_step == 10"
-    assert run(framework, tmp_path, how=how) == 0
+    assert run(prepared, framework, tmp_path, how=how) == 0
     assert steps(tmp_path, "train/loss") == list(range(1, 11))
 
 
 @frameworks
 @pytest.mark.slow
 def test_a_callback_that_stops_at_an_evaluation_stops_before_the_next_step(
-    framework: str, tmp_path: Path
+    prepared: PreparedPython, framework: str, tmp_path: Path
 ) -> None:
     how = "control.should_training_stop = True"
-    assert run(framework, tmp_path, how=how, event="on_evaluate") == 0
+    assert run(prepared, framework, tmp_path, how=how, event="on_evaluate") == 0
     assert steps(tmp_path, "train/loss") == list(range(1, STEPS_OF_EPOCH + 1))
 
 
 @frameworks
 @pytest.mark.slow
-def test_an_error_ends_the_run_as_failed(framework: str, tmp_path: Path) -> None:
+def test_an_error_ends_the_run_as_failed(
+    prepared: PreparedPython, framework: str, tmp_path: Path
+) -> None:
     how = 'if state.global_step == 10: raise ValueError("broken")'
-    assert run(framework, tmp_path, how=how) != 0
+    assert run(prepared, framework, tmp_path, how=how) != 0
     assert status(tmp_path) == "failed"

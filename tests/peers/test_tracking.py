@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,20 @@ import pytest
 import transformers
 from small_training import build
 
+from callback_contract.testing import PreparedPython, environment
 from callback_core.tracking import TrackerCallback
 
 
-def train(output_dir: Path, how: str) -> tuple[int, list[dict[str, Any]]]:
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[PreparedPython]:
+    """Return what trains in a process of its own, with transformers imported."""
+    with PreparedPython(["transformers.trainer"], environment()) as running:
+        yield running
+
+
+def train(prepared: PreparedPython, output_dir: Path, how: str) -> tuple[int, list[dict[str, Any]]]:
     """Train in a process of its own; return its exit code and all calls of the tracker so far."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    command = [sys.executable, line_tracker.__file__, str(output_dir), how]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False)
+    done = prepared.run(line_tracker.__file__, str(output_dir), how)
     lines = (output_dir / "lines.jsonl").read_text("utf-8").splitlines()
     return done.returncode, [json.loads(line) for line in lines]
 
@@ -32,16 +36,18 @@ def train(output_dir: Path, how: str) -> tuple[int, list[dict[str, Any]]]:
     [("finish", "finished"), ("raise", "failed"), ("interrupt", "interrupted")],
 )
 def test_a_run_is_closed_with_the_status_of_the_training(
-    tmp_path: Path, how: str, status: str
+    prepared: PreparedPython, tmp_path: Path, how: str, status: str
 ) -> None:
-    code, calls = train(tmp_path, how)
+    code, calls = train(prepared, tmp_path, how)
     assert (code == 0) == (how == "finish")
     assert calls[-1] == {"called": "close", "status": status}
 
 
-def test_a_resumed_training_continues_its_run_with_each_point_once(tmp_path: Path) -> None:
-    train(tmp_path, "raise")
-    code, calls = train(tmp_path, "resume")
+def test_a_resumed_training_continues_its_run_with_each_point_once(
+    prepared: PreparedPython, tmp_path: Path
+) -> None:
+    train(prepared, tmp_path, "raise")
+    code, calls = train(prepared, tmp_path, "resume")
     assert code == 0
     opened = [call for call in calls if call["called"] == "open"]
     assert [call["run_id"] for call in opened] == [None, "a-new-run"]

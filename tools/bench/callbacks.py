@@ -31,7 +31,11 @@ from trainer_torch import (
     WeightAveragingCallback,
 )
 
-ON_CPU: Final = Size(width=128, layers=4, length=64, batch=8, words=1000)
+ON_CPU: Final = (
+    Size(width=32, layers=2, length=16, batch=2, words=100)
+    if is_quick()
+    else Size(width=128, layers=4, length=64, batch=8, words=1000)
+)
 SIZE: Final = Size(512, 8, 256, 16, 1000) if ON_DEVICE else ON_CPU
 STEPS: Final = 30 if is_quick() else 110
 REPEATS: Final = 3 if ON_DEVICE else 7

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import digits_in_accelerate
@@ -16,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import callback_mlflow
 import callback_tensorboard
 import callback_wandb
-from callback_contract.testing import environment, wait_until
+from callback_contract.testing import PreparedPython, environment, wait_until
 
 INSTALLED = (callback_mlflow, callback_tensorboard, callback_wandb, wandb)
 """What the example finds by its name."""
@@ -24,16 +23,18 @@ INSTALLED = (callback_mlflow, callback_tensorboard, callback_wandb, wandb)
 STEPS_OF_EPOCH = 45
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
-    variables = {"MLFLOW_TRACKING_URI": uri(folder), "WANDB_MODE": "offline"}
-    return subprocess.Popen(
-        [sys.executable, digits_in_accelerate.__file__, "--output-dir", "out", *options],
-        env=environment(**variables),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def prepared() -> Iterator[PreparedPython]:
+    """Return what runs the example in a process of its own, with its slow modules imported."""
+    modules = ["accelerate", "mlflow", "sklearn.datasets", "torch.utils.tensorboard", "wandb"]
+    with PreparedPython(modules, environment(WANDB_MODE="offline")) as running:
+        yield running
+
+
+def start(prepared: PreparedPython, folder: Path, *options: str) -> int:
+    variables = {"MLFLOW_TRACKING_URI": uri(folder)}
+    options = ("--output-dir", "out", *options)
+    return prepared.start(digits_in_accelerate.__file__, *options, cwd=folder, variables=variables)
 
 
 def uri(folder: Path) -> str:
@@ -59,23 +60,26 @@ def progress(folder: Path, tracker: str) -> dict:
 
 
 @pytest.mark.slow
-def test_the_killed_and_resumed_example_is_one_run_with_each_point_once(tmp_path: Path) -> None:
+def test_the_killed_and_resumed_example_is_one_run_with_each_point_once(
+    prepared: PreparedPython, tmp_path: Path
+) -> None:
     MlflowClient(uri(tmp_path)).search_experiments()  # a kill must not hit it making its tables
-    killed = start(tmp_path, "--epochs", "200")
+    killed = start(prepared, tmp_path, "--epochs", "200")
     try:
         saved = tmp_path / "out" / "checkpoints" / "epoch_2" / "random_states_0.pkl"
-        wait_until(lambda: saved.exists() or killed.poll() is not None)
+        wait_until(lambda: saved.exists() or prepared.has_ended())
     finally:
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
+        if not prepared.has_ended():
+            os.kill(killed, signal.SIGKILL)
+        prepared.wait()
     newest = max(int(one.parent.name[6:]) for one in tmp_path.glob("out/checkpoints/*/random*"))
     for half in (tmp_path / "out" / "checkpoints").iterdir():  # that the kill cut off
         if int(half.name[6:]) > newest:
             half.rename(tmp_path / "half")
     epochs = newest + 3
-    resumed = start(tmp_path, "--epochs", str(epochs), "--resume")
-    output, _ = resumed.communicate()
-    assert resumed.returncode == 0, output
+    start(prepared, tmp_path, "--epochs", str(epochs), "--resume")
+    resumed = prepared.wait()
+    assert resumed.returncode == 0, resumed.stderr
 
     losses = list(range(1, epochs * STEPS_OF_EPOCH + 1))
     accuracies = list(range(STEPS_OF_EPOCH, len(losses) + 1, STEPS_OF_EPOCH))
@@ -83,4 +87,4 @@ def test_the_killed_and_resumed_example_is_one_run_with_each_point_once(tmp_path
     for steps_in in readers:
         assert steps_in(tmp_path, "train/loss") == losses
         assert steps_in(tmp_path, "eval/accuracy") == accuracies
-    assert progress(tmp_path, "wandb")["status"] == "finished", output
+    assert progress(tmp_path, "wandb")["status"] == "finished", resumed.stderr

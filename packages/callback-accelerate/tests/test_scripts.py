@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from recording import Stored
 
 import callback_mlflow
 import callback_tensorboard
-from callback_contract.testing import run_python, unused_port
+from callback_contract.testing import PreparedPython, environment, run_python, unused_port
 
 INSTALLED = (callback_mlflow, callback_tensorboard)
 """Packages that the scripts find by their entry points."""
@@ -19,8 +19,12 @@ INSTALLED = (callback_mlflow, callback_tensorboard)
 FAILING = ("raise", "interrupt")
 
 
-def run_script(folder: Path, how: str, *before: str) -> subprocess.CompletedProcess[str]:
-    return run_python(*before, script.__file__, str(folder), how)
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[PreparedPython]:
+    """Return what runs a script in a process of its own, with its slow modules imported."""
+    modules = ["accelerate", "mlflow", "torch.utils.tensorboard"]
+    with PreparedPython(modules, environment()) as running:
+        yield running
 
 
 @pytest.mark.slow
@@ -33,8 +37,10 @@ def run_script(folder: Path, how: str, *before: str) -> subprocess.CompletedProc
         ("interrupt", "interrupted"),
     ],
 )
-def test_the_end_of_the_script_ends_the_run(how: str, status: str, tmp_path: Path) -> None:
-    done = run_script(tmp_path, how)
+def test_the_end_of_the_script_ends_the_run(
+    prepared: PreparedPython, how: str, status: str, tmp_path: Path
+) -> None:
+    done = prepared.run(script.__file__, str(tmp_path), how)
     stored = Stored(tmp_path / "file")
     assert [call["status"] for call in stored.of("close")] == [status], done.stderr
     assert [step for _, step, _ in stored.points] == list(range(8 if how in FAILING else 10))
@@ -48,7 +54,7 @@ def test_of_two_processes_only_the_main_one_records(tmp_path: Path) -> None:
         "--nproc-per-node=2",
         f"--master-port={unused_port()}",
     )
-    done = run_script(tmp_path, "end", *launcher)
+    done = run_python(*launcher, script.__file__, str(tmp_path), "end")
     assert done.returncode == 0, done.stderr
     stored = Stored(tmp_path / "file")
     assert [step for _, step, _ in stored.points] == list(range(10))
@@ -57,10 +63,12 @@ def test_of_two_processes_only_the_main_one_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_script_continues_its_run_with_each_point_once_in_mlflow(tmp_path: Path) -> None:
+def test_a_killed_script_continues_its_run_with_each_point_once_in_mlflow(
+    prepared: PreparedPython, tmp_path: Path
+) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for how in ("kill", "resume"):
-        done = run_python(
+        done = prepared.run(
             script_of_mlflow.__file__,
             str(tmp_path),
             how,

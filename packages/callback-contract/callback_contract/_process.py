@@ -9,6 +9,7 @@ import gc
 import io
 import locale
 import logging
+import math
 import os
 import pickle
 import random
@@ -30,6 +31,9 @@ from unittest import mock
 
 END_TIMEOUT: Final = 30.0
 """Seconds that threads, processes and files of a training get to end after it."""
+
+_BETWEEN_COLLECTIONS: Final = 2.0
+"""Seconds between two garbage collections while something is waited for."""
 
 
 class Switch(NamedTuple):
@@ -243,9 +247,13 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 def leftovers(read: Callable[[], set[Any]], before: set[Any], seconds: float) -> set[Any]:
     """Wait for everything that is not in `before` to end, and return what remains."""
-    deadline = time.monotonic() + seconds
-    while (remaining := read() - before) and time.monotonic() < deadline:
-        gc.collect()  # objects in reference cycles are closed only when they are collected
+    begun, collected = time.monotonic(), -math.inf
+    while (remaining := read() - before) and (now := time.monotonic()) < begun + seconds:
+        # Objects in reference cycles are closed only when they are collected. With a large SDK,
+        # that takes half a second, in which no other thread runs.
+        if now >= collected + _BETWEEN_COLLECTIONS:
+            gc.collect()
+            collected = time.monotonic()
         time.sleep(0.02)
     return remaining
 
@@ -313,7 +321,8 @@ def restored_process() -> Iterator[None]:
         logging.disable(loggers.pop("", (0, 0))[1])
         logging.root.handlers[:] = loggers["root"][0]  # an SDK keeps the handlers of its loggers
         for name, (_, level) in loggers.items():
-            logging.getLogger(name).setLevel(level)
+            if (logger := logging.getLogger(name)).level != level:  # setting it is slow
+                logger.setLevel(level)
         if threading.current_thread() is threading.main_thread():
             for number, handler in signals.items():
                 if handler is not None and signal.getsignal(number) is not handler:

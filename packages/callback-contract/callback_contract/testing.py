@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from callback_contract._forks import PreparedPython
 from callback_contract._process import children, log_messages
 from callback_contract._python import environment, missing, run_python
 from callback_contract._stand_in import Answer, Request, StandIn, unused_port
 
 __all__ = [
     "Answer",
+    "PreparedPython",
     "Request",
     "StandIn",
     "children",

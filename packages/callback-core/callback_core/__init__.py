@@ -32,7 +32,13 @@ from callback_core.loop_arguments import LoopArguments
 from callback_core.loop_checkpoint import get_last_checkpoint
 from callback_core.persistence import ExportableState, export_states, restore_states
 from callback_core.printer import PrinterCallback
-from callback_core.processes import Processes, combine_requests, flag_bits
+from callback_core.processes import (
+    FLAG_BITS,
+    Processes,
+    combine_requests,
+    flag_bits,
+    flags_differ,
+)
 from callback_core.progress_bar import ProgressCallback, open_bar
 from callback_core.spelling import nearest_name
 from callback_core.state import TrainerState
@@ -44,6 +50,7 @@ __all__ = [
     "COMMON_KEYWORDS",
     "EVENTS",
     "FLAGS",
+    "FLAG_BITS",
     "CallbackArguments",
     "CallbackHandler",
     "DefaultFlowCallback",
@@ -67,6 +74,7 @@ __all__ = [
     "deciding_metric",
     "export_states",
     "flag_bits",
+    "flags_differ",
     "get_available_reporting_integrations",
     "get_last_checkpoint",
     "get_reporting_integration_callbacks",

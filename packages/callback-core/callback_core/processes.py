@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from callback_core.control import FLAGS, Request, TrainerControl
 from callback_core.state import TrainerState
@@ -18,6 +18,11 @@ from callback_core.state import TrainerState
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+FLAG_BITS: Final = 2 * len(FLAGS)
+"""The number of bits of `flag_bits`."""
+
+_ALL_FLAGS: Final = (1 << len(FLAGS)) - 1
 
 
 class Processes:
@@ -76,21 +81,29 @@ class Processes:
     def agree(self, control: TrainerControl) -> None:
         """Set each flag of `control` that any process has set, so that all of them act alike.
 
-        Each process sends a number. If the flags differ, they also exchange who set them.
+        They all-reduce one integer. Only if the flags differ, they also exchange who set them.
         """
         if self._group is None:
             return
         torch: Any = sys.modules["torch"]
-        flags = torch.zeros(self.size, dtype=torch.int64)
-        flags[self.rank] = flag_bits(control)
-        torch.distributed.all_reduce(flags, group=self._group)
-        if len(set(flags.tolist())) > 1:
+        bits = torch.tensor(flag_bits(control))
+        torch.distributed.all_reduce(bits, torch.distributed.ReduceOp.BOR, group=self._group)
+        if flags_differ(int(bits)):
             combine_requests(control, self.gather(control.requests))
 
 
 def flag_bits(control: TrainerControl) -> int:
-    """Return the flags of `control` as the bits of a number."""
-    return sum(getattr(control, flag) << bit for bit, flag in enumerate(FLAGS))
+    """Return the `FLAG_BITS` bits that say which flags of `control` are set, and which are not.
+
+    Processes combine them by an all-reduce with a bitwise or.
+    """
+    is_set: int = sum(getattr(control, flag) << bit for bit, flag in enumerate(FLAGS))
+    return is_set | (~is_set & _ALL_FLAGS) << len(FLAGS)
+
+
+def flags_differ(bits: int) -> bool:
+    """Return whether processes differ in a flag. `bits` are the combined bits of all of them."""
+    return bool(bits & bits >> len(FLAGS) & _ALL_FLAGS)
 
 
 def combine_requests(control: TrainerControl, requests: Sequence[tuple[Request, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -28,6 +29,11 @@ _MARGIN: Final = 1.5
 
 _IMPORTED: Final = time.monotonic()
 
+SLURM: Final = "slurm"
+"""The limit that ends with the job of Slurm."""
+
+logger = logging.getLogger(__name__)
+
 
 class TimeLimit(TrainerCallback):
     """Stops training in time before a limit, and asks for a checkpoint.
@@ -43,7 +49,9 @@ class TimeLimit(TrainerCallback):
 
     Args:
         limit: Seconds; or a `timedelta`; or a text such as `3:50:00` or `1-12:00:00`, which are
-            hours, minutes and seconds, after days and a hyphen, as Slurm writes them.
+            hours, minutes and seconds, after days and a hyphen, as Slurm writes them; or `slurm`,
+            which is until the time in `SLURM_JOB_END_TIME`, as Slurm sets it since version 23.02.
+            Outside of a job of Slurm, there is then no limit, and a warning says so.
         since: When the time begins: with the `training`, with the `process`, or at a time in
             seconds since 1970, such as that of `SLURM_JOB_START_TIME`.
         reserve: Seconds that are left for what has not been measured: the first evaluation, the
@@ -52,7 +60,8 @@ class TimeLimit(TrainerCallback):
         clock: Returns seconds. It never goes back.
 
     Raises:
-        ValueError: A value is none of these, or the reserve is not shorter than the limit.
+        ValueError: A value is none of these, or the reserve is not shorter than the limit; or with
+            `slurm`, the job has no `SLURM_JOB_END_TIME`, or `since` is given too.
     """
 
     def __init__(
@@ -63,7 +72,16 @@ class TimeLimit(TrainerCallback):
         reserve: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.limit = _seconds(limit)
+        if limit == SLURM:
+            if since != "training":
+                raise ValueError(
+                    f"since is {since!r}, but the limit 'slurm' ends with the job, whenever the "
+                    "time began. Leave since out."
+                )
+            since = time.time()
+            self.limit = _left_of_slurm_job(since)
+        else:
+            self.limit = _seconds(limit)
         if since not in ("training", "process") and not is_number(since):
             raise ValueError(
                 f"since is {since!r}, but must be 'training', 'process', or a time in seconds "
@@ -188,6 +206,31 @@ class TimeLimit(TrainerCallback):
         )
 
 
+def _left_of_slurm_job(now: float) -> float:
+    """Return the seconds until this job of Slurm ends; infinity outside of a job.
+
+    Args:
+        now: The time in seconds since 1970.
+
+    Raises:
+        ValueError: There is no time in `SLURM_JOB_END_TIME`, or it is over.
+    """
+    ends_at = os.environ.get("SLURM_JOB_END_TIME")
+    if ends_at is None and "SLURM_JOB_ID" not in os.environ:
+        logger.warning(
+            "TimeLimit will not stop the training: its limit is 'slurm', but this is not a job of "
+            "Slurm. Write the limit out instead, such as '3:50:00'."
+        )
+        return math.inf
+    if ends_at is None or not ends_at.isdecimal() or int(ends_at) <= now:
+        raise ValueError(
+            f"SLURM_JOB_END_TIME is {ends_at!r}, but must be a time in seconds since 1970 that is "
+            "not over. Slurm sets it since version 23.02. Write the limit out instead, such as "
+            "'3:50:00'."
+        )
+    return int(ends_at) - now
+
+
 def _seconds(limit: object) -> float:
     """Return `limit` in seconds."""
     found: float | None = None
@@ -200,9 +243,9 @@ def _seconds(limit: object) -> float:
         found = float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
     if found is None or found <= 0:
         raise ValueError(
-            f"limit is {limit!r}, but must be a number of seconds above 0, a timedelta, or a text "
-            "such as '3:50:00' or '1-12:00:00': hours, minutes and seconds, after days and a "
-            "hyphen."
+            f"limit is {limit!r}, but must be a number of seconds above 0, a timedelta, 'slurm', "
+            "or a text such as '3:50:00' or '1-12:00:00': hours, minutes and seconds, after days "
+            "and a hyphen."
         )
     return found
 

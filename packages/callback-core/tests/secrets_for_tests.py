@@ -9,6 +9,8 @@ SECRET: Final = "moonshine"
 
 NAMES: Final = [
     "wandb_key",
+    "start_server_token",
+    "hfpat",
     "pwd",
     "db_pwd",
     "passcode",
@@ -281,6 +283,7 @@ HARMLESS: Final = (
     ("pad_token_id", "0"),
     ("pad_token", "<pad>"),
     ("pad_token", "PAD"),
+    ("wandb_cache_key", "sweep"),
     ("max_new_tokens", "128"),
     ("keyboard", "qwerty"),
     ("monkey", "ape"),
@@ -357,6 +360,7 @@ HARMLESS: Final = (
     ("mail", "mailto:a@b.example"),
     ("note", "Basic training and Bearer of news"),
     ("note", "Basic authentication is used"),
+    ("note", "Basic Omni-task training"),  # without its hyphen, this is base64 with a colon
     ("note", "tokens: 512, keys: 8"),
     ("note", "max_tokens=512"),
     ("note", "token: 5"),
@@ -516,6 +520,7 @@ TEXTS: Final = (
     "Authorization: Basic YWRhOm1vb25zaGluZQ==",
     "Proxy-Authorization: Basic *",
     "sent Basic YWRhOm1vb25zaGluZQ== to the host",
+    "sent Basic YWRhOm1vb24 to the host",
     "sent Bearer *1234567890 to the host",
     "Cookie: a=b; sid=*",
     "PRIVATE-TOKEN: *",

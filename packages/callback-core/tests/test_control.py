@@ -13,12 +13,15 @@ import pytest
 from arguments_for_tests import Arguments
 
 from callback_core import (
+    FLAG_BITS,
     CallbackHandler,
     DefaultFlowCallback,
     Request,
     TrainerCallback,
     TrainerControl,
     TrainerState,
+    flag_bits,
+    flags_differ,
     request_stop,
 )
 from callback_core.control import FLAGS
@@ -224,3 +227,12 @@ def test_given_requests_bring_their_flags_with_them() -> None:
     control = TrainerControl(should_log=True)
     control.requests = [Request("should_save", "Asking", 3)]
     assert control == TrainerControl(should_save=True)
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_combined_bits_differ_if_only_some_processes_have_set_a_flag(flag: str) -> None:
+    with_flag, without = TrainerControl(**{flag: True}), TrainerControl()
+    assert flags_differ(flag_bits(with_flag) | flag_bits(without))
+    assert not flags_differ(flag_bits(with_flag) | flag_bits(with_flag))
+    assert not flags_differ(flag_bits(without) | flag_bits(without))
+    assert flag_bits(with_flag) >> FLAG_BITS == 0

@@ -277,12 +277,12 @@ def test_an_early_end_is_printed_once(training: Training, capsys: Printed) -> No
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("last", [1, 4])
-def test_an_end_at_the_last_step_is_not_early(
-    last: int, training: Training, capsys: Printed
+@pytest.mark.parametrize(("last", "step"), [(1, 1), (4, 4), (4, 5)])
+def test_an_end_at_the_last_step_or_after_it_is_not_early(
+    last: int, step: int, training: Training, capsys: Printed
 ) -> None:
     training.state.max_steps = last
-    end(training, "enough", step=last)
+    end(training, "enough", step=step)
     assert capsys.readouterr().out == ""
 
 
@@ -334,12 +334,16 @@ def test_a_training_that_resumes_says_at_which_step_and_from_where(
     assert printed.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("step", "last", "nothing_left"), [(3, 4, False), (4, 4, True), (5, 4, True), (5, -1, False)]
+)
 def test_a_training_of_which_nothing_is_left_says_what_to_change(
-    training: Training, capsys: Printed
+    step: int, last: int, nothing_left: bool, training: Training, capsys: Printed
 ) -> None:
-    training.state.global_step = 4
-    training.fire("on_train_begin", checkpoint_dir="run/checkpoint-4")
-    assert {"max_steps", "num_train_epochs"} <= set(re.findall(r"\w+", capsys.readouterr().out))
+    training.state.global_step, training.state.max_steps = step, last
+    training.fire("on_train_begin", checkpoint_dir=f"run/checkpoint-{step}")
+    named = {"max_steps", "num_train_epochs"} & set(re.findall(r"\w+", capsys.readouterr().out))
+    assert len(named) == (2 if nothing_left else 0)
 
 
 def test_a_training_from_the_beginning_and_another_process_say_nothing_of_it(

@@ -58,6 +58,29 @@ def test_a_secret_in_a_text_is_hidden(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "hidden"),
+    [
+        ("aBcDeFgHiJkLmN12", True),
+        ("aBcDeFgHiJkLmNo1", False),
+        ("aBcDeFgHiJkLm12", False),
+        ("g1h2i3j4klmnopqrstuv", True),
+        ("g1h2i3j4klmnopqrstuvwxyz", True),
+        ("g1h2i3jklmnopqrstuvw", False),
+        ("g1h2i3j4klmnopqrstu", False),
+        ("abcdefabcdefabcdefabcd12", True),
+        ("ABCDEFABCDEFABCDEFABCD12", True),
+        ("abcdefabcdefabcdefabc12", False),
+        ("12345678901234567890", False),
+    ],
+)
+def test_with_a_name_that_may_be_a_secret_s_what_looks_drawn_at_random_is_hidden(
+    value: str, hidden: bool
+) -> None:
+    for name in ("key", "access_key_id", "password_id"):
+        assert Redaction().of({name: value}) == {name: REDACTED if hidden else value}
+
+
+@pytest.mark.parametrize(
     "value",
     [
         {"services": [{"name": "API_KEY", "value": SECRET}]},
@@ -230,6 +253,23 @@ def test_secrets_in_a_text_are_taken_out_of_it(text: str, secret: str) -> None:
     assert REDACTED in scrubbed(text)
 
 
+@pytest.mark.parametrize(("value", "hidden"), [("abcdefg12", True), ("abcdefg1", False)])
+@pytest.mark.parametrize("name", ["key", "code"])
+def test_a_long_key_in_a_url_is_hidden_unless_it_is_a_word(
+    name: str, value: str, hidden: bool
+) -> None:
+    word = f"https://host/a?{name}=abcdefghijkl"
+    assert scrubbed(word) == word
+    text = f"https://host/a?{name}={{}}&b=1"
+    assert scrubbed(text.format(value)) == text.format(REDACTED if hidden else value)
+
+
+@pytest.mark.parametrize("length", [80, 5_000, 20_000])
+def test_a_secret_is_hidden_however_much_text_is_before_it(length: int) -> None:
+    before = "a " * (length // 2)
+    assert scrubbed(f"{before}password={SECRET}") == f"{before}password={REDACTED}"
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -237,6 +277,7 @@ def test_secrets_in_a_text_are_taken_out_of_it(text: str, secret: str) -> None:
         ("{'password': 'moon shine', 'lr': 1}", "{'password': '*', 'lr': 1}"),
         ('token="moon", pad_token="<pad>"', 'token="*", pad_token="<pad>"'),
         ("Hub(token='abc', x=1)", "Hub(token='*', x=1)"),
+        ("api_keys=['moon', ['sun']], lr=1", "api_keys=*, lr=1"),
         ("https://a.example/b?x=1&token=moon&y=2#z", "https://a.example/b?x=1&token=*&y=2#z"),
         ("https://me:pass@host/x?token=a&b=c", "https://*@host/x?token=*&b=c"),
         ("Authorization: Bearer moon", "Authorization: *"),

@@ -22,7 +22,9 @@ from callback_core import (
 class Loop:
     """Trains on a clock of its own: each step, evaluation and save takes as long as it says."""
 
-    def __init__(self, limit: float, lengths: Any, *, steps: int = 10_000, **changed: Any) -> None:
+    def __init__(
+        self, limit: float | str, lengths: Any, *, steps: int = 10_000, **changed: Any
+    ) -> None:
         self.now = 0.0
         self.lengths = lengths
         self.limit = TimeLimit(limit, clock=lambda: self.now, **changed.pop("settings", {}))
@@ -186,3 +188,43 @@ def test_a_stop_in_another_process_counts_at_the_end_of_the_epoch() -> None:
     loop.control.should_evaluate = True
     loop.fire("on_epoch_end")
     assert not loop.control.should_evaluate
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Be in a job of Slurm that does not say when it ends."""
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    return monkeypatch
+
+
+def test_a_job_of_slurm_has_its_limit_in_the_environment(slurm: pytest.MonkeyPatch) -> None:
+    slurm.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 600))
+    loop = Loop("slurm", constant(step=10, save=10)).train()
+    assert 500 < loop.now < 600
+    assert loop.saved == [loop.state.global_step]
+
+
+@pytest.mark.parametrize("end", [None, "", "soon", "10"])
+def test_a_job_of_slurm_without_a_time_to_come_is_refused(
+    slurm: pytest.MonkeyPatch, end: str | None
+) -> None:
+    if end is not None:
+        slurm.setenv("SLURM_JOB_END_TIME", end)
+    with pytest.raises(ValueError, match="SLURM_JOB_END_TIME"):
+        TimeLimit("slurm")
+
+
+def test_the_end_of_a_job_of_slurm_has_no_other_beginning(slurm: pytest.MonkeyPatch) -> None:
+    slurm.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 600))
+    with pytest.raises(ValueError, match="since"):
+        TimeLimit("slurm", since="process")
+
+
+def test_outside_of_slurm_its_limit_is_none_and_that_is_told(
+    slurm: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slurm.delenv("SLURM_JOB_ID")
+    loop = Loop("slurm", constant(step=1e9), steps=20).train()
+    assert loop.state.global_step == 20
+    assert len(caplog.records) == 1

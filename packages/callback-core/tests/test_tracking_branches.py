@@ -113,7 +113,7 @@ def test_what_only_a_checkpoint_continues_is_replayed_into_the_tracker_s_run(
 ) -> None:
     state = saved(tmp_path / "a", out, steps=2)
     shutil.rmtree(tmp_path / "a")
-    away = loaded(out, state, fail="open", flush_limit=0.1)
+    away = loaded(out, state, fail="open", flush_limit=0, delivery="inline")
     Training(tmp_path / "b", [away], resumed(2)).train(1)
     [folder] = RunFolder.all(tmp_path / "b")
     Consumer(FileTracker(str(out)), folder, "file").deliver()

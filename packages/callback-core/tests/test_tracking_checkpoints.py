@@ -19,6 +19,8 @@ from tracking_for_tests import (
     warned,
 )
 
+from callback_core.tracking.run_folder import RunFolder
+
 
 def uploads(out: Path) -> list[tuple[str, int, dict[str, str]]]:
     return [(call["name"], call["step"], call["files"]) for call in calls(out, "log_files")]
@@ -157,8 +159,9 @@ def test_a_small_file_that_is_overwritten_after_the_save_is_delivered_as_it_was(
     assert upload["files"] == {"weights": before}
 
 
+@pytest.mark.parametrize("more", [-1, 0, 1])
 def test_a_large_file_that_is_overwritten_after_the_save_is_not_delivered_and_named(
-    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture, more: int
 ) -> None:
     up = tmp_path / "up"
     training = Training(tmp_path, [tracked(out, checkpoints=True, fail="open", until=str(up))])
@@ -168,7 +171,7 @@ def test_a_large_file_that_is_overwritten_after_the_save_is_not_delivered_and_na
     path.mkdir()
     (path / "large").write_bytes(b"a" * 2**21)
     training.save()
-    rewrite(path / "large", b"b" * 2**21)
+    rewrite(path / "large", b"b" * (2**21 + more))
     up.touch()
     training.end()
     assert calls(out, "log_files") == []
@@ -213,3 +216,14 @@ def test_arguments_and_logs_that_change_later_are_delivered_as_they_were(
     [call] = calls(out, "log_parameters")
     assert call["parameters"]["lr_scheduler_kwargs"] == {"warmup": [1, 2]}
     assert curve(out) == [(0, 0.5)]
+
+
+def test_a_checkpoint_that_is_saved_after_the_end_is_none_of_the_run_s(
+    tmp_path: Path, out: Path
+) -> None:
+    training = Training(tmp_path, [tracked(out, checkpoints=True)]).train(1)
+    [folder] = RunFolder.all(tmp_path)
+    before = folder.journal.read_bytes()
+    training.save()
+    assert folder.journal.read_bytes() == before
+    assert calls(out, "log_files") == []

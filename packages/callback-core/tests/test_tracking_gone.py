@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tracking_for_tests import (
     curve,
     eventually,
     expected,
+    hangs,
     replay,
     runs,
     statuses,
@@ -133,6 +135,15 @@ def test_a_tracker_notes_nothing_of_a_lost_run_for_the_new_one(tmp_path: Path, o
     assert first["folder"] != second["folder"]
 
 
+def test_a_tracker_notes_about_each_run_in_a_folder_of_its_own(run: Run) -> None:
+    for step in (1, 2, 3):
+        run.log(step, a=step)
+        run.deliver(kind=LostTracker)
+        lose(run.out)
+    folders = [Path(call["folder"]).name for call in calls(run.out, "open")]
+    assert folders == ["file", "file.2", "file.3"]
+
+
 def test_an_evaluation_after_the_training_finds_its_run_gone_and_opens_a_new_one(
     tmp_path: Path, out: Path
 ) -> None:
@@ -179,6 +190,19 @@ def test_a_replay_closes_a_training_with_a_later_log_as_the_training_ended(run: 
     assert {*statuses(run.out)} == {"finished"}
 
 
+def test_a_training_that_finished_and_was_killed_after_a_resume_is_closed_as_failed(
+    run: Run,
+) -> None:
+    run.log(1, a=1)
+    run.end()
+    run.begin(1)
+    run.log(2, a=2)
+    consumer = run.consumer()
+    consumer.training_ended()
+    consumer.deliver()
+    assert statuses(run.out) == ["finished", "failed"]
+
+
 class Refusing(FileTracker):
     """Its store denies access."""
 
@@ -217,21 +241,40 @@ def test_a_replay_of_a_refused_run_ends_at_once_and_says_why(tmp_path: Path, out
     assert "k-1" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "warning",
+    [
+        ("Retrying %r: %r", 1, ConnectionRefusedError("refused by port 7")),
+        ("refused by port %d", 7),
+    ],
+)
 def test_why_a_call_that_repeats_a_request_does_not_return_is_named(
-    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture, warning: tuple[Any, ...]
 ) -> None:
+    """An error among the arguments says it best. What else is logged meanwhile is not the cause."""
+    name = "urllib3.connectionpool"
+    caplog.set_level(logging.DEBUG, name)
+
     class Retrying(FileTracker):
         """Repeats a request, and has urllib3 warn of it, as SDKs do."""
 
         def open(self, opening: Opening) -> str:
-            retries = logging.getLogger("urllib3.connectionpool")
-            retries.warning("Retrying %r: %r", 1, ConnectionRefusedError("refused by port 7"))
+            retries = logging.getLogger(name)
+            retries.warning(*warning)
+            retries.debug("connecting to port 9")
             return super().open(opening)
 
     training = Training(tmp_path, [tracked(out, Retrying, hang="open", flush_limit=1.2)])
     training.begin()
+    assert eventually(hangs(out).exists)
+    logging.getLogger(name).warning("refused by port 8")
+    other = Thread(target=logging.getLogger(name).warning, args=("refused by port 8",))
+    other.start()
+    other.join()
     training.end()
-    assert any("refused by port 7" in line for line in warned(caplog))
+    [line] = [line for line in warned(caplog) if "port" in line]
+    assert "refused by port 7" in line
+    assert not any(other in line for other in ("Retrying", "port 8", "port 9"))
 
 
 def test_the_address_of_a_run_is_known_and_printed_once(

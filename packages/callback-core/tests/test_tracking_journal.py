@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -16,7 +17,7 @@ from tracking_for_tests import points, script
 
 from callback_core.tracking.delivery_progress import DeliveryProgress
 from callback_core.tracking.history import History
-from callback_core.tracking.journal import DAMAGED, Journal, read, whole_size
+from callback_core.tracking.journal import DAMAGED, Journal, has_ended, read, saved_at, whole_size
 from callback_core.tracking.lock import FileLock, Held
 from callback_core.tracking.run_folder import RunFolder
 
@@ -235,6 +236,43 @@ def test_syncing_does_not_wait_and_leaves_the_file_open(path: Path) -> None:
     journal.append(saved(1))
     journal.close()
     assert [record.kind for record in read(path)] == ["begin", "saved"]
+
+
+def test_the_umask_decides_who_reads_a_journal_and_nobody_executes_it(path: Path) -> None:
+    before = os.umask(0o026)
+    try:
+        written(path, begin())
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o640}
+
+
+def test_a_journal_that_ends_with_a_damaged_line_does_not_tell_how_far_its_training_got(
+    path: Path,
+) -> None:
+    written(path, begin(), logs(2))
+    assert saved_at(path, 1)
+    with path.open("ab") as file:
+        file.write(b"{}\n")
+    assert not saved_at(path, 0)
+
+
+def test_a_journal_has_ended_while_its_last_record_is_an_end(path: Path) -> None:
+    end = {"kind": "end", "step": 1, "time": 1.0, "status": "finished"}
+    found = []
+    for record in (begin(), logs(1), saved(1), upload(1, "a"), end, begin(1), end, {}):
+        written(path, record)
+        found.append(has_ended(path))
+    assert found == [False, False, False, False, True, False, True, False]
+
+
+@pytest.mark.parametrize("length", [10, 200_000])
+def test_a_torn_record_does_not_hide_how_far_the_training_got(path: Path, length: int) -> None:
+    written(path, begin(), logs(1, note="x" * length), logs(2))
+    with path.open("ab") as file:
+        file.write(b'{"kind":"lo')
+    assert saved_at(path, 2)
+    assert not saved_at(path, 3)
 
 
 def steps_that_count(path: Path) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 from run_for_tests import Run
 from tracking_for_tests import Training, calls, curve, points, tracked, warned
 
-from callback_core.tracking import flattened, summary_name, tracked_name
+from callback_core.tracking import TrainingNumbers, flattened, summary_name, tracked_name
 
 LIMITED = {"key_characters": r"\w/", "key_length": 12}
 
@@ -155,3 +155,11 @@ def test_nested_values_never_take_the_place_of_others() -> None:
         "1": 3,
         "1_2": 4,
     }
+
+
+def test_trainings_that_share_a_run_are_numbered_from_the_second_on_each_time_alike() -> None:
+    numbers = TrainingNumbers()
+    for _ in range(2):
+        found = [numbers.suffix("run", training) for training in ("a", "b", "c", "d")]
+        assert found == ["", "_2", "_3", "_4"]
+    assert numbers.suffix("another run", "b") == ""

@@ -109,6 +109,68 @@ def test_a_new_run_is_opened_with_what_is_known_of_its_training(tmp_path: Path, 
     }
 
 
+class WithCallsOfItsOwn(FileTracker):
+    """The program can log to its open run with calls of a module, which it has imported."""
+
+    sdk = "json"
+    longest_wait = math.inf
+
+
+class WithoutImportedModule(WithCallsOfItsOwn):
+    sdk = "nobody_imported_this"
+
+
+class WithShortWait(WithCallsOfItsOwn):
+    longest_wait = 0.05
+
+
+def test_the_first_step_waits_for_a_run_to_which_the_program_may_log(
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = Training(tmp_path, [tracked(out, WithCallsOfItsOwn, delay=0.2)])
+    training.begin()
+    assert calls(out, "open")
+    training.end()
+    assert warned(caplog) == []
+
+
+@pytest.mark.parametrize("limits", [{"kind": WithShortWait}, {"open_limit": 0.05}])
+def test_the_first_step_waits_for_a_run_no_longer_than_either_limit_and_only_once(
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture, limits: dict[str, Any]
+) -> None:
+    options = {"kind": WithCallsOfItsOwn, "hang": "open", "flush_limit": 0.1, **limits}
+    training = Training(tmp_path, [tracked(out, **options)])
+    training.begin()
+    [line] = [line for line in warned(caplog) if "json" in line]
+    assert "0.05 s" in line
+    training.fire("on_epoch_begin")
+    assert [one for one in warned(caplog) if "json" in one] == [line]
+    training.end()
+
+
+def test_the_first_step_waits_for_a_run_until_the_limit_is_over(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = "callback_core.tracking.delivery.thread.monotonic"
+    monkeypatch.setattr(clock, lambda: 1000.0)  # which stands still, so the limit is never over
+    training = Training(tmp_path, [tracked(out, WithShortWait, delay=0.2)])
+    training.begin()
+    monkeypatch.undo()
+    assert calls(out, "open")
+    training.end()
+
+
+@pytest.mark.parametrize(
+    ("kind", "trouble"), [(WithCallsOfItsOwn, "fail"), (WithoutImportedModule, "hang")]
+)
+def test_the_first_step_waits_neither_for_one_that_fails_nor_for_one_that_nobody_else_uses(
+    tmp_path: Path, out: Path, kind: type[FileTracker], trouble: str
+) -> None:
+    training = Training(tmp_path, [tracked(out, kind, **{trouble: "open"}, flush_limit=0.1)])
+    training.begin()  # which would hang
+    training.end()
+
+
 def test_a_search_s_trial_is_told_when_its_run_opens(tmp_path: Path, out: Path) -> None:
     state = TrainerState(
         max_steps=3,

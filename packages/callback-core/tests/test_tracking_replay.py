@@ -106,6 +106,14 @@ def test_a_call_that_hangs_is_given_up_after_the_patience_and_named(
     assert "log_metrics" in text
 
 
+def test_a_slow_delivery_is_waited_for_as_long_as_it_comes_on(
+    pending: Run, command: Command
+) -> None:
+    made_by(pending, delay=0.1, limits={"batch_size": 1})
+    assert command()[0] == 0
+    assert curve(pending.out) == LOSSES
+
+
 def test_a_tracker_that_is_not_configured_is_not_waited_for(pending: Run, command: Command) -> None:
     made_by(pending, fail="open", error="NotConfigured")
     code, text = command("--patience", "1e6")  # which would hang
@@ -168,6 +176,19 @@ def test_a_run_of_which_only_the_end_was_not_sent_is_closed_as_it_ended(
     assert command()[0] == 0
     assert curve(pending.out) == LOSSES
     assert statuses(pending.out) == ["finished"]
+
+
+def test_a_run_is_pending_until_a_tracker_has_also_what_was_logged_after_its_end(run: Run) -> None:
+    run.log(1, loss=0.5)
+    run.end()
+    run.deliver()
+    assert not run.folder.is_pending()
+    run.log(1, eval_loss=0.25)
+    assert run.folder.is_pending()
+    consumer = run.consumer()
+    consumer.training_ended()
+    consumer.deliver()
+    assert not run.folder.is_pending()
 
 
 def test_a_training_that_goes_on_delivers_by_itself(pending: Run, command: Command) -> None:

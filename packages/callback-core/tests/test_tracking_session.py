@@ -45,6 +45,7 @@ def test_what_is_logged_goes_to_all_trackers_at_the_present_step(
     training.end()
     assert curve(out, "train/power") == curve(other, "train/power") == [(1, 3.0), (1, 4.0)]
     assert curve(out) == expected(1, 2)
+    assert calls(out, "log_summary") == []
 
 
 def test_a_value_that_a_training_has_one_of_is_a_summary(tmp_path: Path, out: Path) -> None:

@@ -38,6 +38,7 @@ from callback_core.tracking.calls import Abandoned
 from callback_core.tracking.delivery.base import DeliveryState
 from callback_core.tracking.delivery.thread import ThreadDelivery
 from callback_core.tracking.lock import FileLock, Held
+from callback_core.tracking.retry import backoff
 from callback_core.tracking.run_folder import RunFolder
 
 
@@ -79,7 +80,7 @@ def test_a_call_that_never_comes_back_is_waited_for_to_the_limit_and_named(
 
 
 def test_a_call_that_comes_back_after_it_was_given_up_is_the_last(run: Run) -> None:
-    """Another can deliver the rest at once."""
+    """Only then can another deliver the rest."""
     run.log(1, a=1)
     run.log(2, a=2)
     run.end()
@@ -87,7 +88,8 @@ def test_a_call_that_comes_back_after_it_was_given_up_is_the_last(run: Run) -> N
     delivery.start()
     assert eventually(hangs(run.out).exists)
     delivery.finish(0.0)
-    FileLock(run.folder.lock_of("file")).release()
+    with pytest.raises(Held):
+        FileLock(run.folder.lock_of("file"))
     run.up.touch()
     assert eventually(lambda: not delivers(delivery))
     assert names_of_calls(run.out) == ["open", "log_parameters", "log_metrics"]
@@ -111,6 +113,23 @@ def test_a_training_after_one_that_was_given_up_is_sent_by_another_tracker(
     assert callback.tracker is not stuck
     assert curve(out) == expected(1)
     assert statuses(out) == ["finished"]
+
+
+def test_a_replay_waits_for_a_given_up_call_that_may_still_open_a_run(run: Run) -> None:
+    run.log(1, a=1)
+    run.end()
+    late = ThreadDelivery(run.consumer(hang="open"), PATIENCE)
+    late.start()
+    assert eventually(hangs(run.out).exists)
+    late.finish(0.0)
+    meanwhile = ThreadDelivery(run.consumer(), PATIENCE)
+    meanwhile.start()
+    assert eventually(lambda: meanwhile.failure)
+    assert names_of_calls(run.out) == []
+    run.up.touch()
+    meanwhile.finish(math.inf)
+    assert meanwhile.consumer.done
+    assert names_of_calls(run.out) == ["open", "open", "log_parameters", "log_metrics", "close"]
 
 
 def test_an_abandoned_consumer_calls_its_tracker_no_more(run: Run) -> None:
@@ -310,3 +329,8 @@ def test_what_is_pending_is_known_until_it_is_delivered(
     up.touch()
     assert replay(tmp_path).returncode == 0
     assert not run.is_pending()
+
+
+def test_the_pause_before_another_attempt_doubles_up_to_the_longest() -> None:
+    pauses = [backoff(failures, 0.5, 10.0) for failures in (1, 2, 3, 4, 5, 6, 100_000)]
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from callback_contract.testing import use_absolute_paths
+
+use_absolute_paths()
+
 
 @pytest.fixture(autouse=True)
 def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,6 @@ from callback_core.tracking import Limits, Opening, Point, Status, Tracker, Trac
 
 BATCHES = 8
 """The batches of an epoch."""
-
-PATHS = os.pathsep.join(map(os.path.abspath, sys.path))
-"""Where Python finds the packages. Tests change their working directory."""
 
 
 class Small(LightningModule):

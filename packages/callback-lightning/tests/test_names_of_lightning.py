@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from lightning_for_tests import PATHS, runs_in
+from lightning_for_tests import runs_in
+
+from callback_contract.testing import run_python
 
 CODE = """
 import sys
@@ -47,10 +46,9 @@ for way in ("callbacks", "logger"):
 def test_the_older_package_works(has_both: bool, tmp_path: Path) -> None:
     both = "import lightning.pytorch" if has_both else ""
     only = "" if has_both else "assert 'lightning.pytorch' not in sys.modules"
-    environment = {**os.environ, "PYTHONPATH": PATHS}
     code = CODE.format(before=both, after=only)
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
+    done = run_python("-W", "ignore", "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     for way in ("callbacks", "logger"):
         (run,) = runs_in(tmp_path / f"{way}.jsonl")
         assert (run.steps("train/loss"), run.status) == ([1, 2, 3], "finished")

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,41 +32,6 @@ from trainer_torch.reading import begin_epoch
 
 RANK = int(os.environ.get("RANK", "0"))
 PATIENCE = 240  # seconds that a rank waits for the others; they only end what hangs
-
-
-def launch(
-    case: str, directory: Path, processes: int = 2, script: str = __file__
-) -> subprocess.CompletedProcess[str]:
-    """Run a case of `script` in several processes. None outlives this call."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *torchrun, script, case, str(directory)]
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    without = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {name: value for name, value in os.environ.items() if name not in without}
-    process = subprocess.Popen(
-        command,
-        env={**environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        stdout, stderr = process.communicate(timeout=2 * PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # torchrun then ends its processes, which are in sessions of their own
-        try:
-            process.communicate(timeout=40)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
-
-
-def reports(directory: Path, processes: int = 2) -> list[Any]:
-    """Return what each rank reported."""
-    return [json.loads((directory / f"rank{rank}.json").read_text()) for rank in range(processes)]
 
 
 class Plain(nn.Module):
@@ -213,6 +177,30 @@ def flags(out: Path) -> dict[str, Any]:
         ),
         "at epoch end": asked(out / "9", Asks("should_save", "on_epoch_end", step=3)),
     }
+
+
+class Rows(nn.Module):
+    """An embedding of the signs of the features, and a layer."""
+
+    def __init__(self, is_sparse: bool) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.rows, self.head = nn.Embedding(2, 4, sparse=is_sparse), nn.Linear(4, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        found: Tensor = self.head(self.rows((features > 0).long()).mean(dim=1))
+        return found
+
+
+def rows(out: Path) -> list[list[float]]:
+    """Return the losses of an embedding whose gradients are sparse, and of one that is not."""
+    changed: dict[str, Any] = {"optim": "sgd", "max_steps": 3}
+    losses = []
+    for is_sparse in (True, False):
+        trained = trainer(out, given={"model": Rows(is_sparse)}, **changed)
+        trained.train()
+        losses.append(logged(trained, "loss"))
+    return losses
 
 
 def tokens(out: Path) -> list[Any]:
@@ -491,6 +479,7 @@ def together(out: Path) -> dict[str, Any]:
         "curve": curve(out / "curve", 2),
         "accumulated": curve(out / "accumulated", 1, gradient_accumulation_steps=3),
         "tokens": tokens(out / "tokens"),
+        "rows": rows(out / "rows"),
         "flags": flags(out / "flags"),
         "wrapping": wrapping(out / "wrapping"),
         "streams": streams(out / "streams"),

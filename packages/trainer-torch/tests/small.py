@@ -44,7 +44,7 @@ def compute_loss(model: nn.Module, batch: list[Tensor]) -> tuple[Tensor, Tensor]
     return nn.functional.cross_entropy(scores, labels), scores
 
 
-def arguments(output_dir: Path, **changed: Any) -> TrainingArguments:
+def arguments(output_dir: Path | str, **changed: Any) -> TrainingArguments:
     """Return arguments for 2 epochs of 5 batches, without trackers."""
     return TrainingArguments(
         **{
@@ -63,7 +63,7 @@ def arguments(output_dir: Path, **changed: Any) -> TrainingArguments:
 
 
 def trainer(
-    output_dir: Path, *callbacks: Any, given: dict[str, Any] | None = None, **changed: Any
+    output_dir: Path | str, *callbacks: Any, given: dict[str, Any] | None = None, **changed: Any
 ) -> Trainer:
     """Return a trainer of `net` on `data`.
 

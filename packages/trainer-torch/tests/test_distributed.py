@@ -7,10 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import distributed_cases
 import numpy as np
 import pytest
 import torch
-from distributed_cases import Stream, curve, launch, reports, results
+from distributed_cases import Stream, curve, results
+from launching import launch, reports
 from resuming import EVERY_STEP
 from small import arguments, data, logged, trainer
 from test_checkpoint import steps_of
@@ -33,11 +35,11 @@ pytestmark = pytest.mark.slow
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What two processes report of all that they do together, after two of them were killed."""
     directory = tmp_path_factory.mktemp("runs")
-    killed = launch("killed", directory / "killed")
+    killed = launch(distributed_cases.__file__, "killed", directory / "killed")
     steps_of_killed = steps_of(directory / "killed")
     single: dict[str, Any] = {"per_device_train_batch_size": 2, "max_steps": 5, **EVERY_STEP}
     trainer(directory / "single", **single).train()
-    done = launch("together", directory / "together")
+    done = launch(distributed_cases.__file__, "together", directory / "together")
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(
         killed=killed,
@@ -74,6 +76,12 @@ def test_two_processes_give_the_gradient_of_all_their_padded_labels(
         assert rank["tokens"][way]["losses"] == pytest.approx(losses, rel=1e-6)
         for one, other in zip(rank["tokens"][way]["gradients"], alone, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_an_embedding_whose_gradients_are_sparse_trains_like_another_one(runs: Any) -> None:
+    for rank in runs.ranks:
+        sparse, dense = rank["rows"]
+        assert sparse == pytest.approx(dense, rel=1e-5)
 
 
 def test_both_processes_have_the_same_weights_and_the_same_losses(runs: Any) -> None:

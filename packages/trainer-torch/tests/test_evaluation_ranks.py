@@ -7,8 +7,8 @@ from typing import Any
 
 import evaluation_cases
 import pytest
-from distributed_cases import launch, reports
 from evaluation_cases import SAMPLES, all_of_them
+from launching import launch, reports
 from small import data
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def ranks(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What each of several processes reports."""
     directory = tmp_path_factory.mktemp("ranks")
-    done = launch("all", directory, request.param, evaluation_cases.__file__)
+    done = launch(evaluation_cases.__file__, "all", directory, request.param)
     assert done.returncode == 0, done.stderr
     return reports(directory, request.param)
 

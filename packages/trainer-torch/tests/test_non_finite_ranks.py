@@ -11,16 +11,21 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
-from distributed_cases import RANK, Plain, launch, main, reports
+from distributed_cases import RANK, Plain, main
+from launching import launch, reports
 from resuming import EVERY_STEP
+from saving_cases import Held
 from small import arguments, compute_loss, data
 from torch import Tensor, nn
 
+from callback_core import TrainerCallback
 from trainer_torch import Trainer
 from trainer_torch.checkpoint import list_checkpoints
+from trainer_torch.checkpoint_saving import finish_save
 
 pytestmark = pytest.mark.slow
 
@@ -60,10 +65,46 @@ def spoilt(out: Path, with_gradient: bool = True, **changed: Any) -> dict[str, A
     }
 
 
+class AsksInOneRank(TrainerCallback):
+    """Asks for a checkpoint, and once an earlier one is whole, in one rank, for an evaluation."""
+
+    saves = evaluations = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_save |= state.global_step == 3
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.saves += 1
+        control.should_evaluate |= RANK == 1 and self.saves == 1
+
+    def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        self.evaluations += 1
+
+
+def asked_in_a_rollback(out: Path) -> dict[str, Any]:
+    """Go back to a checkpoint that is still being written when a step is not finite."""
+    released = out / "released"
+
+    def release(run: Any) -> None:
+        released.touch()
+        finish_save(run)
+
+    asks = AsksInOneRank()
+    saving = {"save_strategy": "steps", "save_steps": 2, "save_async": True, "max_steps": 3}
+    others = {"logging_strategy": "no", "on_non_finite": "rollback", "ddp_timeout": 60}
+    args = arguments(out, **saving, **others)
+    parts: dict[str, Any] = {"eval_dataset": data(9), "callbacks": [Held(released), asks]}
+    made = SpoilsOneRank(Plain(), args, None, data(), compute_loss=compute_loss, **parts)
+    with mock.patch("trainer_torch.non_finite.finish_save", release):
+        made.train()
+    return {"evaluations": asks.evaluations, "rolled back": released.exists()}
+
+
 def guarded(out: Path) -> dict[str, Any]:
     policies = ("warn", "skip", "stop", "rollback")
     return {
         **{policy: spoilt(out / policy, on_non_finite=policy) for policy in policies},
+        "asked": asked_in_a_rollback(out / "asked"),
         "only the loss": spoilt(out / "loss", with_gradient=False, on_non_finite="skip"),
     }
 
@@ -106,7 +147,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     seen = {}
     for case in ("guarded", "saving"):
         directory = tmp_path_factory.mktemp(case)
-        done = launch(case, directory, script=__file__)
+        done = launch(__file__, case, directory)
         assert done.returncode == 0, done.stderr
         seen[case] = reports(directory)
     return SimpleNamespace(**seen)
@@ -134,6 +175,11 @@ def test_the_ranks_end_with_the_same_weights(ranks: Any, policy: str) -> None:
 def test_every_rank_knows_of_the_step_of_another(ranks: Any, policy: str) -> None:
     for rank in ranks.guarded:
         assert "step 3" in rank[policy]["told"][0]
+
+
+def test_what_one_rank_asks_for_in_a_rollback_all_do(ranks: Any) -> None:
+    for rank in ranks.guarded:
+        assert rank["asked"] == {"evaluations": 1, "rolled back": True}
 
 
 def test_each_node_saves_the_same(ranks: Any) -> None:

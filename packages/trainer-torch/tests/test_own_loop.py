@@ -10,7 +10,7 @@ import numpy as np
 import own_loops
 import pytest
 import torch
-from distributed_cases import launch, reports
+from launching import launch, reports
 from own_loops import train
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
@@ -146,7 +146,7 @@ def test_reinforcement_learning_trains_without_epochs() -> None:
 
 @pytest.mark.slow
 def test_two_processes_stop_together_and_share_their_means_and_checkpoints(tmp_path: Path) -> None:
-    done = launch("stop", tmp_path, script=own_loops.__file__)
+    done = launch(own_loops.__file__, "stop", tmp_path)
     assert done.returncode == 0, done.stderr
     main, other = reports(tmp_path)
     assert main["steps"] == other["steps"] == 3

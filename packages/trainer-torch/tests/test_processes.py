@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import distributed_cases
 import pytest
 import torch.distributed as dist
-from distributed_cases import Plain, launch, reports
+from distributed_cases import Plain
+from launching import launch, reports
 from small import arguments, net, trainer
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,7 +22,7 @@ from trainer_torch.distributed import DistributedWorld, find_world
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What two processes report of their roles."""
     directory = tmp_path_factory.mktemp("roles")
-    done = launch("roles", directory)
+    done = launch(distributed_cases.__file__, "roles", directory)
     assert done.returncode == 0, done.stderr
     return reports(directory)
 

@@ -10,10 +10,11 @@ import torch
 from resuming import EVERY_STEP
 from safetensors.torch import load_file
 from small import arguments, compute_loss, data, net, trainer
+from torch import nn
 
 from callback_core import TrainerCallback
-from trainer_torch import Trainer
-from trainer_torch.checkpoint import list_checkpoints
+from trainer_torch import LoopCallback, SafeTensors, Trainer
+from trainer_torch.checkpoint import list_checkpoints, read_json
 from trainer_torch.testing import At
 from trainer_torch.weights import MODEL
 
@@ -187,3 +188,56 @@ def test_debug_is_a_list_of_options(tmp_path: Path, given: Any, kept: list[str])
 def test_what_is_not_done_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changed))):
         arguments(tmp_path, **changed)
+
+
+class Keeps(LoopCallback):
+    """Adds files to checkpoints, and collects what it reads from one."""
+
+    def __init__(self, files: dict[str, Any]) -> None:
+        self.files = files
+        self.read: dict[str, Any] = {}
+
+    def checkpoint_files(self, model: nn.Module) -> dict[str, Any]:
+        return self.files
+
+    def load_files(self, model: nn.Module, checkpoint: Path) -> None:
+        self.read = {
+            "json": read_json(checkpoint / "mine.json"),
+            "pt": torch.load(checkpoint / "mine.pt", weights_only=True),
+            "safetensors": load_file(checkpoint / "mine.safetensors"),
+        }
+
+
+def test_a_callback_reads_the_files_that_it_has_added_to_a_checkpoint(tmp_path: Path) -> None:
+    ones = {"ones": torch.ones(2)}
+    files = {"mine.json": [1, "a"], "mine.pt": ones, "mine.safetensors": SafeTensors(ones, {})}
+    trainer(tmp_path, Keeps(files), **EVERY_STEP, max_steps=1).train()
+    resumed = Keeps(files)
+    trainer(tmp_path, resumed, **EVERY_STEP, max_steps=2).train(resume_from_checkpoint=True)
+    assert resumed.read["json"] == [1, "a"]
+    assert torch.equal(resumed.read["pt"]["ones"], ones["ones"])
+    assert torch.equal(resumed.read["safetensors"]["ones"], ones["ones"])
+
+
+def test_a_callback_cannot_replace_a_file_of_the_trainer(tmp_path: Path) -> None:
+    training = trainer(tmp_path, Keeps({MODEL: SafeTensors({}, {})}), **EVERY_STEP)
+    with pytest.raises(ValueError, match=MODEL):
+        training.train()
+
+
+def test_a_training_clears_what_a_kill_has_left_in_a_save(tmp_path: Path) -> None:
+    trainer(tmp_path, **EVERY_STEP, max_steps=2).train()
+    (tmp_path / "checkpoint-2").rename(tmp_path / ".checkpoint-2.replaced")
+    (tmp_path / ".checkpoint-7.part").mkdir()
+    resumed = trainer(tmp_path, **EVERY_STEP, max_steps=3)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.run.resumed_from == tmp_path / "checkpoint-2"
+    assert not list(tmp_path.glob(".checkpoint-*"))
+
+
+def test_a_checkpoint_that_was_replaced_is_not_put_back(tmp_path: Path) -> None:
+    trainer(tmp_path, **EVERY_STEP, max_steps=2).train()
+    (tmp_path / "checkpoint-1").rename(tmp_path / ".checkpoint-2.replaced")
+    trainer(tmp_path, **EVERY_STEP, max_steps=3).train(resume_from_checkpoint=True)
+    assert [one.name for one in list_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
+    assert not list(tmp_path.glob(".checkpoint-*"))

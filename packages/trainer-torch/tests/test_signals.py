@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import multiprocessing
 import os
 import re
 import signal
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import data, logged, trainer
+from small import data, logged, trainer, warned
 from torch.utils.data import DataLoader
 
 from callback_core import TrainerCallback
@@ -96,6 +98,18 @@ def test_a_second_signal_ends_the_training_at_once(tmp_path: Path) -> None:
         training.train()
     assert sends.steps == [1, 2]
     assert sends.told == [KeyboardInterrupt, None, "end"]
+
+
+def test_the_next_signal_of_a_cluster_does_not_cut_the_step_that_the_first_one_ends(
+    tmp_path: Path,
+) -> None:
+    callbacks = SendsAt(signal.SIGUSR1), SendsAt(signal.SIGTERM)
+    training = trainer(tmp_path, *callbacks, enable_jit_checkpoint=True)
+    training.run.signals = Signals(clock=iter([0.0, 5.0]).__next__)
+    with pytest.raises(SystemExit) as ended:
+        training.train()
+    assert ended.value.code == 128 + signal.SIGUSR1
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
@@ -248,6 +262,123 @@ def test_the_program_s_own_handler_of_sigterm_is_called_too(
     assert handled == [signal.SIGTERM]
 
 
+def test_a_handler_of_the_program_that_exits_does_so_after_the_step_and_the_checkpoint(
+    tmp_path: Path,
+) -> None:
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
+    sends = SendsAt(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            trainer(tmp_path, sends, enable_jit_checkpoint=True).train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 7
+    assert sends.told[::2] == [SystemExit, "end"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+
+
+def test_a_handler_that_python_does_not_know_of_stays(tmp_path: Path) -> None:
+    with (tmp_path / "stacks").open("w+") as stacks:
+        faulthandler.register(signal.SIGUSR1, file=stacks)
+        try:
+            for step in (2, 4):
+                assert trainer(tmp_path, SendsAt(signal.SIGUSR1, step)).train().global_step == 10
+        finally:
+            faulthandler.unregister(signal.SIGUSR1)
+        assert stacks.seek(0, 2) > 0
+
+
+class SavesOnSignal(TrainerCallback):
+    """Saves a checkpoint when the program gets SIGUSR1, and trains on."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+
+    def ask(self, *args: Any) -> None:
+        self.is_asked = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_save |= self.is_asked
+        self.is_asked = False
+
+
+def test_a_program_may_save_at_a_signal_and_train_on(tmp_path: Path) -> None:
+    saves = SavesOnSignal()
+    before = signal.signal(signal.SIGUSR1, saves.ask)
+    try:
+        trained = trainer(tmp_path, saves, SendsAt(signal.SIGUSR1)).train()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert trained.global_step == 10
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+
+
+class SendsToWorker(TrainerCallback):
+    """Sends a signal to a worker at the second step, and stops when a warning tells of it."""
+
+    def __init__(self, number: signal.Signals, caplog: pytest.LogCaptureFixture) -> None:
+        self.number, self.caplog = number, caplog
+        self.others = multiprocessing.active_children()
+        self.worker: Any = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            children = multiprocessing.active_children()
+            [self.worker] = [one.pid for one in children if one not in self.others]
+            os.kill(self.worker, self.number)
+            if self.number == signal.SIGKILL:  # torch hears of its end, or of a lost connection
+                os.waitid(os.P_PID, self.worker, os.WEXITED | os.WNOWAIT)
+        told = [one.args for one in self.caplog.records if one.name == "trainer_torch.signals"]
+        control.should_training_stop |= bool(told)
+
+
+def test_a_signal_to_a_worker_only_is_told_and_the_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sends = SendsToWorker(signal.SIGTERM, caplog)
+    workers: dict[str, Any] = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    trained = trainer(tmp_path, sends, max_steps=10**6, logging_strategy="no", **workers).train()
+    assert 2 < trained.global_step < 10**6
+    [told] = [one.args for one in caplog.records if one.name == "trainer_torch.signals"]
+    assert told == (sends.worker, "SIGTERM", os.getpid())
+
+
+def test_a_worker_that_is_killed_ends_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sends = SendsToWorker(signal.SIGKILL, caplog)
+    with pytest.raises(RuntimeError):
+        trainer(tmp_path, sends, max_steps=10**6, dataloader_num_workers=1).train()
+
+
+@pytest.mark.parametrize("step", [10, 99])
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGTERM, ["end", "rest"]), (signal.SIGINT, ["end", "rest"])]
+)
+def test_a_signal_when_the_callbacks_are_closed_reaches_all_of_them_and_ends_the_program(
+    tmp_path: Path, number: signal.Signals, told: list[str], step: int
+) -> None:
+    class Ends(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == step:
+                raise ValueError("broken")
+
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            seen.append("end")
+            signal.raise_signal(number)
+
+    class Rest(TrainerCallback):
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            seen.append("rest")
+
+    seen: list[str] = []
+    by_signal = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+    is_cut = step < 99 and number != signal.SIGINT
+    with pytest.raises(ValueError if is_cut else by_signal):
+        trainer(tmp_path, Ends, Rest).train()
+    assert seen == told
+
+
 IN_THE_GROUP = """
 import os, signal, sys
 from pathlib import Path
@@ -292,6 +423,38 @@ def test_a_signal_to_the_whole_process_group_reaches_workers_and_harms_nothing(
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
     assert "DataLoader" not in done.stderr
     assert done.stderr.count(f"Received {number.name}") == 1
+
+
+WHILE_WORKERS_START = """
+import os, signal, sys
+from pathlib import Path
+from small import trainer
+
+def send():
+    if not sent:
+        sent.append(True)
+        os.killpg(0, signal.SIGTERM)
+
+sent = []
+if __name__ == "__main__":
+    made = trainer(Path(sys.argv[1]), enable_jit_checkpoint=True, dataloader_num_workers=2)
+    os.register_at_fork(after_in_parent=send)
+    made.train()
+"""
+
+
+def test_a_signal_to_workers_that_are_starting_harms_nothing(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", WHILE_WORKERS_START, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-1"]
+    assert done.stderr.count("Received SIGTERM") == 1
 
 
 def test_a_checkpoint_is_saved_where_that_is_asked_for_and_the_training_resumes_from_it(
@@ -406,6 +569,17 @@ def test_a_training_in_another_thread_leaves_signals_alone(tmp_path: Path) -> No
     thread.start()
     thread.join()
     assert made.state.global_step == 10
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_checkpoint_that_no_signal_can_ask_for_is_told(
+    tmp_path: Path, asked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = trainer(tmp_path, enable_jit_checkpoint=asked)
+    thread = threading.Thread(target=made.train)
+    thread.start()
+    thread.join()
+    assert len(warned(caplog)) == asked
 
 
 def test_a_process_that_is_terminated_leaves_a_checkpoint_and_exits_with_143(

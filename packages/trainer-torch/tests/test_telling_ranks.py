@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import telling_cases
-from distributed_cases import launch, reports
+from launching import launch, reports
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     directory = tmp_path_factory.mktemp("telling")
-    done = launch("telling", directory, script=telling_cases.__file__)
+    done = launch(telling_cases.__file__, "telling", directory)
     assert done.returncode == 0, done.stderr
     return reports(directory)
 

@@ -1,19 +1,13 @@
-"""A training that kills itself: `training_to_kill.py KIND DIRECTORY STEP`, 0 for never.
-
-It writes how it ended to `result.json`.
-"""
+"""The trainings that `kills.py` kills. Each writes how it ended to `result.json`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from callback_core import TrainerCallback
 from trainer_torch import Trainer, WeightAveragingCallback
 from trainer_torch.checkpoint import list_checkpoints
-from trainer_torch.testing import At
+from trainer_torch.remote import RemoteDirectory
+from trainer_torch.shards import METADATA, read_shards, shapes_of_shards
 
 SAMPLES = 26
 
@@ -106,63 +101,115 @@ class Draws(TrainerCallback):
         self.sum = state["sum"]
 
 
-KINDS: dict[str, Any] = {
-    "plain": (Trainer, Plain, {}),
-    "augmentation in workers": (Trainer, Augmented, {"dataloader_num_workers": 2}),
-    "persistent workers": (
-        Trainer,
-        Augmented,
-        {"dataloader_num_workers": 2, "dataloader_persistent_workers": True},
+class Kind(NamedTuple):
+    """What a training consists of, and how many processes it has."""
+
+    trainer: type[Trainer] = Trainer
+    dataset: type[Dataset[Any]] = Augmented
+    arguments: dict[str, Any] | None = None
+    averages: bool = False
+    ranks: int = 1
+
+
+IN_WORKERS: dict[str, Any] = {"dataloader_num_workers": 2}
+WHILE_TRAINING: dict[str, Any] = {"save_async": True}
+SHARDED: dict[str, Any] = {"fsdp": True}
+KINDS: dict[str, Kind] = {
+    "plain": Kind(dataset=Plain),
+    "augmentation in workers": Kind(arguments=IN_WORKERS),
+    "persistent workers": Kind(arguments={**IN_WORKERS, "dataloader_persistent_workers": True}),
+    "stream": Kind(dataset=Stream),
+    "stream in workers": Kind(dataset=Stream, arguments=IN_WORKERS),
+    "fp16 with overflows": Kind(Overflows, arguments={"fp16": True}),
+    "averaged weights": Kind(arguments={"eval_strategy": "epoch"}, averages=True),
+    "accumulation": Kind(arguments={"gradient_accumulation_steps": 2}),
+    "own loader": Kind(Own),
+    "saved while training": Kind(arguments={**WHILE_TRAINING, "save_total_limit": 2}),
+    "workers and saved while training": Kind(arguments={**WHILE_TRAINING, **IN_WORKERS}),
+    "averaged and saved while training": Kind(
+        arguments={**WHILE_TRAINING, "eval_strategy": "epoch"}, averages=True
     ),
-    "stream": (Trainer, Stream, {}),
-    "stream in workers": (Trainer, Stream, {"dataloader_num_workers": 2}),
-    "fp16 with overflows": (Overflows, Augmented, {"fp16": True}),
-    "averaged weights": (Trainer, Augmented, {"eval_strategy": "epoch"}),
-    "accumulation": (Trainer, Augmented, {"gradient_accumulation_steps": 2}),
-    "own loader": (Own, Augmented, {}),
+    "four ranks": Kind(ranks=4),
+    "four ranks, sharded": Kind(arguments=SHARDED, ranks=4),
+    "four ranks, sharded and saved while training": Kind(
+        arguments={**SHARDED, **WHILE_TRAINING}, ranks=4
+    ),
 }
-"""The class of the trainer, that of the data, and the arguments of each kind of training."""
 
 
-def digest(path: Path) -> str:
-    """Return the digest of what a file of a checkpoint holds, but for the directory's name.
+def values_of_shards(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors that a folder of shards holds, by name."""
+    shapes = shapes_of_shards(folder)
+    values = {name: torch.empty_like(one, device="cpu") for name, one in shapes.items()}
+    read_shards(folder, values)
+    return values
 
-    Files of torch are loaded, because the same values are written in several ways.
+
+def digest(path: Path, address: str = "") -> str:
+    """Return the digest of what a file of a checkpoint holds, but for the directory's names.
+
+    Files of torch are loaded, because the same values are written in several ways. So are shards,
+    for which their metadata stands.
     """
-    if path.suffix in (".pt", ".pth"):
-        loaded = torch.load(path, weights_only=True)
+    if path.suffix in (".pt", ".pth") or path.name == METADATA:
+        is_file = path.name != METADATA
+        loaded = torch.load(path, weights_only=True) if is_file else values_of_shards(path.parent)
         plain = json.dumps(
             loaded, sort_keys=True, default=lambda one: [str(one.dtype), one.tolist()]
         )
         content = plain.encode()
     else:
         content = path.read_bytes().replace(str(path.parents[1]).encode(), b"")
+        content = content.replace(address.encode(), b"") if address else content
     return hashlib.sha256(content).hexdigest()
 
 
-def train(kind: str, directory: Path, *callbacks: Any, on_accelerator: bool = False) -> None:
+def train(
+    kind: Kind,
+    directory: Path,
+    *callbacks: Any,
+    on_accelerator: bool = False,
+    address: str | None = None,
+) -> None:
     """Train, from the newest checkpoint if there is one, and write how it ended.
 
-    Of the last checkpoint, it writes digests of the files that have no measured times.
+    With an address, the training uploads to it, keeps two checkpoints, and resumes from there.
     """
-    cls, dataset, given = KINDS[kind]
+    given = {"per_device_train_batch_size": 4 // kind.ranks, **(kind.arguments or {})}
     if on_accelerator:
         given = {**given, "use_cpu": False, "full_determinism": True}
+    has_saved = bool(list_checkpoints(directory))
+    if address is not None:
+        given = {**given, "remote_output_dir": address, "save_total_limit": 2}
+        found = RemoteDirectory(address).list_checkpoints()
+        has_saved = any(one.find_fault() is None for one in found)
     args = arguments(directory, save_strategy="steps", save_steps=1, **given)
-    averaging = [WeightAveragingCallback(0.9)] if kind == "averaged weights" else []
-    trainer = cls(
+    averaging = [WeightAveragingCallback(0.9)] if kind.averages else []
+    trainer = kind.trainer(
         net(),
         args,
-        train_dataset=dataset(),
+        train_dataset=kind.dataset(),
         eval_dataset=data(9),
         compute_loss=compute_loss,
         callbacks=[*averaging, Draws(), *callbacks],
     )
-    trainer.train(resume_from_checkpoint=bool(list_checkpoints(directory)))
+    trainer.train(resume_from_checkpoint=has_saved)
+    ended = result(trainer, directory, address or "")
+    if trainer.is_world_process_zero():
+        (directory / "result.json").write_text(json.dumps(ended, indent=1, sort_keys=True))
+
+
+def result(trainer: Trainer, directory: Path, address: str) -> dict[str, Any]:
+    """Return how a training ended. Every process must call this.
+
+    Of the last checkpoint, it has digests of the files that have no measured times.
+    """
     last = list_checkpoints(directory)[-1]
+    others = ("trainer_state.json", "manifest.json", METADATA)
     measured = ("runtime", "_per_second")
-    result = {
-        "weights": [value.tolist() for value in trainer.model.state_dict().values()],
+    weights = trainer.model.state_dict().values()
+    return {
+        "weights": [getattr(one, "full_tensor", lambda one=one: one)().tolist() for one in weights],
         "history": [
             {name: value for name, value in entry.items() if not name.endswith(measured)}
             for entry in trainer.state.log_history
@@ -170,14 +217,8 @@ def train(kind: str, directory: Path, *callbacks: Any, on_accelerator: bool = Fa
         "callbacks": trainer.state.stateful_callbacks,
         "precision": trainer.run.precision.state_dict(),
         "checkpoint": {
-            path.name: digest(path)
-            for path in sorted(last.iterdir())
-            if path.name not in ("trainer_state.json", "manifest.json")
+            str(path.relative_to(last)): digest(path, address)
+            for path in sorted(last.rglob("*"))
+            if path.is_file() and path.name not in others and path.suffix != ".distcp"
         },
     }
-    (directory / "result.json").write_text(json.dumps(result, indent=1, sort_keys=True))
-
-
-if __name__ == "__main__":
-    step = int(sys.argv[3])
-    train(sys.argv[1], Path(sys.argv[2]), At(step, lambda: os.kill(os.getpid(), signal.SIGKILL)))

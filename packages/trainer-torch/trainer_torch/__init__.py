@@ -23,6 +23,7 @@ from trainer_torch.search import BestRun
 from trainer_torch.seeding import set_seed
 from trainer_torch.throughput import ThroughputCallback
 from trainer_torch.trainer import Trainer
+from trainer_torch.weights import SafeTensors
 
 __all__ = [
     "BestRun",
@@ -37,6 +38,7 @@ __all__ = [
     "PrinterCallback",
     "ProfilerCallback",
     "ProgressCallback",
+    "SafeTensors",
     "ThroughputCallback",
     "TrainOutput",
     "Trainer",

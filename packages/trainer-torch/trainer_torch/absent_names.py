@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainer_torch.run import TrainingRun
 
-_SHARDED: Final = "Leave it out: this Trainer does not shard models."
+_SHARDED: Final = "Leave it out: this Trainer shards models by FSDP2 only, as args.fsdp says."
 _HUB: Final = "This Trainer does not upload: call save_model, then upload the directory."
 _PUSH: Final = "Write a callback for the event on_push_begin."
 _NO_ACCELERATE: Final = "Leave it out: this Trainer does not use Accelerate."
@@ -99,7 +99,7 @@ ABSENT: Final = {
     "hp_search_backend": "It would always be optuna.",
     "init_hf_repo": _HUB,
     "is_deepspeed_enabled": _SHARDED,
-    "is_fsdp_enabled": _SHARDED,
+    "is_fsdp_enabled": "Read args.fsdp, which also says so in a single process.",
     "is_fsdp_xla_enabled": _SHARDED,
     "is_in_train": "Look at model.training, which is False in evaluations.",
     "is_model_parallel": _SHARDED,

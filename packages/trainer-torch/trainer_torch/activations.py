@@ -13,6 +13,7 @@ from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
 from trainer_torch.messages import listed
+from trainer_torch.wrapping import own_class
 
 logger = logging.getLogger(__name__)
 
@@ -128,34 +129,44 @@ def _find_blocks(model: nn.Module, classes: list[str] | None) -> list[nn.Module]
         ValueError: There are none.
     """
     if classes is None:
-        kinds = _kinds_in_longest_list(model)
+        kinds = kinds_in_longest_list(model)
         if not kinds:
             raise ValueError(
-                f"activation_checkpointing finds no blocks in {type(model).__name__}: it has no "
-                "ModuleList or Sequential of modules of one class with parameters. Name the "
+                f"activation_checkpointing finds no blocks in {own_class(model).__name__}: it has "
+                "no ModuleList or Sequential of modules of one class with parameters. Name the "
                 "classes: activation_checkpointing_kwargs={'modules': ['Block']}."
             )
     else:
-        kinds = {type(module) for module in model.modules() if type(module).__name__ in classes}
-        missing = sorted(set(classes) - {kind.__name__ for kind in kinds})
-        if missing:
-            raise ValueError(
-                f"activation_checkpointing_kwargs names modules that {type(model).__name__} does "
-                f"not have: {', '.join(missing)}."
-            )
-    found = list(_outermost(model, kinds))
+        kinds = kinds_named(model, classes, "activation_checkpointing_kwargs")
+    found = list(outermost(model, kinds))
     names = listed(sorted({kind.__name__ for kind in kinds}))
     logger.info("Activations are checkpointed in %d modules: %s.", len(found), names)
     return found
 
 
-def _kinds_in_longest_list(model: nn.Module) -> set[type]:
+def kinds_named(model: nn.Module, names: list[str], argument: str) -> set[type]:
+    """Return the classes in `model` that have one of `names`, which `argument` gives.
+
+    Raises:
+        ValueError: The model has no module of one of them.
+    """
+    kinds = {own_class(module) for module in model.modules()}
+    kinds = {kind for kind in kinds if kind.__name__ in names}
+    if missing := sorted(set(names) - {kind.__name__ for kind in kinds}):
+        raise ValueError(
+            f"{argument} names modules that {own_class(model).__name__} does not have: "
+            f"{', '.join(missing)}."
+        )
+    return kinds
+
+
+def kinds_in_longest_list(model: nn.Module) -> set[type]:
     """Return the class of the longest list of equal modules; several, if lists are equally long."""
     lengths: dict[type, int] = {}
     for module in model.modules():
         if not isinstance(module, (nn.ModuleList, nn.Sequential)) or len(module) < 2:
             continue
-        kinds = {type(one) for one in module}
+        kinds = {own_class(one) for one in module}
         if len(kinds) == 1 and any(True for _ in module.parameters()):
             kind = kinds.pop()
             lengths[kind] = max(len(module), lengths.get(kind, 0))
@@ -163,10 +174,10 @@ def _kinds_in_longest_list(model: nn.Module) -> set[type]:
     return {kind for kind, length in lengths.items() if length == longest}
 
 
-def _outermost(module: nn.Module, kinds: set[type]) -> Iterator[nn.Module]:
+def outermost(module: nn.Module, kinds: set[type]) -> Iterator[nn.Module]:
     """Yield the modules of `kinds` within `module` that are in no other of them."""
     for child in module.children():
-        if type(child) in kinds:
+        if own_class(child) in kinds:
             yield child
         else:
-            yield from _outermost(child, kinds)
+            yield from outermost(child, kinds)

@@ -81,7 +81,7 @@ def tell_how_to_continue(run: TrainingRun, exception: BaseException) -> None:
             "%s. To continue from step %d, call train(resume_from_checkpoint=%r).",
             ended,
             checkpoint_step(checkpoint),
-            str(checkpoint),
+            str(checkpoint) if run.args.remote_output_dir is None else True,
         )
 
 

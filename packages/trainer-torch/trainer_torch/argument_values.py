@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from callback_core import IntervalStrategy, is_number
+from trainer_torch.addresses import check_address, is_address, local_copy, shown
 from trainer_torch.optimizer_names import check_optimizer_name
 from trainer_torch.schedules import SCHEDULES, check_options
 from trainer_torch.verbosity import LEVELS
@@ -48,6 +49,7 @@ _NUMBERS: Final = {
     "max_grad_norm": (0.0, math.inf),
     "warmup_steps": (0.0, math.inf),
     "eval_delay": (0.0, math.inf),
+    "upload_timeout": (0.0, math.inf),
 }
 """The arguments that are numbers, with their inclusive lower and exclusive upper bounds."""
 
@@ -72,6 +74,8 @@ _FLAGS: Final = (
     "skip_memory_metrics",
     "logging_first_step",
     "enable_jit_checkpoint",
+    "save_async",
+    "save_on_exception",
     "load_best_model_at_end",
     "save_only_model",
     "save_on_each_node",
@@ -107,10 +111,11 @@ def settle_values(args: Any) -> None:
     Enums, numbers of numpy and paths become text and numbers of Python, for checkpoints.
 
     Raises:
+        ModuleNotFoundError: An address needs a package that is not installed.
         ValueError: A value is not allowed. The message names the argument, the value and what is
             allowed.
     """
-    args.output_dir = _directory(args.output_dir)
+    args.output_dir, args.remote_output_dir = _output(args.output_dir, args.remote_output_dir)
     args.resume_from_checkpoint = _checkpoint(args.resume_from_checkpoint)
     args.report_to = _names(args.report_to)
     if isinstance(args.label_names, str):
@@ -206,6 +211,26 @@ def _directory(output_dir: Any) -> str:
     return os.path.expanduser(os.fspath(output_dir))
 
 
+def _output(output_dir: Any, remote: Any) -> tuple[str, str | None]:
+    """Return the local directory, and the address to which it is uploaded, if any."""
+    if is_address(output_dir):
+        if remote not in (None, output_dir):
+            raise ValueError(
+                f"output_dir is the address {shown(output_dir)!r}, but remote_output_dir is "
+                f"{shown(str(remote))!r}. Set one of them, or output_dir to a local directory."
+            )
+        check_address("output_dir", output_dir)
+        return str(local_copy(output_dir)), output_dir.rstrip("/")
+    if remote is None:
+        return _directory(output_dir), None
+    if not is_address(remote):
+        raise ValueError(
+            f"remote_output_dir is {remote!r}, but must be an address such as s3://bucket/run."
+        )
+    check_address("remote_output_dir", remote)
+    return os.path.abspath(_directory(output_dir)), remote.rstrip("/")
+
+
 def _checkpoint(resume_from: Any) -> bool | str | None:
     if resume_from is None or isinstance(resume_from, bool):
         return resume_from
@@ -213,6 +238,8 @@ def _checkpoint(resume_from: Any) -> bool | str | None:
         raise ValueError(
             f"resume_from_checkpoint is {resume_from!r}, but must be a path, True, False or None."
         )
+    if is_address(resume_from):
+        check_address("resume_from_checkpoint", str(resume_from))
     return str(os.fspath(resume_from))
 
 

@@ -12,6 +12,7 @@ from trainer_torch.argument_setters import ArgumentSetters
 from trainer_torch.argument_values import default_of, settle_values
 from trainer_torch.dropped_arguments import DROPPED, refuse_unknown
 from trainer_torch.hardware_arguments import settle_hardware
+from trainer_torch.sharding_arguments import settle_sharding
 
 
 @dataclass
@@ -30,7 +31,14 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
 
     Args:
         output_dir: The directory for checkpoints and for files of trackers. `~` is the home
-            directory. `None` is the default.
+            directory. `None` is the default. An address of fsspec, such as `s3://bucket/run`,
+            becomes `remote_output_dir`, and `output_dir` a directory in the user's cache.
+        remote_output_dir: The address to which everything in `output_dir` is uploaded during the
+            training. If its newest checkpoint is newer, resuming downloads that. transformers does
+            not have this argument.
+        upload_timeout: A training that ends waits for uploads until nothing has been uploaded for
+            this many seconds. The rest stays in `output_dir`, with a warning. transformers does not
+            have this argument.
         per_device_train_batch_size: The number of samples in a training batch.
         per_device_eval_batch_size: The number of samples in a batch of evaluation or prediction.
         gradient_accumulation_steps: The number of batches in an update step.
@@ -99,6 +107,17 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
             optimizer, the schedule and the random generators. Training cannot resume from them.
         save_on_each_node: Each machine saves checkpoints, not only that of the main process. For
             machines without a common disk.
+        save_async: Training waits only until the checkpoint is copied to memory of the CPU, which
+            must have room for one copy of the checkpoint. A thread writes it while training
+            continues. `on_save` is fired at a later step, once the checkpoint is whole. The next
+            save waits for it, and so does the end of training. transformers does not have this
+            argument.
+        save_on_exception: Save a checkpoint when an error ends the training, unless the error comes
+            from within an update. The checkpoint holds the state after the last update. If the
+            error comes from the next step, resuming repeats that step. If it comes from a log, an
+            evaluation or an event after the update, the rest of that is not repeated. With several
+            processes, all must fail at the same step. This copies the buffers and the states of
+            callbacks twice in each step. transformers does not have this argument.
         enable_jit_checkpoint: Save a checkpoint when a signal such as SIGINT or SIGTERM ends the
             training. It ends after the current step.
         load_best_model_at_end: Load the best saved weights when training ends.
@@ -181,7 +200,8 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
         disable_tqdm: Print the logs instead of showing a progress bar.
         ddp_find_unused_parameters: With several processes, search for parameters without a gradient
             in each backward pass. A model needs this if it does not always use all parameters.
-        ddp_timeout: The seconds that a process waits for the others.
+        ddp_timeout: The seconds that a process waits for the others. After that, all processes end
+            and say which one is late.
         ddp_bucket_cap_mb: The size, in MiB, of the buckets in which DistributedDataParallel
             averages gradients.
         ddp_broadcast_buffers: Copy the buffers of the main process to all others in each forward
@@ -191,15 +211,30 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
             not only once in an update step.
         ddp_backend: The backend of `torch.distributed`, such as `nccl` or `gloo`. By default that
             of torch for the device.
+        fsdp: Shard the model over the processes with torch's FSDP2: each process keeps its part of
+            the weights, the gradients and the state of the optimizer. The strings that transformers
+            had, such as `full_shard auto_wrap offload`, are accepted if FSDP2 has what they name.
+        fsdp_config: Options of `fsdp`: a dict, JSON, or the path of a JSON file.
+            `auto_wrap_policy` chooses the units, modules whose weights are gathered together.
+            `TRANSFORMER_BASED_WRAP`, the default, takes the classes in
+            `transformer_layer_cls_to_wrap`, or else the blocks that `activation_checkpointing`
+            finds; `SIZE_BASED_WRAP` takes modules with at least `min_num_params` elements;
+            `NO_WRAP` takes the whole model as one unit. A function gets the name of a module and
+            the module, and returns whether it is a unit. `reshard_after_forward=False` keeps
+            gathered weights until the backward pass. `cpu_offload` keeps shards and the state of
+            the optimizer in the memory of the CPU. `mixed_precision_policy` has the `param_dtype`,
+            `reduce_dtype`, `output_dtype` and `cast_forward_inputs` of torch's
+            `MixedPrecisionPolicy`. `activation_checkpointing` sets the argument of that name.
         report_to: The names of the trackers to report to; or `all` installed tracker packages that
             know where to report to; or `none`. With `all`, a tracker among the `callbacks` of the
             Trainer takes the place of the installed one.
         run_name: The name of the run in trackers.
         resume_from_checkpoint: What `train` resumes from if it gets no other value: a checkpoint; a
             directory of checkpoints, for its newest complete one; or `True` for the newest complete
-            one in `output_dir`.
+            one in `output_dir` and at `remote_output_dir`. The first two may be addresses.
 
     Raises:
+        ModuleNotFoundError: An address needs a package that is not installed.
         TypeError: There is no argument of that name. The message names the nearest.
         ValueError: A value is not allowed. The message names the argument, the value and what is
             allowed.
@@ -244,6 +279,8 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
     save_total_limit: int | None = None
     save_only_model: bool = False
     save_on_each_node: bool = False
+    save_async: bool = False
+    save_on_exception: bool = False
     enable_jit_checkpoint: bool = False
     load_best_model_at_end: bool = False
     metric_for_best_model: str | None = None
@@ -287,9 +324,13 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
     ddp_broadcast_buffers: bool | None = None
     ddp_static_graph: bool | None = None
     ddp_backend: str | None = None
+    fsdp: bool | str | None = None
+    fsdp_config: dict[str, Any] | str | None = None
     report_to: str | list[str] | None = "all"
     run_name: str | None = None
     resume_from_checkpoint: bool | str | None = None
+    remote_output_dir: str | None = None
+    upload_timeout: float = 600.0
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Refuse arguments that do not exist, before `__init__` would."""
@@ -300,6 +341,7 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
         self.check_unsupported()
         self.check_local_rank()
         settle_values(self)
+        settle_sharding(self)
         settle_hardware(self)
         settle_combinations(self)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
@@ -11,17 +11,23 @@ from typing import Any, Final
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from callback_core import IntervalStrategy, TrainerControl, TrainerState
 from trainer_torch.loop_callback import LoopCallback
-from trainer_torch.wrapping import plain_name
+from trainer_torch.shards import Shards, read_shards, room_for, shapes_of_shards, shared_out
+from trainer_torch.weights import SafeTensors
+from trainer_torch.wrapping import is_sharded, plain_name
 
 logger = logging.getLogger(__name__)
 
 AVERAGE: Final = "average.safetensors"
+AVERAGE_SHARDS: Final = "average"
+"""The folder with the average of a sharded model."""
+
+_UPDATES: Final = "number of updates"
+"""The name, among shards, of what no weight is called."""
 
 
 class WeightAveragingCallback(LoopCallback):
@@ -35,7 +41,8 @@ class WeightAveragingCallback(LoopCallback):
 
     Callbacks see the raw weights at all events but `on_prediction_step`, where they see the
     average, and `on_train_end`. A checkpoint has the raw weights as `model.safetensors` and the
-    average as `average.safetensors`, both with the names of the model's own state.
+    average as `average.safetensors`, both with the names of the model's own state. Those of a
+    sharded model are shards, in the folders `shards` and `average`.
 
     Averages of float16 and bfloat16 are kept in float32. They take the memory of the averaged
     weights, and during an evaluation that of another copy. In loops other than this Trainer, the
@@ -150,34 +157,36 @@ class WeightAveragingCallback(LoopCallback):
         finally:
             self._put_into(model, raw)
 
-    def save_files(self, model: nn.Module, directory: Path) -> None:
-        """Write the average, and the rest of the model's state."""
+    def checkpoint_files(self, model: nn.Module) -> Mapping[str, Any]:
+        """Return the average, and the rest of the model's state."""
         if not self._average:
-            return
+            return {}
+        if is_sharded(model):  # each process writes its part
+            updates = torch.tensor(self._updates)
+            return {AVERAGE_SHARDS: Shards({**self._average, _UPDATES: updates})}
         state = {plain_name(name): value for name, value in model.state_dict().items()}
         # A tied weight has several names in the state, and one in the average.
         alike = {_place(value): name for name, value in self._averaged_tensors(model).items()}
         for name, value in state.items():
             state[name] = self._average.get(alike.get(_place(value), name), value)
         written = {name: value.detach().clone().contiguous() for name, value in state.items()}
-        save_file(written, str(directory / AVERAGE), {"updates": str(self._updates)})
+        return {AVERAGE: SafeTensors(written, {"updates": str(self._updates)})}
 
     def load_files(self, model: nn.Module, checkpoint: Path) -> None:
         """Read the average. Warn if the checkpoint has none although it should."""
-        path = checkpoint / AVERAGE
-        if not path.exists():
+        if not _has_average(checkpoint):
             self._average, self._updates = {}, 0
             logger.warning(
                 "%s has no average of weights: the average begins with the next update.", checkpoint
             )
             return
-        self._average, self._updates = self._read(model, path)
+        self._average, self._updates = self._read(model, checkpoint)
 
     def finish(self, model: nn.Module, best: Path | None) -> None:
         """Put the average into the model: that of the best checkpoint, if that was loaded."""
         average = self._average
-        if best is not None and (best / AVERAGE).exists():
-            average, _ = self._read(model, best / AVERAGE)
+        if best is not None and _has_average(best):
+            average, _ = self._read(model, best)
         elif best is not None:  # it was evaluated before the first update
             average = {}
         self._put_into(model, average)
@@ -235,18 +244,31 @@ class WeightAveragingCallback(LoopCallback):
                 if name in values:
                     tensor.copy_(values[name])
 
-    def _read(self, model: nn.Module, path: Path) -> tuple[dict[str, Tensor], int]:
-        """Return the average in a file, and the number of its updates."""
+    def _read(self, model: nn.Module, checkpoint: Path) -> tuple[dict[str, Tensor], int]:
+        """Return the average in a checkpoint, and the number of its updates."""
         tensors = self._averaged_tensors(model)
-        with safe_open(str(path), framework="pt") as file:
+        if (folder := checkpoint / AVERAGE_SHARDS).is_dir():
+            average = {
+                name: room_for(shape, tensors[name], tensors[name].device)
+                for name, shape in shapes_of_shards(folder).items()
+                if name in tensors
+            }
+            count = torch.tensor(0)
+            read_shards(folder, {**average, _UPDATES: count})
+            return average, int(count)
+        with safe_open(str(checkpoint / AVERAGE), framework="pt") as file:
             names = set(file.keys())
             updates = int((file.metadata() or {})["updates"])
             average = {
-                name: file.get_tensor(name).to(value.device)
+                name: shared_out(file.get_tensor(name).to(value.device), value)
                 for name, value in tensors.items()
                 if name in names
             }
         return average, updates
+
+
+def _has_average(checkpoint: Path) -> bool:
+    return (checkpoint / AVERAGE).exists() or (checkpoint / AVERAGE_SHARDS).is_dir()
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

@@ -15,24 +15,25 @@ from trainer_torch.weights import load_model
 logger = logging.getLogger(__name__)
 
 
-def update_best_checkpoint(run: TrainingRun) -> None:
-    """Record the checkpoint of the current step in the state, if it is the best.
+def best_checkpoint(run: TrainingRun) -> str | None:
+    """Return the best checkpoint, including one of the current step.
 
     One with weights that are not finite never is, and a warning says so.
     """
     args, state = run.args, run.state
     if not is_best_checkpoint(args, state):
-        return
+        return state.best_model_checkpoint
     checkpoint = checkpoint_path(args.output_dir, state.global_step)
     if all(run.world.gather(is_finite(run.model, optimizer=None))):
-        state.best_model_checkpoint = str(checkpoint)
-    elif run.world.is_main:
+        return str(checkpoint)
+    if run.world.is_main:
         logger.warning(
             "%s has the best %s so far, but its weights are not finite, so it is not the best "
             "checkpoint.",
             checkpoint,
             args.metric_for_best_model,
         )
+    return state.best_model_checkpoint
 
 
 def finish_model(run: TrainingRun) -> None:
@@ -56,6 +57,13 @@ def _load_best_model(run: TrainingRun, best: str | None) -> None:
             run.args.metric_for_best_model,
         )
     else:
+        failed = [one.step for one in run.saves.failed]
+        if run.state.best_global_step in failed and run.world.is_main:
+            logger.warning(
+                "The best model, of step %d, could not be saved. load_best_model_at_end loads the "
+                "best saved one instead, which is worse.",
+                run.state.best_global_step,
+            )
         logger.info("Loading the best model from %s.", best)
         load_model(run.model, Path(best))
         rotate_checkpoints(run)

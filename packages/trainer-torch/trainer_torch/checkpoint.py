@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
+from trainer_torch.shards import METADATA, SHARDS
 from trainer_torch.weights import MODEL, weight_files
+from trainer_torch.world import World
 
 OPTIMIZER: Final = "optimizer.pt"
 SCHEDULER: Final = "scheduler.pt"
@@ -27,6 +31,9 @@ MANIFEST: Final = "manifest.json"
 _OWN: Final = (MANIFEST, PROGRESS, STRUCTURE)
 """The files that transformers does not write."""
 
+_DIGEST: Final = "sha256"
+"""The key in a manifest of the digest of the rest of it."""
+
 _NAME: Final = re.compile(r"checkpoint-\d+")
 
 
@@ -40,24 +47,63 @@ def checkpoint_step(checkpoint: str | Path) -> int:
     return int(Path(checkpoint).name.rpartition("-")[2])
 
 
-def find_fault(checkpoint: Path) -> str | None:
-    """Return why `checkpoint` is not complete, according to its manifest, or `None` if it is.
+def is_checkpoint_name(name: str) -> bool:
+    """Return whether `name` is that of a checkpoint."""
+    return _NAME.fullmatch(name) is not None
+
+
+def find_fault(checkpoint: Path, part: int = 0, parts: int = 1) -> str | None:
+    """Return why `checkpoint` is not complete according to its manifest, or `None` if it is.
 
     A checkpoint of transformers has no manifest: it is complete if it has all files.
+
+    Args:
+        checkpoint: The checkpoint.
+        part: The number of the part of its files to check, from 0.
+        parts: The number of parts, if several processes check one each.
     """
     if not checkpoint.is_dir():
         return "there is no such directory"
     if is_of_transformers(checkpoint):
         return _missing_part(checkpoint)
-    listed = _manifest(checkpoint).get("files")
+    listed = read_manifest(checkpoint).get("files")
     if not isinstance(listed, dict):
         return f"it has no valid {MANIFEST}, so writing it was not finished"
-    for name, entry in listed.items():
-        if not (checkpoint / name).is_file():
+    for name, entry in list(listed.items())[part::parts]:
+        try:
+            if file_entry(checkpoint / name) != entry:
+                return f"{name} differs from what was written"
+        except FileNotFoundError:
             return f"{name} is missing"
-        if _entry(checkpoint / name) != entry:
-            return f"{name} differs from what was written"
+        except OSError as error:
+            return f"{name} cannot be read: {error}"
     return None
+
+
+def looks_whole(checkpoint: Path) -> bool:
+    """Return whether `checkpoint` has all files in the right sizes, without reading them."""
+    if is_of_transformers(checkpoint):
+        return _missing_part(checkpoint) is None
+    listed = read_manifest(checkpoint).get("files")
+    if not isinstance(listed, dict):
+        return False
+    try:
+        return all(
+            (checkpoint / name).stat().st_size == entry["size"] for name, entry in listed.items()
+        )
+    except (OSError, KeyError, TypeError):
+        return False
+
+
+def find_fault_together(world: World, checkpoint: Path) -> str | None:
+    """Return the result of `find_fault`. Each process checks a part of the files."""
+    faults = world.gather(find_fault(checkpoint, world.rank, world.size))
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def is_sharded_checkpoint(checkpoint: Path) -> bool:
+    """Return whether each process has written its part of the weights in `checkpoint`."""
+    return (checkpoint / SHARDS).is_dir()
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -66,20 +112,58 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
     Time decides, not the step: a new run may write to the directory of an older, longer one.
     """
     paths = Path(output_dir).glob("checkpoint-*")
-    found = [path for path in paths if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: (_written(path), checkpoint_step(path)))
+    found = [path for path in paths if is_checkpoint_name(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: (written_at(path), checkpoint_step(path)))
 
 
 def has_finite_weights(checkpoint: Path) -> bool:
-    """Return whether the weights in `checkpoint` are finite, as far as it says so."""
-    manifest = _manifest(checkpoint)
-    return bool(manifest.get("finite", True)) if manifest else is_of_transformers(checkpoint)
+    """Return whether the weights in `checkpoint` are finite according to its manifest."""
+    manifest = read_manifest(checkpoint)
+    return is_finite_by(manifest) if manifest else is_of_transformers(checkpoint)
+
+
+def is_finite_by(manifest: Mapping[str, Any]) -> bool:
+    """Return whether the weights of the checkpoint with this manifest are finite."""
+    return bool(manifest.get("finite", True))
 
 
 def has_only_model(checkpoint: Path) -> bool:
-    """Return whether `checkpoint` was saved with `save_only_model`, so that nothing can resume."""
-    files = _manifest(checkpoint).get("files", {})
-    return MODEL in files and OPTIMIZER not in files
+    """Return whether `checkpoint` was saved with `save_only_model`, so nothing can resume."""
+    return has_only_model_by(read_manifest(checkpoint))
+
+
+def has_only_model_by(manifest: Mapping[str, Any]) -> bool:
+    """Return whether the checkpoint with this manifest was saved with `save_only_model`."""
+    files = manifest.get("files", {})
+    has_weights = MODEL in files or f"{SHARDS}/{METADATA}" in files
+    return has_weights and OPTIMIZER not in files
+
+
+def best_named_in(state: Mapping[str, Any]) -> str | None:
+    """Return the name of the best checkpoint in the content of a `STATE` file, if any."""
+    best = state.get("best_model_checkpoint")
+    return None if best is None else Path(best).name
+
+
+def surplus(
+    whole: Sequence[tuple[str, bool]],
+    limit: int,
+    kept: Collection[str | None],
+    keeps_newest: bool = True,
+) -> list[str]:
+    """Return the names of the checkpoints that may be deleted because they are over `limit`.
+
+    Args:
+        whole: The name of each checkpoint, and whether its weights are finite; the oldest first.
+        limit: The number of checkpoints to keep.
+        kept: The names of checkpoints to keep anyway.
+        keeps_newest: Whether to keep the newest one, and the newest one with finite weights, too.
+    """
+    kept = set(kept)
+    if keeps_newest:
+        kept |= {name for name, _ in whole[-1:]}
+        kept |= set([name for name, is_finite in whole if is_finite][-1:])
+    return [name for name, _ in whole if name not in kept][: max(0, len(whole) - limit)]
 
 
 def is_of_transformers(checkpoint: Path) -> bool:
@@ -95,9 +179,9 @@ def count_ranks(checkpoint: Path) -> int:
     return len(list(checkpoint.glob(RNG_OF_RANK.format("*")))) or 1
 
 
-def generators_path(checkpoint: Path, rank: int, ranks: int) -> Path:
-    """Return the file of the random generators of `rank` among `ranks` processes."""
-    return checkpoint / (RNG if ranks == 1 else RNG_OF_RANK.format(rank))
+def generators_name(rank: int, ranks: int) -> str:
+    """Return the name of the file of the random generators of `rank` among `ranks` processes."""
+    return RNG if ranks == 1 else RNG_OF_RANK.format(rank)
 
 
 def write_manifest(directory: Path, finite: bool) -> None:
@@ -107,11 +191,79 @@ def write_manifest(directory: Path, finite: bool) -> None:
         directory: A directory with all files of a checkpoint.
         finite: Whether its weights are finite.
     """
-    entries = {path.name: _entry(path) for path in sorted(directory.iterdir())}
-    manifest = {"written": time.time(), "finite": finite, "files": entries}
-    write_json(directory / MANIFEST, manifest)
-    for path in directory.iterdir():
-        _sync(path)
+    entries = entries_of(directory, sorted(path.name for path in directory.iterdir()))
+    write_manifest_of(directory, entries, finite)
+
+
+def entries_of(directory: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Return the entries of files for a manifest, and flush the files to the disk.
+
+    Args:
+        directory: The directory.
+        names: The paths of the files in it.
+    """
+    entries = {}
+    for name in names:
+        entries[name] = file_entry(directory / name)
+        sync(directory / name)
+    return entries
+
+
+def write_manifest_of(directory: Path, entries: Mapping[str, Any], finite: bool) -> None:
+    """Write a manifest of files that are already flushed to the disk.
+
+    Args:
+        directory: The directory of the checkpoint.
+        entries: The entry of each file, from `entries_of`.
+        finite: Whether its weights are finite.
+    """
+    manifest = {"written": time.time(), "finite": finite, "files": dict(entries)}
+    write_json(directory / MANIFEST, {**manifest, _DIGEST: _digest(manifest)})
+    folders = {(directory / name).parent for name in entries} | {directory}
+    for path in (directory / MANIFEST, *folders):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a directory, to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # directories cannot be opened there
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if not (path.is_dir() and error.errno == errno.EINVAL):  # some file systems cannot do that
+            raise
+    finally:
+        os.close(number)
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """Return the manifest of `checkpoint`; an empty one if it is missing or damaged."""
+    try:
+        return parse_manifest((checkpoint / MANIFEST).read_bytes())
+    except OSError:
+        return {}
+
+
+def parse_manifest(content: bytes) -> dict[str, Any]:
+    """Return the manifest in the `content` of a file; an empty one if it is damaged."""
+    try:
+        text = content.decode()
+        manifest = dict(json.loads(text))
+    except (ValueError, TypeError):
+        return {}
+    if manifest.keys() == {"written", "finite", "files"}:  # from before it had a digest
+        return manifest
+    digest = manifest.pop(_DIGEST, None)
+    is_as_written = text == _as_text({**manifest, _DIGEST: digest})
+    return manifest if is_as_written and digest == _digest(manifest) else {}
+
+
+def written_at(checkpoint: Path) -> float:
+    """Return the time at which `checkpoint` was written, in seconds since 1970."""
+    written = read_manifest(checkpoint).get("written")
+    return float(written) if isinstance(written, Real) else checkpoint.stat().st_mtime
 
 
 def read_json(path: Path) -> Any:
@@ -121,7 +273,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to the file `path`."""
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    path.write_text(_as_text(value), encoding="utf-8")
 
 
 def _missing_part(checkpoint: Path) -> str | None:
@@ -136,29 +288,18 @@ def _missing_part(checkpoint: Path) -> str | None:
     return None
 
 
-def _manifest(checkpoint: Path) -> dict[str, Any]:
-    """Return the manifest of `checkpoint`, or nothing if it has none that is valid."""
-    try:
-        return dict(read_json(checkpoint / MANIFEST))
-    except (OSError, ValueError, TypeError):
-        return {}
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(_as_text(manifest).encode()).hexdigest()
 
 
-def _written(checkpoint: Path) -> float:
-    """Return the time at which `checkpoint` was written, in seconds since 1970."""
-    written = _manifest(checkpoint).get("written")
-    return float(written) if isinstance(written, Real) else checkpoint.stat().st_mtime
+def _as_text(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
 
 
-def _entry(path: Path) -> dict[str, Any]:
+def file_entry(path: Path) -> dict[str, Any]:
+    """Return the size and the hash of the file `path`."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return {"size": path.stat().st_size, "sha256": digest.hexdigest()}
-
-
-def _sync(path: Path) -> None:
-    """Flush `path` to disk, so that the rename does not publish an incomplete file."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -17,14 +17,16 @@ from trainer_torch.checkpoint import (
     STATE,
     STRUCTURE,
     count_ranks,
-    find_fault,
-    generators_path,
+    find_fault_together,
+    generators_name,
     is_of_transformers,
+    is_sharded_checkpoint,
     read_json,
 )
 from trainer_torch.plan import Plan
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import read_generators
+from trainer_torch.sharded_optimizer import joined_state, shared_out_state
 from trainer_torch.transformers_checkpoint import (
     check_scheduler,
     read_precision,
@@ -34,6 +36,7 @@ from trainer_torch.transformers_checkpoint import (
 )
 from trainer_torch.values import restored
 from trainer_torch.world import World
+from trainer_torch.wrapping import is_distributed
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ def load_optimizer(run: TrainingRun, checkpoint: Path) -> None:
         ValueError: The checkpoint is one of transformers and has another kind of schedule.
     """
     schedule = _load(checkpoint / SCHEDULER, run.args.device)
-    state = load_optimizer_state(checkpoint, run.args.device)
+    state = load_optimizer_state(checkpoint, run.args.device, run.optimizer)
     is_other = is_of_transformers(checkpoint)
     if is_other:
         check_scheduler(run.lr_scheduler, schedule)
@@ -62,10 +65,26 @@ def load_optimizer(run: TrainingRun, checkpoint: Path) -> None:
     run.lr_scheduler.load_state_dict(schedule)
 
 
-def load_optimizer_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
-    """Return the state of the optimizer in `checkpoint`, with its tensors on `device`."""
-    state: dict[str, Any] = _load(checkpoint / OPTIMIZER, device)
-    return without_empty_groups(state) if is_of_transformers(checkpoint) else state
+def load_optimizer_state(
+    checkpoint: Path, device: torch.device, optimizer: Any = None
+) -> dict[str, Any]:
+    """Return the state of the optimizer in `checkpoint`, with its tensors on `device`.
+
+    Args:
+        checkpoint: The checkpoint.
+        device: The device.
+        optimizer: The optimizer that gets the state, with the same groups. The state is sharded
+            like its parameters.
+    """
+    groups = getattr(optimizer, "param_groups", ())
+    is_shared_out = any(is_distributed(one) for group in groups for one in group["params"])
+    # Before it is sharded, the whole state may be too large for the device.
+    place = torch.device("cpu") if is_shared_out else device
+    state: dict[str, Any] = _load(checkpoint / OPTIMIZER, place)
+    if is_sharded_checkpoint(checkpoint):
+        return joined_state(state, checkpoint, optimizer, device)
+    state = without_empty_groups(state) if is_of_transformers(checkpoint) else state
+    return shared_out_state(state, optimizer)
 
 
 def load_progress(run: TrainingRun, plan: Plan, checkpoint: Path) -> dict[str, Any]:
@@ -100,20 +119,23 @@ def load_structure(run: TrainingRun, checkpoint: Path) -> dict[str, Any]:
     return described
 
 
-def load_state(checkpoint: Path) -> TrainerState:
-    """Return the state of the training in `checkpoint`.
+def load_state(checkpoint: Path, world: World) -> TrainerState:
+    """Return the state of the training in `checkpoint`. Every process must call this.
 
     It looks for the best checkpoint beside this one, because the folder may have been moved.
     """
-    state = TrainerState.load_from_json(checkpoint / STATE)
+    state = world.on_main(lambda: TrainerState.load_from_json(checkpoint / STATE))
     if state.best_model_checkpoint is not None:
         best = checkpoint.parent / Path(state.best_model_checkpoint).name
         state.best_model_checkpoint = str(best)
-        if find_fault(best):
+        if find_fault_together(world, best):
             state.best_model_checkpoint = None
-            logger.warning(
-                "The best checkpoint so far, %s, is missing or incomplete and is ignored.", best
-            )
+            if world.is_main:
+                logger.warning(
+                    "The best checkpoint so far, %s, is missing or incomplete. Training continues "
+                    "without it, so it cannot load that model at its end.",
+                    best,
+                )
     return state
 
 
@@ -122,7 +144,7 @@ def load_rng_states(checkpoint: Path, world: World) -> tuple[Any, Any] | None:
 
     Returns `None` if another number of processes saved it, or if it has none.
     """
-    path = generators_path(checkpoint, world.rank, world.size)
+    path = checkpoint / generators_name(world.rank, world.size)
     if count_ranks(checkpoint) != world.size or not path.exists():
         return None
     return read_generators(path)

@@ -1,147 +1,305 @@
-"""Saves checkpoints: written under a temporary name, and published in one rename."""
+"""Saves the checkpoint of the current step, in all processes.
+
+`begin_save` takes the content and starts writing it. `finish_save` waits until all processes have
+written, publishes the checkpoint, and fires `on_save`: at once, or with `save_async` at a later
+step.
+"""
 
 from __future__ import annotations
 
-import shutil
+import logging
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from callback_core import export_states, json_value
-from trainer_torch.argument_changes import arguments_to_keep
-from trainer_torch.checkpoint import (
-    DATA,
-    OPTIMIZER,
-    PROGRESS,
-    SCHEDULER,
-    STATE,
-    STRUCTURE,
-    checkpoint_path,
-    generators_path,
-    write_json,
-    write_manifest,
-)
+from trainer_torch.background import Work
+from trainer_torch.best_model import best_checkpoint
+from trainer_torch.checkpoint import STATE, checkpoint_path
+from trainer_torch.checkpoint_contents import progress_of, take_contents
+from trainer_torch.checkpoint_writing import discard_part, publish, write_part
 from trainer_torch.finite import is_finite, parts_not_finite
 from trainer_torch.messages import listed
+from trainer_torch.restarts import note_save
 from trainer_torch.run import TrainingRun
+from trainer_torch.save_failures import failure_of, note_failure, wait_for_writing
+from trainer_torch.saves import FailedSave, Save
 from trainer_torch.seeding import generators_file, rng_state
-from trainer_torch.structure import describe
-from trainer_torch.values import loadable
-from trainer_torch.weights import save_model
+from trainer_torch.selection import rotate_checkpoints
+from trainer_torch.sharded_writing import begin_parts, write_parts
+from trainer_torch.staging import Staged
+from trainer_torch.uploads import upload_checkpoint
+from trainer_torch.wrapping import is_sharded
+
+logger = logging.getLogger(__name__)
 
 
-def save_checkpoint(run: TrainingRun) -> Path:
-    """Write everything that resuming needs. The checkpoint appears complete or not at all.
+def save_checkpoint(run: TrainingRun) -> None:
+    """Save everything that resuming needs, rotate the checkpoints, and fire `on_save`.
 
-    The main process writes, including the random number generators of each rank. The others wait.
-    With `save_on_each_node`, the first process of each machine writes the same. With
-    `save_only_model`, only the weights and the state of the training are written.
+    The main process writes, including the random number generators of each rank. With
+    `save_on_each_node`, the first process of each machine writes the same. With `save_only_model`,
+    only the weights and the state of the training are written. If the model is sharded, each
+    process writes its part.
+
+    With `save_async`, this returns once everything has been copied. A thread writes while training
+    continues, and a later step calls `finish_save`.
 
     Raises:
-        TypeError: Something in a state could not be loaded again. The message says what.
+        TypeError: A value in a state could not be loaded again. The message names it.
+    """
+    finish_save(run)
+    begin_save(run)
+    if not run.saves_in_thread:
+        finish_save(run)
+
+
+def begin_save(run: TrainingRun, states: dict[str, Any] | None = None) -> None:
+    """Take the content of the checkpoint of the current step, and begin to write it.
+
+    Args:
+        run: The training.
+        states: The states of callbacks; `None` for the current ones.
     """
     if run.usage is not None:
         run.usage.publish(run.state)
-    progress = {
-        **run.position.state_dict(),
-        "global_step": run.state.global_step,
-        "step_logs": json_value(run.step_logs),
-        "precision": run.precision.state_dict(),
-        "accumulation": run.args.gradient_accumulation_steps,
-        "arguments": arguments_to_keep(run.args),
-        "given_options": run.given.options(),
-        "non_finite": {"steps": run.guard.steps, "rollbacks": run.guard.rollbacks},
-    }
-    notes = run.world.gather(
-        (rng_state(), run.epoch_rng_state, is_finite(run.model, run.optimizer))
-    )
-    rng_states = [generators_file(now, epoch_begin) for now, epoch_begin, _ in notes]
-    data_states = run.world.gather(run.position.data_state_dict())
-    finite = all(one for *_, one in notes)
+    progress = progress_of(run)
+    rng_states, data_states = _states_of_ranks(run)
+    finite = all(run.world.gather(is_finite(run.model, run.optimizer)))
+    step, state = run.state.global_step, run.state
+    best_so_far, best = state.best_model_checkpoint, best_checkpoint(run)
+    path = checkpoint_path(run.args.output_dir, step)
+    save = Save(step, state.epoch, path, finite, best)
 
-    def write() -> Path:
-        return _write_checkpoint(run, progress, rng_states, data_states, finite)
+    def begin() -> None:
+        contents = take_contents(run, progress, rng_states, data_states, states)
+        note_save(run.args.output_dir)
+        write = _write_parts if is_sharded(run.model) else _write
+        save.work = write(run, save, contents)
 
-    saved = run.on_writers(write)
-    run.saved_step = run.state.global_step
-    if finite:
-        run.guard.checkpoint = saved
-    elif run.guard.steps == 0:  # otherwise it has been told
-        _tell_what_is_not_finite(run, saved)
-    return saved
+    state.best_model_checkpoint = best  # for the checkpoint; restored below until it is whole
+    try:
+        if is_sharded(run.model):
+            # Buffers are not sharded, and only the main process writes them.
+            run.world.share_buffers(run.model)
+            begin()
+        else:
+            run.on_writers(begin)
+    finally:
+        state.best_model_checkpoint = best_so_far
+    run.saves.current = save
+    if run.control.caller.callback is None:  # otherwise, the loop still has to act on a request
+        run.control.reset({"should_save": False})
+
+
+def finish_save(run: TrainingRun) -> None:
+    """Wait for the checkpoint that is being saved, if there is one, and finish the save.
+
+    If the checkpoint is whole, older ones are rotated and `on_save` is fired. If the disk has
+    failed, a warning says so, and the last whole checkpoint remains the newest.
+
+    Every process must call this at the same step.
+
+    Raises:
+        Exception: Writing has failed for a reason other than the disk.
+    """
+    save = run.saves.current
+    if save is None:
+        return
+    wait_for_writing(save)
+    failed = _agree(run, save)
+    if failed is None and _is_published_last(run):
+        save.work = save.work and Work(lambda: publish(save.path), in_thread=False)
+        failed = _agree(run, save)
+    run.saves.current = None
+    if failed is not None:
+        note_failure(run, failed)
+        return
+    note_whole(run, save)
+    if not save.finite and run.guard.steps == 0:  # otherwise, there was a warning
+        _tell_what_is_not_finite(run, save.path)
+    rotate_checkpoints(run, save.path)
+    _fire(run, save)
+
+
+def note_whole(run: TrainingRun, save: Save) -> None:
+    """Note in this process that the checkpoint of `save` is whole, and begin to upload it."""
+    run.saves.done += 1
+    run.saved_step = save.step
+    run.state.best_model_checkpoint = save.best
+    if save.finite:
+        run.guard.checkpoint = save.path
+    upload_checkpoint(run, save.path)
+
+
+def note_best(run: TrainingRun) -> None:
+    """Note whether the checkpoint of the current step, if there is one, is the best.
+
+    This is for an evaluation after its save.
+    """
+    step, current = run.state.global_step, run.saves.current
+    if current is not None and current.step == step:
+        current.best = best_checkpoint(run)
+    elif run.saved_step == step:
+        run.state.best_model_checkpoint = best_checkpoint(run)
+
+
+def settle_save(run: TrainingRun) -> None:
+    """Wait for this process's part of the save, if there is one, after an error.
+
+    A sharded checkpoint becomes whole if the other processes live long enough to write their parts.
+    With `save_on_each_node`, it is dropped, because the machines could not agree. An error is
+    logged and not raised, so that the first one is not masked.
+    """
+    save = run.saves.current
+    try:
+        if run.world.size == 1:
+            finish_save(run)
+        elif save is not None and save.work is not None:
+            wait_for_writing(save)
+            if save.work.error is not None:
+                raise save.work.error
+            if save.work.result:
+                note_whole(run, save)
+            elif _is_published_last(run):
+                discard_part(save.path)
+                logger.warning(
+                    "The checkpoint of step %d was being saved when the training ended, so it is "
+                    "dropped: with save_on_each_node, all machines must have written it. Resume "
+                    "from an older one.",
+                    save.step,
+                )
+    except Exception:
+        logger.exception(
+            "The checkpoint of step %s, which was being saved when the training ended, could not "
+            "be saved. Resume from an older one.",
+            save and save.step,
+        )
+    run.saves.current = None
+
+
+def _states_of_ranks(
+    run: TrainingRun,
+) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any] | None]]:
+    """Return the random generators and the states of the data that this process writes, by rank.
+
+    These are those of all ranks, or only its own if the model is sharded.
+    """
+    own = rng_state(), run.epoch_rng_state, run.position.data_state_dict()
+    if is_sharded(run.model):
+        of_ranks = {run.world.rank: own}
+    else:
+        of_ranks = dict(enumerate(run.world.gather(own)))
+    generators = {rank: generators_file(now, begin) for rank, (now, begin, _) in of_ranks.items()}
+    return generators, {rank: data for rank, (*_, data) in of_ranks.items()}
+
+
+def _is_published_last(run: TrainingRun) -> bool:
+    """Return whether each process publishes its checkpoint only after all of them have written."""
+    return run.args.save_on_each_node and not is_sharded(run.model)
+
+
+def _write_parts(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work:
+    """Begin to write the part of this process of a checkpoint that all processes write."""
+    begun = begin_parts(save.path, run.world)
+    if begun is not None or not run.saves_in_thread:
+        staged = Staged(contents, {})
+        given = save.path, staged, save.finite, run.world, begun
+        return Work(lambda: write_parts(*given), in_thread=False)
+    _ = run.world.saving_group  # processes make it here, and not in threads
+    staged = _staged(run, contents)
+    return _in_thread(run, lambda: write_parts(save.path, staged, save.finite, run.world, None))
+
+
+def _write(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work:
+    """Begin to write `contents`. With several writers, publishing is left to `finish_save`."""
+    publishes = not run.args.save_on_each_node
+    if not run.saves_in_thread:
+        return Work(lambda: _write_whole(save, Staged(contents, {}), publishes), in_thread=False)
+    staged = _staged(run, contents)
+    return _in_thread(run, lambda: _write_whole(save, staged, publishes))
+
+
+def _staged(run: TrainingRun, contents: dict[str, Any]) -> Staged:
+    """Return a copy of `contents`, in the same order. Its state is a copy already."""
+    others = {name: value for name, value in contents.items() if name != STATE}
+    copied = run.saves.staging.copy(others)
+    return copied._replace(values={**contents, **copied.values})
+
+
+def _in_thread(run: TrainingRun, write: Callable[[], Any]) -> Work:
+    """Begin to write in a thread, once the last deletion has made room on the disk."""
+    deletion = run.saves.deletion
+
+    def write_later() -> Any:
+        if deletion is not None:
+            deletion.wait()
+        return write()
+
+    return Work(write_later, in_thread=True)
+
+
+def _write_whole(save: Save, staged: Staged, publishes: bool) -> bool:
+    """Write the checkpoint, publish it if this process `publishes`, and return whether it does."""
+    with staged.written_as_before():
+        write_part(save.path, staged.values, save.finite)
+    if publishes:
+        publish(save.path)
+    return publishes
+
+
+def _agree(run: TrainingRun, save: Save) -> FailedSave | None:
+    """Return the failure of the disk of any process during `save`, or `None` if there was none.
+
+    Raises:
+        Exception: A process has failed for another reason. It raises its own error, and the others
+            raise a `RuntimeError`.
+    """
+    error = None if save.work is None else save.work.error
+    own = failure_of(save)
+    outcomes = run.world.gather((own, None if error is None or own is not None else repr(error)))
+    is_whole = all(outcome == (None, None) for outcome in outcomes)
+    if not is_whole:
+        run.saves.current = None
+        if save.work is not None and not is_sharded(run.model):
+            with suppress(OSError):  # of a disk that has failed already
+                discard_part(save.path)
+    if error is not None and own is None:
+        raise error
+    for rank, (_, text) in enumerate(outcomes):
+        if text is not None:
+            raise RuntimeError(f"Rank {rank} failed to save {save.path}: {text}")
+    return next((failed for failed, _ in outcomes if failed is not None), None)
+
+
+def _fire(run: TrainingRun, save: Save) -> None:
+    """Fire `on_save` with the step of `save` in the state, where callbacks look for it.
+
+    If a checkpoint has been requested since then, it stays requested. Afterwards, all processes
+    agree on what callbacks have asked for, because what comes next may act on it.
+    """
+    state, on_save = run.state, run.callback_handler.on_save
+    now = state.global_step, state.epoch
+    before = run.control.requests
+    state.global_step, state.epoch = save.step, save.epoch
+    try:
+        run.control = on_save(run.args, state, run.control, checkpoint_dir=str(save.path))
+    finally:
+        state.global_step, state.epoch = now
+    after = run.control.requests
+    kept = [one for one in before if one in after or one.flag == "should_save"]
+    run.control.requests = (*kept, *(one for one in after if one not in before))
+    run.control.pass_logs(run.log)
+    run.world.agree(run.control, run.signals)
 
 
 def _tell_what_is_not_finite(run: TrainingRun, saved: Path) -> None:
-    """Tell what in the checkpoint `saved` is not finite, although each step was."""
+    """Warn that `saved` has values that are not finite, although the loss of each step was."""
     gathered = run.world.gather(parts_not_finite(run.model, run.optimizer))
     names = listed(dict.fromkeys(name for names in gathered for name in names))
     run.warn_once(
         f"{saved} has values that are not finite: {names}. The loss and the gradient of each step "
-        "were finite, so on_non_finite does nothing about it. The newest checkpoint that is finite "
-        "is kept.",
+        "were finite, so on_non_finite does nothing, and training continues with these values. The "
+        "newest finite checkpoint is kept: resume from it with a lower learning rate, for example.",
         about="values of a checkpoint that are not finite",
     )
-
-
-def _write_checkpoint(
-    run: TrainingRun,
-    progress: dict[str, Any],
-    rng_states: list[dict[str, Any]],
-    data_states: list[dict[str, Any] | None],
-    finite: bool,
-) -> Path:
-    final = checkpoint_path(run.args.output_dir, run.state.global_step)
-    part, replaced = (final.with_name(f".{final.name}.{kind}") for kind in ("part", "replaced"))
-    for leftover in (part, replaced):  # of a process that was killed while saving
-        if leftover.exists():
-            shutil.rmtree(leftover)
-    try:
-        save_model(run.model, part)
-        for callback in run.loop_callbacks:
-            callback.save_files(run.model, part)
-        if not run.args.save_only_model:
-            _write_resumable(run, part, progress, rng_states)
-            _write_data(run, part, data_states)
-        _write_state(run, part)
-        write_manifest(part, finite)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    if final.exists():
-        final.rename(replaced)
-    part.rename(final)
-    if replaced.exists():
-        shutil.rmtree(replaced)
-    return final
-
-
-def _write_resumable(
-    run: TrainingRun, part: Path, progress: dict[str, Any], rng_states: list[dict[str, Any]]
-) -> None:
-    """Write what resuming needs besides the weights and the state."""
-    torch.save(loadable(run.optimizer.state_dict(), "The optimizer's state"), part / OPTIMIZER)
-    torch.save(loadable(run.lr_scheduler.state_dict(), "The scheduler's state"), part / SCHEDULER)
-    for rank, state in enumerate(rng_states):
-        torch.save(state, generators_path(part, rank, len(rng_states)))
-    write_json(part / PROGRESS, progress)
-    write_json(part / STRUCTURE, describe(run.model, run.optimizer, run.lr_scheduler))
-
-
-def _write_state(run: TrainingRun, part: Path) -> None:
-    run.state.stateful_callbacks = export_states(
-        [*run.callback_handler.callbacks, run.control], run.state.stateful_callbacks
-    )
-    run.state.save_to_json(part / STATE)
-
-
-def _write_data(run: TrainingRun, part: Path, states: list[dict[str, Any] | None]) -> None:
-    """Write the state of each rank's data, if there is one and it can be loaded again."""
-    for rank, state in enumerate(states):
-        try:
-            written = loadable(state, "The state of the training data")
-        except TypeError as error:
-            run.warn_once(f"{error} A resumed training reads the data again instead.")
-            return
-        if state is not None:
-            torch.save(written, part / DATA.format(rank))

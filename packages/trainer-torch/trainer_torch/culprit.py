@@ -14,7 +14,8 @@ from trainer_torch.finite import floating_tensors, tensors_in
 from trainer_torch.messages import listed
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import preserved_rng
-from trainer_torch.wrapping import plain_name
+from trainer_torch.sharding import reshard
+from trainer_torch.wrapping import is_sharded, plain_name
 
 _OUTPUT = "The first module whose output is not finite is"
 
@@ -34,10 +35,8 @@ def find_culprit(run: TrainingRun, batches: list[Any], loss_of: LossOf) -> str:
         batches: The batches of the step.
         loss_of: Repeats a batch.
     """
-    if bad := [name for name, one in run.model.named_parameters() if not _is_finite(one)]:
-        return f"The weights were not finite before this step: {listed(map(plain_name, bad))}."
-    if not _is_finite(batches):
-        return "The batch itself has values that are not finite."
+    if known := _known_before(run, batches):
+        return known
     found: list[str] = []
     losses: list[Tensor] = []
     handles: list[Any] = []
@@ -62,6 +61,18 @@ def find_culprit(run: TrainingRun, batches: list[Any], loss_of: LossOf) -> str:
         "repeated. Look at code that changes gradients, such as hooks and callbacks, and at code "
         "that gives other results when it is repeated."
     )
+
+
+def _known_before(run: TrainingRun, batches: list[Any]) -> str:
+    """Return a sentence that explains the step without repeating it; empty if there is none."""
+    known = ""
+    if bad := [name for name, one in run.model.named_parameters() if not _is_finite(one)]:
+        known = f"The weights were not finite before this step: {listed(map(plain_name, bad))}."
+    elif not _is_finite(batches):
+        known = "The batch itself has values that are not finite."
+    if is_sharded(run.model):  # either all processes repeat the step, or none does
+        return next((one for one in run.world.gather(known) if one), "")
+    return known
 
 
 def _watch(name: str, module: nn.Module, found: list[str]) -> Iterator[Any]:
@@ -109,6 +120,7 @@ def _without_traces(run: TrainingRun) -> Iterator[None]:
         yield
     finally:
         run.model_wrapped = wrapped
+        reshard(model)
         for parameter, gradient in gradients:
             parameter.grad = gradient
         restore_buffers(model, buffers)

@@ -37,6 +37,11 @@ def can_pin_memory(device: torch.device) -> bool:
     return device.type not in ("cpu", "mps")
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until `device`, an accelerator, has done all work that was given to it."""
+    torch.accelerator.synchronize(device)
+
+
 def can_compute_in(dtype: torch.dtype, device: torch.device) -> bool:
     """Return whether `device` can multiply matrices in `dtype`, and autocast does so."""
     with warnings.catch_warnings():

@@ -10,8 +10,9 @@ import logging
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from inspect import signature
 from itertools import islice
 from typing import Any, Final, TypeVar, cast
@@ -21,12 +22,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from callback_core import FLAGS, TrainerControl, combine_requests, flag_bits
+from callback_core import FLAG_BITS, TrainerControl, combine_requests, flag_bits, flags_differ
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.processes import connect, local_rank, rank, size
+from trainer_torch.rank_watch import RankWatch
+from trainer_torch.reduction import Reduction
 from trainer_torch.signals import Signals
+from trainer_torch.watchdog import with_margin
 from trainer_torch.world import SINGLE_PROCESS, World, interleave
-from trainer_torch.wrapping import distributed_part
+from trainer_torch.wrapping import distributed_part, is_sharded, sharded_modules
 
 logger = logging.getLogger(__name__)
 
@@ -63,21 +67,41 @@ class DistributedWorld(World):
         self.rank, self.local_rank, self.size = rank(), local_rank(), size()
         given = {name: getattr(args, name) for name in _OPTIONS}
         self._options = {name: value for name, value in given.items() if value is not None}
-        self._group = dist.new_group(backend="gloo", timeout=args.ddp_timeout_delta)
+        self._timeout = with_margin(args.ddp_timeout)
+        self._group = dist.new_group(backend="gloo", timeout=self._timeout)
+        self._reduction = Reduction(self._group, self.local_rank, self._timeout)
+        self._saving_group: Any = None
+        self._watch = RankWatch(self._group, self.rank, self.size, args.ddp_timeout)
+
+    def watched(self) -> AbstractContextManager[None]:
+        """Watch this rank by a `Watchdog`, unless it is watched already."""
+        return self._watch.watching()
+
+    def note(self, event: str, step: int) -> None:
+        """Note an event for the watchdog."""
+        self._watch.progress.note(event, step)
+
+    @property
+    def saving_group(self) -> Any:
+        """The group that saves. All ranks make it when they save for the first time."""
+        if self._saving_group is None:
+            self._saving_group = dist.new_group(backend="gloo", timeout=self._timeout)
+        return self._saving_group
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return `model` in a DistributedDataParallel, or as it is if it already is one.
+        """Return `model` in a DistributedDataParallel, or as it is if it is one or is sharded.
 
-        A warning names the options in the arguments that one of the user does not get.
+        A warning names the options in the arguments that then have no effect.
 
         Raises:
             ValueError: No parameter of `model` requires a gradient.
         """
-        if distributed_part(model) is not None:
+        is_given = distributed_part(model) is not None
+        if is_given or is_sharded(model):
             if self._options and self.is_main:
                 logger.warning(
-                    "The model is in a DistributedDataParallel already, so these arguments have no "
-                    "effect: %s.",
+                    "The model is %s, so these arguments have no effect: %s.",
+                    "in a DistributedDataParallel already" if is_given else "sharded",
                     ", ".join(self._options),
                 )
             return model
@@ -88,41 +112,65 @@ class DistributedWorld(World):
                 "trains a part of the model, or train in one process."
             )
         options = {_OPTIONS[name]: value for name, value in self._options.items()}
-        return DistributedDataParallel(model, **options)
+        wrapped = DistributedDataParallel(model, **options)
+        _settle_buckets(wrapped)
+        return wrapped
 
     def average_gradients(self, wrapped: nn.Module, now: bool) -> None:
-        """Set the flag of DistributedDataParallel that its context `no_sync` sets.
+        """Let the next backward pass of DistributedDataParallel or FSDP2 average gradients, or not.
 
         With a static graph, it averages in every backward pass, because it fails if it skips the
-        first one, and a resumed training has another first one. The gradients are the same.
+        first one, and a resumed training has another first one. The gradients are the same. So
+        does FSDP2 of a torch in which gradients that have not been averaged cannot be dropped.
         """
         if (part := distributed_part(wrapped)) is not None:
             part.require_backward_grad_sync = now or part.static_graph
+            return
+        for module in sharded_modules(wrapped):
+            is_due = now or not hasattr(module, "reset_iter_state")
+            module.set_requires_gradient_sync(is_due, recurse=False)
+
+    def share_weights(self, model: nn.Module) -> None:
+        """Broadcast each parameter and buffer of `model` from the main process."""
+        self._broadcast((*model.parameters(), *model.buffers()))
 
     def share_buffers(self, model: nn.Module) -> None:
         """Broadcast each buffer of `model` from the main process."""
-        for buffer in model.buffers():
-            shared = buffer.detach().contiguous()
-            dist.broadcast(shared, src=0)
-            buffer.detach().copy_(shared)
+        self._broadcast(model.buffers())
 
-    def agree(self, control: TrainerControl, signals: Signals) -> None:
-        """Combine the flags and signals of all ranks.
+    def agree(self, control: TrainerControl, signals: Signals, is_busy: bool = False) -> bool:
+        """Combine the flags and signals of all ranks, and return whether any rank is busy.
 
-        One reduction exchanges one integer of each rank: its flags in the low bits, its signal
-        above. Only if flags differ do the ranks exchange who set them. If several ranks received a
-        signal, that of the lowest rank is due.
+        They all-reduce one integer: bits for the flags, one for whether a rank is busy, and one for
+        whether there is a signal. Only if flags differ or there is a signal, they exchange more. If
+        several ranks received a signal, that of the lowest rank is due.
         """
-        asked = torch.zeros(self.size, dtype=torch.int64)
-        asked[self.rank] = flag_bits(control) | (signals.received or 0) << len(FLAGS)
-        self._reduce(asked, dist.ReduceOp.SUM)
-        flags_of = [mask & ~(-1 << len(FLAGS)) for mask in asked.tolist()]
-        signals_of = [mask >> len(FLAGS) for mask in asked.tolist()]
-        if any(signals_of):
-            rank = next(rank for rank, number in enumerate(signals_of) if number)
-            signals.due, signals.where = signal.Signals(signals_of[rank]), f" by rank {rank}"
-        if len(set(flags_of)) > 1:
+        asked = flag_bits(control) | is_busy << FLAG_BITS
+        asked |= (signals.received is not None) << FLAG_BITS + 1
+        combined = torch.tensor(asked)
+        self._reduce(combined, dist.ReduceOp.BOR)
+        bits = int(combined)
+        if bits >> FLAG_BITS + 1:
+            received = self.gather(signals.received)
+            rank = next(rank for rank, number in enumerate(received) if number is not None)
+            signals.due, signals.where = received[rank], f" by rank {rank}"
+        if flags_differ(bits):
             combine_requests(control, self.gather(control.requests))
+        return bool(bits >> FLAG_BITS & 1)
+
+    def meets(self, seconds: float) -> bool:
+        """Return whether every rank calls this within some seconds. No rank waits longer.
+
+        A torch that does not give access to the store is an exception: there, ranks may wait for
+        rank 0 as long as in a collective operation.
+        """
+        if self._watch.has_store:
+            return self._watch.meets(seconds)
+        try:
+            dist.monitored_barrier(self._group, timedelta(seconds=seconds))
+        except RuntimeError:
+            return False
+        return True
 
     def trim_to_shortest(self, batches: list[Any]) -> list[Any]:
         """Return the first of `batches`: as many as the rank with the fewest has."""
@@ -139,8 +187,14 @@ class DistributedWorld(World):
     def gather(self, value: T) -> list[T]:
         """Return the `value` of each rank. Tensors in it must be on the CPU."""
         values: list[Any] = [None] * self.size
-        with self._explained_errors():
+        with self._watch.together():
             dist.all_gather_object(values, value, group=self._group)
+        return values
+
+    def gather_while_saving(self, value: T) -> list[T]:
+        """Return the same as `gather`, by the group that saves."""
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.saving_group)
         return values
 
     def pass_to_main(self, items: Iterator[T], receive: Callable[[T], None]) -> None:
@@ -162,7 +216,7 @@ class DistributedWorld(World):
                 break
             count = max(1, min(_ITEMS_IN_TURN, _BYTES_IN_TURN // size))
             turn: list[Any] | None = [None] * self.size if self.is_main else None
-            with self._explained_errors():
+            with self._watch.together():
                 dist.gather_object(packed, turn, group=self._group)
             try:
                 for item in interleave(pickle.loads(one) for one in turn or ()):
@@ -180,7 +234,7 @@ class DistributedWorld(World):
                 answer[0] = do()
             except Exception as raised:
                 error, answer[1] = raised, repr(raised)
-        with self._explained_errors():
+        with self._watch.together():
             dist.broadcast_object_list(answer, src=0, group=self._group)
         if error is not None:
             raise error
@@ -208,34 +262,34 @@ class DistributedWorld(World):
         return cast("T", answers[0][0])
 
     @contextmanager
-    def closing(self) -> Iterator[None]:
-        """Ignore SIGTERM, which torchrun sends as soon as another process has failed.
+    def closing(self, error: BaseException) -> Iterator[None]:
+        """Tell the other ranks about an error, and log which of them failed or are lost.
 
+        SIGTERM is ignored here, because torchrun sends it as soon as another process has failed.
         That leaves the callbacks half a minute, until torchrun sends SIGKILL.
         """
         # Only the main thread may set handlers.
         in_main_thread = threading.current_thread() is threading.main_thread()
         previous = signal.signal(signal.SIGTERM, signal.SIG_IGN) if in_main_thread else None
         try:
+            self._watch.tell(error)
             yield
         finally:
             if in_main_thread:
                 signal.signal(signal.SIGTERM, previous)
 
-    def _reduce(self, tensor: Tensor, operation: Any) -> None:
-        with self._explained_errors():
-            dist.all_reduce(tensor, operation, group=self._group)
+    def _broadcast(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            shared = tensor.detach().contiguous()
+            # Without an accelerator's backend for the CPU, only this group can broadcast there.
+            dist.broadcast(
+                shared, src=0, group=self._group if shared.device.type == "cpu" else None
+            )
+            tensor.detach().copy_(shared)
 
-    @contextmanager
-    def _explained_errors(self) -> Iterator[None]:
-        """Explain a failed collective operation."""
-        try:
-            yield
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"Rank {self.rank} lost the other processes of the training. Either one of them "
-                "has ended, and its own error says why, or one took longer than ddp_timeout."
-            ) from error
+    def _reduce(self, tensor: Tensor, operation: Any) -> None:
+        with self._watch.together():
+            self._reduction(tensor, operation)
 
 
 def find_world(args: TrainingArguments) -> World:
@@ -245,8 +299,38 @@ def find_world(args: TrainingArguments) -> World:
         RuntimeError: The processes cannot connect.
         ValueError: They cannot connect with `ddp_backend`.
     """
-    connect(args.device, args.ddp_timeout_delta, args.ddp_backend)
+    connect(args.device, with_margin(args.ddp_timeout), args.ddp_backend)
     return DistributedWorld(args) if size() > 1 else SINGLE_PROCESS
+
+
+def _settle_buckets(wrapped: DistributedDataParallel) -> None:
+    """Let `wrapped` order its buckets of gradients now, and not in its first step.
+
+    The order decides how the gradients of three or more processes are summed, to the last bit.
+    DistributedDataParallel changes the order after its first backward pass. In a resumed training,
+    that pass is of a different step, so the sums would differ. So one pass with a loss of 0 comes
+    before the first step.
+    """
+    if wrapped.static_graph or wrapped.find_unused_parameters:  # it keeps the order
+        return
+    parameters = [one for one in wrapped.module.parameters() if one.requires_grad]
+    gradients = [one.grad for one in parameters]
+    rows = {  # their gradients must be sparse
+        id(one.weight)
+        for one in wrapped.module.modules()
+        if isinstance(one, (nn.Embedding, nn.EmbeddingBag)) and one.sparse
+    }
+    wrapped.reducer.prepare_for_backward([])
+    read = [_first_row(one) if id(one) in rows else one for one in parameters]
+    torch.autograd.backward([(one.sum() * 0).real.float() for one in read])  # on several devices
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def _first_row(weight: Tensor) -> Tensor:
+    """Return the first row of the weight of an embedding, whose gradient is then sparse."""
+    row = torch.zeros(1, dtype=torch.long, device=weight.device)
+    return nn.functional.embedding(row, weight, sparse=True)
 
 
 def _raise(error: Exception | None) -> None:

@@ -20,6 +20,7 @@ from trainer_torch.metrics import ComputeMetrics
 from trainer_torch.overrides import call
 from trainer_torch.summary import speed_metrics
 from trainer_torch.verbosity import at_log_level
+from trainer_torch.world import watched
 
 
 class EvaluationMethods(LossMethods):
@@ -44,6 +45,7 @@ class EvaluationMethods(LossMethods):
         raise NotImplementedError
 
     @at_log_level
+    @watched
     def evaluate(
         self,
         eval_dataset: Dataset[Any] | Mapping[str, Dataset[Any]] | str | None = None,
@@ -77,6 +79,7 @@ class EvaluationMethods(LossMethods):
         return output.metrics
 
     @at_log_level
+    @watched
     def predict(
         self,
         test_dataset: Dataset[Any],

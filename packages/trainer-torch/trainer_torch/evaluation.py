@@ -29,6 +29,8 @@ from trainer_torch.metrics import (
 from trainer_torch.outputs import plain_number
 from trainer_torch.overrides import call
 from trainer_torch.run import TrainingRun
+from trainer_torch.sharded_evaluation import in_step
+from trainer_torch.signals import workers_starting
 from trainer_torch.summary import Seen, speed_metrics, sum_known
 
 
@@ -101,8 +103,10 @@ class _Receiver:
     each_batch: EachBatch | None = None
     evaluated: EvalPrediction = EvalPrediction(None, None)  # noqa: RUF009
 
-    def receive(self, outputs: BatchOutputs) -> None:
-        """Take in the next batch of the data."""
+    def receive(self, outputs: BatchOutputs | None) -> None:
+        """Take in the next batch of the data; nothing for `None`."""
+        if outputs is None:
+            return
         if self.all_batches is not None:
             self.all_batches.add(outputs)
         if self.each_batch is not None:
@@ -191,10 +195,19 @@ def _outputs(
     loss_only: bool,
     ignore_keys: list[str] | None,
     move: Callable[[Any], Any],
-) -> Iterator[BatchOutputs]:
-    """Run the model on each batch. Note it in `seen`, and yield what it made of it, by `move`."""
+) -> Iterator[BatchOutputs | None]:
+    """Run the model on each batch. Note the batch in `seen`, and yield its outputs after `move`.
+
+    For a batch that does not count in this process, yield `None`.
+    """
     included, sizes = run.args.include_for_metrics, LoadedSizes(dataloader)
-    for index, batch in enumerate(dataloader):
+    with workers_starting(dataloader):
+        batches = iter(dataloader)
+    for index, (batch, counts) in enumerate(in_step(run, batches)):
+        if not counts:
+            call(hooks.prediction_step, run.model, batch, True, ignore_keys=ignore_keys)
+            yield None
+            continue
         seen.batch = seen.batch or describe(batch)
         size = hooks.get_batch_size(batch, sizes.of(index))
         inputs = _inputs_of(batch, run.model) if "inputs" in included else None

@@ -38,7 +38,10 @@ def _verdicts(model: nn.Module, optimizer: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield, by name, whether each part of a training is finite, on its device."""
     names = {id(one): name for name, one in model.named_parameters()}
     for name, parameter in model.named_parameters():
-        yield from ((name, torch.isfinite(one).all()) for one in _numbers([parameter]))
+        for one in _numbers([parameter]):
+            # The extremes are NaN if any value is, and need no memory, unlike torch.isfinite.
+            if one.numel() > 0:
+                yield name, torch.isfinite(one.amin()) & torch.isfinite(one.amax())
     others: list[tuple[str, Any]] = list(model.named_buffers())
     state = getattr(optimizer, "state", None) or {}
     for key, value in state.items() if isinstance(state, Mapping) else [(None, state)]:
@@ -46,7 +49,9 @@ def _verdicts(model: nn.Module, optimizer: Any) -> Iterator[tuple[str, Tensor]]:
         others.append((f"the optimizer's state of {name}", value))
     for name, value in others:
         for one in _numbers(tensors_in(value)):
-            yield name, ((one == one) & (one != torch.inf)).all()
+            if one.numel() > 0:
+                greatest = one.amax()
+                yield name, (greatest == greatest) & (greatest != torch.inf)
 
 
 def floating_tensors(value: Any) -> list[Tensor]:
@@ -77,4 +82,6 @@ def _numbers(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
             value = value.to_local()
         if value.layout is torch.sparse_coo:
             value = value.coalesce().values()
+        if value.is_complex():
+            value = torch.view_as_real(value.resolve_conj())
         yield value.float() if value.element_size() == 1 else value

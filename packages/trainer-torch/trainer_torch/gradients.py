@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,28 +10,45 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from trainer_torch.wrapping import is_distributed
+
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Clip the gradients of `parameters` to `max_norm`, and return the norm that they had before.
 
     A `max_norm` of 0 does not clip. This does not wait for the device, unless a gradient is sparse.
+    The norm of sharded gradients is that of all shards, and every process returns the same one.
     """
-    dense, gradients, sparse = [], [], []
+    dense: dict[Any, list[nn.Parameter]] = {}  # by mesh; DTensors of several cannot be combined
+    sparse = []
     for parameter in parameters:
-        gradient = parameter.grad
+        gradient: Any = parameter.grad
         if gradient is None:
             continue
         if gradient.layout is torch.strided:
-            dense.append(parameter)
-            gradients.append(gradient)
+            mesh = gradient.device_mesh if is_distributed(gradient) else None
+            dense.setdefault(mesh, []).append(parameter)
         else:
             sparse.append(_sparse_values(parameter, gradient))
-    norm = get_total_norm([*gradients, *sparse])
+    norm = _combined([*_norms(dense), *([get_total_norm(sparse)] if sparse else [])])
     if max_norm > 0:
-        clip_grads_with_norm_(dense, max_norm, norm)
+        for several in dense.values():
+            clip_grads_with_norm_(several, max_norm, norm)
         for values in sparse:
             values.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0).to(values.device))
     return norm
+
+
+def _norms(dense: dict[Any, list[nn.Parameter]]) -> Iterator[Tensor]:
+    """Yield the norm of the gradients of each mesh, and that of those that are not sharded."""
+    for several in dense.values():
+        norm: Any = get_total_norm([one.grad for one in several if one.grad is not None])
+        yield norm.full_tensor() if is_distributed(norm) else norm
+
+
+def _combined(norms: list[Tensor]) -> Tensor:
+    """Return the norm of vectors with these `norms`."""
+    return norms[0] if len(norms) == 1 else get_total_norm(norms)
 
 
 def drop_gradients(

@@ -12,16 +12,25 @@ from callback_core import IntervalStrategy
 from trainer_torch.announcement import tell_how_to_continue
 from trainer_torch.batch_finding import next_batches
 from trainer_torch.best_model import finish_model
+from trainer_torch.checkpoint_saving import finish_save
+from trainer_torch.exception_saving import save_after
 from trainer_torch.gradients import drop_gradients
 from trainer_torch.hooks import LoopHooks
 from trainer_torch.non_finite import tell_number
 from trainer_torch.overrides import call
 from trainer_torch.plan import DataLength, Plan
 from trainer_torch.reading import begin_epoch
-from trainer_torch.requested import end_if_due, leaves_epoch, log_evaluate_save, take_unlogged
+from trainer_torch.requested import (
+    end_if_signalled,
+    leaves_epoch,
+    log_evaluate_save,
+    take_unlogged,
+)
 from trainer_torch.resume import Resumption
 from trainer_torch.run import TrainingRun
+from trainer_torch.save_failures import tell_failed_saves
 from trainer_torch.seeding import rng_state
+from trainer_torch.selection import settle_deletion
 from trainer_torch.summary import speed_metrics
 from trainer_torch.update_step import run_step
 
@@ -56,35 +65,62 @@ def run_training(
         The result. Its metrics are also logged, together with the loss of the steps since the last
         log, unless `logging_strategy` is `no`.
     """
-    start_time, first_step = time.perf_counter(), run.state.global_step
     run.model_wrapped = model_wrapped
-    try:
-        with run.signals:
-            run.signals.protect_workers(run.train_dataloader)
-            _run_epochs(run, plan, hooks, resumption)
-        tell_number(run)
-        samples = run.world.gather(run.samples)
-        steps = run.state.global_step - first_step
-        speed = speed_metrics(start_time, samples, steps, run.warn_once)
-        metrics = {f"train_{name}": value for name, value in speed.items()}
-        metrics["train_loss"] = run.position.mean_loss(run.state.global_step)
-        metrics |= run.usage.final_metrics(run.state, time.perf_counter() - start_time)
-        logs_steps = run.args.logging_strategy != IntervalStrategy.NO
-        unlogged = take_unlogged(run) if logs_steps else {}
-        logs = {**unlogged, **metrics}
+    with run.signals:
+        try:
+            output = _train(run, plan, hooks, resumption)
+        except BaseException as exception:
+            run.signals.is_ending = True
+            with run.world.closing(exception):
+                try:
+                    save_after(run, exception)
+                finally:  # even after a Ctrl-C
+                    run.close_callbacks(exception)
+            tell_how_to_continue(run, exception)
+            raise
+        finally:
+            settle_deletion(run)
+            run.model_wrapped = run.model
+            run.given.note_end(run.model, run.optimizer)
+        run.signals.is_ending = True
+        run.fire(run.callback_handler.on_train_end)
+    return output
+
+
+def _train(
+    run: TrainingRun, plan: Plan, hooks: LoopHooks, resumption: Resumption | None
+) -> TrainOutput:
+    """Run the epochs that are left, log the metrics of the training, and finish its model."""
+    start_time, first_step = time.perf_counter(), run.state.global_step
+    run.signals.protect_workers(run.train_dataloader)
+    _run_epochs(run, plan, hooks, resumption)
+    finish_save(run)
+    tell_number(run)
+    tell_failed_saves(run)
+    samples = run.world.gather(run.samples)
+    steps = run.state.global_step - first_step
+    speed = speed_metrics(start_time, samples, steps, run.warn_once)
+    metrics = {f"train_{name}": value for name, value in speed.items()}
+    metrics["train_loss"] = run.position.mean_loss(run.state.global_step)
+    metrics |= run.usage.final_metrics(run.state, time.perf_counter() - start_time)
+    logs_steps = run.args.logging_strategy != IntervalStrategy.NO
+    unlogged = take_unlogged(run) if logs_steps else {}
+    logs = {**unlogged, **metrics}
+    if not _has_logged_end(run):
         hooks.log(logs)
-        finish_model(run)
-    except BaseException as exception:
-        with run.world.closing():
-            run.close_callbacks(exception)
-        tell_how_to_continue(run, exception)
-        raise
-    finally:
-        run.model_wrapped = run.model
-        run.given.note_end(run.model, run.optimizer)
-    run.fire(run.callback_handler.on_train_end)
+    end_if_signalled(run, hooks)
+    finish_model(run)
+    end_if_signalled(run, hooks)
     metrics = {name: value for name, value in logs.items() if name not in unlogged}
     return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
+
+
+def _has_logged_end(run: TrainingRun) -> bool:
+    """Return whether the end was logged before a signal stopped the training that is resumed."""
+    step = run.state.global_step
+    return run.resumed_from is not None and any(
+        entry["step"] == step and "train_loss" in entry for entry in run.state.log_history
+    )
 
 
 def _run_epochs(
@@ -103,10 +139,9 @@ def _run_epochs(
     if resumption is not None and not position.is_within_epoch:
         resumption.restore()
         resumption = None
-    if args.eval_on_start and state.global_step == 0:
+    if args.eval_on_start and run.resumed_from is None:
         call(hooks.evaluate, ignore_keys=run.ignore_keys)
-        run.world.agree(run.control, run.signals)
-        end_if_due(run, hooks)
+        end_if_signalled(run, hooks)
     for epoch in _epochs(run, plan):
         drop_gradients(run.model, run.optimizer)  # of a step that was stopped between its batches
         position.begin_epoch(epoch)
@@ -121,8 +156,11 @@ def _run_epochs(
         run.batches = iter(())
         if not is_done:
             shows_skipping = state.is_world_process_zero
-            run.batches = begin_epoch(run.train_dataloader, args, position, shows_skipping)
+            run.batches = begin_epoch(
+                run.train_dataloader, args, position, shows_skipping, lambda: run.signals.received
+            )
         if resumption is not None:
+            end_if_signalled(run, hooks)  # skipping batches may take long
             resumption.restore_generators()
             resumption = None
         while step_batches := next_batches(run):
@@ -183,6 +221,6 @@ def _end_of_data(run: TrainingRun) -> None:
     was_evaluated = step % state.eval_steps == 0
     if args.eval_strategy == by_steps and args.eval_delay <= step and not was_evaluated:
         control.should_evaluate = True
-    if args.save_strategy == by_steps and step not in (0, run.saved_step):
+    if args.save_strategy == by_steps and step not in (0, run.last_save_step):
         control.should_save = True
     control.request_stop("the training data has ended")

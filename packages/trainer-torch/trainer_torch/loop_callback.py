@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -41,7 +42,8 @@ class LoopCallback(TrainerCallback):
     """A callback that this Trainer also asks between the events. Other loops fire the events only.
 
     Override what you need. Every process calls each of these methods at the same step, except
-    `save_files`, which only a process that saves calls. What they raise ends the training.
+    `checkpoint_files`, which only a process that saves calls. With a sharded model, all processes
+    call it, and the files of the main one are written. What they raise ends the training.
 
     Attributes:
         operation_counter: Counts the floating point operations of the training, if there is one.
@@ -61,14 +63,19 @@ class LoopCallback(TrainerCallback):
         """Return a context in which `model` is evaluated or predicts."""
         return nullcontext()
 
-    def save_files(self, model: nn.Module, directory: Path) -> None:
-        """Write what a resumed training needs into `directory`, which becomes a checkpoint.
+    def checkpoint_files(self, model: nn.Module) -> Mapping[str, Any]:
+        """Return what a resumed training needs, by the names of files in the checkpoint.
+
+        A name that ends in `.json` is for a value that JSON can represent. `.safetensors` is for
+        `trainer_torch.SafeTensors`. Any other is for what `torch.save` writes and
+        `torch.load(weights_only=True)` reads.
 
         Called with `save_only_model` too, because the files may hold weights.
         """
+        return {}
 
     def load_files(self, model: nn.Module, checkpoint: Path) -> None:
-        """Read what `save_files` wrote. The weights of `model` are already those of `checkpoint`.
+        """Read the files of `checkpoint_files`. The weights of `model` are already those saved.
 
         Called after `on_train_begin`, and within an epoch after `on_epoch_begin`; and when a
         training goes back to a checkpoint, with `on_non_finite="rollback"`.

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from trainer_torch.checkpoint import find_fault
+from trainer_torch.checkpoint import find_fault_together
 from trainer_torch.checkpoint_loading import load_optimizer_state, load_precision
+from trainer_torch.checkpoint_saving import finish_save
 from trainer_torch.culprit import LossOf, find_culprit
 from trainer_torch.divergence import Divergence
 from trainer_torch.run import TrainingRun
@@ -99,6 +100,7 @@ def _roll_back(run: TrainingRun, told: str) -> None:
     and the other state of callbacks, such as the patience of early stopping, stay as they are:
     training continues after the data with which it diverged.
     """
+    finish_save(run)
     guard = run.guard
     checkpoint = guard.checkpoint
     if checkpoint is None:
@@ -106,7 +108,7 @@ def _roll_back(run: TrainingRun, told: str) -> None:
     elif guard.rollbacks >= MOST_ROLLBACKS:
         fault = f"it has done so {guard.rollbacks} times in a row, and each time it diverged again"
     else:
-        fault = run.world.on_main(lambda: find_fault(checkpoint))
+        fault = find_fault_together(run.world, checkpoint)
     if checkpoint is None or fault is not None:
         run.control.request_stop(f"{told} It cannot go back, because {fault}.")
         _tell(run, f"Training stops: {told} It cannot go back, because {fault}.")
@@ -116,7 +118,7 @@ def _roll_back(run: TrainingRun, told: str) -> None:
     for callback in run.loop_callbacks:
         callback.load_files(run.model, checkpoint)
     optimizer = run.optimizer
-    saved = load_optimizer_state(checkpoint, run.args.device)
+    saved = load_optimizer_state(checkpoint, run.args.device, run.optimizer)
     groups = optimizer.state_dict()["param_groups"]
     if [group["params"] for group in saved["param_groups"]] == [one["params"] for one in groups]:
         optimizer.load_state_dict({**saved, "param_groups": groups})

@@ -16,6 +16,7 @@ from trainer_torch.arguments import TrainingArguments
 from trainer_torch.muon import MuonWithAdamW, hidden_matrices
 from trainer_torch.optimizer_names import parse_options
 from trainer_torch.schedules import SCHEDULES, Course, check_rate, has_warmup, needs_metric
+from trainer_torch.wrapping import is_distributed
 
 _NOT_DECAYED: Final = re.compile(r"bias|layernorm|rmsnorm|(^|[._])norm($|\.)")
 _WITHOUT_SPARSE: Final = (AdamW, RMSprop, torch.optim.Adafactor, MuonWithAdamW)
@@ -123,9 +124,21 @@ def create_optimizer(
         {"params": [one for name, one in trained if name in names], "weight_decay": weight_decay},
         {"params": [one for name, one in trained if name not in names], "weight_decay": 0.0},
     ]
-    options = {"params": groups, **options}
+    options = {"params": [part for group in groups for part in _by_mesh(group)], **options}
     made = cls(options.pop("params"), **options)
     return made
+
+
+def _by_mesh(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return `group`, split by mesh if its parameters are sharded over different meshes.
+
+    An optimizer takes steps with all parameters of a group at once, and cannot mix these.
+    """
+    parts: dict[Any, list[Any]] = {}
+    for parameter in group["params"]:
+        mesh = parameter.device_mesh if is_distributed(parameter) else None
+        parts.setdefault(mesh, []).append(parameter)
+    return [{**group, "params": several} for several in parts.values()] or [group]
 
 
 def _refuse_sparse(model: nn.Module, cls: type) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainer_torch.batches import map_leaves
 from trainer_torch.devices import can_compute_in
+from trainer_torch.wrapping import is_sharded
 
 
 class MixedPrecision:
@@ -174,10 +175,18 @@ def weights_in(dtype: torch.dtype | None, model: nn.Module) -> Iterator[None]:
     """Convert the floating point weights, buffers and inputs of `model` to `dtype`.
 
     The original weights and buffers stay in memory, and are put back on exit.
+
+    Raises:
+        ValueError: The model is sharded. FSDP2 would still compute with its own shards.
     """
     if dtype is None:
         yield
         return
+    if is_sharded(model):
+        raise ValueError(
+            f"The weights of a sharded model cannot be converted to {dtype} for an evaluation. "
+            "Leave bf16_full_eval and fp16_full_eval out; bf16=True holds in evaluations too."
+        )
     tensors = {id(one): one for one in (*model.parameters(), *model.buffers())}
     before = [(one, one.data) for one in tensors.values() if one.is_floating_point()]
 

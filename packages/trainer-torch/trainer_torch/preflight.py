@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import socket
+import threading
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import torch
@@ -22,8 +26,11 @@ from trainer_torch.outputs import ignored_outputs, require_loss, split_output
 from trainer_torch.reading import can_start_anywhere
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import preserved_rng
+from trainer_torch.sharded_optimizer import split_state
 from trainer_torch.summary import METRICS, unknown_size
 from trainer_torch.values import loadable
+from trainer_torch.weights import refusal
+from trainer_torch.wrapping import is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +41,18 @@ def check_training(run: TrainingRun) -> None:
     Raises:
         TypeError: The state of the optimizer, the scheduler or a callback could not be loaded.
         ValueError: The scheduler needs a metric and there is none; a checkpoint would not be
-            evaluated; the output directory cannot be created; the weights cannot be saved; or the
-            optimizer is that of another model.
+            evaluated; the output directory cannot be written, or is not that of all processes; the
+            weights cannot be saved; or the optimizer is that of another model.
     """
     args, state = run.args, run.state
     _check_optimizer(run.model, run.optimizer)
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if args.enable_jit_checkpoint and not is_main_thread:
+        run.warn_once(
+            "enable_jit_checkpoint has no effect: Python delivers signals to the main thread only, "
+            "and this training runs in another thread. A signal ends the program without a new "
+            "checkpoint, unless the program handles it. Call train() in the main thread."
+        )
     if state.global_step == 0 and getattr(run.lr_scheduler, "last_epoch", 0) > 0:
         logger.warning(
             "The scheduler in optimizers has already done %d steps, in another training, and "
@@ -69,7 +83,12 @@ def check_training(run: TrainingRun) -> None:
         _check_saving(args.output_dir, run.model)
         if args.save_on_each_node:
             _check_own_disk(run)
-        loadable(run.optimizer.state_dict(), "The optimizer's state")
+        if is_sharded(run.model):
+            _check_common_disk(run)
+        optimizer_state = run.optimizer.state_dict()
+        if is_sharded(run.model):
+            optimizer_state, _ = split_state(optimizer_state)
+        loadable(optimizer_state, "The optimizer's state")
         loadable(run.lr_scheduler.state_dict(), "The scheduler's state")
         _check_states(run.callback_handler.callbacks)
 
@@ -112,6 +131,29 @@ def _check_own_disk(run: TrainingRun) -> None:
         )
 
 
+def _check_common_disk(run: TrainingRun) -> None:
+    """Check that all processes see the directory of the main one, into which they save together.
+
+    Raises:
+        ValueError: Some do not. The message names them.
+    """
+    world, output_dir = run.world, Path(run.args.output_dir).absolute()
+    with ExitStack() as stack:
+        name = ""
+        if world.is_main:
+            mark = stack.enter_context(TemporaryDirectory(prefix=".common-", dir=output_dir))
+            name = Path(mark).name
+        seen = (output_dir / world.gather(name)[0]).is_dir()
+        places = world.gather((seen, f"({socket.gethostname()}, {output_dir})"))
+    blind = [f"rank {rank} {place}" for rank, (seen, place) in enumerate(places) if not seen]
+    if blind:
+        raise ValueError(
+            "All processes write a checkpoint of a sharded model together, so they need a common "
+            f"disk. These do not see the output_dir of the main process: {listed(blind)}. Choose "
+            "an output_dir on a disk that all share, or set save_strategy to 'no'."
+        )
+
+
 def _check_states(callbacks: Iterable[Any]) -> None:
     """Check that the states of callbacks can be saved, as far as they have one before training."""
     for callback in callbacks:
@@ -151,11 +193,20 @@ def _check_saving(output_dir: str, model: nn.Module) -> None:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"output_dir cannot be created: {error}. Choose another.") from error
+    try:
+        with TemporaryDirectory(prefix=".writable-", dir=output_dir):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"Nothing can be written to output_dir, so no checkpoint could be saved: {error}. "
+            "Choose another, or set save_strategy to 'no'."
+        ) from error
     for name, value in model.state_dict().items():
-        if not isinstance(value, Tensor) or value.layout is not torch.strided:
+        if (reason := refusal(value)) is not None:
             raise ValueError(
-                f"The model's state has {name!r}, which is not a dense tensor and cannot be saved "
-                "as safetensors. Remove it from the state, or set save_strategy to 'no'."
+                f"The model's state has {name!r}, which {reason} and cannot be saved as "
+                "safetensors. Convert it, register it as a buffer with persistent=False if the "
+                "model can do without it, or set save_strategy to 'no'."
             )
 
 
@@ -180,8 +231,8 @@ def check_model(
     """Run a copy of a model that returns its own loss on one batch. The model stays as it is.
 
     Only data that the Trainer itself loads is read, because reading other data might use it up. A
-    model that cannot be copied is not checked. Neither is one whose copy does not fit into memory.
-    In these cases, the first step finds what is wrong.
+    model that cannot be copied, such as a sharded one, is not checked. Neither is one whose copy
+    does not fit into memory. In these cases, the first step finds what is wrong.
 
     Args:
         run: The training.
@@ -194,7 +245,7 @@ def check_model(
             `needs_predictions`; or an evaluation would have no mean loss.
     """
     loader = run.train_dataloader
-    if not can_start_anywhere(loader) or loader.is_iterable:
+    if not can_start_anywhere(loader) or loader.is_iterable or is_sharded(run.model):
         return
     with preserved_rng():
         try:

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from trainer_torch.meeting import meet
 
 _FROM_TORCHRUN: Final = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -48,6 +51,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", rank())) if size() > 1 else 0
 
 
+def may_restart() -> bool:
+    """Return whether `torchrun` starts the processes again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
 def connect(device: torch.device, timeout: timedelta, backend: str | None = None) -> None:
     """Connect the processes of torchrun, and select a device for this one.
 
@@ -59,6 +67,7 @@ def connect(device: torch.device, timeout: timedelta, backend: str | None = None
         backend: The backend of `torch.distributed`; by default torch's for the device.
 
     Raises:
+        TimeoutError: Not all processes have connected in time.
         RuntimeError: `WORLD_SIZE` is set, but not the variables that the processes need to connect;
             or this machine has fewer devices than processes.
         ValueError: This PyTorch lacks the backend, or the processes are connected with another one.
@@ -88,7 +97,11 @@ def connect(device: torch.device, timeout: timedelta, backend: str | None = None
             )
         torch.accelerator.set_device_index(local_rank())
     backend = backend or dist.get_default_backend_for_device(device.type)
-    dist.init_process_group(backend, timeout=timeout)
+    place: dict[str, Any] = {}
+    if may_restart():
+        store, own, count = next(rendezvous("env://", timeout=timeout))
+        place = {"store": meet(store, own, count, timeout), "rank": own, "world_size": count}
+    dist.init_process_group(backend, timeout=timeout, **place)
     atexit.register(_disconnect)
 
 

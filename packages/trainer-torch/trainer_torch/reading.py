@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any
@@ -18,6 +18,7 @@ from trainer_torch.data import data_seed
 from trainer_torch.drawing import parts_of, seed_generators, tell_epoch
 from trainer_torch.loading import SeededLoader
 from trainer_torch.position import LoopPosition
+from trainer_torch.signals import workers_starting
 from trainer_torch.sources import has_state
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,11 @@ class Reading(Iterator[Any]):
 
 
 def begin_epoch(
-    dataloader: Any, args: TrainingArguments, position: LoopPosition, shows_skipping: bool = False
+    dataloader: Any,
+    args: TrainingArguments,
+    position: LoopPosition,
+    shows_skipping: bool = False,
+    stops: Callable[[], Any] = lambda: False,
 ) -> Reading:
     """Return the batches of the epoch after those that are done.
 
@@ -108,13 +113,15 @@ def begin_epoch(
             the dataset is iterable without a state. Such data is read again, and so is another
             loader that has no state.
         shows_skipping: Whether to announce that and show a bar.
+        stops: A function that returns whether to stop skipping, because the training ends.
     """
     state, position.data_state, position.reading = position.data_state, None, None
     parts = parts_of(dataloader)
     tell_epoch(parts, position.epoch)
     workers = getattr(dataloader, "num_workers", 0)
     if isinstance(dataloader, SeededLoader):
-        batches, skipped = _start(dataloader, position, state)
+        with workers_starting(dataloader):
+            batches, skipped = _start(dataloader, position, state)
         source = dataloader.progress
     else:
         seed_generators(parts, data_seed(args) + position.epoch)
@@ -124,9 +131,11 @@ def begin_epoch(
         source = dataloader if has_state(dataloader) else None
         if state is not None:
             dataloader.load_state_dict(state)
-        batches, skipped = iter(dataloader), position.batches if state is None else 0
+        with workers_starting(dataloader):
+            batches, skipped = iter(dataloader), position.batches if state is None else 0
     if skipped:
-        _skip(batches, skipped, position.epoch, shows_skipping, not args.disable_tqdm)
+        shows_bar = not args.disable_tqdm
+        _skip(batches, skipped, position.epoch, shows_skipping, shows_bar, stops)
     sizes = LoadedSizes(dataloader)
     position.reading = Reading(batches, source, workers, position.batches, sizes)
     return position.reading
@@ -152,7 +161,12 @@ def _start(
 
 
 def _skip(
-    batches: Iterator[Any], number: int, epoch: int, is_announced: bool, shows_bar: bool
+    batches: Iterator[Any],
+    number: int,
+    epoch: int,
+    is_announced: bool,
+    shows_bar: bool,
+    stops: Callable[[], Any],
 ) -> None:
     if is_announced:
         logger.warning(
@@ -166,5 +180,7 @@ def _skip(
     shown = open_bar(number, leave=False) if is_announced and shows_bar else nullcontext()
     with shown as bar:
         for _ in islice(batches, number):
+            if stops():
+                break
             if bar is not None:
                 bar.update(1)

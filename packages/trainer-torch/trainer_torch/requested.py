@@ -9,7 +9,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from callback_core import Request, deciding_metric, update_best_metric
 from trainer_torch.argument_values import BEST
-from trainer_torch.best_model import update_best_checkpoint
+from trainer_torch.boundary import note_boundary
+from trainer_torch.checkpoint import checkpoint_step
+from trainer_torch.checkpoint_saving import finish_save, note_best
 from trainer_torch.hooks import LoopHooks
 from trainer_torch.non_finite import respond
 from trainer_torch.overrides import call
@@ -22,27 +24,38 @@ def log_evaluate_save(run: TrainingRun, hooks: LoopHooks) -> None:
     All ranks agree on the control first, and again whenever callbacks may have changed it.
     """
     step = run.state.global_step
-    run.world.agree(run.control, run.signals)
+    run.signals.warn_of_workers()
+    agree(run)
     if run.control.requests or run.signals.due:  # what comes now waits for the device anyway
         respond(run)
     if run.control.should_log and (logs := take_unlogged(run)):
         hooks.log(logs)
-        run.world.agree(run.control, run.signals)
+        agree(run)
     if run.control.should_evaluate:
         metric = deciding_metric(run.args, _evaluate(run, hooks))
         if metric is not None:
             if update_best_metric(run.args, run.state, metric) and run.args.save_strategy == BEST:
                 run.control.should_save = True
-            if run.saved_step == step:
-                update_best_checkpoint(run)
+            if run.last_save_step == step:
+                note_best(run)
             if isinstance(run.lr_scheduler, ReduceLROnPlateau):
                 run.lr_scheduler.step(metric)
-        run.world.agree(run.control, run.signals)
+        agree(run)
     if run.control.should_save:
         with run.usage.paused():
             hooks.save_checkpoint()
-        run.world.agree(run.control, run.signals)
+        agree(run)
     end_if_due(run, hooks)
+    if step > 0:
+        note_boundary(run, is_complete=True)
+
+
+def agree(run: TrainingRun) -> None:
+    """Let all ranks agree on what is due, and finish a save once all of them have written it."""
+    is_writing = run.world.agree(run.control, run.signals, run.saves.is_writing)
+    if run.saves.current is not None and not is_writing:
+        with run.usage.paused():
+            finish_save(run)
 
 
 def _evaluate(run: TrainingRun, hooks: LoopHooks) -> Mapping[str, float]:
@@ -58,8 +71,17 @@ def _evaluate(run: TrainingRun, hooks: LoopHooks) -> Mapping[str, float]:
     return metrics
 
 
+def end_if_signalled(run: TrainingRun, hooks: LoopHooks) -> None:
+    """End the training if any rank has received a signal, as `end_if_due` does."""
+    agree(run)
+    end_if_due(run, hooks)
+
+
 def end_if_due(run: TrainingRun, hooks: LoopHooks) -> None:
     """End the training by the signal that is due, after a checkpoint if the arguments ask for one.
+
+    A step that is saved already is not saved again. Neither is the step at which the training was
+    resumed.
 
     Raises:
         KeyboardInterrupt: The signal is SIGINT.
@@ -70,9 +92,12 @@ def end_if_due(run: TrainingRun, hooks: LoopHooks) -> None:
     step = run.state.global_step
     stop = Request("should_training_stop", "a signal", step, run.signals.reason)
     run.control.requests = (*run.control.requests, stop)
-    if run.args.enable_jit_checkpoint and run.saved_step != step:
-        run.signals.is_saving = True
+    run.signals.is_ending = True
+    finish_save(run)
+    resumed_step = run.resumed_from and checkpoint_step(run.resumed_from)
+    if run.args.enable_jit_checkpoint and step not in (run.saved_step, resumed_step):
         hooks.save_checkpoint()
+        finish_save(run)
     run.signals.raise_due()
 
 

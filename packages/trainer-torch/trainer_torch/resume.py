@@ -40,7 +40,7 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
         ValueError: The checkpoint is that of another model, optimizer or scheduler; or a callback
             refuses its state.
     """
-    run.state = run.world.on_main(lambda: load_state(checkpoint))
+    run.state = load_state(checkpoint, run.world)
     states = {**run.state.stateful_callbacks}
     states.pop("TrainerControl", None)  # its requests were answered before the checkpoint
     restore_states(run.callback_handler.callbacks, states)

@@ -37,8 +37,11 @@ from trainer_torch.precision import (
     mixed_precision,
     weights_in,
 )
+from trainer_torch.saves import Saves
 from trainer_torch.seeding import rng_state, set_seed
+from trainer_torch.sharding import forget_call, reshard
 from trainer_torch.signals import Signals
+from trainer_torch.uploading import Uploader
 from trainer_torch.usage import Usage
 from trainer_torch.world import World
 
@@ -57,8 +60,8 @@ class TrainingRun:
         args: The arguments.
         world: The processes that train together.
         model: The model itself, which is evaluated and saved.
-        model_wrapped: The module that computes gradients during training. It is `model`, or a
-            DistributedDataParallel around it.
+        model_wrapped: The module that computes gradients during training. It is `model`, which may
+            be sharded, or a DistributedDataParallel around it.
         callback_handler: The callbacks.
         log: The Trainer's method, for what callbacks log.
         position: The position in the data, and the running loss.
@@ -69,7 +72,7 @@ class TrainingRun:
         control: What callbacks ask for.
         signals: The signals that end the training.
         resumed_from: The checkpoint from which this training was resumed, if any.
-        saved_step: The step of the last checkpoint of this training.
+        saved_step: The step of the last whole checkpoint of this training.
         batches: The batches of the epoch that are left.
         step_start: What the current step starts from, with `auto_find_batch_size`.
         is_in_train: Whether `train` is running.
@@ -85,7 +88,11 @@ class TrainingRun:
         trial: The fields of the state that describe the trial of a search.
         usage: The `Usage` of the training; `None` before training.
         guard: Watches whether losses and gradients are finite; each training has a new one.
+        boundary: The `Boundary` after the last update, with `save_on_exception`; `None` before the
+            first update and during one.
+        saves: The checkpoint that is being saved, and the saves that have failed.
         ignore_keys: What the evaluations of this training leave out of the predictions.
+        uploader: The `Uploader` to `remote_output_dir`, in the process that uploads.
         warned: The warnings that were logged and are not repeated.
     """
 
@@ -118,6 +125,9 @@ class TrainingRun:
     ignore_keys: list[str] | None = None
     usage: Any = None
     guard: DivergenceGuard = field(init=False)
+    boundary: Any = None
+    saves: Saves = field(default_factory=Saves)
+    uploader: Uploader | None = None
     warned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -136,6 +146,7 @@ class TrainingRun:
                 yield
         finally:  # what is left of the batches may have worker processes
             self.is_in_train, self.batches, self.step_start = False, iter(()), None
+            self.saves.staging.clear()
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
@@ -144,12 +155,18 @@ class TrainingRun:
         Callbacks may prepare the weights.
         """
         dtype = None if self.is_in_train else evaluation_dtype(self.args)
+        reshard(self.model)  # the user may have called the model
         with ExitStack() as stack:
             stack.enter_context(numeric_settings(self.args))
             for callback in self.loop_callbacks:
                 stack.enter_context(callback.evaluation(self.model))
             stack.enter_context(weights_in(dtype, self.model))
-            yield
+            stack.callback(reshard, self.model)  # first, because callbacks then restore the shards
+            try:
+                yield
+            except BaseException:
+                forget_call(self.model)
+                raise
 
     def fire(self, event: Callable[..., TrainerControl], **kwargs: Any) -> None:
         """Fire an event, keep the control that it returns, and log what callbacks have logged.
@@ -158,8 +175,15 @@ class TrainingRun:
             event: The method of `callback_handler` for the event.
             kwargs: What the event passes to callbacks besides arguments, state and control.
         """
+        self.world.note(event.__name__, self.state.global_step)
         self.control = event(self.args, self.state, self.control, **kwargs)
         self.control.pass_logs(self.log)
+
+    @property
+    def last_save_step(self) -> int | None:
+        """The step of the last checkpoint, which is whole or still being saved."""
+        current = self.saves.current
+        return self.saved_step if current is None else current.step
 
     def warn_once(self, message: str, about: str | None = None) -> None:
         """Log a warning in the main process, unless this trainer has logged it before.
@@ -187,6 +211,11 @@ class TrainingRun:
                 "trial_name": None if name_of is None else name_of(trial),
                 "trial_params": dict(getattr(trial, "params", trial)),
             }
+
+    @property
+    def saves_in_thread(self) -> bool:
+        """Whether a thread writes and deletes checkpoints while training continues."""
+        return self.args.save_async and self.is_in_train
 
     def on_writers(self, do: Callable[[], T]) -> T:
         """Call `do` in each process that saves checkpoints, and return the main one's result."""
@@ -216,6 +245,7 @@ class TrainingRun:
             ValueError: It has not created both, or the optimizer needs a closure.
         """
         check_initialized(self.model)
+        reshard(self.model)  # the optimizer must be made of the shards
         set_seed(self.args.seed + self.world.rank)
         given = self.given.begin(self.model, self.optimizer, self.lr_scheduler)
         self.precision = mixed_precision(self.args, self.warn_once)
@@ -236,6 +266,7 @@ class TrainingRun:
         self.guard = DivergenceGuard(self.args)
         self.resumed_from, self.saved_step, self.samples = None, None, 0
         self.step_logs, self.step_start = {}, None
+        self.saves, self.boundary = Saves(), None
         self.usage = self._new_usage()
         self.set_length(plan)
 

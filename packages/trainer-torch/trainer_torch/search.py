@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, SupportsFloat
 
 from callback_core import TrainerCallback, nearest_name, request_stop
+from trainer_torch.addresses import joined
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.evaluating import EvaluationMethods
 from trainer_torch.selection import find_checkpoint
@@ -257,12 +258,14 @@ def _train(
     own = {field.name for field in fields(args)}
     _check_names(trainer, values, own)
     known = {name: value for name, value in values.items() if name in own}
-    known = {**known, "output_dir": str(output_dir), "resume_from_checkpoint": None}
+    remote = args.remote_output_dir and joined(args.remote_output_dir, folder)
+    known = {**known, "output_dir": str(output_dir), "remote_output_dir": remote}
+    known["resume_from_checkpoint"] = None
     trainer.args = replace(args, **known)
     checkpoint = None
     if "continues" in trial.user_attrs:
         with suppress(FileNotFoundError, ValueError):  # warnings name what cannot be resumed
-            checkpoint = find_checkpoint(True, output_dir)
+            checkpoint = find_checkpoint(True, output_dir, remote_output_dir=remote)
     reports = _Reports(trial, objective)
     trainer.add_callback(reports)
     try:

@@ -1,13 +1,17 @@
-"""Handling of signals that ask the training to stop: it ends after the current step."""
+"""Handles signals that ask the training to stop: it ends after the current step."""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
+import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final
 
@@ -20,7 +24,7 @@ logger = logging.getLogger(__name__)
 _BY_PEOPLE_AND_CLUSTERS: Final = ("SIGINT", "SIGTERM")
 
 _BY_CLUSTERS: Final = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-"""Sent before a job is killed, as the job asks the cluster to. By default each kills at once."""
+"""Clusters send them before they kill a job, if it asks for that. By default, each kills it."""
 
 SIGNALS: Final = tuple(
     getattr(signal, name)
@@ -28,11 +32,17 @@ SIGNALS: Final = tuple(
     if hasattr(signal, name)  # Windows has only the first two
 )
 
-_SAME_DELIVERY: Final = 1.0
-"""Seconds. A signal that comes again so soon is the same request to stop.
+STACKS: Final[signal.Signals | None] = getattr(signal, "SIGURG", None)
+"""At this signal, workers of data loaders print their stacks. By default, processes ignore it."""
 
-Clusters and launchers deliver one several times: to the process group, and to each process.
+_SAME_DELIVERY: Final = 1.0
+"""The seconds within which a second signal is the same request to stop.
+
+Clusters and launchers may deliver a signal several times: to the process group and to each process.
 """
+
+_HANDLED_HERE, _NUMBER = 0, 1
+"""The places of these values in the memory that workers share."""
 
 
 class Signals:
@@ -40,41 +50,46 @@ class Signals:
 
     These are SIGINT and SIGTERM, and signals that clusters send before they kill a job: SIGHUP,
     SIGUSR1, SIGUSR2 and SIGXCPU. The latter belong to the program if it handles them itself. A
-    signal that the program ignores stays ignored, and its own handler of SIGINT or SIGTERM is
-    called too.
+    signal that the program ignores stays ignored. Its own handler of SIGINT or SIGTERM is called
+    too. If that handler raises `SystemExit` or `KeyboardInterrupt`, the training ends with that
+    exception, but still after the current step.
 
-    A second signal, later than a second after the first, ends the training at once. But while the
-    last checkpoint is saved, only SIGINT does. Python delivers signals to the main thread only; in
-    any other thread the context does nothing.
+    If the same signal comes again more than a second after the first, it ends the training at once.
+    So does SIGINT. While the training is ending, only SIGINT does. Python delivers signals to the
+    main thread only; in any other thread, the context does nothing.
 
     Args:
         clock: Returns the seconds since some point in time.
 
     Attributes:
         received: The signal that this process received, if any.
-        due: The signal that the loop must end the training with. Any process may have received it.
-        where: Which of several processes received it, as the end of a sentence.
-        is_saving: Whether the checkpoint is being saved with which the training ends.
+        due: The signal for which the loop must end the training. Any process may have received it.
+        where: A text that says which of several processes received it.
+        is_ending: Whether the training is ending: its last checkpoint is being saved, or its
+            callbacks are being closed.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.received: signal.Signals | None = None
         self.due: signal.Signals | None = None
         self.where = ""
-        self.is_saving = False
+        self.is_ending = False
         self._clock = clock
         self._received_at = 0.0
+        self._exit_of_program: BaseException | None = None
         self._previous_handlers: dict[signal.Signals, Any] = {}
-        self._handled_here: Tensor | None = None  # shared with the workers of data loaders
+        self._shared: Tensor | None = None  # with the workers of data loaders
 
     def __enter__(self) -> Signals:
         """Install the handlers."""
-        self.received, self.due, self.where, self.is_saving = None, None, "", False
+        self.received, self.due, self.where, self.is_ending = None, None, "", False
+        self._exit_of_program = None
         if threading.current_thread() is threading.main_thread():
+            caught = _caught()
             self._previous_handlers = {
                 number: signal.signal(number, self._handle)
                 for number in SIGNALS
-                if _is_free(number)
+                if _is_free(number, caught)
             }
         self._tell_workers()
         return self
@@ -85,11 +100,12 @@ class Signals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Restore the previous handlers, and act on a signal that the loop has not seen."""
+        """Restore the previous handlers, and raise for a signal that the loop has not seen."""
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers = {}
         self._tell_workers()
+        self.warn_of_workers(since=0.0)
         if error is None and self.received is not None:
             self.due = self.received
             self.raise_due()
@@ -100,86 +116,173 @@ class Signals:
         return f"{_shown(self.due)} was received{self.where}" if self.due else ""
 
     def raise_due(self) -> None:
-        """Raise what Python raises by default for the signal that is due.
+        """Raise the exception that ends the program, if a signal is due.
 
         Raises:
             KeyboardInterrupt: The signal is SIGINT.
-            SystemExit: It is another one. The exit code is 128 + its number, as a shell reports it.
+            SystemExit: It is another one. The exit code is 128 + its number, as a shell reports it;
+                or the one of the program's own handler.
         """
+        if self.due is not None and self._exit_of_program is not None:
+            raise self._exit_of_program
         if self.due == signal.SIGINT:
             raise KeyboardInterrupt
         if self.due is not None:
             raise SystemExit(128 + self.due)
 
     def protect_workers(self, dataloader: Any) -> None:
-        """Make the workers of `dataloader` leave signals to this process while it handles them.
+        """Make the workers of `dataloader` ignore signals while this process handles them.
 
-        Ctrl-C and clusters also reach the workers. Without this they end at once, and the training
-        with them, in the middle of a step.
+        Signals of Ctrl-C and of clusters also reach the workers. Without this, the workers end at
+        once, and the training ends in the middle of a step.
         """
         if not (isinstance(dataloader, DataLoader) and dataloader.num_workers):
             return
-        if self._handled_here is None:
-            self._handled_here = torch.zeros(1, dtype=torch.bool).share_memory_()
+        if self._shared is None:
+            self._shared = torch.zeros(4, dtype=torch.float64).share_memory_()
         given = dataloader.worker_init_fn
         if isinstance(given, _WorkerInit):
             given = given.then
-        dataloader.worker_init_fn = _WorkerInit(self._handled_here, given)
+        dataloader.worker_init_fn = _WorkerInit(self._shared, given)
         self._tell_workers()
 
+    def warn_of_workers(self, since: float = _SAME_DELIVERY) -> None:
+        """Warn of a signal that reached a worker of a data loader, but not this process.
+
+        The worker ignores such a signal, so the training continues.
+
+        Args:
+            since: How many seconds ago it must have come. Until then, it may still reach this
+                process too.
+        """
+        if self._shared is None or self._shared[_NUMBER] == 0:
+            return
+        _, number, at, worker = self._shared.tolist()
+        if time.monotonic() - at >= since:
+            self._shared[_NUMBER] = 0
+            if self.received is None:
+                logger.warning(
+                    "A worker of the data loader, process %d, received %s, but the training "
+                    "process did not. The training continues. To end it, send the signal to "
+                    "process %d.",
+                    worker,
+                    signal.Signals(int(number)).name,
+                    os.getpid(),
+                )
+
     def _tell_workers(self) -> None:
-        if self._handled_here is not None:
-            self._handled_here.fill_(bool(self._previous_handlers))
+        if self._shared is not None:
+            self._shared[_HANDLED_HERE] = bool(self._previous_handlers)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        now = self._clock()
-        if self.received is None:
-            self.received, self._received_at = signal.Signals(number), now
-            logger.warning(
-                "Received %s: training ends after this step, and after an evaluation or a "
-                "checkpoint that is due at it. Send the signal again to end at once.",
-                _shown(self.received),
-            )
-        elif now - self._received_at > _SAME_DELIVERY and (
-            number == signal.SIGINT or not self.is_saving
-        ):
-            self.received = self.due = signal.Signals(number)
+        got, now = signal.Signals(number), self._clock()
+        if self._ends_at_once(got, now):
+            self.received = self.due = got
+            self._exit_of_program = None
             self.raise_due()
-        previous = self._previous_handlers.get(signal.Signals(number))
+        if self.received is None:
+            self.received, self._received_at = got, now
+            logger.warning(
+                "Received %s: the training is already ending. To end it at once, press Ctrl-C."
+                if self.is_ending
+                else "Received %s: the training ends after this step, with any evaluation and "
+                "checkpoint that is due. To end it at once, send the signal again.",
+                _shown(got),
+            )
+        previous = self._previous_handlers.get(got)
         if callable(previous) and previous is not signal.default_int_handler:
-            previous(number, frame)
+            try:
+                previous(number, frame)
+            except (KeyboardInterrupt, SystemExit) as ended:
+                self._exit_of_program = ended
+
+    def _ends_at_once(self, got: signal.Signals, now: float) -> bool:
+        """Return whether a signal ends the training at once.
+
+        A signal that is neither the first one again nor SIGINT does not: clusters may send SIGUSR1
+        first, and SIGTERM later.
+        """
+        if self.is_ending and self.due is None:
+            return got == signal.SIGINT
+        if self.received is None or now - self._received_at <= _SAME_DELIVERY:
+            return False
+        return got == signal.SIGINT or (got == self.received and not self.is_ending)
+
+
+@contextmanager
+def workers_starting(dataloader: Any) -> Iterator[None]:
+    """Block signals while workers of `dataloader` start, if `protect_workers` has seen it.
+
+    Workers inherit the blocked signals until they have their handlers. Otherwise, a signal that
+    comes before would end them.
+    """
+    is_protected = isinstance(getattr(dataloader, "worker_init_fn", None), _WorkerInit)
+    if not is_protected or not hasattr(signal, "pthread_sigmask"):  # Windows has none
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _WorkerInit:
-    """Sets up the worker of a data loader: an interrupt is for the training's process.
+    """Sets up a worker of a data loader, so that it leaves signals to the training's process.
 
     Args:
-        handled_there: Whether that process handles signals now. It is in shared memory.
+        shared: In shared memory: whether that process handles signals now; and the last signal that
+            a worker received, its time, and the number of the worker's process.
         then: The user's own function to set up a worker.
     """
 
-    def __init__(self, handled_there: Tensor, then: Callable[[int], None] | None) -> None:
-        self.handled_there = handled_there
+    def __init__(self, shared: Tensor, then: Callable[[int], None] | None) -> None:
+        self.shared = shared
         self.then = then
 
     def __call__(self, worker_id: int) -> None:
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._handle)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if STACKS is not None:
+            faulthandler.register(STACKS, file=2)  # works whatever the worker waits for
         if self.then is not None:
             self.then(worker_id)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.handled_there.item():
+        if not self.shared[_HANDLED_HERE]:
             os._exit(0)  # as torch's own handler does when the loader ends its workers
+        self.shared[_HANDLED_HERE + 1 :] = torch.tensor(
+            [number, time.monotonic(), os.getpid()], dtype=torch.float64
+        )
 
 
-def _is_free(number: signal.Signals) -> bool:
-    """Return whether the training may handle the signal. Others than Python set `None`."""
+def _is_free(number: signal.Signals, caught: int) -> bool:
+    """Return whether the training may handle the signal. `None` is a handler from outside Python.
+
+    Args:
+        number: The signal.
+        caught: The signals that have a handler, as a mask.
+    """
     handler = signal.getsignal(number)
     if number.name in _BY_CLUSTERS:
-        return handler == signal.SIG_DFL
+        return handler == signal.SIG_DFL and not caught >> (number - 1) & 1
     return handler not in (signal.SIG_IGN, None)
+
+
+def _caught() -> int:
+    """Return the signals that have a handler, as a mask; 0 if the system does not say.
+
+    Python does not know handlers that C code has set, such as that of `faulthandler.register`.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    found = re.search(r"^SigCgt:\s*([0-9a-f]+)", status, re.MULTILINE)
+    return int(found[1], 16) if found else 0
 
 
 def _shown(number: signal.Signals) -> str:

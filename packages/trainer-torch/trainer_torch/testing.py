@@ -115,7 +115,7 @@ def squared_error(model: nn.Module, batch: list[Tensor]) -> Tensor:
 
 
 def small_trainer(
-    output_dir: Path, *callbacks: Any, config: Mapping[str, Any] = CONFIG, **changed: Any
+    output_dir: Path | str, *callbacks: Any, config: Mapping[str, Any] = CONFIG, **changed: Any
 ) -> Trainer:
     """Return a trainer of 12 update steps in 3 epochs, the same at every call.
 

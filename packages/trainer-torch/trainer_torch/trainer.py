@@ -17,7 +17,6 @@ from trainer_torch.accumulation import accepts_loss_kwargs
 from trainer_torch.announcement import announce, tell_arguments
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
-from trainer_torch.best_model import update_best_checkpoint
 from trainer_torch.data import EvalLoaders, check_loader, train_dataloader
 from trainer_torch.distributed import find_world
 from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
@@ -36,10 +35,13 @@ from trainer_torch.resume import resume
 from trainer_torch.resumed_position import find_position
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.search import SearchMethods
-from trainer_torch.selection import choose_checkpoint, rotate_checkpoints
+from trainer_torch.selection import choose_checkpoint
+from trainer_torch.sharding import check_shards, reshard, shard, shards, tell_of_sharding
+from trainer_torch.uploads import upload_files, uploading
 from trainer_torch.verbosity import at_log_level
 from trainer_torch.weights import save_model
-from trainer_torch.wrapping import compile_in_place, unwrap
+from trainer_torch.world import World, watched
+from trainer_torch.wrapping import compile_in_place, is_sharded, unwrap
 
 _CALLED_WITH: Final = {
     "compute_loss": 2,
@@ -176,12 +178,14 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self._eval_loaders = EvalLoaders()
         self._columns_told: set[str] = set()
-        self._given_model = _placed(model, args)
+        self._given_model = _placed(model, args, world, optimizers[0])
         bare = unwrap(self._given_model)
         self.model_accepts_loss_kwargs = accepts_loss_kwargs(bare)
         handler = create_handler(args, callbacks, bare, processing_class, optimizers)
         position = LoopPosition(args.device, world)
         self.run = TrainingRun(args, world, bare, bare, handler, self.log, position, *optimizers)
+        tell_of_sharding(args, world, self.run.warn_once)
+        check_shards(bare, world, self.run.warn_once)
         check_batch_finding(self.run)
         world.mark(self.state)
         self.run.fire(handler.on_init_end)
@@ -207,6 +211,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         return self.state.is_local_process_zero
 
     @at_log_level
+    @watched
     def train(
         self,
         resume_from_checkpoint: str | Path | bool | None = None,
@@ -218,8 +223,11 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         Args:
             resume_from_checkpoint: The checkpoint to resume from, of this Trainer or of
                 transformers'; or a directory of checkpoints, for the newest complete one with
-                finite weights; or `True` for that in `output_dir`. `None` means what
-                `args.resume_from_checkpoint` says. `False` starts from the beginning.
+                finite weights; or `True` for that in `output_dir` and at `remote_output_dir`. The
+                first two may be addresses. `None` means what `args.resume_from_checkpoint` says.
+                `False` starts from the beginning. When `torchrun` starts the processes again, all
+                but `False` continue from the newest complete checkpoint that the attempts before
+                have saved, if there is one.
             trial: The trial of a search, with its hyperparameters as `params`, or a dict of these.
             ignore_keys_for_eval: The `ignore_keys` of the evaluations in this training.
 
@@ -228,13 +236,16 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
             ValueError: There is nothing to train on or to train, or the checkpoint does not fit.
         """
         run = self.run
+        checkpoint_saving.settle_save(run)  # of a training that was interrupted twice
         run.describe_trial(trial, self.hp_name)
         run.ignore_keys = ignore_keys_for_eval
         if self.model_init is not None:
             model = make_model(self.model_init, None, run.args, trial)
-            self._given_model = _placed(model, run.args)
+            self._given_model = _placed(model, run.args, run.world)
             run.model = run.model_wrapped = unwrap(self._given_model)
             run.optimizer = run.lr_scheduler = None  # of the model before it
+        elif shards(run.args, run.world):
+            shard(run.model, run.args, run.world)  # the user may have assigned another one
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
         adopt_batch_size(run, checkpoint)
         run.train_dataloader = self.get_train_dataloader()
@@ -252,23 +263,28 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         is_given = unwrap(self._given_model) is run.model
         wrapped = run.world.wrap(self._given_model if is_given else run.model)
         announce(run, plan)
-        with run.training():
+        with uploading(run, checkpoint), run.training():
             return run_training(run, plan, self, wrapped, resumption)
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Write the weights as `model.safetensors` to `output_dir`, by default that of `args`.
 
         The main process writes; with `save_on_each_node`, the first one of each machine. Other
-        processes may call this too; they do not wait.
+        processes may call this too; they do not wait. If the model is sharded, every process must
+        call this: the main one gathers the weights of all in its memory, which must be enough.
         """
         world = self.run.world
-        if world.is_main or (self.args.save_on_each_node and world.local_rank == 0):
-            save_model(self.model, Path(output_dir or self.args.output_dir).expanduser())
+        reshard(self.model)
+        writes = world.is_main or (self.args.save_on_each_node and world.local_rank == 0)
+        if writes or is_sharded(self.model):
+            save_model(self.model, Path(output_dir or self.args.output_dir).expanduser(), writes)
+            upload_files(self.run)
 
     def save_checkpoint(self) -> None:
         """Save a checkpoint, delete those over `save_total_limit`, and fire `on_save`.
 
-        Every process must call this. The main process writes.
+        Every process must call this. The main process writes. With `save_async`, this returns
+        during a training once all has been copied, and the rest follows at a later step.
 
         Raises:
             RuntimeError: There has been no training, so there is nothing to resume.
@@ -278,10 +294,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
             raise RuntimeError(
                 "There is no training to save before train(). save_model saves the weights."
             )
-        update_best_checkpoint(run)
-        saved = checkpoint_saving.save_checkpoint(run)
-        rotate_checkpoints(run, saved)
-        run.fire(run.callback_handler.on_save, checkpoint_dir=str(saved))
+        checkpoint_saving.save_checkpoint(run)
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add `logs` to the history of the state and fire `on_log`.
@@ -314,8 +327,16 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         return train_dataloader(*parts, input_name=names[0])
 
 
-def _placed(model: nn.Module, args: TrainingArguments) -> nn.Module:
-    """Return `model` on the device, unless the arguments leave it where it is; and compile it."""
-    model = model if args.place_model_on_device is False else model.to(args.device)
+def _placed(
+    model: nn.Module, args: TrainingArguments, world: World, optimizer: Any = None
+) -> nn.Module:
+    """Return `model` on the device, unless the arguments leave it where it is; and compile it.
+
+    If the arguments ask for it, the model is sharded. Then each process has its part only.
+    """
+    if shards(args, world):
+        shard(model, args, world, optimizer)
+    elif args.place_model_on_device is not False and not is_sharded(model):
+        model = model.to(args.device)
     compile_in_place(model, args)
     return model

@@ -25,8 +25,6 @@ class UnsupportedArguments:
     hub_revision: str | None = None
     accelerator_config: dict[str, Any] | str | None = None
     parallelism_config: Any = None
-    fsdp: bool | str | None = None
-    fsdp_config: dict[str, Any] | str | None = None
     deepspeed: dict[str, Any] | str | None = None
 
     def check_unsupported(self) -> None:
@@ -51,10 +49,6 @@ def instead_of(name: str) -> str:
 _MISSING: Final = "Leave it out: this Trainer does not do it."
 _PARAMETERS: Final = "Make the optimizer yourself, and pass optimizers=(optimizer, None)."
 _HUB: Final = "Write a callback that uploads the checkpoints, on the event on_push_begin."
-_SHARDING: Final = (
-    "Leave it out: this Trainer does not shard models, neither by FSDP nor by DeepSpeed. torchrun "
-    "trains a copy of the model on each GPU. bf16 and activation_checkpointing save memory."
-)
 _NO_ACCELERATE: Final = "Leave it out: this Trainer does not use Accelerate."
 _OF_TRANSFORMERS: Final = "It changes models of transformers: change the model before training."
 
@@ -77,8 +71,6 @@ INSTEAD: Final = {
     "hub_revision": _HUB,
     "accelerator_config": _NO_ACCELERATE,
     "parallelism_config": _NO_ACCELERATE,
-    "fsdp": _SHARDING,
-    "fsdp_config": _SHARDING,
-    "deepspeed": _SHARDING,
+    "deepspeed": "Set fsdp=True instead: the model is sharded by torch's FSDP2, not by DeepSpeed.",
 }
 """What to do instead of an argument."""

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainer_torch.accumulation import Shares, share_out
 from trainer_torch.batches import kind_of
+from trainer_torch.boundary import note_boundary
 from trainer_torch.devices import empty_cache
 from trainer_torch.gradients import clip_gradients, drop_gradients
 from trainer_torch.hooks import LoopHooks
@@ -20,6 +21,7 @@ from trainer_torch.overrides import call
 from trainer_torch.plan import Plan
 from trainer_torch.requested import leaves_epoch, log_evaluate_save
 from trainer_torch.run import TrainingRun
+from trainer_torch.sharding import forget_call
 from trainer_torch.summary import sum_known
 
 _HALF: Final = (torch.float16, torch.bfloat16)
@@ -48,6 +50,7 @@ def run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any])
     loss_of = partial(_loss_of, run, hooks, done.shares)
     watch(run, done.batches, step_loss, grad_norm, loss_of)
     fire(on.on_pre_optimizer_step)
+    run.boundary = None
     is_made = run.guard.update(run.optimizer, run.model, run.precision.step)
     fire(on.on_optimizer_step)
     # The rate that the step was made with: before the schedule sets the next one.
@@ -62,6 +65,7 @@ def run_step(run: TrainingRun, plan: Plan, hooks: LoopHooks, batches: list[Any])
     if every is not None and state.global_step % every == 0:
         empty_cache(run.args.device)
     run.usage.end_step(state)
+    note_boundary(run, is_complete=False)
     fire(on.on_step_end, loss=step_loss)
     log_evaluate_save(run, hooks)
 
@@ -108,6 +112,7 @@ def _accumulate(run: TrainingRun, hooks: LoopHooks, batches: list[Any]) -> _Accu
             run.fire(on.on_substep_end, loss=loss)
             run.world.agree(run.control, run.signals)
             if leaves_epoch(run):
+                forget_call(run.model)
                 _add_usage(run, hooks, batches[:number], sizes)
                 return None
     _add_usage(run, hooks, batches, sizes)

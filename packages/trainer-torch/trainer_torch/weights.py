@@ -3,49 +3,104 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from trainer_torch.messages import listed
-from trainer_torch.wrapping import load_plain_state, plain_state
+from trainer_torch.shards import SHARDS, Shards, read_shards, room_for, shapes_of_shards, shared_out
+from trainer_torch.wrapping import is_distributed, load_plain_state, plain_name, plain_state
 
 MODEL: Final = "model.safetensors"
 PICKLED: Final = "pytorch_model.bin"
 """The weights in checkpoints of transformers before 4.35."""
 
 
-def save_model(model: nn.Module, directory: Path) -> None:
-    """Write the weights of `model` to `directory`, and create it if needed.
+OF_MODEL: Final = "model."
+"""The prefix of the names of weights among shards."""
 
-    A tensor with several names, such as a tied weight, is written once. The metadata of the file
-    maps the other names to that one, as `safetensors.torch.save_model` does. Tensors that merely
-    share memory, such as the weights of an RNN in cuDNN's buffer, are written separately.
+
+class SafeTensors(NamedTuple):
+    """The content of a safetensors file: tensors by name, and texts by name."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def weights_of(model: nn.Module, keeps: bool = True) -> SafeTensors:
+    """Return the weights of `model` in a form that a safetensors file can hold.
+
+    Those of a sharded model are gathered in the memory of the CPU, one after the other, so all
+    processes must call this. With `keeps=False`, a process only takes part in that.
+
+    A tensor with several names, such as a tied weight, is there once. The metadata maps the other
+    names to that one, as `safetensors.torch.save_model` does. SafeTensors that merely share memory,
+    such as the weights of an RNN in cuDNN's buffer, are separate.
     """
-    written: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
-    names: dict[Any, str] = {}
     storages: set[int] = set()
-    for name, value in plain_state(model).items():
-        identity = _identity(value)
-        if identity in names:
-            aliases[name] = names[identity]
+    for name, value, original in _each_once(model):
+        if original is not None:
+            aliases[name] = original
             continue
-        if identity is not None:
-            names[identity] = name
-        tensor = value.detach().contiguous()
+        tensor = _gathered(value.detach()) if is_distributed(value) else value.detach()
+        if not keeps:
+            continue
+        # A lazy conjugate or negation is not in the memory of the tensor, so compute it.
+        tensor = tensor.resolve_conj().resolve_neg().contiguous()
         storage = tensor.untyped_storage()
         if storage.data_ptr() in storages or storage.nbytes() != tensor.nbytes:
             tensor = tensor.clone()
         storages.add(tensor.untyped_storage().data_ptr())
-        written[name] = tensor
+        kept[name] = tensor
+    return SafeTensors(kept, {**aliases, "format": "pt"})
+
+
+def refusal(value: object) -> str | None:
+    """Return why a safetensors file cannot hold `value`, as the end of a sentence, or `None`."""
+    if not isinstance(value, Tensor):
+        return "is not a tensor"
+    if value.layout is not torch.strided:
+        return "is not a dense tensor"
+    if value.is_quantized:
+        return "is quantized"
+    if value.is_meta:
+        return "is on the device meta, so it has no values"
+    try:
+        save({"": torch.empty(0, dtype=value.dtype)})
+    except (KeyError, RuntimeError, SafetensorError, TypeError, ValueError):
+        return f"is of the type {value.dtype}"
+    return None
+
+
+def shards_of(model: nn.Module) -> Shards:
+    """Return the weights of a sharded `model`. Each process has a part of each."""
+    return Shards(
+        {
+            f"{OF_MODEL}{name}": value.detach()
+            for name, value, original in _each_once(model)
+            if original is None
+        }
+    )
+
+
+def save_model(model: nn.Module, directory: Path, writes: bool = True) -> None:
+    """Write the weights of `model` to `directory`, and create it if needed.
+
+    All processes must call this for a sharded model, also those with `writes=False`.
+    """
+    weights = weights_of(model, writes)
+    if not writes:
+        return
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(written, str(directory / MODEL), {**aliases, "format": "pt"})
+    save_file(weights.tensors, str(directory / MODEL), weights.metadata)
 
 
 def load_model(model: nn.Module, checkpoint: Path, is_complete: bool = True) -> None:
@@ -61,14 +116,16 @@ def load_model(model: nn.Module, checkpoint: Path, is_complete: bool = True) -> 
         ValueError: They are those of another model. The message names the weights that are missing,
             that the model does not have, or that have another shape.
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    saved, aliases = _read(checkpoint, device)
     own = plain_state(model)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    read = _read_shards if (checkpoint / SHARDS).is_dir() else _read
+    saved, aliases = read(checkpoint, device, own)
     saved |= {name: saved[kept] for name, kept in aliases.items() if name in own and kept in saved}
-    names = {_identity(own[name]): name for name in saved if name in own}
-    for name, value in own.items():  # tied in this model, and not in the file
-        if name not in saved and _identity(value) in names:
-            saved[name] = saved[names[_identity(value)]]
+    identities = _identities(model, own)
+    names = {identities[name]: name for name in saved if name in own}
+    for name in own:  # tied in this model, and not in the file
+        if name not in saved and identities[name] in names:
+            saved[name] = saved[names[identities[name]]]
     common = own.keys() & saved.keys()
     may_fit = common and all(own[name].shape == saved[name].shape for name in common)
     faults = _differences(own, saved)
@@ -104,8 +161,12 @@ def weight_files(checkpoint: Path) -> list[Path]:
     return []
 
 
-def _read(checkpoint: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(
+    checkpoint: Path, device: torch.device, own: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the weights in `checkpoint`, and the names that stand for others.
+
+    For tensors that are sharded in `own`, the result has the parts of this process.
 
     Raises:
         FileNotFoundError: There are none.
@@ -114,19 +175,66 @@ def _read(checkpoint: Path, device: torch.device) -> tuple[dict[str, Tensor], di
     aliases: dict[str, str] = {}
     for path in weight_files(checkpoint) or [checkpoint / MODEL]:
         if path.suffix == ".bin":
-            saved |= torch.load(path, map_location=device, weights_only=True)
+            whole = torch.load(path, map_location=device, weights_only=True)
+            saved |= {name: shared_out(tensor, own.get(name)) for name, tensor in whole.items()}
             continue
         with safe_open(str(path), framework="pt", device=str(device)) as file:
-            saved |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            for name in file.keys():  # noqa: SIM118
+                saved[name] = shared_out(file.get_tensor(name), own.get(name))
             aliases |= file.metadata() or {}
     return saved, aliases
+
+
+def _read_shards(
+    checkpoint: Path, device: torch.device, own: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the result of `_read` for a sharded checkpoint, which has no names for other names."""
+    saved = {
+        name: room_for(shape, own.get(name.removeprefix(OF_MODEL)), device)
+        for name, shape in shapes_of_shards(checkpoint / SHARDS).items()
+        if name.startswith(OF_MODEL)
+    }
+    read_shards(checkpoint / SHARDS, saved)
+    return {name.removeprefix(OF_MODEL): tensor for name, tensor in saved.items()}, {}
+
+
+def _gathered(tensor: Any) -> Tensor:
+    """Return all of a DTensor, in the memory of the CPU."""
+    whole: Tensor = tensor.full_tensor()
+    return whole.cpu()
+
+
+def _each_once(model: nn.Module) -> Iterator[tuple[str, Tensor, str | None]]:
+    """Yield the weights of `model` by name. For a weight that was yielded, yield its first name."""
+    state = plain_state(model)
+    names: dict[Any, str] = {}
+    for name, identity in _identities(model, state).items():
+        yield name, state[name], None if identity is None else names.get(identity)
+        if identity is not None:
+            names.setdefault(identity, name)
+
+
+def _identities(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Any]:
+    """Return a value for each name that is equal only if two names are the same tensor.
+
+    It is `None` for tensors without memory. All processes must come to the same result, but one may
+    have no part of a DTensor, so the parameter decides there.
+    """
+    parameters = {
+        plain_name(name): id(one) for name, one in model.named_parameters(remove_duplicate=False)
+    }
+    return {
+        name: parameters.get(name) if is_distributed(value) else _identity(value)
+        for name, value in state.items()
+    }
 
 
 def _identity(tensor: Tensor) -> Any:
     """Return what is equal for two names of one tensor only; `None` for a tensor without memory."""
     if tensor.numel() == 0:
         return None
-    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+    computed = tensor.is_conj(), tensor.is_neg()
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, computed
 
 
 def _loads_by_itself(model: nn.Module) -> bool:

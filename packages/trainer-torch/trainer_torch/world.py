@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import zip_longest
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from torch import nn
 
 from callback_core import TrainerControl, TrainerState
 from trainer_torch.signals import Signals
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -33,6 +36,11 @@ class World:
         """Whether this process is the main process."""
         return self.rank == 0
 
+    @property
+    def saving_group(self) -> Any:
+        """The process group of those that save together. It is not used for anything else."""
+        return None
+
     def mark(self, state: TrainerState) -> None:
         """Record in `state` whether this is the main process, overall and on its machine."""
         state.is_world_process_zero = self.is_main
@@ -45,15 +53,31 @@ class World:
     def average_gradients(self, wrapped: nn.Module, now: bool) -> None:
         """Set whether the next backward pass of `wrapped` averages gradients over all ranks."""
 
+    def share_weights(self, model: nn.Module) -> None:
+        """Copy the main process's parameters and buffers of `model` to all ranks."""
+
     def share_buffers(self, model: nn.Module) -> None:
         """Copy the main process's buffers of `model`, such as running statistics, to all ranks."""
 
-    def agree(self, control: TrainerControl, signals: Signals) -> None:
+    def agree(self, control: TrainerControl, signals: Signals, is_busy: bool = False) -> bool:
         """Set each flag of `control` that any rank has set, and determine which signal is due.
 
         The loop calls this before it acts on the control, so that all ranks act alike.
+
+        Args:
+            control: The control of this rank.
+            signals: The signals of this rank.
+            is_busy: Whether this rank is busy, for example with writing a checkpoint.
+
+        Returns:
+            Whether any rank is busy.
         """
         signals.due = signals.received
+        return is_busy
+
+    def meets(self, seconds: float) -> bool:
+        """Return whether every rank calls this within some seconds."""
+        return True
 
     def trim_to_shortest(self, batches: list[Any]) -> list[Any]:
         """Return the first of `batches`: as many as the rank with the fewest has."""
@@ -65,6 +89,10 @@ class World:
 
     def gather(self, value: T) -> list[T]:
         """Return the `value` of each rank, in the order of ranks."""
+        return [value]
+
+    def gather_while_saving(self, value: T) -> list[T]:
+        """Return the same as `gather`. A thread that saves may call this while training goes on."""
         return [value]
 
     def pass_to_main(self, items: Iterator[T], receive: Callable[[T], None]) -> None:
@@ -92,15 +120,36 @@ class World:
         """
         return do()
 
-    def closing(self) -> AbstractContextManager[None]:
+    def closing(self, error: BaseException) -> AbstractContextManager[None]:
         """Return a context for closing callbacks after a failure on any rank.
 
         Other ranks may have ended, so nothing in this context may wait for them.
+
+        Args:
+            error: What ends the training here.
         """
         return nullcontext()
 
+    def watched(self) -> AbstractContextManager[Any]:
+        """Return a context in which a watchdog notices ranks that hang. It may be nested."""
+        return nullcontext()
+
+    def note(self, event: str, step: int) -> None:
+        """Note for the watchdog that this process has reached an event."""
+
 
 SINGLE_PROCESS: Final = World()
+
+
+def watched(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Return a method of the Trainer that runs in the context `watched` of its processes."""
+
+    @functools.wraps(method)
+    def in_context(self: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.run.world.watched():
+            return method(self, *args, **kwargs)
+
+    return in_context
 
 
 def interleave(items_of_ranks: Iterable[Sequence[T]]) -> list[T]:

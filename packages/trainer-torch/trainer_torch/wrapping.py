@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -27,6 +28,32 @@ def distributed_part(model: nn.Module) -> DistributedDataParallel | None:
     """Return the DistributedDataParallel that `model` is, or that it wraps, or `None`."""
     layers = (layer for layer in _layers(model) if isinstance(layer, DistributedDataParallel))
     return next(layers, None)
+
+
+def sharded_modules(model: nn.Module) -> list[Any]:
+    """Return the modules of `model` that `fully_shard` has sharded, each before those in it."""
+    # Importing the class takes a second. If it was not imported, no module is sharded.
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    return [] if kind is None else [one for one in model.modules() if isinstance(one, kind)]
+
+
+def is_distributed(tensor: Any) -> bool:
+    """Return whether `tensor` is a DTensor, of which each process has a part or a copy."""
+    return hasattr(tensor, "to_local") and hasattr(tensor, "device_mesh")
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Return whether `model` is sharded over processes, by FSDP2 or tensor parallelism."""
+    if any(is_distributed(parameter) for parameter in model.parameters()):
+        return True
+    return bool(sharded_modules(model))  # its parameters may be gathered weights
+
+
+def own_class(module: nn.Module) -> type:
+    """Return the class that `module` had before `fully_shard` gave it another one."""
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    classes = type(module).__mro__
+    return classes[classes.index(kind) + 1] if kind in classes else classes[0]
 
 
 def compile_in_place(model: nn.Module, args: Any) -> None:

@@ -447,3 +447,51 @@ class WarmsUpAgain(CallbackContract):
 
     def make(self, output_dir):
         return OwnWarmupCallback()
+
+
+class SwappedAverageCallback(TrainerCallback):
+    """Evaluates the average of the weights."""
+
+    def __init__(self, decay=0.5):
+        self.decay = decay
+        self.average, self.trained = {}, None
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.average, self.trained = {}, None
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        for name, weight in weights_of(model).items():
+            mean = self.average.setdefault(name, weight.detach().clone())
+            mean.mul_(self.decay).add_(weight.detach(), alpha=1 - self.decay)
+
+    def on_prediction_step(self, args, state, control, model=None, **kwargs):
+        if self.trained is None and self.average:
+            self.trained = {name: weight.detach() for name, weight in weights_of(model).items()}
+            self.load(model, self.average)
+
+    def on_evaluate(self, args, state, control, model=None, **kwargs):
+        if self.trained is not None:
+            self.load(model, self.trained)
+            self.trained = None
+
+    def load(self, model, weights):
+        with torch.no_grad():
+            for name, weight in weights_of(model).items():
+                weight.copy_(weights[name])
+
+
+def weights_of(model):
+    return dict(model.named_parameters()) if is_torch(model) else {}
+
+
+@faulty(
+    "The trained weights are kept by reference, so the average stays after an evaluation.",
+    source="aqlaboratory/openfold#90",
+)
+class AverageStays(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+    capabilities = {"alters"}
+
+    def make(self, output_dir):
+        return SwappedAverageCallback()

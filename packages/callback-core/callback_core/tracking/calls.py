@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import get_ident
+from threading import Lock, get_ident
 from time import monotonic
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ class TrackerCalls:
     def __init__(self) -> None:
         self._current: tuple[str, float] | None = None  # the method, and when it was called
         self._abandoned = False
+        self._turn = Lock()  # a call begins either before `abandon` or never
         self.trouble: str | None = None
 
     def __call__(self, method: Callable[..., Any], *arguments: Any) -> Any:
@@ -36,8 +37,9 @@ class TrackerCalls:
         Raises:
             Abandoned: Nobody waits for the tracker, or nobody did by the time `method` returned.
         """
-        self.check()
-        self._current = (method.__name__, monotonic())
+        with self._turn:
+            self.check()
+            self._current = (method.__name__, monotonic())
         try:
             with self._noted_trouble():
                 return method(*arguments)
@@ -45,9 +47,14 @@ class TrackerCalls:
             self._current = None
             self.check()
 
-    def abandon(self) -> None:
-        """Make the call that runs now the last one. Any thread may call this."""
-        self._abandoned = True
+    def abandon(self) -> bool:
+        """Make the call that runs now the last one, and return whether one runs.
+
+        Any thread may call this.
+        """
+        with self._turn:
+            self._abandoned = True
+            return self._current is not None
 
     @property
     def are_abandoned(self) -> bool:

@@ -255,9 +255,12 @@ class Consumer:
         self._save_progress()
 
     def abandon(self) -> None:
-        """Stop waiting for the tracker: when its call returns, nothing more is delivered."""
-        self.calls.abandon()
-        self.release()
+        """Stop waiting for the tracker: when its call returns, nothing more is delivered.
+
+        Until then, nobody else may deliver this run: the call may still open one.
+        """
+        if not self.calls.abandon():
+            self.release()
 
     def release(self) -> None:
         """Let others deliver this run to this tracker."""

@@ -117,11 +117,16 @@ def ignores_unknown_events(case: Case) -> None:
 @rule(
     "EVT-007",
     why="Not every log has a loss: evaluations, the end of training and other callbacks also log. "
-    "They may log a count, a text or NaN (huggingface/transformers#4883).",
-    fix="Read logs with `.get`, and format a value only if it is an int or a float.",
+    "They may log a count, a text or NaN (huggingface/transformers#4883). The log at the end of an "
+    "epoch may follow that of its last step (huggingface/transformers#10858).",
+    fix="Read logs with `.get`, and format a value only if it is an int or a float. Do not divide "
+    "by the steps since the last log.",
 )
 def a_log_may_hold_anything(case: Case) -> None:
-    """A log without a loss, or with an integer, a text, a Boolean or NaN, raises no error."""
+    """A log without a loss, or with an integer, a text, a Boolean or NaN, raises no error.
+
+    Nor does a second log at the same step.
+    """
     training = case.begin()
     training.fire("on_epoch_begin")
     for logs in (
@@ -132,6 +137,8 @@ def a_log_may_hold_anything(case: Case) -> None:
         {},
     ):
         training.step(logs)
+    for loss in (0.5, 0.25):
+        training.log({"loss": loss, "learning_rate": 0.125})
     training.evaluate({"eval_loss": math.nan, "eval_accuracy": 0})
     training.evaluate({"eval_runtime": 0.1})
     training.finish()

@@ -39,12 +39,12 @@ def _done(case: Case) -> Iterator[tuple[str, bool]]:
     training.fire("on_init_end")
     _evaluate(training)
     yield "an evaluation without a training", True
-    for error in (None, OUT_OF_MEMORY, KeyboardInterrupt()):
+    for steps, error in ((6, None), (3, OUT_OF_MEMORY), (1, KeyboardInterrupt())):
         training = case.training(max_steps=6)
         if error is None:
             training.live()
         else:
-            _die(training, error)
+            _die(training, steps, error)
         how = "a training" if error is None else f"a training that ended with {error!r}"
         yield how, False
         _evaluate(training)
@@ -56,11 +56,11 @@ def _evaluate(training: Training) -> None:
         training.evaluate()
 
 
-def _die(training: Training, error: BaseException) -> None:
-    """Train until `error` ends the training in its fourth step."""
+def _die(training: Training, steps: int, error: BaseException) -> None:
+    """Train until `error` ends the training in the step after so many steps."""
     training.begin()
     for step in training.steps(save=True):
-        if step == 3:
+        if step == steps:
             training.fire("on_step_begin")
             training.fire("on_substep_end", loss=0.5)
             break

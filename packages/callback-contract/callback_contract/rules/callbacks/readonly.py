@@ -18,7 +18,7 @@ from callback_contract._process import (
 from callback_contract._registry import rule
 from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import require
-from callback_contract._watching import model_hooks, model_state, modes, watch
+from callback_contract._watching import model_hooks, model_state, modes, watch, weights_of
 from callback_core import TrainerControl
 
 
@@ -183,11 +183,35 @@ def leaves_the_files_of_others(case: Case) -> None:
 def leaves_the_loss(case: Case) -> None:
     """No event changes the `loss` that it receives."""
 
-    def loss_of(_: Training, keywords: dict[str, Any]) -> float | None:
+    def loss_of(_: Training, keywords: dict[str, Any]) -> str | None:
         loss = keywords.get("loss")
-        return None if loss is None else float(loss)
+        return None if loss is None else repr(float(loss))  # so that NaN equals NaN
 
     watch(case, "the loss", loss_of)
+
+
+@rule(
+    "ROY-012",
+    needs=("alters",),
+    why="A callback evaluated averaged weights and did not put the trained ones back, so the "
+    "training continued from the average (aqlaboratory/openfold#90).",
+    fix="Before the evaluation, copy the weights with `.clone()`: `state_dict()` refers to them. "
+    "Put them back in on_evaluate.",
+)
+def an_evaluation_leaves_the_weights(case: Case) -> None:
+    """An evaluation that is the best so far leaves the weights as it found them.
+
+    A callback may go back to earlier weights after a worse evaluation, and may change the weights
+    in training and while it evaluates.
+    """
+    training = case.begin()
+    training.fire("on_epoch_begin")
+    for number in range(1, 4):
+        training.step({"loss": 1 / number})
+        before = weights_of(training)
+        training.evaluate({"eval_loss": 1 / number, "eval_accuracy": number / 4})
+        changed = ", ".join(difference(before, weights_of(training)))
+        require(not changed, f"after the evaluation at step {number}, these differ: {changed}")
 
 
 class _WatchedCheckpoints(Training):

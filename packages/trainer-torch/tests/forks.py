@@ -1,0 +1,66 @@
+"""Processes that are forked from one that has imported torch, but has trained nothing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+
+def start(call: Callable[..., Any], *args: Any, spawns: bool = False) -> Any:
+    """Return a process that calls a function. Both must be picklable.
+
+    The server that forks it imports torch once, in a process of its own, so a child starts in
+    little time, and gets nothing of another one or of this process.
+
+    Args:
+        call: The function.
+        args: Its arguments.
+        spawns: Start a new interpreter instead, because a GPU may not be used in a forked process
+            if anything has used it before.
+    """
+    context: Any = multiprocessing.get_context("spawn" if spawns else "forkserver")
+    if not spawns:
+        serve()
+    process = context.Process(target=_run, args=(call, args))
+    process.start()
+    return process
+
+
+def _run(call: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Call the function in a process that starts its own ones as an ordinary one does."""
+    multiprocessing.set_start_method("fork", force=True)
+    call(*args)
+
+
+def serve(*modules: str) -> None:
+    """Start the server, if there is none.
+
+    Args:
+        modules: What it imports too.
+    """
+    server = multiprocessing.forkserver
+    # Optimizers import torch._dynamo, which would take each child longer than its training.
+    server.set_forkserver_preload(["torch._dynamo", "training_to_kill", *modules])
+    # In Python 3.11 the server does not get sys.path, and would leave out the imports silently.
+    path = [str(Path(__file__).parent), *map(os.path.abspath, sys.path)]
+    changed = {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
+    with mock.patch.dict(os.environ, changed):
+        server.ensure_running()
+
+
+def environments(size: int) -> list[dict[str, str]]:
+    """Return the environment of each of `size` processes that train together on this machine."""
+    if size == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": f"{size}", "MASTER_ADDR": "localhost", "MASTER_PORT": f"{port}"}
+    return [{**shared, "RANK": f"{one}", "LOCAL_RANK": f"{one}"} for one in range(size)]

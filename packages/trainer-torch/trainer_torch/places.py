@@ -1,0 +1,196 @@
+"""`Place`: where the checkpoints of a run are, on this machine or in a store."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from callback_core.tracking import Redaction
+from trainer_torch.addresses import check_address, is_address, local_copy, parent_and_name
+from trainer_torch.checkpoint import (
+    STATE,
+    best_named_in,
+    has_finite_weights,
+    has_only_model,
+    is_checkpoint_name,
+    list_checkpoints,
+    looks_whole,
+    written_at,
+)
+from trainer_torch.remote import RemoteCheckpoint, RemoteDirectory, retried
+from trainer_torch.remote_files import download_files
+from trainer_torch.world import World
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the checkpoints of a run are.
+
+    Attributes:
+        directory: The directory on this machine, to which checkpoints are downloaded.
+        remote: The directory in the store, if there is one.
+        name: The name of the checkpoint to resume from, if the user has named one.
+        is_own: Whether the training writes there, so that files of trackers are downloaded too.
+    """
+
+    directory: Path
+    remote: RemoteDirectory | None = None
+    name: str | None = None
+    is_own: bool = False
+
+    def __str__(self) -> str:
+        local = str(self.directory.absolute())
+        return local if self.remote is None else f"{self.remote}, with its copy {local},"
+
+    def bring(self, world: World) -> Path:
+        """Return the directory on this machine to look in, or the path of the named checkpoint.
+
+        If the newest checkpoint is in the store, it is downloaded first, once for each machine.
+        Every process must call this.
+
+        Raises:
+            ConnectionError: The store cannot be read, and there is no checkpoint on this machine.
+            FileNotFoundError: The named checkpoint is neither in the store nor on this machine.
+        """
+        if self.remote is not None:
+            name = world.on_main(self._bring_to_main)
+            if name is not None:
+                world.on_each_node(lambda: None if world.is_main else self._bring_to_other(name))
+        return self.directory if self.name is None else self.directory / self.name
+
+    def _bring_to_main(self) -> str | None:
+        """Download the checkpoint to resume from, unless it is here already, and return its name.
+
+        Other machines need the name even then, because they may lack the checkpoint.
+        """
+        assert self.remote is not None
+        local = [one for one in list_checkpoints(self.directory) if self._is_usable(one)]
+        found = self._list_remote(self.remote, bool(local))
+        best = _newest([one for one in found if one.find_fault() is None])
+        if best is None:
+            if not local and self.name is not None:
+                raise FileNotFoundError(
+                    f"Cannot resume: {self} has no whole checkpoint {self.name}. Name another one, "
+                    "or the directory, for its newest one."
+                )
+            return local[-1].name if local else None
+        finite = [one for one in local if has_finite_weights(one) or not best.is_finite]
+        if finite and written_at(finite[-1]) >= best.written:
+            return finite[-1].name
+        for one in found:
+            if one.written > best.written or one.find_fault() is not None:
+                logger.warning(
+                    "Skipped the checkpoint %s: %s.",
+                    one,
+                    one.find_fault() or "its weights are not finite",
+                )
+        if self.is_own:
+            download_files(self.remote, self.directory)
+        self.download(best)
+        return best.name
+
+    def _bring_to_other(self, name: str) -> None:
+        """Download the checkpoint `name` if this machine lacks it and the store has it."""
+        assert self.remote is not None
+        remote = self.remote
+        if not looks_whole(self.directory / name):
+            checkpoint = retried(lambda: remote.checkpoint(name))
+            if checkpoint.find_fault() is None:
+                self.download(checkpoint)
+
+    def _is_usable(self, path: Path) -> bool:
+        return self.name in (None, path.name) and looks_whole(path) and not has_only_model(path)
+
+    def download(self, checkpoint: RemoteCheckpoint) -> Path:
+        """Download `checkpoint` and the best one that it refers to. Return the local path."""
+        state = json.loads(retried(lambda: checkpoint.directory.read(f"{checkpoint.name}/{STATE}")))
+        best_name = best_named_in(state)
+        if best_name not in (None, checkpoint.name) and not looks_whole(
+            self.directory / str(best_name)
+        ):
+            best = retried(lambda: checkpoint.directory.checkpoint(str(best_name)))
+            if fault := best.find_fault():
+                logger.warning(
+                    "The best checkpoint so far, %s, cannot be downloaded: %s. Training resumes "
+                    "without it, so it cannot load that model at its end.",
+                    best,
+                    fault,
+                )
+            else:
+                self._download(best)
+        return self._download(checkpoint)
+
+    def _download(self, checkpoint: RemoteCheckpoint) -> Path:
+        to = self.directory / checkpoint.name
+        size = sum(checkpoint.sizes.values()) / 1e6
+        logger.info("Downloading %s (%.1f MB) to %s.", checkpoint, size, to)
+        checkpoint.download(to)
+        return to
+
+    def _list_remote(self, remote: RemoteDirectory, has_local: bool) -> list[RemoteCheckpoint]:
+        name = self.name
+        try:
+            if name is None:
+                return retried(remote.list_checkpoints)
+            checkpoint = retried(lambda: remote.checkpoint(name))
+            return [checkpoint] if checkpoint.sizes else []
+        except Exception as error:  # each store has errors of its own
+            failure = Redaction().of(f"{type(error).__name__}: {error}")
+            if not has_local:
+                raise ConnectionError(
+                    f"Cannot resume: {remote} cannot be read: {failure}. There is no checkpoint in "
+                    f"{self.directory} either. Check the network and the credentials."
+                ) from error
+            logger.warning(
+                "%s cannot be read: %s. Training resumes from a checkpoint in %s, which may be "
+                "older. If that is not what you want, stop it, and check the network and the "
+                "credentials.",
+                remote,
+                failure,
+                self.directory,
+            )
+            return []
+
+
+def _newest(whole: list[RemoteCheckpoint]) -> RemoteCheckpoint | None:
+    """Return the newest checkpoint that can be resumed from, if possible with finite weights."""
+    usable = [one for one in whole if not one.has_only_model] or whole
+    finite = [one for one in usable if one.is_finite]
+    return next(reversed(finite or usable), None)
+
+
+def find_place(
+    resume_from: str | Path | bool, output_dir: str | Path, remote_output_dir: str | None
+) -> Place:
+    """Return where to look for the checkpoint that `resume_from` names.
+
+    Args:
+        resume_from: A checkpoint; or a directory of checkpoints; or `True` for `output_dir`. The
+            first two may be addresses.
+        output_dir: The directory of this run's checkpoints.
+        remote_output_dir: The address of this run's checkpoints, if they have one.
+
+    Raises:
+        ModuleNotFoundError: A package for the address is missing.
+        ValueError: The address has an unknown protocol.
+    """
+    own = Path(output_dir)
+    if resume_from is True:
+        remote = None if remote_output_dir is None else RemoteDirectory(remote_output_dir)
+        return Place(own, remote, is_own=True)
+    path = Path(str(resume_from)).expanduser()
+    if is_address(resume_from):
+        address, name = str(resume_from).rstrip("/"), None
+        check_address("resume_from_checkpoint", address)
+        if is_checkpoint_name(parent_and_name(address)[1]):
+            address, name = parent_and_name(address)
+        is_own = address == remote_output_dir
+        return Place(own if is_own else local_copy(address), RemoteDirectory(address), name, is_own)
+    is_in_own = is_checkpoint_name(path.name) and path.parent.absolute() == own.absolute()
+    if remote_output_dir is not None and is_in_own:
+        return Place(own, RemoteDirectory(remote_output_dir), path.name, is_own=True)
+    return Place(path)

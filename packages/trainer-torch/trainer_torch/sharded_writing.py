@@ -1,0 +1,104 @@
+"""Writes sharded checkpoints: each process its own files, in one folder. The main one publishes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from trainer_torch.background import Work
+from trainer_torch.checkpoint import entries_of, write_manifest_of
+from trainer_torch.checkpoint_writing import discard_part, part_of, publish, write_file
+from trainer_torch.shards import METADATA, Shards, write_shards
+from trainer_torch.staging import Staged
+from trainer_torch.world import World
+
+
+def begin_parts(final: Path, world: World) -> OSError | None:
+    """Make the empty folder into which all processes write the checkpoint `final`.
+
+    Returns:
+        The error, in each process, if the main process could not make the folder; else `None`.
+    """
+    error: OSError | None = None
+    if world.is_main:
+        try:
+            discard_part(final)  # of a process that was killed while saving
+            part_of(final).mkdir(parents=True)
+        except OSError as raised:
+            error = raised
+    number = world.gather(None if error is None else error.errno)[0]
+    return error if error is not None or number is None else OSError(number, str(final))
+
+
+def write_parts(
+    final: Path, staged: Staged, finite: bool, world: World, begun: OSError | None
+) -> bool:
+    """Write the files of this process. The main process publishes once all have written theirs.
+
+    Every process must call this. Only the names, places and hashes of files pass between processes.
+    If a process fails, what all have written is removed.
+
+    Args:
+        final: The path that the checkpoint will have, on a disk that all processes share.
+        staged: The values of the files of this process, by name. Every process has the same names
+            of `Shards`, and writes its part of these.
+        finite: Whether the weights are finite.
+        world: The processes.
+        begun: What `begin_parts` returned.
+
+    Returns:
+        Whether the checkpoint is published. If not, another process raises the error.
+
+    Raises:
+        OSError: The disk of this process has failed, or that of another one while it wrote shards.
+    """
+    if begun is not None:
+        raise begun
+    own = Work(lambda: _write_own(part_of(final), staged, world), in_thread=False)
+    entries = world.gather_while_saving(own.result)
+    have_written = None not in entries
+    if have_written and world.is_main:
+        own = Work(lambda: _publish(final, entries, finite), in_thread=False)
+    is_published: bool = world.gather_while_saving(have_written and own.error is None)[0]
+    if not is_published and world.is_main:
+        with suppress(OSError):  # of a disk that has failed already
+            discard_part(final)
+    if own.error is not None:
+        raise own.error
+    return is_published
+
+
+def _write_own(part: Path, staged: Staged, world: World) -> dict[str, Any]:
+    """Write the files of this process, and return what the manifest says of them."""
+    contents = staged.values
+    # Shards come first: all processes write them together, so all notice if one of them fails.
+    for name, value in contents.items():
+        if isinstance(value, Shards):
+            write_shards(part / name, value, world.saving_group)
+    with staged.written_as_before():
+        for name, value in contents.items():
+            if not isinstance(value, Shards):
+                write_file(part / name, value)
+    return entries_of(part, _own_files(part, contents, world))
+
+
+def _publish(final: Path, entries: list[dict[str, Any]], finite: bool) -> None:
+    """Write the manifest of the files of all processes, and publish the checkpoint."""
+    merged = {name: entry for of_rank in entries for name, entry in of_rank.items()}
+    write_manifest_of(part_of(final), merged, finite)
+    publish(final)
+
+
+def _own_files(part: Path, contents: dict[str, Any], world: World) -> list[str]:
+    """Return the paths in `part` of the files that this process has written."""
+    names = []
+    for name, value in contents.items():
+        if not isinstance(value, Shards):
+            names.append(name)
+            continue
+        files = sorted((part / name).glob(f"__{world.rank}_*"))
+        if world.is_main:
+            files.append(part / name / METADATA)
+        names += [file.relative_to(part).as_posix() for file in files]
+    return names
