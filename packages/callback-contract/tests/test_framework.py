@@ -6,12 +6,13 @@ import json
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from reference_tracker import FileTracker, Reference
 
 from callback_contract import (
     CAPABILITIES,
@@ -30,7 +31,7 @@ from callback_contract import (
 from callback_contract._case import Case
 from callback_contract.report import as_data, table
 from callback_core import TrainerCallback
-from callback_core.tracking import config
+from callback_core.tracking import Opening, Point, config
 
 pytest_plugins = ["pytester"]
 
@@ -208,6 +209,34 @@ def test_rules_that_fail_for_the_same_reason_name_the_first(tmp_path: Path) -> N
     assert broken[0].rule.id in broken[1].message
     [line] = [line for line in table({"Repeats": broken}).splitlines() if "LIF-002" in line]
     assert all(result.rule.id in line for result in broken)
+
+
+class LosesEvaluations(FileTracker):
+    def log_metrics(self, points: Sequence[Point]) -> None:
+        super().log_metrics([point for point in points if point.name != "eval/loss"])
+
+
+def test_a_lost_value_is_not_taken_for_another_name_of_an_equal_one(tmp_path: Path) -> None:
+    suite = type("Loses", (Reference,), {"tracker": LosesEvaluations})
+    [result] = check(suite, tmp_path, ["RES-001"])
+    assert result.outcome == "broken"
+    assert "stored_name" not in result.message
+
+
+class BeginsItsFileAgain(FileTracker):
+    def open(self, opening: Opening) -> str:
+        run_id = super().open(opening)
+        self.run["points"] = []
+        return run_id
+
+
+def test_rules_share_a_cause_when_a_resume_loses_the_earlier_part(tmp_path: Path) -> None:
+    suite = type("BeginsAgain", (Reference,), {"tracker": BeginsItsFileAgain})
+    rules = ["RES-001", "RES-002", "RES-003", "RES-007", "RES-008", "RES-009"]
+    results = check(suite, tmp_path, rules)
+    assert {result.outcome for result in results} == {"broken"}
+    [cause] = {result.cause for result in results}
+    assert cause is not None
 
 
 def test_check_distinguishes_deviations_from_mended_ones() -> None:

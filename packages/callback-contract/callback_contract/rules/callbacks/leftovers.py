@@ -334,7 +334,8 @@ def releases_the_training(case: Case) -> None:
     "LEF-013",
     why="Each training of a search registered one more function with atexit, and each function "
     "referenced its callback (DataDog/dd-trace-py#2409).",
-    fix="Call atexit.unregister in on_train_end, and keep no callbacks in a module's list.",
+    fix="In on_train_end, end the threads and timers that use the callback, and call "
+    "atexit.unregister. Keep no callbacks in a module's list.",
 )
 def is_referenced_by_nothing(case: Case) -> None:
     """A callback is freed after its training once its user drops it."""
@@ -349,7 +350,7 @@ def is_referenced_by_nothing(case: Case) -> None:
         raise DoesNotApply("its class has slots, but none for weak references") from None
     del callback
     gc.collect()
-    require(reference() is None, "something still references it, such as atexit or a module")
+    require(reference() is None, "something still references it, such as a thread, atexit or a module")
 
 
 def _trained_and_forgotten(case: Case, callback: Any, dies: bool) -> list[weakref.ref[Any]]:

@@ -33,6 +33,9 @@ _resume_rule = partial(tracker_rule, needs=["resume"])
 SUPERSEDED = 7.125
 """A loss that a training logs before it dies. The resumed training logs another one instead."""
 
+EVALUATED = 0.4 + 1 / 7
+"""The `eval_loss` at step 2. It differs from all losses, so that a store cannot confuse them."""
+
 
 class _Interrupted(NamedTuple):
     training: Training
@@ -53,7 +56,7 @@ def _interrupt(
     callback = case.make()
     training = case.begin(callback)
     log_steps(training, *losses(*LOSSES[:2]))
-    training.evaluate({"eval_loss": LOSSES[1]})
+    training.evaluate({"eval_loss": EVALUATED})
     if waits:
         wait_until_stored(case, *POINTS_BEFORE_CHECKPOINT)
     training.save()
@@ -82,6 +85,13 @@ def _require_one_run(case: Case, values: Sequence[float]) -> Stored:
     """Require that the store has one run, with these losses from step 1 on."""
     require_runs(case, 1, "a training that was resumed")
     stored = Stored(case)
+    last = len(values)
+    require(
+        stored.has("loss", 1, values[0]) or not stored.has("loss", last, values[-1]),
+        f"the store has the loss of step {last}, which the resumed training logged, but not that "
+        f"of step 1: {stored.points('loss')[:12]}",
+        "when a training resumes, the earlier part of its run is lost",
+    )
     stored.require_losses(*values)
     return stored
 
@@ -107,7 +117,7 @@ def continues_its_run(case: Case) -> None:
     """
     _resume(case, _interrupt(case, LOSSES[2]), *LOSSES[2:4])
     stored = _require_one_run(case, LOSSES[:4])
-    stored.require("eval_loss", 2, LOSSES[1])
+    stored.require("eval_loss", 2, EVALUATED)
     _require_finished(case, stored)
 
 
