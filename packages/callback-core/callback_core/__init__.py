@@ -41,6 +41,7 @@ from callback_core.processes import (
 )
 from callback_core.progress_bar import ProgressCallback, open_bar
 from callback_core.spelling import nearest_name
+from callback_core.standard_callbacks import with_standard_callbacks
 from callback_core.state import TrainerState
 from callback_core.time_limit import TimeLimit
 from callback_core.validation import list_callbacks
@@ -95,4 +96,5 @@ __all__ = [
     "scalar",
     "share_of_steps",
     "update_best_metric",
+    "with_standard_callbacks",
 ]

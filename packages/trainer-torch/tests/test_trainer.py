@@ -80,6 +80,11 @@ def test_callbacks_come_after_the_flow_and_before_what_shows_progress(tmp_path: 
     )
 
 
+def test_a_bar_of_the_user_replaces_the_trainer_s_own(tmp_path: Path) -> None:
+    bar = ProgressCallback(max_str_len=20)
+    assert trainer(tmp_path, bar, disable_tqdm=False).callback_handler.callbacks[1:] == [bar]
+
+
 def test_callbacks_are_added_popped_and_removed(tmp_path: Path) -> None:
     witness, made = Witness(), trainer(tmp_path)
     made.add_callback(witness)

@@ -14,13 +14,11 @@ from torch.optim import Optimizer
 
 from callback_core import (
     CallbackHandler,
-    DefaultFlowCallback,
-    PrinterCallback,
-    ProgressCallback,
     TrainerControl,
     TrainerState,
     list_callbacks,
     make_reporting_integration_callbacks,
+    with_standard_callbacks,
 )
 from trainer_torch.activations import checkpointed_activations
 from trainer_torch.arguments import TrainingArguments
@@ -314,15 +312,11 @@ def create_handler(
     processing_class: Any,
     optimizers: tuple[Optimizer | None, Any],
 ) -> CallbackHandler:
-    """Return a handler that calls the trackers, then `callbacks`, then the progress bar."""
-    callbacks = list_callbacks(callbacks)
+    """Return a handler that calls the default flow, trackers, `callbacks`, and the bar."""
+    given = list_callbacks(callbacks)
+    trackers = make_reporting_integration_callbacks(args.report_to, given)
     return CallbackHandler(
-        [
-            DefaultFlowCallback,
-            *make_reporting_integration_callbacks(args.report_to, callbacks),
-            *callbacks,
-            PrinterCallback if args.disable_tqdm else ProgressCallback,
-        ],
+        with_standard_callbacks([*trackers, *given], args.disable_tqdm),
         model,
         processing_class,
         *optimizers,
