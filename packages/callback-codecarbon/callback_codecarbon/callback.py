@@ -16,7 +16,7 @@ from callback_core import (
     TrainerState,
     output_directory,
 )
-from callback_core.tracking import Session, check_sdk
+from callback_core.tracking import Session, check_sdk, session_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class CodeCarbonCallback(TrainerCallback):
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Arrange to stop before the trackers close their runs, in any order of the callbacks."""
-        session = Session.of(state)
+        session = session_of(state)
         if self._meter is not None and session is not None and self._session is not session:
             self._session = session
             session.before_end(lambda status: self._stop(state))
@@ -153,6 +153,6 @@ class CodeCarbonCallback(TrainerCallback):
 
 def _log(state: TrainerState, values: dict[str, Any], summary: bool = False) -> None:
     """Log `values` to all trackers of the training."""
-    session = Session.of(state) if state.is_world_process_zero else None
+    session = session_of(state) if state.is_world_process_zero else None
     if session is not None:
         session.log(values, epoch=state.epoch, summary=summary)

@@ -14,7 +14,7 @@ from callback_contract._subject import MissingHook, RecordedRun, Subject
 from callback_contract._training import Arguments, Training
 from callback_contract._violation import ContractViolation, DoesNotApply
 from callback_core import TrainerState, export_states, restore_states
-from callback_core.tracking import Session, Tracker, TrackerCallback
+from callback_core.tracking import Tracker, TrackerCallback, close_open_runs
 
 
 class Case:
@@ -184,7 +184,7 @@ class Case:
 
     def runs(self, output_dir: Path | None = None) -> list[RecordedRun]:
         """Return the runs in the store of `output_dir`; by default in that of this case."""
-        Session.close_open_runs()  # offline, a run may stay open for further evaluations
+        close_open_runs()  # offline, a run may stay open for further evaluations
         read = f"{type(self.subject).__name__}.read"
         try:
             runs: Any = self.subject.read(output_dir or self.output_dir)

@@ -25,7 +25,7 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerState
-from callback_core.tracking import Session
+from callback_core.tracking import session_of
 from callback_core.tracking.journal import read
 from callback_core.tracking.run_folder import RunFolder
 
@@ -141,7 +141,7 @@ def test_a_training_that_goes_on_is_left_alone_when_another_begins(
 
 def test_nothing_of_a_training_that_is_over_is_kept_in_memory(tmp_path: Path, out: Path) -> None:
     training = Training(tmp_path, [tracked(out)]).train(1)
-    session = weakref.ref(Session.of(training.state))
+    session = weakref.ref(session_of(training.state))
     assert session() is not None
     del training
     Training(tmp_path, [tracked(out)]).train(1)
@@ -236,7 +236,7 @@ def test_what_is_called_before_the_end_knows_how_it_ends_and_can_log_and_upload(
     training = Training(tmp_path / "run", [tracked(out, checkpoints=True)])
     training.begin()
     training.step()
-    session = Session.of(training.state)
+    session = session_of(training.state)
     assert session is not None
     endings: list[str | None] = []
     (tmp_path / "best").mkdir()
@@ -262,7 +262,7 @@ def test_an_error_in_what_is_called_before_the_end_costs_no_more_than_a_warning(
     training = Training(tmp_path, [tracked(out)])
     training.begin()
     training.step()
-    session = Session.of(training.state)
+    session = session_of(training.state)
     assert session is not None
 
     def fail(status: str) -> None:

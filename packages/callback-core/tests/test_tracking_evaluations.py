@@ -23,7 +23,7 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerState
-from callback_core.tracking import Session
+from callback_core.tracking import close_open_runs, session_of
 from callback_core.tracking.run_folder import RunFolder
 
 
@@ -187,7 +187,7 @@ def test_a_run_that_stayed_open_for_long_is_closed_in_order(
     long_ago = monotonic() + 1.0
     assert eventually(lambda: monotonic() > long_ago and len(calls(out, "open")) == 2)
     if by == "exit":
-        Session.close_open_runs()
+        close_open_runs()
         assert statuses(out) == ["finished"] * 2
     else:
         training.state = TrainerState(max_steps=9)
@@ -253,7 +253,7 @@ def test_nothing_of_an_evaluation_is_kept_in_memory_once_it_is_delivered(
 ) -> None:
     training = Training(tmp_path, [tracked(out)], TrainerState())
     evaluated(training, 0.5)
-    assert Session.of(training.state) is not None
+    assert session_of(training.state) is not None
     assert eventually(lambda: statuses(out) == ["finished"])
 
 
@@ -297,7 +297,7 @@ def test_a_tracker_that_joins_later_is_in_the_run_of_an_evaluation_that_was_over
     session = first.session
     assert session is not None
     session.close()
-    Session.of(TrainerState())  # drops the sessions that are over
+    session_of(TrainerState())  # drops the sessions that are over
     Training(tmp_path, [first, tracked(other, delivery="inline")]).train(1)
     assert len(RunFolder.all(tmp_path)) == 1
     assert curve(other, "eval/loss") == [(0, 0.5)]

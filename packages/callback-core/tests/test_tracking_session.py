@@ -21,7 +21,7 @@ from tracking_for_tests import (
 )
 
 from callback_core import TrainerState
-from callback_core.tracking import Point, Session, consumer, history
+from callback_core.tracking import Point, Session, consumer, history, session_of
 from callback_core.tracking.journal import Record, read
 
 
@@ -30,7 +30,7 @@ def begun(tmp_path: Path, *callbacks: Any) -> tuple[Training, Session]:
     training = Training(tmp_path, [*callbacks])
     training.begin()
     training.step()
-    session = Session.of(training.state)
+    session = session_of(training.state)
     assert session is not None
     return training, session
 
@@ -165,4 +165,4 @@ def test_a_training_reads_each_record_once_to_deliver_it(
 
 
 def test_a_training_without_a_tracker_has_no_session(tmp_path: Path) -> None:
-    assert Session.of(TrainerState()) is None
+    assert session_of(TrainerState()) is None

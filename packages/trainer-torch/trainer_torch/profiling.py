@@ -11,7 +11,7 @@ import torch
 from torch import profiler
 
 from callback_core import TrainerCallback, TrainerControl, TrainerState, output_directory
-from callback_core.tracking import Session, Tracker
+from callback_core.tracking import Tracker, session_of
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class ProfilerCallback(TrainerCallback):
         self._steps = self._cycles = 0
         self._has_failed = self._has_waited = False
         self._is_on = self.all_ranks or state.is_world_process_zero
-        session = Session.of(state) if self._is_on else None
+        session = session_of(state) if self._is_on else None
         if session is not None:  # it ends before on_train_end reaches this callback
             session.before_end(
                 lambda status: self._end(args, state) if status == "finished" else self._discard()
@@ -195,7 +195,7 @@ class ProfilerCallback(TrainerCallback):
 
 def _send(state: TrainerState, directory: Path) -> None:
     """Give `directory` to each tracker that keeps files."""
-    session = Session.of(state)
+    session = session_of(state)
     if session is None or session.is_inherited:
         return
     for member in session.members.values():

@@ -12,6 +12,7 @@ from callback_core.tracking.retry import backoff
 from callback_core.tracking.scrubbing import REDACTED
 from callback_core.tracking.sdk import check_sdk, import_sdk
 from callback_core.tracking.session import Session, last_error
+from callback_core.tracking.sessions import close_open_runs, session_of
 from callback_core.tracking.tracker import (
     Limits,
     Opening,
@@ -44,11 +45,13 @@ __all__ = [
     "Upload",
     "backoff",
     "check_sdk",
+    "close_open_runs",
     "config",
     "flattened",
     "import_sdk",
     "last_error",
     "linked_copy",
+    "session_of",
     "summary_name",
     "tracked_name",
     "training_process",

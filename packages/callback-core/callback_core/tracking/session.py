@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import json
 import logging
 import os
 import sys
@@ -11,12 +9,12 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from callback_core.arguments import CallbackArguments, output_directory
 from callback_core.state import TrainerState
+from callback_core.tracking.begin_record import begin_record
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.hard_links import linked_copy, links_in
 from callback_core.tracking.journal import Journal
@@ -29,7 +27,6 @@ from callback_core.tracking.run_folder import (
     RunFolder,
     RunOfCheckpoint,
     open_journal,
-    warn_of_pending_runs,
 )
 from callback_core.tracking.tracker import Status, Tracker
 
@@ -41,15 +38,16 @@ class Session:
 
     The session owns the journal, the redaction and the deliveries. It ends once, at whichever comes
     first: the event, the next training in the same folder, or the interpreter's exit.
-    `docs/architecture.md` has the diagram of its states.
+    `docs/architecture.md` has the diagram of its states. `start_session` makes one.
 
     Args:
         args: The arguments of the training.
         state: The state of the training. Other callbacks find the session by it.
         model: The model, whose configuration the trackers get.
-        checkpoint: What the checkpoint from which the training resumes says about its run.
+        folder: The folder for the run. If it cannot be written, another one takes its place.
         training: Whether a training runs. Otherwise a value was logged without one.
         begins: Whether the training begins or resumes now. Otherwise it is under way already.
+        resumed: Whether the training resumes from a checkpoint.
 
     Attributes:
         folder: The folder of the run.
@@ -65,16 +63,17 @@ class Session:
         args: CallbackArguments,
         state: TrainerState,
         model: Any,
+        folder: RunFolder,
         *,
-        checkpoint: RunOfCheckpoint = NO_CHECKPOINT,
-        training: bool = True,
-        begins: bool = True,
+        training: bool,
+        begins: bool,
+        resumed: bool,
     ) -> None:
         self.members: dict[str, Member] = {}
         self.status: Status | None = None if training else "finished"
         self._waits_from = time.monotonic()
         self._process = os.getpid()
-        self._state = weakref.ref(state, _forget_finished_sessions)
+        self._state = weakref.ref(state)
         self._begins = begins
         self._error_before = last_error()
         self._redaction = Redaction()
@@ -83,44 +82,14 @@ class Session:
         self._events: Counter[tuple[str, str]] = Counter()  # at that step, by member and kind
         self._before_end: list[Callable[[Status], None]] = []
         self._has_trained, self._evaluation_ended = begins, False
-        continues = state.global_step > 0 or checkpoint.run is not None
-        resumed = training and begins and continues
-        output_dir = Path(output_directory(args))
-        at = state.global_step if resumed else None
-        folder = RunFolder.of_training(output_dir, checkpoint, at)
-        self.close_open_runs()
-        for other in [one for one in _SESSIONS if one.is_replaced_in(folder)]:
-            other.close()
         self._journal: Journal | None
         self._journal, self.folder = open_journal(folder)
         # A copy: what the arguments hold may change before this is written.
-        self._begin = self._redaction.of(_begin_record(args, state, model)) | {"resumed": resumed}
+        self._begin = self._redaction.of(begin_record(args, state, model)) | {"resumed": resumed}
         self._has_begun = False
         has_logs = any(entry["step"] == state.global_step for entry in state.log_history[-1:])
         epoch_step = state.global_step if resumed and has_logs else None
         self._log_records = LogRecords(self._redaction, self._objects, epoch_step)
-        _SESSIONS.append(self)
-        with suppress(OSError):
-            warn_of_pending_runs(
-                self.folder.output_dir,
-                but={one.folder.path for one in _SESSIONS if one is self or one.is_served},
-            )
-
-    @classmethod
-    def of(cls, state: TrainerState) -> Session | None:
-        """Return the session of the training with this state, if there is one."""
-        _forget_finished_sessions()
-        return next((one for one in reversed(_SESSIONS) if one.is_of(state)), None)
-
-    @staticmethod
-    def close_open_runs(but: Session | None = None) -> None:
-        """Close the runs that stay open for further evaluations, as the interpreter's exit does.
-
-        Args:
-            but: A session whose runs stay open.
-        """
-        for session in [one for one in _SESSIONS if one.stays_open and one is not but]:
-            session.close()
 
     def is_of(self, state: TrainerState) -> bool:
         """Return whether this records the training with this state."""
@@ -198,15 +167,12 @@ class Session:
         """Continue with a training that begins now, unless another callback has done so."""
         if self._has_trained:
             return
-        self.close_open_runs(but=self)
-        if self not in _SESSIONS:  # it was over
-            _SESSIONS.append(self)
         self._has_trained = self._begins = True
         self._evaluation_ended = self.status is not None
         self.status = None
-        self._state = weakref.ref(state, _forget_finished_sessions)
+        self._state = weakref.ref(state)
         self._error_before = last_error()
-        self._begin = self._redaction.of(_begin_record(args, state, model)) | {"resumed": False}
+        self._begin = self._redaction.of(begin_record(args, state, model)) | {"resumed": False}
         self._has_begun = False
 
     def begin(self) -> None:
@@ -425,52 +391,7 @@ class Session:
         self._journal.append(record)
 
 
-_SESSIONS: Final[list[Session]] = []
-"""The sessions of this process, so that callbacks find them and the exit can close them."""
-
-
 def last_error() -> BaseException | None:
     """Return the last uncaught error, as the interpreter or a notebook keeps it."""
     error: BaseException | None = getattr(sys, "last_value", None)
     return error
-
-
-def _begin_record(args: CallbackArguments, state: TrainerState, model: Any) -> dict[str, Any]:
-    config: Any = getattr(model, "config", None)
-    trial = state.is_hyper_param_search
-    return {
-        "kind": "begin",
-        "step": state.global_step,
-        "time": time.time(),
-        "run_name": args.run_name,
-        "trial_name": state.trial_name if trial else None,
-        "trial_parameters": state.trial_params if trial else None,
-        "arguments": _dict_of(args),
-        "model_config": _dict_of(config),
-    }
-
-
-def _dict_of(owner: Any) -> dict[str, Any]:
-    """Return what `owner.to_dict()` returns; an empty dict if that fails."""
-    try:
-        found = owner.to_dict() if hasattr(owner, "to_dict") else {}
-        json.dumps(found, default=str, skipkeys=True)
-        return dict(found)
-    except Exception:
-        logger.warning("Trackers get no parameters of %s.", type(owner).__name__, exc_info=True)
-        return {}
-
-
-def _forget_finished_sessions(_: object = None) -> None:
-    """Drop the sessions that are over. Runs too when the state of one is collected."""
-    for session in _SESSIONS:
-        session.close_unused_runs()
-    _SESSIONS[:] = [one for one in _SESSIONS if not one.is_over()]
-
-
-@atexit.register
-def _close_open_sessions() -> None:
-    """Close the sessions that did not end before the interpreter does."""
-    for session in list(_SESSIONS):
-        if not session.is_inherited:
-            session.close()

@@ -20,6 +20,7 @@ from callback_core.tracking.member import DeliveryOptions, Member
 from callback_core.tracking.run_folder import NO_CHECKPOINT, RunOfCheckpoint
 from callback_core.tracking.sdk import check_sdk
 from callback_core.tracking.session import Session
+from callback_core.tracking.sessions import continue_session, session_of, start_session
 from callback_core.tracking.tracker import AbsentTracker, Status, Tracker
 from callback_core.transformers_trainer import recorded_twice_by, tell_of_errors
 
@@ -168,13 +169,13 @@ class TrackerCallback(TrainerCallback):
                 'report_to="none".',
                 name,
             )
-        before, session = self.session, Session.of(state)
+        before, session = self.session, session_of(state)
         if (
             before is not None
             and session in (None, before)
             and self._continues(before, args, state)
         ):
-            before.begin_training(args, state, model)
+            continue_session(before, args, state, model)
             self._rejoin(before)
             return
         if before is not None and not before.is_inherited:
@@ -189,7 +190,7 @@ class TrackerCallback(TrainerCallback):
         if state.is_world_process_zero and not self.tracker.disabled:
             self._status, self.session, self.checkpoint = "finished", None, None
             if session is None or session.status is not None:
-                session = Session(args, state, model, checkpoint=self._resumed)
+                session = start_session(args, state, model, checkpoint=self._resumed)
             self._join(session, state)
             self.tracker.begin()
 
@@ -223,10 +224,10 @@ class TrackerCallback(TrainerCallback):
             return
         session, member = self.session, self.member
         if session is None or member is None or not session.is_of(state):
-            session = Session.of(state)
+            session = session_of(state)
             if session is None:  # nobody has recorded this training so far
                 training = state.global_step < state.max_steps
-                session = Session(args, state, model, training=training, begins=False)
+                session = start_session(args, state, model, training=training, begins=False)
             member = self._join(session, state)
         session.record_logs(member, logs, state.global_step, state.epoch)
         session.deliver(member)

@@ -350,7 +350,7 @@ def is_referenced_by_nothing(case: Case) -> None:
         raise DoesNotApply("its class has slots, but none for weak references") from None
     del callback
     gc.collect()
-    require(reference() is None, "something still references it, such as a thread, atexit or a module")
+    require(reference() is None, "something still references it: a thread, atexit, or a module")
 
 
 def _trained_and_forgotten(case: Case, callback: Any, dies: bool) -> list[weakref.ref[Any]]:
