@@ -62,7 +62,7 @@ class Run:
         consumer = Consumer(
             kind(str(self.out), **{"until": str(self.up), **options}), self.folder, "file"
         )
-        consumer.write_identity()
+        consumer.run.write_identity()
         return consumer
 
     def deliver(self, **options: Any) -> Consumer:

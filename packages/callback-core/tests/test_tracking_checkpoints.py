@@ -123,7 +123,7 @@ def test_a_checkpoint_whose_copy_is_gone_is_named_and_all_else_is_sent(run: Run)
     assert consumer.done
     assert uploads(run.out) == []
     assert len(points(run.out)) == 1
-    assert list(consumer.progress.left_out) == ["checkpoint-1"]
+    assert list(consumer.run.progress.left_out) == ["checkpoint-1"]
 
 
 def test_an_upload_that_fails_is_tried_until_it_works_and_what_follows_waits(run: Run) -> None:
@@ -133,7 +133,7 @@ def test_an_upload_that_fails_is_tried_until_it_works_and_what_follows_waits(run
     consumer = run.consumer(checkpoints=True, fail="log_files", times=20)
     assert len(tries(consumer)) == 20
     assert names_of_calls(run.out)[2:] == ["log_files", "log_metrics", "close"]
-    assert consumer.progress.left_out == {}
+    assert consumer.run.progress.left_out == {}
 
 
 def rewrite(file: Path, content: bytes) -> None:

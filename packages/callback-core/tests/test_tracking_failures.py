@@ -50,7 +50,7 @@ def test_whatever_fails_once_is_tried_again_and_nothing_is_lost_or_sent_twice(ru
     assert failed == ["open", "log_parameters", *kinds, "log_files", "close"]
     assert names_of_calls(run.out) == [*failed[:-1], "log_metrics", "close"]
     assert len(points(run.out)) == 4
-    assert consumer.progress.left_out == {}
+    assert consumer.run.progress.left_out == {}
 
 
 def test_a_retry_goes_on_where_it_was(run: Run) -> None:
@@ -77,8 +77,8 @@ def test_a_point_that_is_never_taken_costs_only_itself(
     assert len(tries(consumer)) == (0 if error == "Rejected" else MOST_TRIES - 1)
     assert consumer.done
     assert sorted(names(run)) == sorted((name, step) for step in (1, 2, 3) for name in "ab")
-    assert list(consumer.progress.left_out) == ["train/bad"]
-    assert "log_metrics fails" in consumer.progress.left_out["train/bad"]
+    assert list(consumer.run.progress.left_out) == ["train/bad"]
+    assert "log_metrics fails" in consumer.run.progress.left_out["train/bad"]
 
 
 def test_once_it_is_known_which_point_is_rejected_others_come_in_batches_again(run: Run) -> None:
@@ -111,7 +111,7 @@ def test_a_point_with_nothing_behind_it_is_not_left_out(run: Run) -> None:
     consumer = run.consumer(**BAD, error="RuntimeError", limits={"batch_size": 1})
     assert len(tries(consumer)) == 50
     assert consumer.pending() == 1
-    assert consumer.progress.left_out == {}
+    assert consumer.run.progress.left_out == {}
 
 
 @pytest.mark.parametrize("error", ["ConnectionError", "NotConfigured"])
@@ -125,7 +125,7 @@ def test_a_service_that_is_down_for_long_loses_nothing(run: Run, error: str) -> 
     consumer.deliver()
     assert consumer.done
     assert stored(run.out, tells_duplicates=False) == [("train/a", 1, 1), ("train/b", 1, 2)]
-    assert consumer.progress.left_out == {}
+    assert consumer.run.progress.left_out == {}
 
 
 @pytest.mark.parametrize(("error", "tried"), [("Rejected", 0), ("RuntimeError", MOST_TRIES - 1)])
@@ -138,8 +138,8 @@ def test_parameters_that_are_never_taken_do_not_hold_up_the_points(
     assert len(tries(consumer)) == tried
     assert consumer.done
     assert names(run) == [("a", 1)]
-    assert list(consumer.progress.left_out) == ["parameters"]
-    assert "log_parameters fails" in consumer.progress.left_out["parameters"]
+    assert list(consumer.run.progress.left_out) == ["parameters"]
+    assert "log_parameters fails" in consumer.run.progress.left_out["parameters"]
 
 
 def test_parameters_that_failed_are_tried_again_before_the_run_is_closed(run: Run) -> None:
@@ -151,7 +151,7 @@ def test_parameters_that_failed_are_tried_again_before_the_run_is_closed(run: Ru
     run.end()
     consumer.deliver()
     assert names_of_calls(run.out)[-2:] == ["log_parameters", "close"]
-    assert consumer.progress.left_out == {}
+    assert consumer.run.progress.left_out == {}
 
 
 def test_a_checkpoint_that_is_rejected_is_named_and_tried_once(run: Run) -> None:
@@ -162,7 +162,7 @@ def test_a_checkpoint_that_is_rejected_is_named_and_tried_once(run: Run) -> None
     assert consumer.done
     assert len(calls(run.out, "log_files", failed=True)) == 1
     assert names(run) == [("a", 2)]
-    assert list(consumer.progress.left_out) == ["checkpoint-1"]
+    assert list(consumer.run.progress.left_out) == ["checkpoint-1"]
 
 
 def test_the_pauses_between_two_tries_grow_to_a_limit_and_begin_again_after_a_success(

@@ -355,7 +355,7 @@ def test_a_damaged_line_is_named_by_its_place_and_what_follows_is_sent(run: Run)
     consumer = run.deliver()
     assert consumer.done
     assert [point.name for point in points(run.out)] == ["train/a"]
-    [place] = consumer.progress.left_out
+    [place] = consumer.run.progress.left_out
     assert str(at) in place
 
 

@@ -69,7 +69,7 @@ def test_names_are_made_to_fit_and_those_that_are_cut_or_lost_are_named(run: Run
     consumer = run.deliver(limits={"key_characters": r"\w/", "key_length": 12})
     found = {point.name for point in points(run.out)}
     assert found == {"train/a_b_", "train/eleven", "train/elev_2", "train/six_ch", "eval/x_y"}
-    left_out = consumer.progress.left_out
+    left_out = consumer.run.progress.left_out
     assert set(left_out) == {"eleven_chars", "eleven_other"}
     assert "train/eleven" in left_out["eleven_chars"]
     assert "train/elev_2" in left_out["eleven_other"]
@@ -81,9 +81,9 @@ def test_what_a_tracker_does_not_take_is_left_out_and_named(run: Run) -> None:
     run.end()
     consumer = run.deliver(limits={"non_finite": False, "text": False})
     assert [point.name for point in points(run.out)] == ["train/loss", "train/a"]
-    assert set(consumer.progress.left_out) == {"nan", "text", "infinite", "list"}
-    assert "step 1" in consumer.progress.left_out["nan"]
-    assert "a list" in consumer.progress.left_out["list"]
+    assert set(consumer.run.progress.left_out) == {"nan", "text", "infinite", "list"}
+    assert "step 1" in consumer.run.progress.left_out["nan"]
+    assert "a list" in consumer.run.progress.left_out["list"]
 
 
 def test_a_tracker_that_can_gets_text_and_what_is_not_finite(run: Run) -> None:
@@ -95,7 +95,7 @@ def test_a_tracker_that_can_gets_text_and_what_is_not_finite(run: Run) -> None:
         ("log_text", "ü"),
     ]
     assert math.isnan(curve(run.out, "train/nan")[0][1])
-    assert consumer.progress.left_out == {}
+    assert consumer.run.progress.left_out == {}
 
 
 def test_parameters_are_made_to_fit_and_those_that_are_cut_or_lost_are_named(run: Run) -> None:
@@ -103,7 +103,7 @@ def test_parameters_are_made_to_fit_and_those_that_are_cut_or_lost_are_named(run
     consumer = run.deliver(limits={"parameter_length": 8, "parameter_count": 3})
     told = calls(run.out, "log_parameters")[-1]["parameters"]
     assert told == {"long": "1234567…", "a": 1, "b": 2}
-    assert set(consumer.progress.left_out) == {"long", "c"}
+    assert set(consumer.run.progress.left_out) == {"long", "c"}
 
 
 def test_parameters_are_told_again_only_where_a_resumed_training_has_others(run: Run) -> None:

@@ -28,8 +28,8 @@ def test_names_that_become_the_same_stay_apart_and_the_second_is_told(run: Run) 
     run.end()
     consumer = run.deliver(limits=LIMITED)
     assert sent(run) == {"train/a_b": [1, 10], "train/a_b_2": [2, 20], "train/a_b_3": [3, 30]}
-    assert set(consumer.progress.left_out) == {"a_b", "a-b"}
-    assert "train/a_b_2" in consumer.progress.left_out["a_b"]
+    assert set(consumer.run.progress.left_out) == {"a_b", "a-b"}
+    assert "train/a_b_2" in consumer.run.progress.left_out["a_b"]
 
 
 def test_a_number_never_makes_a_name_longer_than_the_tracker_takes(run: Run) -> None:
@@ -76,7 +76,7 @@ def test_a_name_that_the_tracker_uses_itself_gets_a_number(run: Run) -> None:
     run.end()
     consumer = run.deliver(limits={"reserved": ["train/global_step"]})
     assert sent(run) == {"train/global_step_2": [7], "train/loss": [0.5]}
-    assert set(consumer.progress.left_out) == {"global_step"}
+    assert set(consumer.run.progress.left_out) == {"global_step"}
 
 
 def test_a_prefix_and_a_group_of_the_same_letters_stay_apart(run: Run) -> None:
@@ -85,7 +85,7 @@ def test_a_prefix_and_a_group_of_the_same_letters_stay_apart(run: Run) -> None:
     run.end()
     consumer = run.deliver()
     assert len(sent(run)) == len(names)
-    assert consumer.progress.left_out == {}
+    assert consumer.run.progress.left_out == {}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_parameters_that_become_the_same_stay_apart_and_the_second_is_told(run: 
     consumer = run.deliver(limits=LIMITED)
     told = calls(run.out, "log_parameters")[-1]["parameters"]
     assert told == {"a_b_2": 1, "a_b": 2, "long_name_fo": 3, "long_name__2": 4}
-    assert {"a b", "long_name_for_1", "long_name_for_2"} <= set(consumer.progress.left_out)
+    assert {"a b", "long_name_for_1", "long_name_for_2"} <= set(consumer.run.progress.left_out)
 
 
 def test_a_long_text_is_cut_and_told(run: Run) -> None:
@@ -121,7 +121,7 @@ def test_a_long_text_is_cut_and_told(run: Run) -> None:
     run.end()
     consumer = run.deliver(limits={"text": True, "text_length": 8})
     assert sent(run) == {"train/note": ["1234567…"], "train/short": ["12345678"]}
-    assert set(consumer.progress.left_out) == {"note"}
+    assert set(consumer.run.progress.left_out) == {"note"}
 
 
 @pytest.mark.parametrize(

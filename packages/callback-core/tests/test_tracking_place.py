@@ -174,7 +174,7 @@ def test_a_full_disk_costs_only_what_it_never_takes_and_the_run_is_closed(
         "if room: resource.setrlimit(resource.RLIMIT_FSIZE, largest)\n"
         "training.end()\n"
         "consumer = tracker.member.delivery.consumer\n"
-        "print(consumer.done, consumer.progress.status)\n",
+        "print(consumer.done, consumer.run.progress.status)\n",
         tmp_path,
         str(room),
     )

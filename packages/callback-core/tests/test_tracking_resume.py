@@ -98,7 +98,7 @@ def test_what_was_replaced_before_it_was_sent_is_not_sent(
     assert curve(run.out, "train/late") == []
     assert [call["name"] for call in calls(run.out, "log_files")] == ["checkpoint-2"]
     assert [*run.folder.path.glob("files/*/*")] == []
-    assert consumer.progress.left_out == {}
+    assert consumer.run.progress.left_out == {}
 
 
 @pytest.mark.parametrize(("rewinds", "saved_at"), [(False, 3), (True, 3), (False, 2)])
@@ -166,7 +166,7 @@ def test_a_checkpoint_that_a_tracker_has_is_not_sent_again_where_points_are_forg
     consumer = run.deliver(rewinds=True, checkpoints=True)
     assert calls(run.out, "open")[-1]["rewind_to"] == 1
     assert len(calls(run.out, "log_files")) == 1
-    assert consumer.progress.left_out == {}
+    assert consumer.run.progress.left_out == {}
 
 
 def test_what_was_never_sent_is_sent_when_a_later_attempt_logs_it_again(run: Run) -> None:

@@ -77,7 +77,7 @@ class Member:
     @property
     def run_id(self) -> str | None:
         """The run in the tracker; `None` as long as nobody opened it."""
-        return self.delivery.consumer.run_id
+        return self.delivery.consumer.run.id
 
     def takes(self, value: Any) -> bool:
         """Return whether the tracker takes a value that only this process has."""
@@ -86,7 +86,7 @@ class Member:
     @property
     def run_url(self) -> str | None:
         """The address of the run's page; `None` if it has none, or is not open yet."""
-        return self.delivery.consumer.run_url
+        return self.delivery.consumer.run.url
 
     @property
     def has_started(self) -> bool:
@@ -163,7 +163,7 @@ class Member:
 
     def _delivery_of(self, consumer: Consumer) -> Delivery:
         kind, open_limit = self.options.delivery, self.options.open_limit
-        if kind == "process" and not consumer.progress.adopted:
+        if kind == "process" and not consumer.run.progress.adopted:
             return ProcessDelivery(consumer, open_limit)
         if kind == "inline":
             return InlineDelivery(consumer, open_limit)

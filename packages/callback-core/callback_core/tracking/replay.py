@@ -84,17 +84,17 @@ def replay(folder: RunFolder, name: str, patience: float, new_run: bool = False)
         if new_run:
             consumer.forget_run()
         pending = consumer.pending()
-        if not pending and consumer.progress.status is not None:
+        if not pending and consumer.run.progress.status is not None:
             print(f"{title}: has everything already.")
             return 0
         consumer.training_ended()  # its process is gone, so no end will be written
         failure = _deliver(consumer, title, pending, patience)
     finally:
         training.release()
-    left, left_out = consumer.pending(), consumer.progress.left_out
+    left, left_out = consumer.pending(), consumer.run.progress.left_out
     print(
         f"{title}: {consumer.delivered} points delivered, {len(left_out)} names cut or left out, "
-        f"{left} points failed; closed as {consumer.progress.status}."
+        f"{left} points failed; closed as {consumer.run.progress.status}."
     )
     for entry, why in left_out.items():
         print(f"  {entry}: {why}")
@@ -116,7 +116,7 @@ def _deliver(consumer: Consumer, title: str, pending: int, patience: float) -> s
             sleep(POLL)
             in_vain = delivery.hopeless or monotonic() - changed >= patience
             over = consumer.done or in_vain  # read before the bar moves for the last time
-            now = (consumer.delivered, consumer.progress.offset)
+            now = (consumer.delivered, consumer.run.progress.offset)
             if now != seen:
                 changed, seen = monotonic(), now
             bar.update(consumer.delivered - bar.n)

@@ -70,7 +70,7 @@ class Delivery(ABC):
         """Start to deliver."""
         self.state = DeliveryState.RUNNING
         try:
-            self.consumer.write_identity()
+            self.consumer.run.write_identity()
         except OSError as error:
             logger.warning("Could not save how to reach %s later: %s.", self.consumer.name, error)
         self.begin()
@@ -110,7 +110,7 @@ class Delivery(ABC):
 
     def announce(self) -> None:
         """Print the address of the run's page once, on standard error, unless the SDK prints it."""
-        url = self.consumer.progress.run_url
+        url = self.consumer.run.progress.run_url
         if url is None or url in _ANNOUNCED or self.consumer.tracker.prints_url:
             return
         _ANNOUNCED.add(url)
@@ -132,7 +132,7 @@ class Delivery(ABC):
                 f"{consumer.name} {what}{why}: python -m callback_core.tracking.replay "
                 f"'{consumer.folder.output_dir}' delivers what is pending"
             )
-        left_out = consumer.progress.left_out
+        left_out = consumer.run.progress.left_out
         if left_out:
             named = [f"{name}: {why}" for name, why in list(left_out.items())[:_MOST_NAMED]]
             more = f" and {len(left_out) - _MOST_NAMED} more" if len(left_out) > _MOST_NAMED else ""

@@ -78,14 +78,14 @@ class ProcessDelivery(Delivery):
             self.failure = f"its process did not end, see {log}"
             process.kill()
             process.wait()
-        consumer.reload()
+        consumer.run.reload()
         self.announce()
         if process.returncode == 0:
             consumer.delivered_elsewhere()
         elif self.failure is None:
             ended = f"its process ended with {process.returncode}, see {log}"
-            self.failure = consumer.progress.failure or ended
-        self.refused = consumer.progress.refused
+            self.failure = consumer.run.progress.failure or ended
+        self.refused = consumer.run.progress.refused
 
 
 def follow(
@@ -104,7 +104,7 @@ def follow(
         arguments: The arguments with which this process was started.
     """
     delivery = ThreadDelivery(consumer, call_limit, longest_pause=LONGEST_PAUSE)
-    consumer.progress.failure, consumer.progress.refused = None, False
+    consumer.run.progress.failure, consumer.run.progress.refused = None, False
     delivery.begin()
     died, last_progress, seen = False, monotonic(), (0, 0)
     while not consumer.done:
@@ -112,15 +112,15 @@ def follow(
         if not died and os.getppid() != training:
             died = True
             consumer.training_ended("failed")
-        now = (consumer.delivered, consumer.progress.offset)
+        now = (consumer.delivered, consumer.run.progress.offset)
         if now != seen or not died:
             last_progress, seen = monotonic(), now
-        method, seconds = consumer.calls.running() or ("", 0.0)
+        method, seconds = consumer.run.calls.running() or ("", 0.0)
         limit = UPLOAD_LIMIT if method == "log_files" else call_limit
         if method and seconds > limit:
             logger.error("%s has not returned for %.0f s.", method, seconds)
             if restarts >= MOST_RESTARTS:
-                consumer.save_failure(f"{method} has not returned for {seconds:.0f} s")
+                consumer.run.save_failure(f"{method} has not returned for {seconds:.0f} s")
                 return 1
             consumer.abandon()
             again = [part for part in arguments if not part.startswith("--restarts=")]
@@ -130,6 +130,6 @@ def follow(
             os.execv(sys.executable, [sys.executable, "-m", _COMMAND, *again])
         in_vain = delivery.hopeless and has_ended(consumer.folder.journal)
         if in_vain or delivery.refused or monotonic() - last_progress > MOST_RESTARTS * limit:
-            consumer.save_failure(delivery.failure, delivery.refused)
+            consumer.run.save_failure(delivery.failure, delivery.refused)
             return 1
     return 0

@@ -49,7 +49,7 @@ class ThreadDelivery(LocalDelivery):
         """
         if not self._has_warned_of_opening and self._hangs_in_open():
             self._has_warned_of_opening = True
-            trouble = self.consumer.calls.trouble
+            trouble = self.consumer.run.calls.trouble
             logger.warning(
                 "%s has not opened its run in %g s%s. Training continues; its logs are kept.",
                 self.consumer.name,
@@ -83,12 +83,12 @@ class ThreadDelivery(LocalDelivery):
             self._thread.join(min(_POLL, max(0.0, deadline - monotonic())))
         if not self._thread.is_alive():
             return
-        running = self.consumer.calls.running()
+        running = self.consumer.run.calls.running()
         if running is not None:
             self.state = DeliveryState.GIVEN_UP
             method, seconds = running
             if self.failure is None or seconds >= _HANGS_AFTER:  # else it was just tried again
-                trouble = self.consumer.calls.trouble
+                trouble = self.consumer.run.calls.trouble
                 self.failure = f"{method} has not returned for {seconds:.0f} s"
                 self.failure += f": {trouble}" if trouble else ""
         self.consumer.abandon()
@@ -108,7 +108,7 @@ class ThreadDelivery(LocalDelivery):
         return self.hopeless or self._hangs_in_open()
 
     def _hangs_in_open(self) -> bool:
-        running = self.consumer.calls.running()
+        running = self.consumer.run.calls.running()
         return running is not None and running[0] == "open" and running[1] > self.open_limit
 
     def _run(self) -> None:
