@@ -2,7 +2,7 @@
 
     python tools/bench/scale.py [--storage GB/s] [--disk GB/s] [--hop µs] [--step S] [--quick]
 
-Nobody has 1,024 ranks to test with, so this is a model, on paper. It measures its parts here: how
+We have no cluster of 1,024 ranks, so this is a model. It measures its parts here: how
 fast one core hashes and copies, how large what a rank reports is, and how the times of a reduction
 and of making a process group grow with the ranks. What a cluster decides can be set: the rate of
 the storage that all ranks share, the rate at which one rank writes, and the time of a hop in the

@@ -62,7 +62,7 @@ class LoopArguments:
             else `no`.
         save_steps: Steps between two checkpoints.
         resume_from_checkpoint: The checkpoint to resume from; `True` for the newest one in
-            `output_dir`.
+            `output_dir`; or `auto` for the newest one if there is one.
         load_best_model_at_end: Whether the best checkpoint is loaded when training ends.
         metric_for_best_model: The metric that decides which model is best; by default `loss` with
             `load_best_model_at_end`, and else none.

@@ -35,16 +35,25 @@ def get_last_checkpoint(folder: str | os.PathLike[str]) -> str | None:
 def find_checkpoint(resume_from: Any, output_dir: str) -> Path | None:
     """Return the checkpoint that `resume_from_checkpoint` names, if it names one.
 
+    Args:
+        resume_from: A checkpoint; `True` for the newest one in `output_dir`; or `"auto"` for the
+            newest one if there is one.
+        output_dir: The directory of checkpoints.
+
     Raises:
         FileNotFoundError: There is no such checkpoint, or it is not complete.
     """
     if not resume_from:
         return None
-    found = get_last_checkpoint(output_dir) if resume_from is True else str(resume_from)
+    found: str | None = str(resume_from)
+    if resume_from in (True, "auto"):
+        found = get_last_checkpoint(output_dir)
+    if found is None and resume_from == "auto":
+        return None
     if found is None:
         raise FileNotFoundError(
             f"resume_from_checkpoint is True, but {output_dir} has no complete checkpoint. "
-            "To begin a new training then, pass get_last_checkpoint(output_dir): it returns None."
+            "To begin a new training then, pass 'auto'."
         )
     if not (Path(found) / STATE).is_file():
         raise FileNotFoundError(f"{found} is not a complete checkpoint: it has no {STATE}.")

@@ -138,6 +138,15 @@ def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
     assert get_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
+def test_auto_resumes_if_there_is_a_checkpoint(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"resume_from_checkpoint": "auto", "save_steps": 2}
+    with pytest.raises(Killed):
+        Training(tmp_path / "killed", **given).run(kill_at=7)
+    resumed = Training(tmp_path / "killed", **given)
+    resumed.weight = 5.0  # a training from the beginning would end with another weight
+    assert resumed.run().result == Training(tmp_path / "whole", **given).run().result
+
+
 @pytest.mark.parametrize("name", [True, "checkpoint-3"])
 def test_a_checkpoint_that_is_not_there_is_refused(name: Any, tmp_path: Path) -> None:
     path = name if name is True else str(tmp_path / name)

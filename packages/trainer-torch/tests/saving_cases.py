@@ -123,8 +123,8 @@ def interrupted(out: Path, **changed: Any) -> dict[str, Any]:
     """Raise in all processes while a checkpoint is written, and return what is left of it."""
     meetings: list[float] = []
     made = trainer(out, RaisesDuringASave(out, 0, 1), save_strategy="steps", **changed)
-    meets = made.run.world.meets
-    made.run.world.meets = lambda seconds: meetings.append(seconds) or meets(seconds)  # type: ignore
+    all_arrive = made.run.world.all_arrive
+    made.run.world.all_arrive = lambda seconds: meetings.append(seconds) or all_arrive(seconds)  # type: ignore
     error = error_of(made)
     made.run.world.gather(None)  # the other process may still write
     found = sorted(path.name for path in out.glob("*checkpoint*"))
@@ -145,11 +145,11 @@ def meetings(out: Path) -> list[Any]:
     """Return whether the ranks meet if one comes too late, and if both come."""
     world = trainer(out, ddp_timeout=PATIENCE).run.world
     with world.watched():
-        early = RANK == 1 and world.meets(0.5)
+        early = RANK == 1 and world.all_arrive(0.5)
         world.gather(None)  # for which rank 0 waits meanwhile
-        late = RANK == 0 and world.meets(0.5)
+        late = RANK == 0 and world.all_arrive(0.5)
     with world.watched():
-        return [early, late, world.meets(PATIENCE)]
+        return [early, late, world.all_arrive(PATIENCE)]
 
 
 def saving(out: Path) -> dict[str, Any]:

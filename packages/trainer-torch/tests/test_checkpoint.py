@@ -301,6 +301,23 @@ def test_the_newest_checkpoint_is_that_of_the_newest_run_and_not_of_the_longest(
     assert resumed.train(resume_from_checkpoint=True).global_step == 3
 
 
+def test_auto_resumes_if_there_is_a_checkpoint(tmp_path: Path) -> None:
+    first = trainer(tmp_path, max_steps=2, resume_from_checkpoint="auto", **EVERY_STEP)
+    first.train()
+    assert first.run.resumed_from is None
+    (tmp_path / "checkpoint-2" / MANIFEST).unlink()
+    resumed = trainer(tmp_path, max_steps=3, **EVERY_STEP)
+    resumed.train(resume_from_checkpoint="auto")
+    assert resumed.run.resumed_from == tmp_path / "checkpoint-1"
+
+
+def test_auto_does_not_start_over_beside_damaged_checkpoints(tmp_path: Path) -> None:
+    trainer(tmp_path, max_steps=1, **EVERY_STEP).train()
+    (tmp_path / "checkpoint-1" / MANIFEST).unlink()
+    with pytest.raises(FileNotFoundError, match="checkpoint"):
+        trainer(tmp_path, max_steps=1).train(resume_from_checkpoint="auto")
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"files": 3}'])
 def test_a_torn_manifest_is_a_fault_and_no_error(tmp_path: Path, content: str) -> None:
     trainer(tmp_path, max_steps=2, **EVERY_STEP).train()

@@ -19,7 +19,7 @@ from trainer_torch import Trainer
 from trainer_torch.addresses import check_address
 from trainer_torch.checkpoint import find_fault, list_checkpoints
 from trainer_torch.remote import RemoteDirectory
-from trainer_torch.uploading import Uploader
+from trainer_torch.uploader import Uploader
 
 EVERY_STEP: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}
 
@@ -99,12 +99,13 @@ def test_everything_is_uploaded_and_resumed_on_an_empty_machine(
 ) -> None:
     whole = trainer(tmp_path / "whole", **EVERY_STEP)
     whole.train()
-    trainer(address, **{**EVERY_STEP, "save_steps": 2}, num_train_epochs=2).train()
+    first = trainer(address, **{**EVERY_STEP, "save_steps": 2}, num_train_epochs=2)
+    first.train(resume_from_checkpoint="auto")
     assert names(address) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
     shutil.rmtree(machine(tmp_path))
     shutil.rmtree(tmp_path / "store" / "ein Läufchen" / "checkpoint-6")
     resumed = trainer(address, **EVERY_STEP)
-    resumed.train(resume_from_checkpoint=True)
+    resumed.train(resume_from_checkpoint="auto")
     assert resumed.run.resumed_from == Path(resumed.args.output_dir) / "checkpoint-4"
     assert same_end(resumed, whole)
 

@@ -12,7 +12,7 @@ from trainer_torch.argument_setters import ArgumentSetters
 from trainer_torch.argument_values import default_of, settle_values
 from trainer_torch.dropped_arguments import DROPPED, refuse_unknown
 from trainer_torch.hardware_arguments import settle_hardware
-from trainer_torch.sharding_arguments import settle_sharding
+from trainer_torch.sharding_arguments import normalize_sharding
 
 
 @dataclass
@@ -230,8 +230,10 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
             Trainer takes the place of the installed one.
         run_name: The name of the run in trackers.
         resume_from_checkpoint: What `train` resumes from if it gets no other value: a checkpoint; a
-            directory of checkpoints, for its newest complete one; or `True` for the newest complete
-            one in `output_dir` and at `remote_output_dir`. The first two may be addresses.
+            directory of checkpoints, for its newest complete one; `True` for the newest complete
+            one in `output_dir` and at `remote_output_dir`; or `auto` for the same if there is a
+            checkpoint, and otherwise for a start from the beginning. The first two may be
+            addresses.
 
     Raises:
         ModuleNotFoundError: An address needs a package that is not installed.
@@ -341,7 +343,7 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
         self.check_unsupported()
         self.check_local_rank()
         settle_values(self)
-        settle_sharding(self)
+        normalize_sharding(self)
         settle_hardware(self)
         settle_combinations(self)
 

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from callback_core import IntervalStrategy, TrainerControl, TrainerState
 from trainer_torch.loop_callback import LoopCallback
-from trainer_torch.shards import Shards, read_shards, room_for, shapes_of_shards, shared_out
+from trainer_torch.shards import Shards, empty_like_shard, read_shards, shapes_of_shards, shard_like
 from trainer_torch.weights import SafeTensors
 from trainer_torch.wrapping import is_sharded, plain_name
 
@@ -249,7 +249,7 @@ class WeightAveragingCallback(LoopCallback):
         tensors = self._averaged_tensors(model)
         if (folder := checkpoint / AVERAGE_SHARDS).is_dir():
             average = {
-                name: room_for(shape, tensors[name], tensors[name].device)
+                name: empty_like_shard(shape, tensors[name], tensors[name].device)
                 for name, shape in shapes_of_shards(folder).items()
                 if name in tensors
             }
@@ -260,7 +260,7 @@ class WeightAveragingCallback(LoopCallback):
             names = set(file.keys())
             updates = int((file.metadata() or {})["updates"])
             average = {
-                name: shared_out(file.get_tensor(name).to(value.device), value)
+                name: shard_like(file.get_tensor(name).to(value.device), value)
                 for name, value in tensors.items()
                 if name in names
             }

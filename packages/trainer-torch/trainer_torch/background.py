@@ -43,7 +43,7 @@ class Work:
         return self._thread is None or not self._thread.is_alive()
 
     def wait(self, patience: float | None = None, tell: Callable[[], None] | None = None) -> None:
-        """Wait for the end. Call `tell` once if the work has not ended after `patience` seconds."""
+        """Wait for the end. After `patience` seconds, call `tell` and wait on, or return."""
         if self._thread is None:
             return
         self._thread.join(patience)

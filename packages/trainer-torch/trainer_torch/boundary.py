@@ -1,4 +1,4 @@
-"""`Boundary`: what a step changes before its update, as it was between two steps."""
+"""`Boundary`: the state between two steps, kept so that an unfinished step can be undone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer_torch.divergence import copy_buffers, restore_buffers
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state, set_rng_state
 
-_OF_POSITION: Final = ("epoch", "batches", "samples", "epoch_ended", "read_size")
+_POSITION_FIELDS: Final = ("epoch", "batches", "samples", "epoch_ended", "read_size")
 
 
 class Boundary:
@@ -31,7 +31,7 @@ class Boundary:
         self._generators = rng_state()
         self._at_epoch_begin = run.epoch_rng_state
         self._buffers: dict[str, Tensor] = copy_buffers(run.model)
-        self._position = {name: getattr(run.position, name) for name in _OF_POSITION}
+        self._position = {name: getattr(run.position, name) for name in _POSITION_FIELDS}
         self._data_state = copy.deepcopy(run.position.data_state_dict())
         self._states: dict[str, Any] | None = None
         if is_complete:

@@ -32,7 +32,7 @@ _OWN: Final = (MANIFEST, PROGRESS, STRUCTURE)
 """The files that transformers does not write."""
 
 _DIGEST: Final = "sha256"
-"""The key in a manifest of the digest of the rest of it."""
+"""The manifest's key for its own digest, which covers all its other keys."""
 
 _NAME: Final = re.compile(r"checkpoint-\d+")
 
@@ -68,7 +68,7 @@ def find_fault(checkpoint: Path, part: int = 0, parts: int = 1) -> str | None:
         return _missing_part(checkpoint)
     listed = read_manifest(checkpoint).get("files")
     if not isinstance(listed, dict):
-        return f"it has no valid {MANIFEST}, so writing it was not finished"
+        return f"it has no valid {MANIFEST}, so it was not written completely"
     for name, entry in list(listed.items())[part::parts]:
         try:
             if file_entry(checkpoint / name) != entry:
@@ -80,7 +80,7 @@ def find_fault(checkpoint: Path, part: int = 0, parts: int = 1) -> str | None:
     return None
 
 
-def looks_whole(checkpoint: Path) -> bool:
+def has_all_files(checkpoint: Path) -> bool:
     """Return whether `checkpoint` has all files in the right sizes, without reading them."""
     if is_of_transformers(checkpoint):
         return _missing_part(checkpoint) is None
@@ -96,7 +96,7 @@ def looks_whole(checkpoint: Path) -> bool:
 
 
 def find_fault_together(world: World, checkpoint: Path) -> str | None:
-    """Return the result of `find_fault`. Each process checks a part of the files."""
+    """Return what `find_fault` does. Each process checks a part, so all must call this."""
     faults = world.gather(find_fault(checkpoint, world.rank, world.size))
     return next((fault for fault in faults if fault is not None), None)
 
@@ -119,20 +119,20 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
 def has_finite_weights(checkpoint: Path) -> bool:
     """Return whether the weights in `checkpoint` are finite according to its manifest."""
     manifest = read_manifest(checkpoint)
-    return is_finite_by(manifest) if manifest else is_of_transformers(checkpoint)
+    return manifest_is_finite(manifest) if manifest else is_of_transformers(checkpoint)
 
 
-def is_finite_by(manifest: Mapping[str, Any]) -> bool:
+def manifest_is_finite(manifest: Mapping[str, Any]) -> bool:
     """Return whether the weights of the checkpoint with this manifest are finite."""
     return bool(manifest.get("finite", True))
 
 
 def has_only_model(checkpoint: Path) -> bool:
-    """Return whether `checkpoint` was saved with `save_only_model`, so nothing can resume."""
-    return has_only_model_by(read_manifest(checkpoint))
+    """Return whether `checkpoint` was saved with `save_only_model`. Nothing resumes from it."""
+    return manifest_has_only_model(read_manifest(checkpoint))
 
 
-def has_only_model_by(manifest: Mapping[str, Any]) -> bool:
+def manifest_has_only_model(manifest: Mapping[str, Any]) -> bool:
     """Return whether the checkpoint with this manifest was saved with `save_only_model`."""
     files = manifest.get("files", {})
     has_weights = MODEL in files or f"{SHARDS}/{METADATA}" in files
@@ -167,7 +167,7 @@ def surplus(
 
 
 def is_of_transformers(checkpoint: Path) -> bool:
-    """Return whether `checkpoint` has a state as transformers' Trainer writes it, and none of ours.
+    """Return whether transformers' Trainer wrote `checkpoint`: none of its files is only ours.
 
     transformers writes the state last, or last but for the random generators.
     """
@@ -282,9 +282,7 @@ def _missing_part(checkpoint: Path) -> str | None:
         return "it has no weights: neither model.safetensors nor pytorch_model.bin"
     missing = [name for name in (OPTIMIZER, SCHEDULER) if not (checkpoint / name).is_file()]
     if missing:
-        return (
-            f"it has no {' and no '.join(missing)}, so it can only be the start of another training"
-        )
+        return f"it has no {' and no '.join(missing)}, so training cannot resume from it"
     return None
 
 

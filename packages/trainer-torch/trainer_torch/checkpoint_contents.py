@@ -39,8 +39,8 @@ def take_contents(
 ) -> dict[str, Any]:
     """Return the content of the checkpoint of the current step, by the names of its files.
 
-    If the model is sharded, this is what this process has to write, and all processes must call
-    this.
+    If the model is sharded, the result has only what this process writes, and all processes must
+    call this. It also stores the states of callbacks in `run.state`.
 
     The tensors are those of the training, not copies. Other values that change are copied.
 

@@ -26,7 +26,7 @@ from trainer_torch.checkpoint import (
 from trainer_torch.plan import Plan
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import read_generators
-from trainer_torch.sharded_optimizer import joined_state, shared_out_state
+from trainer_torch.sharded_optimizer import gather_state, shard_state
 from trainer_torch.transformers_checkpoint import (
     check_scheduler,
     read_precision,
@@ -82,9 +82,9 @@ def load_optimizer_state(
     place = torch.device("cpu") if is_shared_out else device
     state: dict[str, Any] = _load(checkpoint / OPTIMIZER, place)
     if is_sharded_checkpoint(checkpoint):
-        return joined_state(state, checkpoint, optimizer, device)
+        return gather_state(state, checkpoint, optimizer, device)
     state = without_empty_groups(state) if is_of_transformers(checkpoint) else state
-    return shared_out_state(state, optimizer)
+    return shard_state(state, optimizer)
 
 
 def load_progress(run: TrainingRun, plan: Plan, checkpoint: Path) -> dict[str, Any]:

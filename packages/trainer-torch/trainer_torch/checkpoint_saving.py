@@ -17,7 +17,7 @@ from trainer_torch.background import Work
 from trainer_torch.best_model import best_checkpoint
 from trainer_torch.checkpoint import STATE, checkpoint_path
 from trainer_torch.checkpoint_contents import progress_of, take_contents
-from trainer_torch.checkpoint_writing import discard_part, publish, write_part
+from trainer_torch.checkpoint_writing import discard_unpublished, publish, write_unpublished
 from trainer_torch.finite import is_finite, parts_not_finite
 from trainer_torch.messages import listed
 from trainer_torch.restarts import note_save
@@ -26,7 +26,7 @@ from trainer_torch.save_failures import failure_of, note_failure, wait_for_writi
 from trainer_torch.saves import FailedSave, Save
 from trainer_torch.seeding import generators_file, rng_state
 from trainer_torch.selection import rotate_checkpoints
-from trainer_torch.sharded_writing import begin_parts, write_parts
+from trainer_torch.sharded_writing import make_temporary_folder, write_own_part
 from trainer_torch.staging import Staged
 from trainer_torch.uploads import upload_checkpoint
 from trainer_torch.wrapping import is_sharded
@@ -43,10 +43,12 @@ def save_checkpoint(run: TrainingRun) -> None:
     process writes its part.
 
     With `save_async`, this returns once everything has been copied. A thread writes while training
-    continues, and a later step calls `finish_save`.
+    continues, and a later step calls `finish_save`. Every process must call this.
 
     Raises:
+        RuntimeError: Another process has failed.
         TypeError: A value in a state could not be loaded again. The message names it.
+        ValueError: A file of a callback has the name of another file.
     """
     finish_save(run)
     begin_save(run)
@@ -57,9 +59,15 @@ def save_checkpoint(run: TrainingRun) -> None:
 def begin_save(run: TrainingRun, states: dict[str, Any] | None = None) -> None:
     """Take the content of the checkpoint of the current step, and begin to write it.
 
+    Every process must call this.
+
     Args:
         run: The training.
         states: The states of callbacks; `None` for the current ones.
+
+    Raises:
+        TypeError: A value in a state could not be loaded again. The message names it.
+        ValueError: A file of a callback has the name of another file.
     """
     if run.usage is not None:
         run.usage.publish(run.state)
@@ -108,21 +116,21 @@ def finish_save(run: TrainingRun) -> None:
         return
     wait_for_writing(save)
     failed = _agree(run, save)
-    if failed is None and _is_published_last(run):
+    if failed is None and _publishes_after_all_wrote(run):
         save.work = save.work and Work(lambda: publish(save.path), in_thread=False)
         failed = _agree(run, save)
     run.saves.current = None
     if failed is not None:
         note_failure(run, failed)
         return
-    note_whole(run, save)
+    note_complete(run, save)
     if not save.finite and run.guard.steps == 0:  # otherwise, there was a warning
         _tell_what_is_not_finite(run, save.path)
     rotate_checkpoints(run, save.path)
     _fire(run, save)
 
 
-def note_whole(run: TrainingRun, save: Save) -> None:
+def note_complete(run: TrainingRun, save: Save) -> None:
     """Note in this process that the checkpoint of `save` is whole, and begin to upload it."""
     run.saves.done += 1
     run.saved_step = save.step
@@ -144,11 +152,11 @@ def note_best(run: TrainingRun) -> None:
         run.state.best_model_checkpoint = best_checkpoint(run)
 
 
-def settle_save(run: TrainingRun) -> None:
+def finish_interrupted_save(run: TrainingRun) -> None:
     """Wait for this process's part of the save, if there is one, after an error.
 
-    A sharded checkpoint becomes whole if the other processes live long enough to write their parts.
-    With `save_on_each_node`, it is dropped, because the machines could not agree. An error is
+    A sharded checkpoint becomes complete if all processes live long enough to write their parts.
+    With `save_on_each_node`, it is discarded, because the machines could not agree. An error is
     logged and not raised, so that the first one is not masked.
     """
     save = run.saves.current
@@ -160,13 +168,13 @@ def settle_save(run: TrainingRun) -> None:
             if save.work.error is not None:
                 raise save.work.error
             if save.work.result:
-                note_whole(run, save)
-            elif _is_published_last(run):
-                discard_part(save.path)
+                note_complete(run, save)
+            elif _publishes_after_all_wrote(run):
+                discard_unpublished(save.path)
                 logger.warning(
-                    "The checkpoint of step %d was being saved when the training ended, so it is "
-                    "dropped: with save_on_each_node, all machines must have written it. Resume "
-                    "from an older one.",
+                    "The checkpoint of step %d was being saved when the training ended. It is "
+                    "discarded, because with save_on_each_node it counts only if all machines have "
+                    "written it. Resume from an older one.",
                     save.step,
                 )
     except Exception:
@@ -194,21 +202,21 @@ def _states_of_ranks(
     return generators, {rank: data for rank, (*_, data) in of_ranks.items()}
 
 
-def _is_published_last(run: TrainingRun) -> bool:
-    """Return whether each process publishes its checkpoint only after all of them have written."""
+def _publishes_after_all_wrote(run: TrainingRun) -> bool:
+    """Return whether a process publishes its checkpoint only after all have written theirs."""
     return run.args.save_on_each_node and not is_sharded(run.model)
 
 
 def _write_parts(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work:
     """Begin to write the part of this process of a checkpoint that all processes write."""
-    begun = begin_parts(save.path, run.world)
+    begun = make_temporary_folder(save.path, run.world)
     if begun is not None or not run.saves_in_thread:
         staged = Staged(contents, {})
         given = save.path, staged, save.finite, run.world, begun
-        return Work(lambda: write_parts(*given), in_thread=False)
+        return Work(lambda: write_own_part(*given), in_thread=False)
     _ = run.world.saving_group  # processes make it here, and not in threads
     staged = _staged(run, contents)
-    return _in_thread(run, lambda: write_parts(save.path, staged, save.finite, run.world, None))
+    return _in_thread(run, lambda: write_own_part(save.path, staged, save.finite, run.world, None))
 
 
 def _write(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work:
@@ -242,7 +250,7 @@ def _in_thread(run: TrainingRun, write: Callable[[], Any]) -> Work:
 def _write_whole(save: Save, staged: Staged, publishes: bool) -> bool:
     """Write the checkpoint, publish it if this process `publishes`, and return whether it does."""
     with staged.written_as_before():
-        write_part(save.path, staged.values, save.finite)
+        write_unpublished(save.path, staged.values, save.finite)
     if publishes:
         publish(save.path)
     return publishes
@@ -250,6 +258,9 @@ def _write_whole(save: Save, staged: Staged, publishes: bool) -> bool:
 
 def _agree(run: TrainingRun, save: Save) -> FailedSave | None:
     """Return the failure of the disk of any process during `save`, or `None` if there was none.
+
+    After a failure in any process, the save is over. Then, what this process wrote is deleted,
+    unless the model is sharded.
 
     Raises:
         Exception: A process has failed for another reason. It raises its own error, and the others
@@ -262,8 +273,8 @@ def _agree(run: TrainingRun, save: Save) -> FailedSave | None:
     if not is_whole:
         run.saves.current = None
         if save.work is not None and not is_sharded(run.model):
-            with suppress(OSError):  # of a disk that has failed already
-                discard_part(save.path)
+            with suppress(OSError):  # the disk has failed already
+                discard_unpublished(save.path)
     if error is not None and own is None:
         raise error
     for rank, (_, text) in enumerate(outcomes):

@@ -19,7 +19,7 @@ _BLOCK: Final = 1 << 20
 """The bytes that are written at once. Between two blocks, other threads can run."""
 
 
-def write_part(final: Path, contents: Mapping[str, Any], finite: bool) -> None:
+def write_unpublished(final: Path, contents: Mapping[str, Any], finite: bool) -> None:
     """Write a whole checkpoint with its manifest, under a temporary name beside `final`.
 
     If this fails, it removes what it has written.
@@ -29,8 +29,8 @@ def write_part(final: Path, contents: Mapping[str, Any], finite: bool) -> None:
         contents: The values of its files, by name.
         finite: Whether its weights are finite.
     """
-    discard_part(final)  # of a process that was killed while saving
-    part = part_of(final)
+    discard_unpublished(final)  # left by a process that was killed while saving
+    part = temporary_path(final)
     try:
         part.mkdir(parents=True)
         for name, value in contents.items():
@@ -46,11 +46,11 @@ def publish(final: Path, part: Path | None = None) -> None:
 
     Args:
         final: The path to give it.
-        part: Its present path; by default that of `write_part`.
+        part: Its present path; by default that of `write_unpublished`.
     """
-    part = part_of(final) if part is None else part
+    part = temporary_path(final) if part is None else part
     replaced = final.with_name(f".{final.name}.replaced")
-    if replaced.exists():  # of a process that was killed while saving
+    if replaced.exists():  # left by a process that was killed while saving
         shutil.rmtree(replaced)
     if final.exists():
         final.rename(replaced)
@@ -81,19 +81,19 @@ def clear_leftovers(output_dir: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def discard_part(final: Path) -> None:
+def discard_unpublished(final: Path) -> None:
     """Delete what was written for `final` under its temporary name, if anything."""
-    if part_of(final).exists():
-        shutil.rmtree(part_of(final))
+    if temporary_path(final).exists():
+        shutil.rmtree(temporary_path(final))
 
 
-def part_of(final: Path) -> Path:
+def temporary_path(final: Path) -> Path:
     """Return the path under which the checkpoint `final` is written."""
     return final.with_name(f".{final.name}.part")
 
 
 def write_file(path: Path, value: Any) -> None:
-    """Write `value` in the format that the suffix of `path` means."""
+    """Write `value` in the format that the suffix of `path` names."""
     if isinstance(value, TrainerState):
         value.save_to_json(path)
     elif path.suffix == ".json":

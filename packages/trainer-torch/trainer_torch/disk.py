@@ -34,7 +34,7 @@ _FAILURES: Final = frozenset(
     )
     if hasattr(errno, name)  # Windows does not have all
 )
-"""The errors of a file system that is full, read-only, broken, remote or over a quota."""
+"""The errors of a file system that is full, read-only, over a quota, broken or unreachable."""
 
 NO_SPACE: Final = frozenset(getattr(errno, name, -1) for name in ("ENOSPC", "EDQUOT"))
 """The errors that go away if files are deleted."""

@@ -49,7 +49,9 @@ _OPTIONS: Final = {
 """The arguments that are options of DistributedDataParallel, with its names for them."""
 
 _FAILED: Final = 2
-"""What rank 0 says in `pass_to_main` after an error; otherwise 1, or 0 without items."""
+"""The status that rank 0 reduces in `pass_to_main` after an error.
+
+Otherwise, a rank reduces 1 if it has items, and 0 if not."""
 
 _ITEMS_IN_TURN: Final = 16
 _BYTES_IN_TURN: Final = 2**24
@@ -107,21 +109,21 @@ class DistributedWorld(World):
             return model
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ValueError(
-                f"{type(model).__name__} has no parameter that requires a gradient, so its "
-                f"{self.size} processes would diverge. Make the parameters that the optimizer "
-                "trains a part of the model, or train in one process."
+                f"{type(model).__name__} has no parameter that requires a gradient, so the "
+                f"{self.size} processes would diverge. Register the parameters that the optimizer "
+                "trains in the model, or train in one process."
             )
         options = {_OPTIONS[name]: value for name, value in self._options.items()}
         wrapped = DistributedDataParallel(model, **options)
-        _settle_buckets(wrapped)
+        _fix_bucket_order(wrapped)
         return wrapped
 
     def average_gradients(self, wrapped: nn.Module, now: bool) -> None:
-        """Let the next backward pass of DistributedDataParallel or FSDP2 average gradients, or not.
+        """Set whether the next backward pass of DDP or FSDP2 averages gradients.
 
-        With a static graph, it averages in every backward pass, because it fails if it skips the
-        first one, and a resumed training has another first one. The gradients are the same. So
-        does FSDP2 of a torch in which gradients that have not been averaged cannot be dropped.
+        DDP with a static graph averages in every backward pass. It fails if it skips the first
+        pass, and in a resumed training another pass is the first. FSDP2 averages in every pass too
+        if torch cannot drop gradients that are not averaged yet. The gradients are the same.
         """
         if (part := distributed_part(wrapped)) is not None:
             part.require_backward_grad_sync = now or part.static_graph
@@ -142,7 +144,7 @@ class DistributedWorld(World):
         """Combine the flags and signals of all ranks, and return whether any rank is busy.
 
         They all-reduce one integer: bits for the flags, one for whether a rank is busy, and one for
-        whether there is a signal. Only if flags differ or there is a signal, they exchange more. If
+        whether there is a signal. They exchange more only if flags differ or there is a signal. If
         several ranks received a signal, that of the lowest rank is due.
         """
         asked = flag_bits(control) | is_busy << FLAG_BITS
@@ -158,14 +160,14 @@ class DistributedWorld(World):
             combine_requests(control, self.gather(control.requests))
         return bool(bits >> FLAG_BITS & 1)
 
-    def meets(self, seconds: float) -> bool:
-        """Return whether every rank calls this within some seconds. No rank waits longer.
+    def all_arrive(self, seconds: float) -> bool:
+        """Return whether every rank calls this within `seconds` of this rank. No rank waits longer.
 
         A torch that does not give access to the store is an exception: there, ranks may wait for
         rank 0 as long as in a collective operation.
         """
         if self._watch.has_store:
-            return self._watch.meets(seconds)
+            return self._watch.all_arrive(seconds)
         try:
             dist.monitored_barrier(self._group, timedelta(seconds=seconds))
         except RuntimeError:
@@ -187,7 +189,7 @@ class DistributedWorld(World):
     def gather(self, value: T) -> list[T]:
         """Return the `value` of each rank. Tensors in it must be on the CPU."""
         values: list[Any] = [None] * self.size
-        with self._watch.together():
+        with self._watch.collective_operation():
             dist.all_gather_object(values, value, group=self._group)
         return values
 
@@ -200,8 +202,8 @@ class DistributedWorld(World):
     def pass_to_main(self, items: Iterator[T], receive: Callable[[T], None]) -> None:
         """Gather some items of each rank on rank 0, until no rank has any.
 
-        The items go to rank 0 only. To wait less often, there are several in a turn as long as they
-        are small. Tensors in them must be on the CPU.
+        The items go to rank 0 only. Each round gathers several items if they are small, so that
+        there are fewer rounds. Tensors in them must be on the CPU.
         """
         error: Exception | None = None
         count = 1
@@ -216,7 +218,7 @@ class DistributedWorld(World):
                 break
             count = max(1, min(_ITEMS_IN_TURN, _BYTES_IN_TURN // size))
             turn: list[Any] | None = [None] * self.size if self.is_main else None
-            with self._watch.together():
+            with self._watch.collective_operation():
                 dist.gather_object(packed, turn, group=self._group)
             try:
                 for item in interleave(pickle.loads(one) for one in turn or ()):
@@ -234,7 +236,7 @@ class DistributedWorld(World):
                 answer[0] = do()
             except Exception as raised:
                 error, answer[1] = raised, repr(raised)
-        with self._watch.together():
+        with self._watch.collective_operation():
             dist.broadcast_object_list(answer, src=0, group=self._group)
         if error is not None:
             raise error
@@ -272,7 +274,7 @@ class DistributedWorld(World):
         in_main_thread = threading.current_thread() is threading.main_thread()
         previous = signal.signal(signal.SIGTERM, signal.SIG_IGN) if in_main_thread else None
         try:
-            self._watch.tell(error)
+            self._watch.report_failure(error)
             yield
         finally:
             if in_main_thread:
@@ -281,29 +283,30 @@ class DistributedWorld(World):
     def _broadcast(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
             shared = tensor.detach().contiguous()
-            # Without an accelerator's backend for the CPU, only this group can broadcast there.
+            # The default group may have a backend for the accelerator only.
             dist.broadcast(
                 shared, src=0, group=self._group if shared.device.type == "cpu" else None
             )
             tensor.detach().copy_(shared)
 
     def _reduce(self, tensor: Tensor, operation: Any) -> None:
-        with self._watch.together():
+        with self._watch.collective_operation():
             self._reduction(tensor, operation)
 
 
 def find_world(args: TrainingArguments) -> World:
-    """Return the processes of this training. Connects them if nothing else has.
+    """Return the processes of this training, and connect them if nothing else has.
 
     Raises:
         RuntimeError: The processes cannot connect.
+        TimeoutError: Not all processes have connected in time.
         ValueError: They cannot connect with `ddp_backend`.
     """
     connect(args.device, with_margin(args.ddp_timeout), args.ddp_backend)
     return DistributedWorld(args) if size() > 1 else SINGLE_PROCESS
 
 
-def _settle_buckets(wrapped: DistributedDataParallel) -> None:
+def _fix_bucket_order(wrapped: DistributedDataParallel) -> None:
     """Let `wrapped` order its buckets of gradients now, and not in its first step.
 
     The order decides how the gradients of three or more processes are summed, to the last bit.

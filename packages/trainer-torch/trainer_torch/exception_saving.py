@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from trainer_torch.checkpoint_saving import begin_save, finish_save, settle_save
+from trainer_torch.checkpoint_saving import begin_save, finish_interrupted_save, finish_save
 from trainer_torch.run import TrainingRun
 from trainer_torch.watchdog import HangError
 
@@ -28,11 +28,12 @@ def save_after(run: TrainingRun, exception: BaseException) -> None:
         and not isinstance(exception, HangError)  # the others are lost
         and run.last_save_step != run.state.global_step
     )
-    settle_save(run)  # after which not all processes may know whether that step is saved
+    # After that decision, because this may note the save in some processes only.
+    finish_interrupted_save(run)
     if not is_due:
         return
     try:
-        if not run.world.meets(PATIENCE):
+        if not run.world.all_arrive(PATIENCE):
             _refuse(run, f"not all processes have failed within {PATIENCE:.0f} seconds")
             return
         places = run.world.gather((run.state.global_step, run.boundary is not None))

@@ -30,7 +30,7 @@ from trainer_torch.resume import Resumption
 from trainer_torch.run import TrainingRun
 from trainer_torch.save_failures import tell_failed_saves
 from trainer_torch.seeding import rng_state
-from trainer_torch.selection import settle_deletion
+from trainer_torch.selection import wait_for_deletion
 from trainer_torch.summary import speed_metrics
 from trainer_torch.update_step import run_step
 
@@ -79,7 +79,7 @@ def run_training(
             tell_how_to_continue(run, exception)
             raise
         finally:
-            settle_deletion(run)
+            wait_for_deletion(run)
             run.model_wrapped = run.model
             run.given.note_end(run.model, run.optimizer)
         run.signals.is_ending = True

@@ -18,9 +18,9 @@ def meet(store: Store, rank: int, size: int, timeout: timedelta) -> Store:
     """Return a part of `store` that only the processes of this attempt use.
 
     torchrun keeps one store for all attempts. It still has the addresses of earlier attempts, to
-    which processes would try to connect. So each process writes a new random word. Rank 0 answers
-    each with its word and with that of rank 0: only a rank 0 of the same attempt can know the new
-    word. The others then count themselves as present under the word of rank 0.
+    which processes would try to connect. So each process writes a new random token. Rank 0 answers
+    each process with that process's token and its own. Only a rank 0 of the same attempt can know
+    the new token. The process then registers under rank 0's token.
 
     Args:
         store: The store.
@@ -32,21 +32,21 @@ def meet(store: Store, rank: int, size: int, timeout: timedelta) -> Store:
         TimeoutError: Not all processes have connected in time.
     """
     own, until = uuid4().hex, time.monotonic() + timeout.total_seconds()
-    word = _gather(store, own, size, until) if rank == 0 else _join(store, own, rank, until)
-    return PrefixStore(f"attempt/{word}", store)
+    token = _gather(store, own, size, until) if rank == 0 else _join(store, own, rank, until)
+    return PrefixStore(f"attempt/{token}", store)
 
 
 def _gather(store: Store, own: str, size: int, until: float) -> str:
-    """Answer the other ranks until all are present, and return the word of rank 0."""
+    """Answer the other ranks until all are present, and return the token of rank 0."""
     answered: dict[int, bytes] = {}
     while store.add(f"{own}/present", 0) < size - 1:
         for rank in range(1, size):
             if not store.check([f"hello/{rank}"]):
                 continue
-            word = store.get(f"hello/{rank}")
-            if word != answered.get(rank):
-                store.set(f"answer/{rank}", f"{word.decode()} {own}")
-                answered[rank] = word
+            token = store.get(f"hello/{rank}")
+            if token != answered.get(rank):
+                store.set(f"answer/{rank}", f"{token.decode()} {own}")
+                answered[rank] = token
         if time.monotonic() > until:
             absent = [str(one) for one in range(1, size) if not store.check([f"{own}/{one}"])]
             raise TimeoutError(
@@ -58,15 +58,15 @@ def _gather(store: Store, own: str, size: int, until: float) -> str:
 
 
 def _join(store: Store, own: str, rank: int, until: float) -> str:
-    """Return the word of rank 0, once it has answered."""
+    """Return the token of rank 0, once it has answered."""
     store.set(f"hello/{rank}", own)
     while True:
         if store.check([f"answer/{rank}"]):
-            answered, word = store.get(f"answer/{rank}").decode().split()
+            answered, token = store.get(f"answer/{rank}").decode().split()
             if answered == own:
-                store.set(f"{word}/{rank}", "")
-                store.add(f"{word}/present", 1)
-                return word
+                store.set(f"{token}/{rank}", "")
+                store.add(f"{token}/present", 1)
+                return token
         if time.monotonic() > until:
             raise TimeoutError(
                 f"Rank {rank} cannot begin, because rank 0 has not connected within ddp_timeout. "

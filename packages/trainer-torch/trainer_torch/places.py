@@ -12,11 +12,11 @@ from trainer_torch.addresses import check_address, is_address, local_copy, paren
 from trainer_torch.checkpoint import (
     STATE,
     best_named_in,
+    has_all_files,
     has_finite_weights,
     has_only_model,
     is_checkpoint_name,
     list_checkpoints,
-    looks_whole,
     written_at,
 )
 from trainer_torch.remote import RemoteCheckpoint, RemoteDirectory, retried
@@ -46,7 +46,7 @@ class Place:
         local = str(self.directory.absolute())
         return local if self.remote is None else f"{self.remote}, with its copy {local},"
 
-    def bring(self, world: World) -> Path:
+    def make_local(self, world: World) -> Path:
         """Return the directory on this machine to look in, or the path of the named checkpoint.
 
         If the newest checkpoint is in the store, it is downloaded first, once for each machine.
@@ -57,12 +57,12 @@ class Place:
             FileNotFoundError: The named checkpoint is neither in the store nor on this machine.
         """
         if self.remote is not None:
-            name = world.on_main(self._bring_to_main)
+            name = world.on_main(self._download_to_main)
             if name is not None:
-                world.on_each_node(lambda: None if world.is_main else self._bring_to_other(name))
+                world.on_each_node(lambda: None if world.is_main else self._download_to_other(name))
         return self.directory if self.name is None else self.directory / self.name
 
-    def _bring_to_main(self) -> str | None:
+    def _download_to_main(self) -> str | None:
         """Download the checkpoint to resume from, unless it is here already, and return its name.
 
         Other machines need the name even then, because they may lack the checkpoint.
@@ -93,23 +93,23 @@ class Place:
         self.download(best)
         return best.name
 
-    def _bring_to_other(self, name: str) -> None:
+    def _download_to_other(self, name: str) -> None:
         """Download the checkpoint `name` if this machine lacks it and the store has it."""
         assert self.remote is not None
         remote = self.remote
-        if not looks_whole(self.directory / name):
+        if not has_all_files(self.directory / name):
             checkpoint = retried(lambda: remote.checkpoint(name))
             if checkpoint.find_fault() is None:
                 self.download(checkpoint)
 
     def _is_usable(self, path: Path) -> bool:
-        return self.name in (None, path.name) and looks_whole(path) and not has_only_model(path)
+        return self.name in (None, path.name) and has_all_files(path) and not has_only_model(path)
 
     def download(self, checkpoint: RemoteCheckpoint) -> Path:
         """Download `checkpoint` and the best one that it refers to. Return the local path."""
         state = json.loads(retried(lambda: checkpoint.directory.read(f"{checkpoint.name}/{STATE}")))
         best_name = best_named_in(state)
-        if best_name not in (None, checkpoint.name) and not looks_whole(
+        if best_name not in (None, checkpoint.name) and not has_all_files(
             self.directory / str(best_name)
         ):
             best = retried(lambda: checkpoint.directory.checkpoint(str(best_name)))

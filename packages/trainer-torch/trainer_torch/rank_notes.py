@@ -18,7 +18,7 @@ class Progress:
 
     Attributes:
         turns: How often it has entered and left collective operations.
-        events: The number of events since then.
+        events: The number of events since it last entered or left one.
         event: The last event.
         step: The update step at that event.
     """
@@ -48,7 +48,7 @@ class RankNote:
         pid: The number of its process.
         turns: How often it has entered and left collective operations. This is odd while the rank
             waits for the others.
-        events: The number of events since then.
+        events: The number of events since it last entered or left one.
         step: The update step.
         event: The last event.
         code: The line that it executes, if it has not moved on for a while.
@@ -73,7 +73,7 @@ class RankNote:
 
     @property
     def place(self) -> tuple[int, int]:
-        """The place of the rank in the sequence of all that each rank does."""
+        """The position in the sequence of operations and events, which is the same in all ranks."""
         return self.turns, self.events
 
     @property
@@ -101,7 +101,7 @@ class RankNote:
 
 
 def explanation(notes: Mapping[int, RankNote], size: int, limit: float | None) -> str:
-    """Return a text that says which ranks are lost, late or have failed.
+    """Return a text that says which ranks are lost or late, or have failed.
 
     Args:
         notes: The last note of each rank that has written one.
@@ -116,8 +116,8 @@ def explanation(notes: Mapping[int, RankNote], size: int, limit: float | None) -
     if lost:
         parts.append(f"These do not answer: {_described(lost)}.")
     elif failed := [note for note in answering if note.failure]:
-        errors = [f"rank {note.rank} ({note.host}) by {note.failure}" for note in failed]
-        parts.append(f"An error ended {listed(errors)}.")
+        errors = [f"rank {note.rank} ({note.host}): {note.failure}" for note in failed]
+        parts.append(f"{'Errors' if len(errors) > 1 else 'An error'} ended {listed(errors)}.")
     if limit is not None and (late := late_ranks(answering)):
         first = max(answering, key=lambda note: note.place)
         parts.append(f"Late: {_described(late)}. Of the others, the furthest is {first}.")

@@ -47,8 +47,10 @@ class RankWatch:
         """Whether this version of torch gives access to the store of the process group."""
         return self._store is not None
 
-    def meets(self, seconds: float) -> bool:
-        """Return whether every rank calls this within some seconds: once in a watched call.
+    def all_arrive(self, seconds: float) -> bool:
+        """Return whether every rank calls this within `seconds` of this rank.
+
+        It works once in each watched call of the Trainer.
 
         All ranks return the same, because the first one that knows it writes it to the store.
         """
@@ -79,8 +81,8 @@ class RankWatch:
             self._watchdog = None
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Note the begin and the end of a collective operation, and explain an error in it.
+    def collective_operation(self) -> Iterator[None]:
+        """Note the start and the end of a collective operation, and explain an error in it.
 
         Raises:
             HangError: The operation failed. The message says which ranks are late, lost or failed.
@@ -98,7 +100,7 @@ class RankWatch:
             ) from error
         self.progress.turn()
 
-    def tell(self, error: BaseException) -> None:
+    def report_failure(self, error: BaseException) -> None:
         """Tell the other ranks about an error of this rank, and log which ranks failed or are lost.
 
         An error of the process group in a backward pass does not say which rank caused it.

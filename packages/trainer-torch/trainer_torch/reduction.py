@@ -35,8 +35,8 @@ class Reduction:
         if not self._has_levels:
             return
         machines = [list(range(*ends)) for ends in pairwise([*firsts, len(ranks)])]
-        # All processes make all groups. torch names a group that only its members make by the
-        # number of groups that they have, which differs after that.
+        # All processes make all groups, even those that they do not join. torch names a group by
+        # how many a process has made, so that number must be the same everywhere.
         groups = [
             dist.new_group(members, backend="gloo", timeout=timeout)
             for members in (*machines, firsts)

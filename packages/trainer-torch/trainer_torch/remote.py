@@ -1,7 +1,8 @@
 """`RemoteDirectory`: checkpoints and other files at an address of fsspec.
 
-A store cannot rename, so a checkpoint is published by its manifest: it is uploaded last, and
-removed first. A checkpoint without a manifest, or with a file of another size, is not whole.
+A store cannot rename, so a checkpoint counts as published once its manifest is there: the manifest
+is uploaded last, and removed first. A checkpoint without a manifest, or with a file of another
+size, is not complete.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from trainer_torch.checkpoint import (
     MANIFEST,
     checkpoint_step,
     find_fault,
-    has_only_model_by,
     is_checkpoint_name,
-    is_finite_by,
+    manifest_has_only_model,
+    manifest_is_finite,
     parse_manifest,
     read_manifest,
 )
@@ -190,12 +191,12 @@ class RemoteCheckpoint:
     @property
     def is_finite(self) -> bool:
         """Whether its weights are finite."""
-        return is_finite_by(self.manifest)
+        return manifest_is_finite(self.manifest)
 
     @property
     def has_only_model(self) -> bool:
         """Whether it was saved with `save_only_model`."""
-        return has_only_model_by(self.manifest)
+        return manifest_has_only_model(self.manifest)
 
     def find_fault(self) -> str | None:
         """Return why the checkpoint is not whole, or `None` if all files have the right sizes."""
@@ -203,7 +204,7 @@ class RemoteCheckpoint:
             return "there is no such checkpoint"
         listed = self.manifest.get("files")
         if not isinstance(listed, dict):
-            return f"it has no valid {MANIFEST}, so uploading it was not finished"
+            return f"it has no valid {MANIFEST}, so it was not uploaded completely"
         for name in listed:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:
@@ -243,7 +244,7 @@ class RemoteCheckpoint:
 
 
 def retried(do: Callable[[], T]) -> T:
-    """Return what `do` returns. If it fails a few times in a row, its last error is raised."""
+    """Return what `do` returns. It is tried three times, with growing pauses."""
     for attempt in range(1, _TRIES):
         try:
             return do()

@@ -1,6 +1,6 @@
 """Uploads and downloads the files beside the checkpoints, such as journals of trackers.
 
-To continue a tracker's run without gaps and double points, a training needs the tracker's journal
+To continue a tracker's run without gaps or duplicate points, a training needs the tracker's journal
 and the progress of its delivery. So these files are uploaded before a checkpoint is published.
 """
 

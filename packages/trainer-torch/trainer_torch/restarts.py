@@ -26,13 +26,16 @@ def restart_count() -> int:
 def saved_by_earlier_attempts(output_dir: str | Path, is_restart: bool) -> list[Path]:
     """Return the checkpoints of this training that earlier attempts have saved, the oldest first.
 
+    Only the main process may call this, once for each training, because it notes that a training
+    has begun in `output_dir`.
+
     Checkpoints from before this launch of `torchrun` belong to another training. So do those of a
     second training that the script makes in the same directory; it starts over in each attempt.
     To tell them apart, a file lists the checkpoints that were there when each training began. It is
     written before a training saves its first checkpoint.
 
     Args:
-        output_dir: The directory of the checkpoints. Only the main process may call this.
+        output_dir: The directory of the checkpoints.
         is_restart: Whether this is not the first attempt.
     """
     directory = Path(output_dir).expanduser().absolute()

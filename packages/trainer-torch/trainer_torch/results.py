@@ -11,7 +11,7 @@ from typing import Any, Final
 from callback_core import json_value
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.run import TrainingRun
-from trainer_torch.uploads import upload_files
+from trainer_torch.uploads import submit_files
 
 _ALL: Final = "all"
 
@@ -54,7 +54,7 @@ class ResultMethods:
             path = self._result_file(_ALL)
             before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             _write(path, {**before, **metrics})
-        upload_files(self.run)
+        submit_files(self.run)
 
     def save_state(self) -> None:
         """Write the state, with all logs, to `trainer_state.json` in `output_dir`."""
@@ -62,7 +62,7 @@ class ResultMethods:
             path = self._output_dir() / "trainer_state.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             self.run.state.save_to_json(path)
-            upload_files(self.run)
+            submit_files(self.run)
 
     def num_examples(self, dataloader: Any) -> int:
         """Return the number of samples in the dataset of `dataloader`.

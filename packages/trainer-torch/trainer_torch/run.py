@@ -39,7 +39,7 @@ from trainer_torch.saves import Saves
 from trainer_torch.seeding import rng_state, set_seed
 from trainer_torch.sharding import forget_call, reshard
 from trainer_torch.signals import Signals
-from trainer_torch.uploading import Uploader
+from trainer_torch.uploader import Uploader
 from trainer_torch.usage import Usage
 from trainer_torch.world import World
 

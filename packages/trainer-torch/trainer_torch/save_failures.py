@@ -54,10 +54,10 @@ def tell_failed_saves(run: TrainingRun) -> None:
     told = f"{len(failed)} of {len(failed) + done} checkpoints could not be saved: those of steps "
     told += f"{steps} ({reasons})."
     if run.saved_step is not None:
-        logger.warning("%s The last whole checkpoint is that of step %d.", told, run.saved_step)
+        logger.warning("%s The last complete checkpoint is that of step %d.", told, run.saved_step)
     else:
         logger.error(
-            "%s No checkpoint of this training was saved, so only this process has the weights. "
+            "%s No checkpoint of this training was saved, so the weights are only in memory. "
             "Save them now with trainer.save_model(directory), on a disk that works and has room.",
             told,
         )
@@ -71,7 +71,7 @@ def wait_for_writing(save: Save) -> None:
 
 def _tell_of_waiting(save: Save) -> None:
     logger.warning(
-        "Training waits for the checkpoint of step %d: it has been written to %s for more than "
+        "Training waits for the checkpoint of step %d, which is still being written to %s after "
         "%.0f seconds. Training continues when that ends. Check whether the disk is slow or "
         "hangs.",
         save.step,

@@ -6,15 +6,15 @@ import logging
 import shutil
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from trainer_torch.background import Work
 from trainer_torch.checkpoint import (
     find_fault_together,
+    has_all_files,
     has_finite_weights,
     has_only_model,
     list_checkpoints,
-    looks_whole,
     surplus,
 )
 from trainer_torch.checkpoint_writing import clear_leftovers
@@ -25,6 +25,9 @@ from trainer_torch.run import TrainingRun
 from trainer_torch.world import SINGLE_PROCESS, World
 
 logger = logging.getLogger(__name__)
+
+AUTO: Final = "auto"
+"""The value of `resume_from_checkpoint` that resumes if there is a checkpoint."""
 
 
 def choose_checkpoint(run: TrainingRun, resume_from: str | Path | bool | None) -> Path | None:
@@ -38,7 +41,9 @@ def choose_checkpoint(run: TrainingRun, resume_from: str | Path | bool | None) -
         resume_from: What `train` got. `None` means what the arguments say.
 
     Raises:
+        ConnectionError: The store cannot be read, and there is no local checkpoint.
         FileNotFoundError: The checkpoint that `resume_from` names is not there or not complete.
+        ValueError: The checkpoint was saved with `save_only_model`.
     """
     output_dir = run.args.output_dir
     run.on_writers(lambda: clear_leftovers(Path(output_dir)))
@@ -46,6 +51,14 @@ def choose_checkpoint(run: TrainingRun, resume_from: str | Path | bool | None) -
         resume_from = run.args.resume_from_checkpoint
     if resume_from is not False and (saved := _saved_before_restart(run)) is not None:
         return saved
+    if resume_from == AUTO:
+        place = find_place(True, output_dir, run.args.remote_output_dir)
+        directory = place.make_local(run.world)
+        if not run.world.on_main(lambda: list_checkpoints(directory)):
+            if run.world.is_main:
+                logger.info("%s has no checkpoint. Training starts from the beginning.", place)
+            return None
+        resume_from = True
     if resume_from:
         remote = run.args.remote_output_dir
         return find_checkpoint(resume_from, output_dir, run.world, remote)
@@ -64,7 +77,7 @@ def _saved_before_restart(run: TrainingRun) -> Path | None:
         return None
     output_dir, restarts = run.args.output_dir, max(run.world.gather(restart_count()))
     saved = run.world.on_main(lambda: saved_by_earlier_attempts(output_dir, restarts > 0))
-    newest, _ = _newest_whole(saved, run.world)
+    newest, _ = _newest_complete(saved, run.world)
     if restarts:
         _tell(
             run.world,
@@ -72,7 +85,7 @@ def _saved_before_restart(run: TrainingRun) -> Path | None:
             restarts,
             f"Training continues from {newest}."
             if newest
-            else "Earlier attempts have saved no checkpoint, so it starts as at the first time.",
+            else "Earlier attempts have saved no checkpoint, so it starts as the first one did.",
         )
     return newest
 
@@ -87,8 +100,8 @@ def find_checkpoint(
 
     If it is in a store only, it is downloaded first, once for each machine.
 
-    In a directory, this is the newest complete one with finite weights, or without one of these,
-    the newest complete one. Warnings name the newer ones, and weights that are not finite.
+    In a directory, this is the newest complete one with finite weights, or the newest complete one
+    if none has finite weights. Warnings name the newer ones, and weights that are not finite.
 
     Args:
         resume_from: A checkpoint; or a directory of checkpoints; or `True` for `output_dir`.
@@ -97,26 +110,27 @@ def find_checkpoint(
         remote_output_dir: The address of this run's checkpoints, if they have one.
 
     Raises:
+        ConnectionError: The store cannot be read, and there is no local checkpoint.
         FileNotFoundError: There is no complete checkpoint. The message says what is wrong.
         ValueError: It was saved with `save_only_model`.
     """
     place = find_place(resume_from, output_dir, remote_output_dir)
-    directory = place.bring(world)
+    directory = place.make_local(world)
     found = world.on_main(lambda: list_checkpoints(directory))
     if resume_from is not True and not found:
         return _named(directory, world)
-    newest, only_model = _newest_whole(found, world)
+    newest, only_model = _newest_complete(found, world)
     if newest is not None:
         return newest
     if only_model is not None:
         return _named(only_model, world)
     raise FileNotFoundError(
         f"Cannot resume: there is no complete checkpoint in {directory.absolute()}. Train "
-        "without resume_from_checkpoint to start from the beginning."
+        "with resume_from_checkpoint=False to start from the beginning."
     )
 
 
-def _newest_whole(found: list[Path], world: World) -> tuple[Path | None, Path | None]:
+def _newest_complete(found: list[Path], world: World) -> tuple[Path | None, Path | None]:
     """Return the newest of `found` to resume from, if possible with finite weights.
 
     Warnings name the newer ones. If training can resume from none, the second result is the newest
@@ -181,8 +195,8 @@ def rotate_checkpoints(run: TrainingRun, *keep: Path) -> None:
     kept = {checkpoint.name for checkpoint in keep}
     if best is not None:
         kept.add(Path(best).name)
-    keeps_finite = bool(keep) or best is None
-    _delete(run, limit, kept, keeps_finite)
+    keeps_newest = bool(keep) or best is None
+    _delete(run, limit, kept, keeps_newest)
 
 
 def make_room(run: TrainingRun) -> None:
@@ -192,17 +206,17 @@ def make_room(run: TrainingRun) -> None:
     """
     limit, best = run.args.save_total_limit, run.state.best_model_checkpoint
     if limit is not None and limit > 1:
-        _delete(run, limit - 1, set() if best is None else {Path(best).name}, keeps_finite=True)
-        settle_deletion(run)
+        _delete(run, limit - 1, set() if best is None else {Path(best).name}, keeps_newest=True)
+        wait_for_deletion(run)
 
 
-def settle_deletion(run: TrainingRun) -> None:
+def wait_for_deletion(run: TrainingRun) -> None:
     """Wait until this process has deleted what it has to, and warn of what it could not delete."""
     _tell_failures(run, _finish_deletion(run))
 
 
-def _delete(run: TrainingRun, limit: int, kept: set[str], keeps_finite: bool) -> None:
-    _tell_failures(run, run.on_writers(lambda: delete_oldest(run, limit, kept, keeps_finite)))
+def _delete(run: TrainingRun, limit: int, kept: set[str], keeps_newest: bool) -> None:
+    _tell_failures(run, run.on_writers(lambda: delete_oldest(run, limit, kept, keeps_newest)))
 
 
 def _tell_failures(run: TrainingRun, failures: list[str]) -> None:
@@ -233,7 +247,7 @@ def delete_oldest(
         The errors since the last call, in words. If a thread deletes, its errors follow later.
     """
     directory = Path(run.args.output_dir)
-    whole = {one.name: one for one in list_checkpoints(directory) if looks_whole(one)}
+    whole = {one.name: one for one in list_checkpoints(directory) if has_all_files(one)}
     names = [(name, has_finite_weights(one)) for name, one in whole.items()]
     oldest = [whole[name] for name in surplus(names, limit, kept, keeps_newest)]
     if run.uploader is not None:

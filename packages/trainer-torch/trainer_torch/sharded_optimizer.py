@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from trainer_torch.shards import SHARDS, read_shards, room_for, shapes_of_shards, shared_out
+from trainer_torch.shards import SHARDS, empty_like_shard, read_shards, shapes_of_shards, shard_like
 
 _OF_OPTIMIZER: Final = "optimizer."
 
@@ -32,7 +32,7 @@ def split_state(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor
     return {**state, "state": rest}, tensors
 
 
-def joined_state(
+def gather_state(
     rest: dict[str, Any], checkpoint: Path, optimizer: Any, device: torch.device
 ) -> dict[str, Any]:
     """Return the state that `split_state` has split, with the tensors in the shards.
@@ -47,19 +47,19 @@ def joined_state(
             number, _, key = name.removeprefix(_OF_OPTIMIZER).partition(".")
             like = parameters.get(int(number))
             place = torch.device("cpu") if shape.ndim == 0 or like is None else device
-            wanted[name] = state[int(number)][key] = room_for(shape, like, place)
+            wanted[name] = state[int(number)][key] = empty_like_shard(shape, like, place)
     read_shards(folder, wanted)
     return {**rest, "state": state}
 
 
-def shared_out_state(state: dict[str, Any], optimizer: Any) -> dict[str, Any]:
+def shard_state(state: dict[str, Any], optimizer: Any) -> dict[str, Any]:
     """Return `state`, with the tensors sharded that belong to sharded parameters."""
     parameters = dict(_numbered(state, optimizer))
     return {
         **state,
         "state": {
             number: {
-                key: shared_out(value, parameters.get(number)) if _is_tensor(value) else value
+                key: shard_like(value, parameters.get(number)) if _is_tensor(value) else value
                 for key, value in values.items()
             }
             for number, values in state["state"].items()

@@ -8,13 +8,18 @@ from typing import Any
 
 from trainer_torch.background import Work
 from trainer_torch.checkpoint import entries_of, write_manifest_of
-from trainer_torch.checkpoint_writing import discard_part, part_of, publish, write_file
+from trainer_torch.checkpoint_writing import (
+    discard_unpublished,
+    publish,
+    temporary_path,
+    write_file,
+)
 from trainer_torch.shards import METADATA, Shards, write_shards
 from trainer_torch.staging import Staged
 from trainer_torch.world import World
 
 
-def begin_parts(final: Path, world: World) -> OSError | None:
+def make_temporary_folder(final: Path, world: World) -> OSError | None:
     """Make the empty folder into which all processes write the checkpoint `final`.
 
     Returns:
@@ -23,15 +28,15 @@ def begin_parts(final: Path, world: World) -> OSError | None:
     error: OSError | None = None
     if world.is_main:
         try:
-            discard_part(final)  # of a process that was killed while saving
-            part_of(final).mkdir(parents=True)
+            discard_unpublished(final)  # of a process that was killed while saving
+            temporary_path(final).mkdir(parents=True)
         except OSError as raised:
             error = raised
     number = world.gather(None if error is None else error.errno)[0]
     return error if error is not None or number is None else OSError(number, str(final))
 
 
-def write_parts(
+def write_own_part(
     final: Path, staged: Staged, finite: bool, world: World, begun: OSError | None
 ) -> bool:
     """Write the files of this process. The main process publishes once all have written theirs.
@@ -45,7 +50,7 @@ def write_parts(
             of `Shards`, and writes its part of these.
         finite: Whether the weights are finite.
         world: The processes.
-        begun: What `begin_parts` returned.
+        begun: What `make_temporary_folder` returned.
 
     Returns:
         Whether the checkpoint is published. If not, another process raises the error.
@@ -55,7 +60,7 @@ def write_parts(
     """
     if begun is not None:
         raise begun
-    own = Work(lambda: _write_own(part_of(final), staged, world), in_thread=False)
+    own = Work(lambda: _write_own(temporary_path(final), staged, world), in_thread=False)
     entries = world.gather_while_saving(own.result)
     have_written = None not in entries
     if have_written and world.is_main:
@@ -63,7 +68,7 @@ def write_parts(
     is_published: bool = world.gather_while_saving(have_written and own.error is None)[0]
     if not is_published and world.is_main:
         with suppress(OSError):  # of a disk that has failed already
-            discard_part(final)
+            discard_unpublished(final)
     if own.error is not None:
         raise own.error
     return is_published
@@ -86,7 +91,7 @@ def _write_own(part: Path, staged: Staged, world: World) -> dict[str, Any]:
 def _publish(final: Path, entries: list[dict[str, Any]], finite: bool) -> None:
     """Write the manifest of the files of all processes, and publish the checkpoint."""
     merged = {name: entry for of_rank in entries for name, entry in of_rank.items()}
-    write_manifest_of(part_of(final), merged, finite)
+    write_manifest_of(temporary_path(final), merged, finite)
     publish(final)
 
 

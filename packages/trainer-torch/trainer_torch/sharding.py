@@ -23,7 +23,7 @@ from trainer_torch.wrapping import (
 logger = logging.getLogger(__name__)
 
 
-def shards(args: Any, world: World) -> bool:
+def is_sharding_requested(args: Any, world: World) -> bool:
     """Return whether `args` ask for a sharded model, and there are several processes."""
     return bool(args.fsdp) and world.size > 1
 
@@ -54,8 +54,9 @@ def shard(model: nn.Module, args: Any, world: World, optimizer: Any = None) -> N
     if optimizer is not None:
         raise ValueError(
             "fsdp is set, but the optimizer in optimizers was made before the model was sharded, "
-            "so it would not train it. Override create_optimizer, pass optimizer_cls_and_kwargs, "
-            "or call fully_shard on the model before you make the optimizer."
+            "so it would not train the sharded parameters. Override create_optimizer, pass "
+            "optimizer_cls_and_kwargs, or call fully_shard on the model before you make the "
+            "optimizer."
         )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard  # here, because importing it takes a second
@@ -114,9 +115,9 @@ def check_shards(model: nn.Module, world: World, warn: Callable[[str], None]) ->
         return
     warn(
         f"The model is sharded over meshes of {sorted(one.shape for one in meshes)} processes. The "
-        f"Trainer divides the data among all {world.size} processes, as FSDP needs it. With tensor "
+        f"Trainer divides the data among all {world.size} processes, as FSDP requires. With tensor "
         "parallelism, some processes need the same data, and would now train on different data. In "
-        "that case, override get_train_dataloader and get_eval_dataloader, and divide it there."
+        "that case, override get_train_dataloader and get_eval_dataloader, and divide data there."
     )
 
 
@@ -217,10 +218,10 @@ def reshard(model: nn.Module) -> None:
 
 
 def forget_call(model: nn.Module) -> None:
-    """Drop what is left of a call of `model` that an error ended, or of a step between its batches.
+    """Drop what an interrupted call of `model`, or a step that stopped between batches, has left.
 
-    In the latter, these are gradients. The units of FSDP2 keep them until they average them, so the
-    parameters do not have them yet.
+    Such a step leaves gradients in the units of FSDP2. The parameters get them when they are
+    averaged, so it is not enough to clear the gradients of the parameters.
     """
     if (modules := sharded_modules(model)) and hasattr(modules[0], "reset_iter_state"):
         modules[0].reset_iter_state()

@@ -55,7 +55,7 @@ _DTYPES: Final = {
 }
 
 
-def settle_sharding(args: Any) -> None:
+def normalize_sharding(args: Any) -> None:
     """Check `fsdp` and `fsdp_config`, and bring both into one form: a flag, and a dict or `None`.
 
     For keys that have no effect, the main process logs a warning.
@@ -182,7 +182,7 @@ def _check_values(settled: dict[str, Any]) -> None:
     settled["state_dict_type"] = kind
     least = settled["min_num_params"]
     if not is_number(least) or least != int(least) or least < 0:
-        raise ValueError(f"min_num_params in fsdp_config is {least!r}, but must be a whole number.")
+        raise ValueError(f"min_num_params in fsdp_config is {least!r}, but must be 0 or more.")
     settled["min_num_params"] = int(least)
 
 
@@ -252,7 +252,7 @@ def _precision(value: Any) -> dict[str, Any] | None:
         if key not in _POLICY_KEYS or (dtype is None and one is not None):
             raise ValueError(
                 f"mixed_precision_policy in fsdp_config has {key}={one!r}. Its keys are "
-                f"{', '.join(_POLICY_KEYS)}, and the types {', '.join(sorted(_DTYPES))}."
+                f"{', '.join(_POLICY_KEYS)}, and its types are {', '.join(sorted(_DTYPES))}."
             )
         settled[key] = dtype
     return settled

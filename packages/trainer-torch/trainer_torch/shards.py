@@ -76,7 +76,7 @@ def write_shards(folder: Path, shards: Shards, group: Any) -> None:
     with _quiet():
         try:
             save(dict(shards.tensors), storage_writer=Writer(folder), **options)
-        except CheckpointException as error:  # which is no Exception
+        except CheckpointException as error:  # it derives from BaseException only
             rank, (failure, _) = next(iter(error.failures.items()))
             message = f"Rank {rank} could not write its part of {folder}: {failure!r}"
             if isinstance(failure, OSError) and failure.errno is not None:
@@ -111,7 +111,7 @@ def read_shards(folder: Path, wanted: Mapping[str, Tensor]) -> None:
         load(dict(wanted), storage_reader=_reader(folder), no_dist=True)
 
 
-def room_for(shape_of: Tensor, like: Tensor | None, device: torch.device) -> Tensor:
+def empty_like_shard(shape_of: Tensor, like: Tensor | None, device: torch.device) -> Tensor:
     """Return a tensor to read into, sharded like `like` if that is sharded and has the same shape.
 
     Args:
@@ -124,7 +124,7 @@ def room_for(shape_of: Tensor, like: Tensor | None, device: torch.device) -> Ten
     return torch.empty_like(like, dtype=shape_of.dtype)
 
 
-def shared_out(whole: Tensor, like: Tensor | None) -> Tensor:
+def shard_like(whole: Tensor, like: Tensor | None) -> Tensor:
     """Return `whole`, sharded like `like` if that is sharded and has the same shape."""
     if like is None or not is_distributed(like) or like.shape != whole.shape:
         return whole

@@ -36,8 +36,14 @@ from trainer_torch.resumed_position import find_position
 from trainer_torch.run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.search import SearchMethods
 from trainer_torch.selection import choose_checkpoint
-from trainer_torch.sharding import check_shards, reshard, shard, shards, tell_of_sharding
-from trainer_torch.uploads import upload_files, uploading
+from trainer_torch.sharding import (
+    check_shards,
+    is_sharding_requested,
+    reshard,
+    shard,
+    tell_of_sharding,
+)
+from trainer_torch.uploads import submit_files, uploading
 from trainer_torch.verbosity import at_log_level
 from trainer_torch.weights import save_model
 from trainer_torch.world import World, watched
@@ -223,11 +229,12 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         Args:
             resume_from_checkpoint: The checkpoint to resume from, of this Trainer or of
                 transformers'; or a directory of checkpoints, for the newest complete one with
-                finite weights; or `True` for that in `output_dir` and at `remote_output_dir`. The
-                first two may be addresses. `None` means what `args.resume_from_checkpoint` says.
-                `False` starts from the beginning. When `torchrun` starts the processes again, all
-                but `False` continue from the newest complete checkpoint that the attempts before
-                have saved, if there is one.
+                finite weights; or `True` for that in `output_dir` and at `remote_output_dir`; or
+                `"auto"` for that if there is a checkpoint, and otherwise for a start from the
+                beginning. The first two may be addresses. `None` means what
+                `args.resume_from_checkpoint` says. `False` starts from the beginning. When
+                `torchrun` starts the processes again, all but `False` continue from the newest
+                complete checkpoint that the attempts before have saved, if there is one.
             trial: The trial of a search, with its hyperparameters as `params`, or a dict of these.
             ignore_keys_for_eval: The `ignore_keys` of the evaluations in this training.
 
@@ -236,7 +243,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
             ValueError: There is nothing to train on or to train, or the checkpoint does not fit.
         """
         run = self.run
-        checkpoint_saving.settle_save(run)  # of a training that was interrupted twice
+        checkpoint_saving.finish_interrupted_save(run)  # of a training that was interrupted twice
         run.describe_trial(trial, self.hp_name)
         run.ignore_keys = ignore_keys_for_eval
         if self.model_init is not None:
@@ -244,7 +251,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
             self._given_model = _placed(model, run.args, run.world)
             run.model = run.model_wrapped = unwrap(self._given_model)
             run.optimizer = run.lr_scheduler = None  # of the model before it
-        elif shards(run.args, run.world):
+        elif is_sharding_requested(run.args, run.world):
             shard(run.model, run.args, run.world)  # the user may have assigned another one
         checkpoint = choose_checkpoint(run, resume_from_checkpoint)
         adopt_batch_size(run, checkpoint)
@@ -278,7 +285,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         writes = world.is_main or (self.args.save_on_each_node and world.local_rank == 0)
         if writes or is_sharded(self.model):
             save_model(self.model, Path(output_dir or self.args.output_dir).expanduser(), writes)
-            upload_files(self.run)
+            submit_files(self.run)
 
     def save_checkpoint(self) -> None:
         """Save a checkpoint, delete those over `save_total_limit`, and fire `on_save`.
@@ -334,7 +341,7 @@ def _placed(
 
     If the arguments ask for it, the model is sharded. Then each process has its part only.
     """
-    if shards(args, world):
+    if is_sharding_requested(args, world):
         shard(model, args, world, optimizer)
     elif args.place_model_on_device is not False and not is_sharded(model):
         model = model.to(args.device)

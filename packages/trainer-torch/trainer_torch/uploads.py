@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer_torch.run import TrainingRun
 from trainer_torch.selection import delete_oldest
-from trainer_torch.uploading import Uploader
+from trainer_torch.uploader import Uploader
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def upload_checkpoint(run: TrainingRun, checkpoint: Path) -> None:
         _wait_after_training(run, uploader)
 
 
-def upload_files(run: TrainingRun) -> None:
+def submit_files(run: TrainingRun) -> None:
     """Upload the files in `output_dir` in the background; after the training, wait for them."""
     if (uploader := _uploader(run)) is not None:
         uploader.submit_files()

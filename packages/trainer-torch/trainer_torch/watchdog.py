@@ -39,8 +39,8 @@ class Watchdog:
 
     Every few seconds, it writes to the store of the process group where this rank is. If a rank
     waits longer than the limit, its watchdog raises an alarm there. Every rank then prints its
-    stacks, says which ranks are late, and ends. If a call into a library holds the interpreter's
-    lock, this thread cannot run. A timer of `faulthandler` then ends the process.
+    stacks, says which ranks are late, and ends. If a call into a library holds the GIL, this thread
+    cannot run. A timer of `faulthandler` then ends the process.
 
     The training's thread never waits for the store, unless an error ends it.
 
@@ -102,7 +102,7 @@ class Watchdog:
             signal.signal(STACKS, signal.SIG_DFL)  # type: ignore[arg-type]
 
     def explain(self, failure: str | None = None) -> str:
-        """Return a text that says which ranks are late, lost or have failed, as far as is known.
+        """Return a text that says which ranks are late or lost, or have failed, as far as is known.
 
         The training's thread calls this after an error, and waits for the answers of the others.
 

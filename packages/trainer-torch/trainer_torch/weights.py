@@ -14,7 +14,14 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from trainer_torch.messages import listed
-from trainer_torch.shards import SHARDS, Shards, read_shards, room_for, shapes_of_shards, shared_out
+from trainer_torch.shards import (
+    SHARDS,
+    Shards,
+    empty_like_shard,
+    read_shards,
+    shapes_of_shards,
+    shard_like,
+)
 from trainer_torch.wrapping import is_distributed, load_plain_state, plain_name, plain_state
 
 MODEL: Final = "model.safetensors"
@@ -40,8 +47,8 @@ def weights_of(model: nn.Module, keeps: bool = True) -> SafeTensors:
     processes must call this. With `keeps=False`, a process only takes part in that.
 
     A tensor with several names, such as a tied weight, is there once. The metadata maps the other
-    names to that one, as `safetensors.torch.save_model` does. SafeTensors that merely share memory,
-    such as the weights of an RNN in cuDNN's buffer, are separate.
+    names to that one, as `safetensors.torch.save_model` does. Tensors that merely share memory,
+    such as the weights of an RNN in cuDNN's buffer, are written separately.
     """
     kept: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
@@ -109,10 +116,11 @@ def load_model(model: nn.Module, checkpoint: Path, is_complete: bool = True) -> 
     Args:
         model: The model.
         checkpoint: The directory of the weights.
-        is_complete: Whether the model already has all layers that the weights are of. If it does
+        is_complete: Whether the model already has all layers that the weights belong to. If it does
             not, callbacks may add layers, and what fits is loaded.
 
     Raises:
+        FileNotFoundError: `checkpoint` has no weights.
         ValueError: They are those of another model. The message names the weights that are missing,
             that the model does not have, or that have another shape.
     """
@@ -176,11 +184,11 @@ def _read(
     for path in weight_files(checkpoint) or [checkpoint / MODEL]:
         if path.suffix == ".bin":
             whole = torch.load(path, map_location=device, weights_only=True)
-            saved |= {name: shared_out(tensor, own.get(name)) for name, tensor in whole.items()}
+            saved |= {name: shard_like(tensor, own.get(name)) for name, tensor in whole.items()}
             continue
         with safe_open(str(path), framework="pt", device=str(device)) as file:
             for name in file.keys():  # noqa: SIM118
-                saved[name] = shared_out(file.get_tensor(name), own.get(name))
+                saved[name] = shard_like(file.get_tensor(name), own.get(name))
             aliases |= file.metadata() or {}
     return saved, aliases
 
@@ -190,7 +198,7 @@ def _read_shards(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the result of `_read` for a sharded checkpoint, which has no names for other names."""
     saved = {
-        name: room_for(shape, own.get(name.removeprefix(OF_MODEL)), device)
+        name: empty_like_shard(shape, own.get(name.removeprefix(OF_MODEL)), device)
         for name, shape in shapes_of_shards(checkpoint / SHARDS).items()
         if name.startswith(OF_MODEL)
     }
@@ -262,8 +270,8 @@ def _differences(own: dict[str, Tensor], saved: dict[str, Tensor]) -> list[str]:
         if name in saved and saved[name].shape != value.shape
     ]
     kinds = {
-        "missing are": [name for name in own if name not in saved],
+        "these are missing:": [name for name in own if name not in saved],
         "the model does not have": [name for name in saved if name not in own],
-        "of another shape are": shapes,
+        "these have another shape:": shapes,
     }
     return [f"{kind} {listed(names)}" for kind, names in kinds.items() if names]

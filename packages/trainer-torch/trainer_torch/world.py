@@ -75,8 +75,8 @@ class World:
         signals.due = signals.received
         return is_busy
 
-    def meets(self, seconds: float) -> bool:
-        """Return whether every rank calls this within some seconds."""
+    def all_arrive(self, seconds: float) -> bool:
+        """Return whether every rank calls this within `seconds` of this rank."""
         return True
 
     def trim_to_shortest(self, batches: list[Any]) -> list[Any]:

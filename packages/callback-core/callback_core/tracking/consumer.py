@@ -26,7 +26,8 @@ class Consumer:
         run_id: The tracker's run, if a checkpoint names it or the user opened it. `None` takes the
             one from the run's files.
         adopted: Whether the user opened that run.
-        objects: The values that the journal only notes, if this process trains.
+        objects: Values of an SDK's own types, to which the journal only refers; `None` outside of
+            the training's process.
 
     Attributes:
         run: The run in the tracker.
@@ -67,7 +68,7 @@ class Consumer:
     def stays_open(self) -> bool:
         """Whether the run is open, and stays open because further evaluations may follow."""
         closes = self._must_close or self.run.calls.are_abandoned
-        return not closes and self._outlasts_evaluations()
+        return not closes and self._is_kept_open()
 
     @property
     def will_stay_open(self) -> bool:
@@ -255,7 +256,7 @@ class Consumer:
         elif record.kind == "upload" and record.content["for"] == self.name:
             self.run.open()
             self.run.upload(record)
-        elif record.kind == "end" and not self._outlasts_evaluations():
+        elif record.kind == "end" and not self._is_kept_open():
             self.run.open()
             self.run.close(record.content["status"], history.ending.time)
 
@@ -278,6 +279,6 @@ class Consumer:
         if record.kind == "upload" and record.content["for"] == self.name:
             self.run.remove_kept_copy(record)
 
-    def _outlasts_evaluations(self) -> bool:
-        """Return whether the run is not closed after each of several evaluations."""
+    def _is_kept_open(self) -> bool:
+        """Return whether the run stays open after an evaluation, because more may follow."""
         return self._is_after_training and self.is_open and self.tracker.keeps_open

@@ -189,7 +189,7 @@ def open_journal(folder: RunFolder) -> tuple[Journal, RunFolder]:
     """Return the journal in `folder`, and `folder`; or those of another place if need be.
 
     Raises:
-        OSError: No place can be written.
+        OSError: No folder for the run can be written to.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ class Session:
     """Records one training, and what is logged after it, and delivers the record to its trackers.
 
     The session owns the journal, the redaction and the deliveries. It ends once, at whichever comes
-    first: the event, the next training in the same folder, or the interpreter's exit.
+    first: `on_train_end`, the next training in the same folder, or the interpreter's exit.
     `docs/architecture.md` has the diagram of its states. `start_session` makes one.
 
     Args:
@@ -55,7 +55,7 @@ class Session:
         status: How the training ended; `None` while it runs.
 
     Raises:
-        OSError: No place can be written.
+        OSError: No folder for the run can be written to.
     """
 
     def __init__(
@@ -132,7 +132,11 @@ class Session:
         try:
             adopted = tracker.adopt()
         except Exception as error:
-            logger.warning("%s opens a run of its own.", name, exc_info=error)
+            logger.warning(
+                "%s could not look for a run of the program, so it opens its own.",
+                name,
+                exc_info=error,
+            )
         if adopted is not None and options.delivery == "process":
             logger.warning(
                 "%s continues a run that this process opened, so a thread delivers to it and not a "
@@ -242,7 +246,7 @@ class Session:
         self._before_end.append(call)
 
     def rejoin(self, member: Member) -> None:
-        """Let a member that has an evaluation take part in the training that continues its run."""
+        """Let a member whose run holds an evaluation continue it with the training."""
         if not self._evaluation_ended:
             return
         if not member.has_started:
@@ -253,11 +257,11 @@ class Session:
         member.reopen(training=True)
 
     def deliver(self, member: Member) -> None:
-        """Deliver what is new to a member. After the training, that opens its run again."""
+        """Deliver the new records to a member. After the training, that opens its run again."""
         if self.status is None:
             member.notify()
             return
-        self.end(self.status)  # of what was logged after the training
+        self.end(self.status)  # the end of what was logged after the training
         if not member.has_started:
             member.delivery.consumer.continue_after_end()
         elif not member.stays_open(self._waits_from + member.options.flush_limit):
@@ -293,7 +297,9 @@ class Session:
         try:
             member.tracker.release()
         except Exception as error:
-            logger.warning("%s left something in the training.", member.name, exc_info=error)
+            logger.warning(
+                "%s could not undo its changes to this process.", member.name, exc_info=error
+            )
 
     def close(self, status: Status | None = None) -> None:
         """End the session for all members, and wait for their trackers.
@@ -323,10 +329,10 @@ class Session:
 
     @property
     def stays_open(self) -> bool:
-        """Whether the training is over, but a run of it is open that the next one must not meet.
+        """Whether the training is over, but a run must be closed before the next training begins.
 
-        It stays open for further evaluations, or the SDK has only one open run. A run that a
-        delivery is about to open counts.
+        The run is kept open for further evaluations, or the SDK can have only one open run. A run
+        that a delivery is about to open counts.
         """
         if self.is_inherited or self.status is None:
             return False
@@ -341,9 +347,10 @@ class Session:
         return self.status is None and replaced and not self.is_inherited
 
     def close_unused_runs(self) -> None:
-        """Close the runs that stay open, without waiting, if nothing can come any more.
+        """Close the runs that are kept open, without waiting, once the training's state is gone.
 
-        After an evaluation by itself, a training may begin, which has another state.
+        A session that recorded only evaluations stays open, because a training with another state
+        may continue it.
         """
         is_gone = self._state() is None and self._has_trained
         if is_gone and self.status is not None and not self.is_inherited:

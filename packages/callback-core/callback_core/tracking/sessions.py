@@ -47,7 +47,7 @@ def start_session(
         begins: Whether the training begins or resumes now. Otherwise it is under way already.
 
     Raises:
-        OSError: No place can be written.
+        OSError: No folder for the run can be written to.
     """
     continues = state.global_step > 0 or checkpoint.run is not None
     resumed = training and begins and continues
