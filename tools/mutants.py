@@ -3,10 +3,10 @@
     python tools/mutants.py FOLDER [--sample N] [--seed N]
 
 Cosmic Ray changes one operator, number, condition, exception or decorator at a time. This tests a
-sample of such mutants of `callback_core.tracking` and of the core's callbacks, each with the tests
-that run the changed line, quick ones first. A seed gives the same sample even if other lines of the
-core change. FOLDER keeps the results: the next call repeats only the mutants that survived, and
-measures only the test files that changed.
+sample of such mutants of `callback_core.tracking`, of the core's callbacks, and of its control,
+handler and state. Each is tested by the tests that run the changed line, quick ones first. A seed
+gives the same sample even if other lines of the core change. FOLDER keeps the results: the next
+call repeats only the mutants that survived, and measures only the test files that changed.
 
 `tools/mutants.toml` has the reasons why mutants may survive. The environment needs the core's extra
 `test`, `cosmic-ray` and `coverage`. The first call takes hours.
@@ -123,10 +123,11 @@ def _statements_at(tree: ast.AST, line: int) -> list[Any]:
 
 
 def scopes(tree: ast.AST, line: int) -> Iterator[set[int]]:
-    """Yield lines whose tests test this line: its statement first, and last the whole module.
+    """Yield ever larger sets of lines around `line`: its statement first, all functions last.
 
-    A statement outside of functions runs on import, in every test. For it, these are the lines of
-    its function, of its class, and of the module.
+    The tests that run these lines test `line`. A line outside of function bodies, such as a
+    decorator or a default, runs on import, in every test. Its sets are the bodies of its function,
+    of its class and of the module.
     """
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     run = {at for node in functions for at in range(node.body[0].lineno, _last_line(node) + 1)}

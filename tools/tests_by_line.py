@@ -35,7 +35,7 @@ MOST_SECONDS: Final = 45.0
 """How long the tests of a mutant may take. Further ones, which are the slow ones, are left out."""
 
 FIRST: Final = 12
-"""So many tests run first, because importing all others takes longer."""
+"""The number of tests that run first. Importing all others takes longer than running these."""
 
 SETTINGS: Final = """
 [run]
@@ -174,7 +174,7 @@ _seconds: defaultdict[str, float] = defaultdict(float)
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
-    """Name the test to coverage, if that measures."""
+    """Tell coverage which test begins, while lines are measured."""
     if _SECONDS in os.environ:
         from coverage import Coverage
 
@@ -183,7 +183,7 @@ def pytest_runtest_logstart(nodeid: str) -> None:
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-    """Add up the seconds of a test's phases. A failure tells enough of a mutant, so end."""
+    """Add up the seconds of a test's phases. One failure kills a mutant, so it ends the tests."""
     _seconds[report.nodeid] += report.duration
     if report.failed:
         if _SECONDS not in os.environ:

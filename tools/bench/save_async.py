@@ -1,12 +1,12 @@
-"""Measure what a checkpoint costs the training: saved at once, and with `save_async`.
+"""Measure how much time a checkpoint costs the training: synchronously, and with `save_async`.
 
     OMP_NUM_THREADS=1 python tools/bench/save_async.py [--megabytes 200] [--saves 5]
 
-A model of one large layer is trained by Adam, and saved again and again, in turns at once and with
-`save_async`. The loop's *loss* is the time of the steps from one save to the next, beyond what as
-many steps without a save take. The processor time is that of the training's thread: it tells what
-the training itself had to do, also on a machine that does other work. The steps of the middle part
-of the writing are compared with those before the save. Each figure is a median.
+A model of one large layer is trained by Adam, and saved again and again, first synchronously and
+then with `save_async`. The *lost time* of a save is that of the steps until the next save, beyond
+what as many steps without a save take. The processor time is that of the training's thread: it
+shows what the training itself had to do, even if the machine does other work. The steps during
+which a checkpoint is written are compared with those before the save. Each figure is a median.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUIET = 6
 
 
 class Step(NamedTuple):
-    """From the begin of a step to that of the next one.
+    """From the start of a step to the start of the next one.
 
     Attributes:
         wall: The seconds.
@@ -123,7 +123,7 @@ def train(megabytes: int, saves: int, save_async: bool) -> list[Step]:
     return measures.steps[2:]
 
 
-def losses(steps: list[Step], of: Callable[[Step], float]) -> list[float]:
+def lost_times(steps: list[Step], of: Callable[[Step], float]) -> list[float]:
     """Return for each save the time lost to it, by `of`."""
     begins = [number for number, step in enumerate(steps) if step.saves]
     quiet = statistics.median(of(step) for step in steps if not step.saves and not step.is_writing)
@@ -151,18 +151,18 @@ def main() -> None:
         for kind, of in kinds.items():
             quiet = [of(one) for one in steps if not one.saves and not one.is_writing]
             writing = [of(one) for one in steps if one.is_writing and not one.saves]
-            lost = statistics.median(losses(steps, of))
+            lost = statistics.median(lost_times(steps, of))
             before = statistics.median(quiet)
             during = statistics.median(writing) / before if writing else None
             rows[save_async, kind] = lost, before, during, len(writing)
-    print("| time | step | lost to a save at once | with save_async | part | step while writing |")
+    print("| time | step | synchronous save | save_async | ratio | step while writing |")
     print("|---|--:|--:|--:|--:|--:|")
     for kind in kinds:
-        at_once, later = rows[False, kind], rows[True, kind]
-        during = f"{later[2]:.2f} of before ({later[3]} steps)" if later[2] else "none was whole"
+        synchronous, later = rows[False, kind], rows[True, kind]
+        during = f"{later[2]:.2f} of before ({later[3]} steps)" if later[2] else "no full step"
         print(
-            f"| {kind} | {later[1] * 1e3:.0f} ms | {at_once[0] * 1e3:.0f} ms "
-            f"| {later[0] * 1e3:.0f} ms | {later[0] / at_once[0]:.2f} | {during} |"
+            f"| {kind} | {later[1] * 1e3:.0f} ms | {synchronous[0] * 1e3:.0f} ms "
+            f"| {later[0] * 1e3:.0f} ms | {later[0] / synchronous[0]:.2f} | {during} |"
         )
 
 

@@ -32,7 +32,7 @@ RANKS: Final = (8, 64, 1024)
 BILLIONS: Final = (1, 7, 70, 400)
 
 BYTES_PER_PARAMETER: Final = 12
-"""A weight of AdamW in float32, and its two moments."""
+"""A float32 weight, and AdamW's two moments, and its two moments."""
 
 CALLS_PER_STEP: Final = 3
 """The control's reductions in a step. `test_collectives.py` counts them."""

@@ -56,8 +56,9 @@ class PreparedPython:
         """Run a script, and return its exit code and its output. For the arguments, see `start`.
 
         Raises:
-            subprocess.TimeoutExpired: The script took longer than `timeout`. All scripts are
-                killed.
+            RuntimeError: The process that imports the modules has ended.
+            subprocess.TimeoutExpired: The script took longer than `timeout` seconds. It is killed,
+                and this object is closed.
         """
         self.start(script, *arguments, cwd=cwd, variables=variables)
         return self.wait(timeout)
@@ -96,7 +97,9 @@ class PreparedPython:
         """Wait for the started script, and return its exit code and its output.
 
         Raises:
-            subprocess.TimeoutExpired: It took longer than `timeout`. All scripts are killed.
+            RuntimeError: The process that imports the modules has ended.
+            subprocess.TimeoutExpired: It took longer than `timeout` seconds. It is killed, and this
+                object is closed.
         """
         if not select.select([self._answers], [], [], timeout)[0]:
             self.close()

@@ -4,9 +4,9 @@
 
 A small training saves two checkpoints. Of a copy of the newer one, one file is damaged: a byte is
 flipped, the file is cut, missing, empty or longer by a byte, or that of the older checkpoint takes
-its place. A damage is recognized if `find_checkpoint`, by which a training resumes, returns the
+its place. Damage is recognized if `find_checkpoint`, by which a training resumes, returns the
 older checkpoint, which is whole. The result is a table by kinds of files. The exit status is 1 if
-a damage is not recognized.
+damage is not recognized.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def save_two(directory: Path) -> tuple[Path, Path]:
 
 
 def check(corruptions: int, choice: random.Random) -> tuple[Counter[str], Counter[str]]:
-    """Return how many files were damaged, and how many of these damages were recognized, by name.
+    """Return how many files were damaged, and how many of these were recognized, by name.
 
     Each kind of damage of each file comes once before any comes again.
     """

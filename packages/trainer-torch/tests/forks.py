@@ -14,10 +14,10 @@ from unittest import mock
 
 
 def start(call: Callable[..., Any], *args: Any, spawns: bool = False) -> Any:
-    """Return a process that calls a function. Both must be picklable.
+    """Start a process that calls a function, and return it. The arguments must be picklable.
 
-    The server that forks it imports torch once, in a process of its own, so a child starts in
-    little time, and gets nothing of another one or of this process.
+    The server that forks it imports torch once, in a process of its own, so a child starts quickly
+    and shares no state with this process or another child.
 
     Args:
         call: The function.
@@ -34,7 +34,7 @@ def start(call: Callable[..., Any], *args: Any, spawns: bool = False) -> Any:
 
 
 def _run(call: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Call the function in a process that starts its own ones as an ordinary one does."""
+    """Call the function in a process that forks its own children, as is the default on Linux."""
     multiprocessing.set_start_method("fork", force=True)
     call(*args)
 

@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random instants (default: 0)")
     options = parser.parse_args(arguments)
     instants = random.Random(options.seed)
-    print("| training | kills | of them while saving | trainings | exact |")
+    print("| training | kills | kills while saving | trainings | exact |")
     print("|---|--:|--:|--:|--:|", flush=True)
     is_exact = True
     usual = [one for one in KINDS if KINDS[one].ranks == 1 or not options.accelerator]

@@ -20,7 +20,7 @@ from typing import Any, Final
 import torch.distributed.run
 from forks import serve, start
 
-PATIENCE: Final = 480  # seconds for a launch to end; they only end what hangs
+PATIENCE: Final = 480  # seconds; only a launch that hangs takes this long
 
 
 class Launch:

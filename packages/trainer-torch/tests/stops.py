@@ -3,7 +3,7 @@
     python packages/trainer-torch/tests/stops.py [--signals SIGTERM ...] [--targets group ...]
         [--phases "a save" ...] [--instants 20] [--limits 20]
 
-Each training of `training_to_stop.py` gets one signal, in each phase. It is right if
+Each training of `training_to_stop.py` gets one signal, in each phase. It is correct if
 
 - it ends with the step that the phase names, with the exit status of the signal in each process;
 - that step is saved, and exactly once; with a signal before the training, nothing is;
@@ -12,7 +12,7 @@ Each training of `training_to_stop.py` gets one signal, in each phase. It is rig
 - the training that resumes ends with the weights and the log of the undisturbed one, to the bit.
 
 Then trainings are stopped at random instants, and others by a `TimeLimit`, at whose end they would
-be killed. The result is two tables. The exit status is 1 if a training is not right.
+be killed. The result is two tables. The exit status is 1 if a training is not correct.
 """
 
 from __future__ import annotations
@@ -327,8 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is random (default: 0)")
     options = parser.parse_args(arguments)
     importlib.import_module("torch._dynamo")  # takes each child longer than its training
-    is_right = True
-    print("| the signal comes in | to | signals | stopped right | exact when resumed |")
+    is_correct = True
+    print("| the signal comes in | to | signals | stopped correctly | exact when resumed |")
     print("|---|---|--:|--:|--:|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         undisturbed = Undisturbed(Path(folder))
@@ -343,20 +343,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if any(faults[-1]):
                     print((directory / "log").read_text("utf-8")[-3000:], file=sys.stderr)
             right, exact = (sum(not one for one in column) for column in zip(*faults, strict=True))
-            is_right &= right == exact == len(faults)
+            is_correct &= right == exact == len(faults)
             print(f"| {phase} | {target} | {len(faults)} | {right} | {exact} |", flush=True)
-        print("\n| | trainings | right |\n|---|--:|--:|")
+        print("\n| | trainings | correct |\n|---|--:|--:|")
         if options.instants:
             instants = random.Random(options.seed)
             stops, trainings, exact = stop_at_random(options.instants, instants, Path(folder))
-            is_right &= trainings == exact
+            is_correct &= trainings == exact
             print(f"| {stops} signals at random instants | {trainings} | {exact} |", flush=True)
         if options.limits:
             seeds = range(options.seed, options.seed + options.limits)
             ended = [is_in_time(one, 4.0, Path(folder, f"limit {one}")) for one in seeds]
-            is_right &= all(ended)
+            is_correct &= all(ended)
             print(f"| `TimeLimit` of 4 s | {len(ended)} | {sum(ended)} |", flush=True)
-    return 0 if is_right else 1
+    return 0 if is_correct else 1
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Directory:
 
 
 class S3Bucket:
-    """A bucket of a server, which is made."""
+    """Creates a bucket on an S3 server."""
 
     def __init__(self, url: str) -> None:
         self._url, self.address = f"{url}/{_BUCKET}", f"s3://{_BUCKET}"
@@ -83,7 +83,7 @@ def begun(store: Store, prefix: str) -> set[str]:
 
 @contextmanager
 def s3_bucket() -> Iterator[S3Bucket]:
-    """Return the context in which moto's server runs, and the environment points to it.
+    """Run moto's server in the context. Variables that point to it stay in the environment.
 
     It needs `pip install s3fs 'moto[server]'`.
     """

@@ -3,13 +3,13 @@
     python packages/trainer-torch/tests/upload_kills.py [--kills 50] [--store s3]
 
 The trainings are those of `training_to_kill.py`. They upload each checkpoint to an S3 server on
-this machine, or to another directory with `--store file`. SIGKILL ends a training up to six
-times; then its directory is deleted, and it is resumed from the store alone. A kill counts if a
-checkpoint was on its way: whole in the directory, but not in the store. Of some, the store then has
-a part. A resumption is right if it begins at the newest checkpoint that is whole in the store. A
+this machine, or to another directory with `--store file`. SIGKILL ends a training up to six times;
+then its directory is deleted, and it is resumed from the store alone. A kill counts if a checkpoint
+was on its way: whole in the directory, but not in the store. Of some, the store then has a part. A
+resumption is correct if it begins at the newest checkpoint that is complete in the store. A
 training is exact if it ends with the weights, the log history, the states of callbacks and the last
 checkpoint of an undisturbed one, to the bit. The result is a table. The exit status is 1 if
-something is not right or not exact.
+something is not correct or not exact.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Counts(NamedTuple):
     kills_in_uploads: int = 0
     partial: int = 0
     resumed: int = 0
-    begun_again: int = 0
-    right: int = 0
+    restarted: int = 0
+    correct: int = 0
     trainings: int = 0
     exact: int = 0
 
@@ -52,9 +52,9 @@ class Counts(NamedTuple):
         return Counts(*map(sum, zip(self, other, strict=True)))
 
     @property
-    def is_right(self) -> bool:
-        """Whether all resumptions are right, and all trainings exact."""
-        return (self.right, self.exact) == (self.resumed + self.begun_again, self.trainings)
+    def is_correct(self) -> bool:
+        """Whether all resumptions are correct, and all trainings exact."""
+        return (self.correct, self.exact) == (self.resumed + self.restarted, self.trainings)
 
 
 def check(store: Store, folder: Path, kills: int, instants: random.Random) -> Counts:
@@ -84,9 +84,9 @@ def kill_and_resume(
         steps = {int(one.rpartition("-")[2]) for one in whole(store, f"{name}/")}
         child = Child(KIND, machine, False, f"{store.address}/{name}")
         if counts.kills:
-            is_right = child.step == max(steps, default=0)
-            counts += Counts(resumed=bool(steps), begun_again=not steps, right=is_right)
-            if not is_right:
+            is_correct = child.step == max(steps, default=0)
+            counts += Counts(resumed=bool(steps), restarted=not steps, correct=is_correct)
+            if not is_correct:
                 print(f"{name} began at {child.step}, not at one of {steps}", file=sys.stderr)
         left = delays[counts.kills :]
         status = child.kill_after(left[0]) if left else child.wait()
@@ -119,11 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             store = stack.enter_context(s3_bucket())
             serve("s3fs")  # which would take each child long to import
         counts = check(store, folder, options.kills, random.Random(options.seed))
-    names = ("kills", "in uploads", "with a part", "resumed", "begun again", "right")
+    names = ("kills", "in uploads", "partial", "resumed", "restarted", "correct")
     print(f"| {' | '.join((*names, 'trainings', 'exact'))} |")
     print(f"|{'--:|' * len(counts)}")
     print(f"| {' | '.join(map(str, counts))} |")
-    return 0 if counts.is_right else 1
+    return 0 if counts.is_correct else 1
 
 
 if __name__ == "__main__":
