@@ -67,6 +67,20 @@ def test_a_training_continues_the_run_of_the_evaluations_before_it(
         assert len(calls(out, "open")) == 1
 
 
+def test_a_consumer_is_not_idle_before_it_has_delivered_the_next_evaluation(
+    tmp_path: Path, out: Path
+) -> None:
+    callback = tracked(out, FolderTracker, delivery="inline")
+    evaluated(Training(tmp_path, [callback], TrainerState()), 0.5)
+    assert callback.member is not None
+    consumer = callback.member.delivery.consumer
+    assert consumer.is_idle
+    consumer.training_ended("finished")  # as the session does after each log outside of a training
+    assert not consumer.is_idle
+    consumer.deliver()
+    assert consumer.is_idle
+
+
 def test_all_trackers_of_a_training_continue_the_run_of_an_evaluation(
     tmp_path: Path, out: Path, other: Path
 ) -> None:

@@ -51,7 +51,8 @@ class Consumer:
         self._read_to = 0
         self.objects = objects
         self._batches = Batches(tracker, self.run.calls, self.run.progress.left_out, name, objects)
-        self._is_idle = False
+        self._ends = 0  # how often the journal was said to be complete
+        self._delivered_ends: int | None = None  # the same, when everything was delivered last
         self._has_replaced_run = False
 
     @property
@@ -79,7 +80,7 @@ class Consumer:
     @property
     def is_idle(self) -> bool:
         """Whether the tracker has everything, and its run stays open for further evaluations."""
-        return self._is_idle and self.stays_open
+        return self._delivered_ends == self._ends and self.stays_open
 
     @property
     def delivered(self) -> int:
@@ -108,8 +109,9 @@ class Consumer:
 
     def _deliver(self, only_logs: bool) -> None:
         self.run.calls.check()
-        ended_as = self._ended_as  # read first: the journal is complete by then
-        self._is_idle = self._is_idle and only_logs
+        ends, ended_as = self._ends, self._ended_as  # read first: the journal is complete by then
+        if not only_logs:
+            self._delivered_ends = None
         history = self._history_under_lock()
         if not self.run.begin:
             return
@@ -139,7 +141,7 @@ class Consumer:
         if ended_as is not None and self._ended_as is not None and closes and not is_closed:
             self.run.open()
             self.run.close(history.ending.status or ended_as, history.ending.time)
-        self._is_idle = True
+        self._delivered_ends = ends
         if self.run.state is RunState.CLOSED:
             self.run.state = RunState.DONE
             self.release()
@@ -151,6 +153,7 @@ class Consumer:
             status: How it ended, if no record says so.
         """
         self._ended_as = status
+        self._ends += 1
 
     def continue_after_end(self) -> None:
         """Deliver what is logged after the training. That opens the run again."""
