@@ -23,7 +23,15 @@ def get_last_checkpoint(folder: str | os.PathLike[str]) -> str | None:
     """Return the newest complete checkpoint in `folder`, or `None` if there is none.
 
     A checkpoint is complete if it has its `trainer_state.json`, which is written last.
+
+    Raises:
+        ValueError: `folder` is an address such as `s3://bucket/run`.
     """
+    if "://" in str(folder):
+        raise ValueError(
+            f"get_last_checkpoint looks in directories, but {folder} is an address. For a trainer "
+            'that takes addresses, pass resume_from_checkpoint="auto".'
+        )
     found = {
         int(match[1]): path
         for path in Path(folder).expanduser().glob("checkpoint-*")

@@ -7,7 +7,7 @@ from typing import Any
 
 from callback_core import number_of_batches
 from callback_core.tracking import Redaction
-from trainer_torch.checkpoint import checkpoint_path, checkpoint_step, has_only_model
+from trainer_torch.checkpoint import checkpoint_path, has_only_model
 from trainer_torch.plan import Plan
 from trainer_torch.run import TrainingRun
 
@@ -56,9 +56,9 @@ def tell_arguments(run: TrainingRun) -> None:
 
 def tell_how_to_continue(run: TrainingRun, exception: BaseException) -> None:
     """Log from which checkpoint a training that `exception` has ended can be resumed, if any."""
-    checkpoint = run.resumed_from
-    if run.saved_step is not None:
-        checkpoint = checkpoint_path(run.args.output_dir, run.saved_step)
+    checkpoint, step = run.resumed_from, run.resumed_step
+    if run.saved_step not in (None, run.resumed_step):
+        checkpoint, step = checkpoint_path(run.args.output_dir, run.saved_step), run.saved_step
     # An error shows its own message. What ends a training from outside shows none.
     if not run.world.is_main or (checkpoint is None and isinstance(exception, Exception)):
         return
@@ -80,7 +80,7 @@ def tell_how_to_continue(run: TrainingRun, exception: BaseException) -> None:
         logger.warning(
             "%s. To continue from step %d, call train(resume_from_checkpoint=%r).",
             ended,
-            checkpoint_step(checkpoint),
+            step,
             str(checkpoint) if run.args.remote_output_dir is None else True,
         )
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from callback_core import is_best_checkpoint
-from trainer_torch.checkpoint import checkpoint_path
+from trainer_torch.checkpoint import checkpoint_path, find_fault_together
 from trainer_torch.finite import is_finite
 from trainer_torch.run import TrainingRun
 from trainer_torch.selection import rotate_checkpoints
@@ -44,12 +44,13 @@ def finish_model(run: TrainingRun) -> None:
     """
     best = run.state.best_model_checkpoint if run.args.load_best_model_at_end else None
     if run.args.load_best_model_at_end:
-        _load_best_model(run, best)
+        best = _load_best_model(run, best)
     for callback in run.loop_callbacks:
         callback.finish(run.model, None if best is None else Path(best))
 
 
-def _load_best_model(run: TrainingRun, best: str | None) -> None:
+def _load_best_model(run: TrainingRun, best: str | None) -> str | None:
+    """Load the best model, and return its checkpoint; `None` if there is none to load."""
     if best is None:
         logger.warning(
             "load_best_model_at_end has no checkpoint to load: none was saved at an evaluation "
@@ -64,6 +65,16 @@ def _load_best_model(run: TrainingRun, best: str | None) -> None:
                 "best saved one instead, which is worse.",
                 run.state.best_global_step,
             )
+        if fault := find_fault_together(run.world, Path(best)):
+            if run.world.is_main:
+                logger.warning(
+                    "load_best_model_at_end cannot load the best model from %s: %s. The model "
+                    "keeps its last weights.",
+                    best,
+                    fault,
+                )
+            return None
         logger.info("Loading the best model from %s.", best)
         load_model(run.model, Path(best))
         rotate_checkpoints(run)
+    return best

@@ -7,11 +7,10 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from trainer_torch.shards import METADATA, SHARDS
 from trainer_torch.weights import MODEL, weight_files
@@ -64,6 +63,8 @@ def find_fault(checkpoint: Path, part: int = 0, parts: int = 1) -> str | None:
     """
     if not checkpoint.is_dir():
         return "there is no such directory"
+    if not os.access(checkpoint, os.R_OK | os.X_OK):
+        return "this user may not read it"
     if is_of_transformers(checkpoint):
         return _missing_part(checkpoint)
     listed = read_manifest(checkpoint).get("files")
@@ -171,7 +172,8 @@ def is_of_transformers(checkpoint: Path) -> bool:
 
     transformers writes the state last, or last but for the random generators.
     """
-    return (checkpoint / STATE).is_file() and not any((checkpoint / one).exists() for one in _OWN)
+    own = [os.path.exists(checkpoint / one) for one in _OWN]
+    return os.path.isfile(checkpoint / STATE) and not any(own)
 
 
 def count_ranks(checkpoint: Path) -> int:
@@ -184,15 +186,28 @@ def generators_name(rank: int, ranks: int) -> str:
     return RNG if ranks == 1 else RNG_OF_RANK.format(rank)
 
 
-def write_manifest(directory: Path, finite: bool) -> None:
+class Facts(NamedTuple):
+    """What a manifest says of a checkpoint, besides its files.
+
+    Attributes:
+        written: The time at which it was written, in seconds since 1970. A checkpoint of a training
+            is later than all earlier ones, even if the clock was set back between them.
+        finite: Whether its weights are finite.
+    """
+
+    written: float
+    finite: bool
+
+
+def write_manifest(directory: Path, facts: Facts) -> None:
     """Write which files `directory` has, and flush all of them to the disk.
 
     Args:
         directory: A directory with all files of a checkpoint.
-        finite: Whether its weights are finite.
+        facts: What the manifest says besides.
     """
     entries = entries_of(directory, sorted(path.name for path in directory.iterdir()))
-    write_manifest_of(directory, entries, finite)
+    write_manifest_of(directory, entries, facts)
 
 
 def entries_of(directory: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -209,15 +224,15 @@ def entries_of(directory: Path, names: Iterable[str]) -> dict[str, Any]:
     return entries
 
 
-def write_manifest_of(directory: Path, entries: Mapping[str, Any], finite: bool) -> None:
+def write_manifest_of(directory: Path, entries: Mapping[str, Any], facts: Facts) -> None:
     """Write a manifest of files that are already flushed to the disk.
 
     Args:
         directory: The directory of the checkpoint.
         entries: The entry of each file, from `entries_of`.
-        finite: Whether its weights are finite.
+        facts: What the manifest says besides.
     """
-    manifest = {"written": time.time(), "finite": finite, "files": dict(entries)}
+    manifest = {**facts._asdict(), "files": dict(entries)}
     write_json(directory / MANIFEST, {**manifest, _DIGEST: _digest(manifest)})
     folders = {(directory / name).parent for name in entries} | {directory}
     for path in (directory / MANIFEST, *folders):

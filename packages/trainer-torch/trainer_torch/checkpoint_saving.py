@@ -8,14 +8,15 @@ step.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from trainer_torch.background import Work
 from trainer_torch.best_model import best_checkpoint
-from trainer_torch.checkpoint import STATE, checkpoint_path
+from trainer_torch.checkpoint import STATE, Facts, checkpoint_path, list_checkpoints, written_at
 from trainer_torch.checkpoint_contents import progress_of, take_contents
 from trainer_torch.checkpoint_writing import discard_unpublished, publish, write_unpublished
 from trainer_torch.finite import is_finite, parts_not_finite
@@ -32,6 +33,9 @@ from trainer_torch.uploads import upload_checkpoint
 from trainer_torch.wrapping import is_sharded
 
 logger = logging.getLogger(__name__)
+
+_TICK: Final = 0.001
+"""The seconds between two checkpoints at least, if the clock was set back."""
 
 
 def save_checkpoint(run: TrainingRun) -> None:
@@ -212,20 +216,33 @@ def _write_parts(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work
     begun = make_temporary_folder(save.path, run.world)
     if begun is not None or not run.saves_in_thread:
         staged = Staged(contents, {})
-        given = save.path, staged, save.finite, run.world, begun
+        given = save.path, staged, _facts(run, save), run.world, begun
         return Work(lambda: write_own_part(*given), in_thread=False)
     _ = run.world.saving_group  # processes make it here, and not in threads
-    staged = _staged(run, contents)
-    return _in_thread(run, lambda: write_own_part(save.path, staged, save.finite, run.world, None))
+    given = save.path, _staged(run, contents), _facts(run, save), run.world, None
+    return _in_thread(run, lambda: write_own_part(*given))
 
 
 def _write(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work:
     """Begin to write `contents`. With several writers, publishing is left to `finish_save`."""
-    publishes = not run.args.save_on_each_node
+    given = save.path, _facts(run, save), not run.args.save_on_each_node
     if not run.saves_in_thread:
-        return Work(lambda: _write_whole(save, Staged(contents, {}), publishes), in_thread=False)
+        return Work(lambda: _write_whole(Staged(contents, {}), *given), in_thread=False)
     staged = _staged(run, contents)
-    return _in_thread(run, lambda: _write_whole(save, staged, publishes))
+    return _in_thread(run, lambda: _write_whole(staged, *given))
+
+
+def _facts(run: TrainingRun, save: Save) -> Facts:
+    """Return what the manifest says. Only the processes that write one read the other manifests."""
+    saves = run.saves
+    if not (run.world.is_main or run.args.save_on_each_node):
+        return Facts(0.0, save.finite)
+    if saves.newest is None:
+        others = list_checkpoints(run.args.output_dir)
+        known = [*others, *([run.resumed_from] if run.resumed_from else [])]
+        saves.newest = max(map(written_at, known), default=0.0)
+    saves.newest = max(time.time(), saves.newest + _TICK)
+    return Facts(saves.newest, save.finite)
 
 
 def _staged(run: TrainingRun, contents: dict[str, Any]) -> Staged:
@@ -247,12 +264,12 @@ def _in_thread(run: TrainingRun, write: Callable[[], Any]) -> Work:
     return Work(write_later, in_thread=True)
 
 
-def _write_whole(save: Save, staged: Staged, publishes: bool) -> bool:
+def _write_whole(staged: Staged, path: Path, facts: Facts, publishes: bool) -> bool:
     """Write the checkpoint, publish it if this process `publishes`, and return whether it does."""
     with staged.written_as_before():
-        write_unpublished(save.path, staged.values, save.finite)
+        write_unpublished(path, staged.values, facts)
     if publishes:
-        publish(save.path)
+        publish(path)
     return publishes
 
 

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 from callback_core import TrainerState
-from trainer_torch.checkpoint import sync, write_json, write_manifest
+from trainer_torch.checkpoint import Facts, sync, write_json, write_manifest
 
 _BLOCK: Final = 1 << 20
 """The bytes that are written at once. Between two blocks, other threads can run."""
 
 
-def write_unpublished(final: Path, contents: Mapping[str, Any], finite: bool) -> None:
+def write_unpublished(final: Path, contents: Mapping[str, Any], facts: Facts) -> None:
     """Write a whole checkpoint with its manifest, under a temporary name beside `final`.
 
     If this fails, it removes what it has written.
@@ -27,7 +27,7 @@ def write_unpublished(final: Path, contents: Mapping[str, Any], finite: bool) ->
     Args:
         final: The path that `publish` will give it.
         contents: The values of its files, by name.
-        finite: Whether its weights are finite.
+        facts: What its manifest says besides its files.
     """
     discard_unpublished(final)  # left by a process that was killed while saving
     part = temporary_path(final)
@@ -35,7 +35,7 @@ def write_unpublished(final: Path, contents: Mapping[str, Any], finite: bool) ->
         part.mkdir(parents=True)
         for name, value in contents.items():
             write_file(part / name, value)
-        write_manifest(part, finite)
+        write_manifest(part, facts)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -50,19 +50,28 @@ def publish(final: Path, part: Path | None = None) -> None:
     """
     part = temporary_path(final) if part is None else part
     replaced = final.with_name(f".{final.name}.replaced")
-    if replaced.exists():  # left by a process that was killed while saving
-        shutil.rmtree(replaced)
-    if final.exists():
+    if os.path.lexists(replaced):  # left by a process that was killed while saving
+        remove(replaced)
+    if os.path.lexists(final):
         final.rename(replaced)
     try:
         part.rename(final)
     except OSError:
-        if replaced.exists():
+        if os.path.lexists(replaced):
             replaced.rename(final)
         raise
     sync(final.parent)
-    if replaced.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
+    if os.path.lexists(replaced):
+        with suppress(OSError):
+            remove(replaced)
+
+
+def remove(path: Path) -> None:
+    """Delete a directory, a file, or a link but not what it points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def clear_leftovers(output_dir: Path) -> None:
@@ -78,7 +87,8 @@ def clear_leftovers(output_dir: Path) -> None:
                 replaced.rename(final)
     for kind in ("part", "replaced", "deleted"):
         for leftover in output_dir.glob(f".checkpoint-*.{kind}"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            with suppress(OSError):
+                remove(leftover)
 
 
 def discard_unpublished(final: Path) -> None:

@@ -10,7 +10,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from callback_core import Request, deciding_metric, update_best_metric
 from trainer_torch.argument_values import BEST
 from trainer_torch.boundary import note_boundary
-from trainer_torch.checkpoint import checkpoint_step
 from trainer_torch.checkpoint_saving import finish_save, note_best
 from trainer_torch.hooks import LoopHooks
 from trainer_torch.non_finite import respond
@@ -94,8 +93,7 @@ def end_if_due(run: TrainingRun, hooks: LoopHooks) -> None:
     run.control.requests = (*run.control.requests, stop)
     run.signals.is_ending = True
     finish_save(run)
-    resumed_step = run.resumed_from and checkpoint_step(run.resumed_from)
-    if run.args.enable_jit_checkpoint and step not in (run.saved_step, resumed_step):
+    if run.args.enable_jit_checkpoint and step not in (run.saved_step, run.resumed_step):
         hooks.save_checkpoint()
         finish_save(run)
     run.signals.raise_due()

@@ -47,7 +47,8 @@ def resume(run: TrainingRun, plan: Plan, checkpoint: Path) -> Resumption:
     progress = load_progress(run, plan, checkpoint)
     resumption = Resumption(run, checkpoint)
     logger.info("Resuming from %s at step %d.", checkpoint, run.state.global_step)
-    run.resumed_from, run.step_logs = checkpoint, progress["step_logs"]
+    run.resumed_from, run.resumed_step = checkpoint, run.state.global_step
+    run.step_logs = progress["step_logs"]
     vars(run.guard).update(progress["non_finite"])
     run.guard.checkpoint = checkpoint if has_finite_weights(checkpoint) else None
     if checkpoint.resolve().parent == Path(run.args.output_dir).resolve():

@@ -70,7 +70,8 @@ class TrainingRun:
         control: What callbacks ask for.
         signals: The signals that end the training.
         resumed_from: The checkpoint from which this training was resumed, if any.
-        saved_step: The step of the last whole checkpoint of this training.
+        resumed_step: The step of that checkpoint.
+        saved_step: The step of the last complete checkpoint of this training.
         batches: The batches of the epoch that are left.
         step_start: What the current step starts from, with `auto_find_batch_size`.
         is_in_train: Whether `train` is running.
@@ -108,6 +109,7 @@ class TrainingRun:
     control: TrainerControl = field(default_factory=TrainerControl)
     signals: Signals = field(default_factory=Signals)
     resumed_from: Path | None = None
+    resumed_step: int | None = None
     saved_step: int | None = None
     epoch_rng_state: dict[str, Any] = field(default_factory=rng_state)
     samples: int | None = 0
@@ -262,7 +264,8 @@ class TrainingRun:
         handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
         self.state = TrainerState(epoch=0, **self.trial)
         self.guard = DivergenceGuard(self.args)
-        self.resumed_from, self.saved_step, self.samples = None, None, 0
+        self.resumed_from, self.resumed_step = None, None
+        self.saved_step, self.samples = None, 0
         self.step_logs, self.step_start = {}, None
         self.saves, self.boundary = Saves(), None
         self.usage = self._new_usage()

@@ -56,7 +56,8 @@ class Saves:
     Attributes:
         current: The checkpoint that is being saved.
         failed: The saves that have failed.
-        done: The number of checkpoints that are whole.
+        done: The number of checkpoints that are complete.
+        newest: The time of the newest checkpoint, in seconds since 1970, once one is saved.
         staging: The memory that they are copied to with `save_async`.
         deletion: The work of this process on the checkpoints that were deleted last. Its result is
             what could not be deleted.
@@ -65,6 +66,7 @@ class Saves:
     current: Save | None = None
     failed: list[FailedSave] = field(default_factory=list)
     done: int = 0
+    newest: float | None = None
     staging: Staging = field(default_factory=Staging)
     deletion: Work | None = None
 

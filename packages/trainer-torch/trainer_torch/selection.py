@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from trainer_torch.checkpoint import (
     list_checkpoints,
     surplus,
 )
-from trainer_torch.checkpoint_writing import clear_leftovers
+from trainer_torch.checkpoint_writing import clear_leftovers, remove
 from trainer_torch.places import find_place
 from trainer_torch.processes import may_restart
 from trainer_torch.restarts import restart_count, saved_by_earlier_attempts
@@ -277,7 +276,7 @@ def _remove(directories: list[Path]) -> list[str]:
     failures = []
     for directory in directories:
         try:
-            shutil.rmtree(directory)
+            remove(directory)
         except OSError as error:
             failures.append(str(error))
     return failures

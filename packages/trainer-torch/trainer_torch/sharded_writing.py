@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer_torch.background import Work
-from trainer_torch.checkpoint import entries_of, write_manifest_of
+from trainer_torch.checkpoint import Facts, entries_of, write_manifest_of
 from trainer_torch.checkpoint_writing import (
     discard_unpublished,
     publish,
@@ -37,7 +37,7 @@ def make_temporary_folder(final: Path, world: World) -> OSError | None:
 
 
 def write_own_part(
-    final: Path, staged: Staged, finite: bool, world: World, begun: OSError | None
+    final: Path, staged: Staged, facts: Facts, world: World, begun: OSError | None
 ) -> bool:
     """Write the files of this process. The main process publishes once all have written theirs.
 
@@ -48,7 +48,7 @@ def write_own_part(
         final: The path that the checkpoint will have, on a disk that all processes share.
         staged: The values of the files of this process, by name. Every process has the same names
             of `Shards`, and writes its part of these.
-        finite: Whether the weights are finite.
+        facts: What the manifest says besides the files.
         world: The processes.
         begun: What `make_temporary_folder` returned.
 
@@ -64,7 +64,7 @@ def write_own_part(
     entries = world.gather_while_saving(own.result)
     have_written = None not in entries
     if have_written and world.is_main:
-        own = Work(lambda: _publish(final, entries, finite), in_thread=False)
+        own = Work(lambda: _publish(final, entries, facts), in_thread=False)
     is_published: bool = world.gather_while_saving(have_written and own.error is None)[0]
     if not is_published and world.is_main:
         with suppress(OSError):  # of a disk that has failed already
@@ -88,10 +88,10 @@ def _write_own(part: Path, staged: Staged, world: World) -> dict[str, Any]:
     return entries_of(part, _own_files(part, contents, world))
 
 
-def _publish(final: Path, entries: list[dict[str, Any]], finite: bool) -> None:
+def _publish(final: Path, entries: list[dict[str, Any]], facts: Facts) -> None:
     """Write the manifest of the files of all processes, and publish the checkpoint."""
     merged = {name: entry for of_rank in entries for name, entry in of_rank.items()}
-    write_manifest_of(temporary_path(final), merged, finite)
+    write_manifest_of(temporary_path(final), merged, facts)
     publish(final)
 
 
