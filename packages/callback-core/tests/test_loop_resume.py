@@ -138,6 +138,11 @@ def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
     assert get_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
+def test_an_address_is_refused_because_only_directories_are_searched() -> None:
+    with pytest.raises(ValueError, match="auto"):
+        get_last_checkpoint("s3://bucket/run")
+
+
 def test_auto_resumes_if_there_is_a_checkpoint(tmp_path: Path) -> None:
     given: dict[str, Any] = {"resume_from_checkpoint": "auto", "save_steps": 2}
     with pytest.raises(Killed):

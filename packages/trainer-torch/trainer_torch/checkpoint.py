@@ -261,6 +261,12 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         return {}
 
 
+def manifest_digest(checkpoint: Path) -> str | None:
+    """Return the digest of a manifest, which identifies `checkpoint`; `None` without a manifest."""
+    manifest = read_manifest(checkpoint)
+    return _digest(manifest) if manifest else None
+
+
 def parse_manifest(content: bytes) -> dict[str, Any]:
     """Return the manifest in the `content` of a file; an empty one if it is damaged."""
     try:

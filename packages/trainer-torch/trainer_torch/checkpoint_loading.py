@@ -21,6 +21,7 @@ from trainer_torch.checkpoint import (
     generators_name,
     is_of_transformers,
     is_sharded_checkpoint,
+    manifest_digest,
     read_json,
 )
 from trainer_torch.plan import Plan
@@ -122,11 +123,12 @@ def load_structure(run: TrainingRun, checkpoint: Path) -> dict[str, Any]:
 def load_state(checkpoint: Path, world: World) -> TrainerState:
     """Return the state of the training in `checkpoint`. Every process must call this.
 
-    It looks for the best checkpoint beside this one, because the folder may have been moved.
+    It looks for the best checkpoint beside this one first, because the folder may have been moved,
+    and then where it was.
     """
     state = world.on_main(lambda: TrainerState.load_from_json(checkpoint / STATE))
     if state.best_model_checkpoint is not None:
-        best = checkpoint.parent / Path(state.best_model_checkpoint).name
+        best = world.on_main(lambda: _find_best(checkpoint, str(state.best_model_checkpoint)))
         state.best_model_checkpoint = str(best)
         if find_fault_together(world, best):
             state.best_model_checkpoint = None
@@ -137,6 +139,20 @@ def load_state(checkpoint: Path, world: World) -> TrainerState:
                     best,
                 )
     return state
+
+
+def _find_best(checkpoint: Path, recorded: str) -> Path:
+    """Return where the best checkpoint is now. One of another training may have the same name."""
+    progress = checkpoint / PROGRESS
+    known = read_json(progress) if progress.is_file() else {}
+    digest = known.get("best_manifest", "")
+    if digest is None:  # it is this one
+        return checkpoint
+    beside = checkpoint.parent / Path(recorded).name
+    for one in (beside, Path(recorded)):
+        if one.is_dir() and digest in ("", manifest_digest(one)):
+            return one
+    return Path(recorded) if digest else beside
 
 
 def load_rng_states(checkpoint: Path, world: World) -> tuple[Any, Any] | None:

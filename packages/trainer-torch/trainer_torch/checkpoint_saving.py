@@ -16,7 +16,14 @@ from typing import Any, Final
 
 from trainer_torch.background import Work
 from trainer_torch.best_model import best_checkpoint
-from trainer_torch.checkpoint import STATE, Facts, checkpoint_path, list_checkpoints, written_at
+from trainer_torch.checkpoint import (
+    STATE,
+    Facts,
+    checkpoint_path,
+    list_checkpoints,
+    manifest_digest,
+    written_at,
+)
 from trainer_torch.checkpoint_contents import progress_of, take_contents
 from trainer_torch.checkpoint_writing import discard_unpublished, publish, write_unpublished
 from trainer_torch.finite import is_finite, parts_not_finite
@@ -84,6 +91,8 @@ def begin_save(run: TrainingRun, states: dict[str, Any] | None = None) -> None:
     save = Save(step, state.epoch, path, finite, best)
 
     def begin() -> None:
+        is_itself = best is None or Path(best) == path
+        progress["best_manifest"] = None if is_itself else manifest_digest(Path(best))
         contents = take_contents(run, progress, rng_states, data_states, states)
         note_save(run.args.output_dir)
         write = _write_parts if is_sharded(run.model) else _write
