@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from resuming import EVERY_STEP
+from resuming import EVERY_STEP, StopAt
 from small import arguments, compute_loss, data, net
 from torch import nn
 from torch.utils.data import (
@@ -340,6 +342,28 @@ def test_skipping_batches_by_reading_them_is_said_with_their_number(
     assert not caplog.records
     WithLoader(make, tmp_path, max_steps=6).train(tmp_path / "checkpoint-5")
     assert [5 in (record.args or ()) for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("stops_at", [2, 6])
+def test_workers_end_with_the_training(tmp_path: Path, persistent: bool, stops_at: int) -> None:
+    workers: dict[str, Any] = {"num_workers": 1, "persistent_workers": persistent}
+    WithLoader(lambda: DataLoader(Numbered(), 4, **workers), tmp_path, StopAt(stops_at)).train()
+    args = arguments(tmp_path, **{f"dataloader_{name}": value for name, value in workers.items()})
+    given: dict[str, Any] = {"train_dataset": Numbered(), "callbacks": [StopAt(stops_at)]}
+    Trainer(net(), args, compute_loss=compute_loss, **given).train()
+    assert multiprocessing.active_children() == []
+
+
+def test_persistent_workers_of_evaluations_end_with_the_trainer(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    args = arguments(tmp_path, **options)
+    evaluates = Trainer(net(), args, eval_dataset=Numbered(), compute_loss=compute_loss)
+    evaluates.evaluate()
+    [worker] = multiprocessing.active_children()
+    del evaluates
+    gc.collect()
+    assert worker.exitcode == 0  # torch terminates a worker that was not told to end
 
 
 def test_skipping_the_samples_of_the_trainer_s_own_loader_is_not_announced(

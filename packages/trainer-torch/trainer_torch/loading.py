@@ -137,8 +137,16 @@ class SeededLoader(DataLoader[Any]):
         if not self.persistent_workers or is_busy:
             return _Workers(self, source, is_persistent=False)
         if self._persistent is None or restarts:
+            self.end_workers()
             self._persistent = _Workers(self, source, is_persistent=True)
+            self._ends_workers = weakref.finalize(self, self._persistent.end)
         return self._persistent
+
+    def end_workers(self) -> None:
+        """End the persistent workers, if there are any. The next iteration starts new ones."""
+        if self._persistent is not None:
+            self._persistent = None
+            self._ends_workers()
 
     def _dealt(self, batches: Iterator[Any], before: int) -> Iterator[Any]:
         """Yield the first batches, and of the others those of this rank."""
@@ -201,6 +209,20 @@ class _Workers:
         """Begin an iteration, and return an iterator over the results of tasks."""
         self._tasks.make = tasks
         return iter(self._loader)
+
+    def end(self) -> None:
+        """End the workers. See `end_workers`."""
+        end_workers(self._loader)
+
+
+def end_workers(loader: DataLoader[Any]) -> None:
+    """End the persistent workers of a loader of torch, if it has any.
+
+    If the garbage collector frees them, it may free their queues first. Then they are not told to
+    end, and torch waits five seconds for each.
+    """
+    if loader.persistent_workers:
+        loader._iterator = None  # noqa: SLF001  torch has no public way
 
 
 class _Tasks:

@@ -19,7 +19,7 @@ from trainer_torch.hooks import LoopHooks
 from trainer_torch.non_finite import tell_number
 from trainer_torch.overrides import call
 from trainer_torch.plan import DataLength, Plan
-from trainer_torch.reading import begin_epoch
+from trainer_torch.reading import begin_epoch, end_reading
 from trainer_torch.requested import (
     end_if_signalled,
     leaves_epoch,
@@ -80,6 +80,7 @@ def run_training(
             raise
         finally:
             wait_for_deletion(run)
+            end_reading(run.train_dataloader, run.position)
             run.model_wrapped = run.model
             run.given.note_end(run.model, run.optimizer)
         run.signals.is_ending = True

@@ -16,7 +16,7 @@ from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_size import LoadedSizes
 from trainer_torch.data import data_seed
 from trainer_torch.drawing import parts_of, seed_generators, tell_epoch
-from trainer_torch.loading import SeededLoader
+from trainer_torch.loading import SeededLoader, end_workers
 from trainer_torch.position import LoopPosition
 from trainer_torch.signals import workers_starting
 from trainer_torch.sources import has_state
@@ -80,6 +80,10 @@ class Reading(Iterator[Any]):
         self._read += 1
         return batch
 
+    def end(self) -> None:
+        """Read nothing more, so that the workers end."""
+        self._batches = iter(())
+
     def state_dict(self, done: int) -> dict[str, Any] | None:
         """Return a state from which the epoch continues after its first `done` batches.
 
@@ -90,6 +94,17 @@ class Reading(Iterator[Any]):
             return None
         state = self._source.state_dict()
         return None if state is None else {"workers": self._workers, "state": state}
+
+
+def end_reading(dataloader: Any, position: LoopPosition) -> None:
+    """End the workers of the training data, but keep the state of a loader that has one."""
+    if position.reading is not None:
+        position.reading.end()
+    for part in parts_of(dataloader):
+        if isinstance(part, SeededLoader):
+            part.end_workers()
+        elif isinstance(part, DataLoader) and not has_state(part):
+            end_workers(part)
 
 
 def begin_epoch(
@@ -126,8 +141,8 @@ def begin_epoch(
     else:
         seed_generators(parts, data_seed(args) + position.epoch)
         for part in parts:
-            if isinstance(part, DataLoader) and part.persistent_workers:
-                part._iterator = None  # noqa: SLF001  torch has no public way to end the workers
+            if isinstance(part, DataLoader):
+                end_workers(part)
         source = dataloader if has_state(dataloader) else None
         if state is not None:
             dataloader.load_state_dict(state)
