@@ -43,7 +43,10 @@ _OF_METADATA: Final = {
 
 
 class Shards(NamedTuple):
-    """The content of a folder of shards: tensors by name. Each process has a part of each."""
+    """The content of a folder of shards: tensors by name. Each process has a part of each.
+
+    A tensor that is not sharded is that of the main process.
+    """
 
     tensors: dict[str, Tensor]
 
@@ -73,9 +76,12 @@ def write_shards(folder: Path, shards: Shards, group: Any) -> None:
                 raise
 
     options = {"process_group": group, "no_dist": group is None}
+    is_main = group is None or group.rank() == 0
+    # If several processes have a tensor, torch chooses one of them, and their buffers differ.
+    own = {name: one for name, one in shards.tensors.items() if is_main or is_distributed(one)}
     with _quiet():
         try:
-            save(dict(shards.tensors), storage_writer=Writer(folder), **options)
+            save(own, storage_writer=Writer(folder), **options)
         except CheckpointException as error:  # it derives from BaseException only
             rank, (failure, _) = next(iter(error.failures.items()))
             message = f"Rank {rank} could not write its part of {folder}: {failure!r}"
