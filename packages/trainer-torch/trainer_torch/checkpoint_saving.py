@@ -8,6 +8,7 @@ step.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -73,11 +74,12 @@ def begin_save(run: TrainingRun, states: dict[str, Any] | None = None) -> None:
         run.usage.publish(run.state)
     progress = progress_of(run)
     rng_states, data_states = _states_of_ranks(run)
-    finite = all(run.world.gather(is_finite(run.model, run.optimizer)))
+    gathered = run.world.gather((is_finite(run.model, run.optimizer), time.time()))
+    finite, written = all(is_well for is_well, _ in gathered), gathered[0][1]
     step, state = run.state.global_step, run.state
     best_so_far, best = state.best_model_checkpoint, best_checkpoint(run)
     path = checkpoint_path(run.args.output_dir, step)
-    save = Save(step, state.epoch, path, finite, best)
+    save = Save(step, state.epoch, path, finite, written, best)
 
     def begin() -> None:
         contents = take_contents(run, progress, rng_states, data_states, states)
@@ -212,11 +214,10 @@ def _write_parts(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work
     begun = make_temporary_folder(save.path, run.world)
     if begun is not None or not run.saves_in_thread:
         staged = Staged(contents, {})
-        given = save.path, staged, save.finite, run.world, begun
-        return Work(lambda: write_own_part(*given), in_thread=False)
+        return Work(lambda: write_own_part(save, staged, run.world, begun), in_thread=False)
     _ = run.world.saving_group  # processes make it here, and not in threads
     staged = _staged(run, contents)
-    return _in_thread(run, lambda: write_own_part(save.path, staged, save.finite, run.world, None))
+    return _in_thread(run, lambda: write_own_part(save, staged, run.world, None))
 
 
 def _write(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work:
@@ -250,7 +251,7 @@ def _in_thread(run: TrainingRun, write: Callable[[], Any]) -> Work:
 def _write_whole(save: Save, staged: Staged, publishes: bool) -> bool:
     """Write the checkpoint, publish it if this process `publishes`, and return whether it does."""
     with staged.written_as_before():
-        write_unpublished(save.path, staged.values, save.finite)
+        write_unpublished(save.path, staged.values, save.finite, save.written)
     if publishes:
         publish(save.path)
     return publishes

@@ -19,7 +19,9 @@ _BLOCK: Final = 1 << 20
 """The bytes that are written at once. Between two blocks, other threads can run."""
 
 
-def write_unpublished(final: Path, contents: Mapping[str, Any], finite: bool) -> None:
+def write_unpublished(
+    final: Path, contents: Mapping[str, Any], finite: bool, written: float
+) -> None:
     """Write a whole checkpoint with its manifest, under a temporary name beside `final`.
 
     If this fails, it removes what it has written.
@@ -28,6 +30,7 @@ def write_unpublished(final: Path, contents: Mapping[str, Any], finite: bool) ->
         final: The path that `publish` will give it.
         contents: The values of its files, by name.
         finite: Whether its weights are finite.
+        written: The time to write into its manifest, in seconds since 1970.
     """
     discard_unpublished(final)  # left by a process that was killed while saving
     part = temporary_path(final)
@@ -35,7 +38,7 @@ def write_unpublished(final: Path, contents: Mapping[str, Any], finite: bool) ->
         part.mkdir(parents=True)
         for name, value in contents.items():
             write_file(part / name, value)
-        write_manifest(part, finite)
+        write_manifest(part, finite, written)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
