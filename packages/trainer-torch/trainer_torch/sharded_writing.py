@@ -78,7 +78,7 @@ def _write_own(part: Path, staged: Staged, world: World) -> dict[str, Any]:
     # Shards come first: all processes write them together, so all notice if one of them fails.
     for name, value in contents.items():
         if isinstance(value, Shards):
-            write_shards(part / name, value, world.saving_group)
+            write_shards(part / name, value, world.saving_group, world.waiting)
     with staged.written_as_before():
         for name, value in contents.items():
             if not isinstance(value, Shards):
