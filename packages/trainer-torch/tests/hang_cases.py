@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from distributed_cases import RANK, Plain
+from sharding_cases import made as sharded
 from small import data, trainer
 from torch import nn
 from torch.utils.data import Dataset
@@ -81,6 +82,23 @@ def train(out: Path, rank: int, do: Callable[[], Any], **changed: Any) -> None:
     ).train()
 
 
+def hangs_in_a_save(out: Path) -> None:
+    """Hang in rank 1 while it writes its part of a sharded checkpoint."""
+    import trainer_torch.sharded_writing as writing
+
+    write_file: Callable[..., None] = writing.write_file
+
+    def hangs(path: Path, value: Any) -> None:
+        if RANK == 1:
+            (out / BEGUN).touch()
+            time.sleep(FOREVER)
+        write_file(path, value)
+
+    writing.write_file = hangs
+    does = Does(out, 9, kill)
+    sharded(out, does, fsdp=True, save_strategy="steps", ddp_timeout=LIMIT).train()
+
+
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -126,6 +144,7 @@ CASES: dict[str, Callable[[Path], None]] = {
     "workers": lambda out: train(
         out, 9, kill, given={"train_dataset": Sleeps(out)}, dataloader_num_workers=1
     ),
+    "save": hangs_in_a_save,
     "killed": lambda out: train(out, 1, kill),
     "main killed": lambda out: train(out, 0, kill),
     "fails": lambda out: train(out, 1, fails),

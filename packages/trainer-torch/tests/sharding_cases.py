@@ -63,6 +63,17 @@ class Blocks(nn.Module):
         return {"loss": nn.functional.cross_entropy(scores, labels), "scores": scores}
 
 
+class Normed(Blocks):
+    """The same with running statistics, which are not sharded, and differ in the processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalize = nn.BatchNorm1d(4)
+
+    def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return super().forward(self.normalize(features), labels)
+
+
 def samples(count: int) -> TensorDataset:
     """Return the same random features and labels at every call."""
     generator = torch.Generator().manual_seed(7)
@@ -257,9 +268,15 @@ def of_async(out: Path) -> dict[str, Any]:
 
 
 def averaged(out: Path) -> list[dict[str, Any]]:
-    """Train with FSDP2 and with DDP, and evaluate an average of the weights."""
+    """Train with FSDP2, resume that, and train with DDP, and evaluate an average of the weights."""
     each: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 2, "learning_rate": 0.05}
-    return [trains(out, WeightAveragingCallback(0.5), **each, fsdp=fsdp) for fsdp in (True, False)]
+    each["save_strategy"] = "steps"
+    reports = []
+    for fsdp, resume in ((True, None), (True, out / "True" / "checkpoint-4"), (False, None)):
+        callback, model = WeightAveragingCallback(0.5), Normed()
+        to = out / str(fsdp)
+        reports.append(trains(to, callback, model=model, resume=resume, **each, fsdp=fsdp))
+    return reports
 
 
 class FailsInEvaluation(Blocks):

@@ -13,8 +13,8 @@ from training_to_kill import Augmented, Draws, Stream
 
 from callback_core import TrainerCallback
 from trainer_torch.checkpoint import list_checkpoints
+from trainer_torch.hang_error import HangError
 from trainer_torch.testing import At
-from trainer_torch.watchdog import HangError
 
 
 class Fault(ArithmeticError):

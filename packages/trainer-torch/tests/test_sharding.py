@@ -12,6 +12,7 @@ import pytest
 import sharding_cases
 import torch
 import torch.distributed as dist
+from interrupted_steps_cases import FailsInBackward
 from launching import launch, reports
 from safetensors.torch import load_file
 from sharding_cases import Blocks, made, samples, seen
@@ -131,9 +132,11 @@ def test_a_sharded_model_trains_as_with_ddp(two: Any, way: str) -> None:
 
 def test_an_average_of_sharded_weights_is_evaluated_as_with_ddp(two: Any) -> None:
     for rank in two:
-        sharded, whole = rank["averaged"]
-        assert sharded["loss"] == pytest.approx(whole["loss"], abs=1e-6)
-        assert sharded["eval_loss"] == pytest.approx(whole["eval_loss"], abs=1e-6)
+        *sharded, whole = rank["averaged"]
+        assert len(whole["eval_loss"]) == 4
+        for each in sharded:
+            assert each["loss"] == pytest.approx(whole["loss"], abs=1e-6)
+            assert each["eval_loss"] == pytest.approx(whole["eval_loss"], abs=1e-6)
 
 
 def test_an_error_in_the_evaluation_of_an_average_leaves_the_weights_of_the_training(
@@ -284,3 +287,25 @@ def test_a_disk_that_is_full_while_shards_are_written_ends_the_save_and_not_the_
     assert trained.state.global_step == 8
     assert [one.step for one in trained.run.saves.failed] == [8]
     assert not list(tmp_path.glob("*checkpoint*"))
+
+
+class RunsOutOfMemory(FailsInBackward):
+    """Memory runs out in a backward pass."""
+
+    error = torch.OutOfMemoryError("out of memory")
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_a_backward_pass_in_which_memory_runs_out_is_repeated_with_a_sharded_model(
+    tmp_path: Path,
+) -> None:
+    model = RunsOutOfMemory()
+    fully_shard(model.blocks[0], mesh=init_device_mesh("cpu", (1,)))
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    finds = made(tmp_path, model=model, auto_find_batch_size=True)
+    whole = made(tmp_path)
+    for each in (finds, whole):
+        each.train()
+    assert finds.run.args.per_device_train_batch_size == 4
+    for name in ("loss", "grad_norm"):
+        assert seen(finds)[name] == pytest.approx(seen(whole)[name], rel=1e-4)

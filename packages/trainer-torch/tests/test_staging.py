@@ -12,7 +12,6 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from trainer_torch.checkpoint import Facts
 from trainer_torch.sharded_writing import make_temporary_folder, write_own_part
 from trainer_torch.shards import Shards
 from trainer_torch.staging import Staged, Staging
@@ -58,5 +57,5 @@ def test_a_part_of_a_sharded_checkpoint_says_on_which_device_a_tensor_was(tmp_pa
     staged = Staged({"own.pt": tensor}, {tensor.untyped_storage().data_ptr(): "cuda:1"})
     final = tmp_path / "checkpoint-1"
     begun = make_temporary_folder(final, SINGLE_PROCESS)
-    assert write_own_part(final, staged, Facts(1.0, True), SINGLE_PROCESS, begun)
+    assert write_own_part(final, staged, True, SINGLE_PROCESS, begun)
     assert devices_in(final / "own.pt") == ["cuda:1"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from small import trainer
 
 from callback_core import TrainerCallback
 from trainer_torch.rank_notes import Progress, RankNote
+from trainer_torch.rank_watch import RankWatch
 from trainer_torch.watchdog import Watchdog, interval_of, with_margin
 
 named = pytest.mark.skipif(
@@ -24,18 +25,22 @@ named = pytest.mark.skipif(
 )
 HAS_STACK = "The stacks of rank {}"
 CASES = (
-    *("holds the interpreter", "main sleeps", "lock", "workers"),
+    *("holds the interpreter", "main sleeps", "lock", "workers", "save"),
     *("killed", "main killed", "slow", "fails"),
 )
 
 
 class Ended(NamedTuple):
-    """How two ranks ended: the exit status, standard error, and the error of each rank."""
+    """How two ranks ended: the exit status, standard error, and the error of each rank.
+
+    `seconds` are those between the hang and the error of each rank.
+    """
 
     status: int
     stderr: str
     errors: list[str | None]
     closed: list[bool]
+    seconds: list[float]
 
 
 Run = Callable[[str], Ended]
@@ -54,11 +59,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     def ended(case: str) -> Ended:
         done, out = launches[case].wait(), directories[case]
         errors = [out / f"exception{rank}" for rank in range(2)]
+        begun = out / hang_cases.BEGUN
         return Ended(
             done.returncode,
             done.stderr,
             [path.read_text() if path.exists() else None for path in errors],
             [(out / f"ended{rank}").exists() for rank in range(2)],
+            [
+                path.stat().st_mtime - begun.stat().st_mtime
+                for path in errors
+                if path.exists() and begun.exists()
+            ],
         )
 
     with ExitStack() as left:
@@ -102,6 +113,17 @@ def test_a_rank_that_holds_the_interpreter_is_named_and_ended(run: Run) -> None:
     assert "holds_the_interpreter" in ended.stderr
     assert "rank 1 (" in str(ended.errors[0])
     assert ended.closed == [True, False]
+
+
+@named
+@pytest.mark.slow
+def test_a_rank_that_hangs_while_it_writes_its_shards_is_named_in_time(run: Run) -> None:
+    ended = run("save")
+    assert ended.status != 0
+    for error in ended.errors:
+        assert "rank 1 (" in str(error).partition(". Of the others")[0]
+    assert ended.closed == [True, True]
+    assert max(ended.seconds) < 2 * hang_cases.LIMIT
 
 
 @named
@@ -163,6 +185,49 @@ def test_the_training_thread_never_calls_the_store(tmp_path: Path) -> None:
         written = RankNote.from_json(store.values["rank/0"])
     assert (written.turns, written.step) == (100, 99)
     assert store.threads == {"watchdog"}
+
+
+class Group:
+    """A process group of a single process."""
+
+    def get_group_store(self) -> Group:
+        return self
+
+    def clone(self) -> Any:
+        return dist.HashStore()
+
+
+def test_a_thread_that_saves_does_not_touch_the_progress_of_the_training() -> None:
+    watch = RankWatch(Group(), 0, 1, 10.0)
+    turns = []
+
+    def save() -> None:
+        with watch.waiting(), watch.collective_operation():
+            turns.append(watch.progress.turns)
+        with suppress(RuntimeError), watch.collective_operation():
+            raise RuntimeError
+
+    with watch.watching():
+        thread = threading.Thread(target=save)
+        thread.start()
+        thread.join()
+        turns.append(watch.progress.turns)
+        save()
+    assert turns == [0, 0, 2]
+
+
+def test_a_rank_that_writes_within_a_save_waits_for_nobody() -> None:
+    watch = RankWatch(Group(), 0, 1, 10.0)
+    waits = []
+    with watch.watching():
+        for _ in range(2):
+            with suppress(OSError), watch.waiting():
+                waits.append(watch.progress.turns % 2 == 1)
+                with watch.waiting():
+                    waits.append(watch.progress.turns % 2 == 1)
+                    raise OSError
+            waits.append(watch.progress.turns % 2 == 1)
+    assert waits == [True, False, False] * 2
 
 
 def test_a_process_alone_has_no_watchdog(tmp_path: Path) -> None:

@@ -216,7 +216,9 @@ class WeightAveragingCallback(LoopCallback):
             if not (value.is_floating_point() or value.is_complex()):
                 average.copy_(value)
                 continue
-            own, current = groups.setdefault((average.device, average.dtype), ([], []))
+            # Sharded and whole tensors cannot be combined, nor can those of several meshes.
+            mesh = getattr(average, "device_mesh", None)
+            own, current = groups.setdefault((average.device, average.dtype, mesh), ([], []))
             own.append(average)
             current.append(value.detach().to(average.dtype))
         if self.decay is None:

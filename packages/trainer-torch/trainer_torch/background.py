@@ -9,12 +9,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from trainer_torch.hang_error import HangError
+
 _POLITE: Final = 5
 """The niceness that is added for a thread that works beside the training."""
 
 
 class Work:
-    """A call of `do`. Its error is kept, and not raised.
+    """A call of `do`. Its error is kept, and not raised, unless it is a `HangError`.
 
     Args:
         do: A function without arguments.
@@ -23,6 +25,9 @@ class Work:
     Attributes:
         result: What `do` returned.
         error: The error that it raised, if any.
+
+    Raises:
+        HangError: The training hangs, and `do` is not called in a thread.
     """
 
     def __init__(self, do: Callable[[], Any], in_thread: bool) -> None:
@@ -64,6 +69,8 @@ class Work:
         assert self._do is not None
         try:
             self.result = self._do()
+        except HangError:  # raised in the thread of the training only, which then ends
+            raise
         except Exception as error:
             self.error = error
         finally:

@@ -19,6 +19,7 @@ from trainer_torch.plan import Plan
 from trainer_torch.reading import batch_size_of_loader, batches_of, begin_epoch, can_start_anywhere
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import rng_state, set_rng_state
+from trainer_torch.sharding import forget_call
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ class StepStart:
         return next_batches(run)
 
     def _go_back(self, run: TrainingRun) -> None:
+        forget_call(run.model)
         drop_gradients(run.model, run.optimizer)
         run.position.batches, run.position.samples = self._position
         run.samples = self._samples

@@ -10,11 +10,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from trainer_torch.shards import METADATA, SHARDS
 from trainer_torch.weights import MODEL, weight_files
-from trainer_torch.world import World
 
 OPTIMIZER: Final = "optimizer.pt"
 SCHEDULER: Final = "scheduler.pt"
@@ -94,12 +93,6 @@ def has_all_files(checkpoint: Path) -> bool:
         )
     except (OSError, KeyError, TypeError):
         return False
-
-
-def find_fault_together(world: World, checkpoint: Path) -> str | None:
-    """Return what `find_fault` does. Each process checks a part, so all must call this."""
-    faults = world.gather(find_fault(checkpoint, world.rank, world.size))
-    return next((fault for fault in faults if fault is not None), None)
 
 
 def is_sharded_checkpoint(checkpoint: Path) -> bool:
@@ -186,28 +179,17 @@ def generators_name(rank: int, ranks: int) -> str:
     return RNG if ranks == 1 else RNG_OF_RANK.format(rank)
 
 
-class Facts(NamedTuple):
-    """What a manifest says of a checkpoint, besides its files.
-
-    Attributes:
-        written: The time at which it was written, in seconds since 1970. A checkpoint of a training
-            is later than all earlier ones, even if the clock was set back between them.
-        finite: Whether its weights are finite.
-    """
-
-    written: float
-    finite: bool
-
-
-def write_manifest(directory: Path, facts: Facts) -> None:
+def write_manifest(directory: Path, finite: bool, written: float) -> None:
     """Write which files `directory` has, and flush all of them to the disk.
 
     Args:
         directory: A directory with all files of a checkpoint.
-        facts: What the manifest says besides.
+        finite: Whether its weights are finite.
+        written: The time at which it is written, in seconds since 1970. If several machines write
+            the checkpoint, theirs is the same.
     """
     entries = entries_of(directory, sorted(path.name for path in directory.iterdir()))
-    write_manifest_of(directory, entries, facts)
+    write_manifest_of(directory, entries, finite, written)
 
 
 def entries_of(directory: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -224,15 +206,18 @@ def entries_of(directory: Path, names: Iterable[str]) -> dict[str, Any]:
     return entries
 
 
-def write_manifest_of(directory: Path, entries: Mapping[str, Any], facts: Facts) -> None:
+def write_manifest_of(
+    directory: Path, entries: Mapping[str, Any], finite: bool, written: float
+) -> None:
     """Write a manifest of files that are already flushed to the disk.
 
     Args:
         directory: The directory of the checkpoint.
         entries: The entry of each file, from `entries_of`.
-        facts: What the manifest says besides.
+        finite: Whether its weights are finite.
+        written: The time at which it is written, in seconds since 1970.
     """
-    manifest = {**facts._asdict(), "files": dict(entries)}
+    manifest = {"written": written, "finite": finite, "files": dict(entries)}
     write_json(directory / MANIFEST, {**manifest, _DIGEST: _digest(manifest)})
     folders = {(directory / name).parent for name in entries} | {directory}
     for path in (directory / MANIFEST, *folders):
@@ -283,8 +268,14 @@ def parse_manifest(content: bytes) -> dict[str, Any]:
 
 def written_at(checkpoint: Path) -> float:
     """Return the time at which `checkpoint` was written, in seconds since 1970."""
+    written = written_in(checkpoint)
+    return checkpoint.stat().st_mtime if written is None else written
+
+
+def written_in(checkpoint: Path) -> float | None:
+    """Return the time in the manifest of `checkpoint`, by which copies of one are recognized."""
     written = read_manifest(checkpoint).get("written")
-    return float(written) if isinstance(written, Real) else checkpoint.stat().st_mtime
+    return float(written) if isinstance(written, Real) else None
 
 
 def read_json(path: Path) -> Any:

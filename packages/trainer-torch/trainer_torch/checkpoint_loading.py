@@ -17,7 +17,6 @@ from trainer_torch.checkpoint import (
     STATE,
     STRUCTURE,
     count_ranks,
-    find_fault_together,
     generators_name,
     is_of_transformers,
     is_sharded_checkpoint,
@@ -36,6 +35,7 @@ from trainer_torch.transformers_checkpoint import (
     without_empty_groups,
 )
 from trainer_torch.values import restored
+from trainer_torch.verification import find_fault_together
 from trainer_torch.world import World
 from trainer_torch.wrapping import is_distributed
 

@@ -18,7 +18,6 @@ from trainer_torch.background import Work
 from trainer_torch.best_model import best_checkpoint
 from trainer_torch.checkpoint import (
     STATE,
-    Facts,
     checkpoint_path,
     list_checkpoints,
     manifest_digest,
@@ -84,11 +83,12 @@ def begin_save(run: TrainingRun, states: dict[str, Any] | None = None) -> None:
         run.usage.publish(run.state)
     progress = progress_of(run)
     rng_states, data_states = _states_of_ranks(run)
-    finite = all(run.world.gather(is_finite(run.model, run.optimizer)))
+    gathered = run.world.gather((is_finite(run.model, run.optimizer), _time_of(run)))
+    finite, written = all(is_well for is_well, _ in gathered), gathered[0][1]
     step, state = run.state.global_step, run.state
     best_so_far, best = state.best_model_checkpoint, best_checkpoint(run)
     path = checkpoint_path(run.args.output_dir, step)
-    save = Save(step, state.epoch, path, finite, best)
+    save = Save(step, state.epoch, path, finite, written, best)
 
     def begin() -> None:
         is_itself = best is None or Path(best) == path
@@ -199,6 +199,22 @@ def finish_interrupted_save(run: TrainingRun) -> None:
     run.saves.current = None
 
 
+def _time_of(run: TrainingRun) -> float:
+    """Return the time to note in a checkpoint, in seconds since 1970. The main process decides.
+
+    It is later than that of all earlier checkpoints, even if the clock was set back since then.
+    """
+    saves = run.saves
+    if not run.world.is_main:
+        return 0.0
+    if saves.newest is None:
+        others = list_checkpoints(run.args.output_dir)
+        known = [*others, *([run.resumed_from] if run.resumed_from else [])]
+        saves.newest = max(map(written_at, known), default=0.0)
+    saves.newest = max(time.time(), saves.newest + _TICK)
+    return saves.newest
+
+
 def _states_of_ranks(
     run: TrainingRun,
 ) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any] | None]]:
@@ -225,33 +241,19 @@ def _write_parts(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work
     begun = make_temporary_folder(save.path, run.world)
     if begun is not None or not run.saves_in_thread:
         staged = Staged(contents, {})
-        given = save.path, staged, _facts(run, save), run.world, begun
-        return Work(lambda: write_own_part(*given), in_thread=False)
+        return Work(lambda: write_own_part(save, staged, run.world, begun), in_thread=False)
     _ = run.world.saving_group  # processes make it here, and not in threads
-    given = save.path, _staged(run, contents), _facts(run, save), run.world, None
-    return _in_thread(run, lambda: write_own_part(*given))
+    staged = _staged(run, contents)
+    return _in_thread(run, lambda: write_own_part(save, staged, run.world, None))
 
 
 def _write(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work:
     """Begin to write `contents`. With several writers, publishing is left to `finish_save`."""
-    given = save.path, _facts(run, save), not run.args.save_on_each_node
+    publishes = not run.args.save_on_each_node
     if not run.saves_in_thread:
-        return Work(lambda: _write_whole(Staged(contents, {}), *given), in_thread=False)
+        return Work(lambda: _write_whole(save, Staged(contents, {}), publishes), in_thread=False)
     staged = _staged(run, contents)
-    return _in_thread(run, lambda: _write_whole(staged, *given))
-
-
-def _facts(run: TrainingRun, save: Save) -> Facts:
-    """Return what the manifest says. Only the processes that write one read the other manifests."""
-    saves = run.saves
-    if not (run.world.is_main or run.args.save_on_each_node):
-        return Facts(0.0, save.finite)
-    if saves.newest is None:
-        others = list_checkpoints(run.args.output_dir)
-        known = [*others, *([run.resumed_from] if run.resumed_from else [])]
-        saves.newest = max(map(written_at, known), default=0.0)
-    saves.newest = max(time.time(), saves.newest + _TICK)
-    return Facts(saves.newest, save.finite)
+    return _in_thread(run, lambda: _write_whole(save, staged, publishes))
 
 
 def _staged(run: TrainingRun, contents: dict[str, Any]) -> Staged:
@@ -273,12 +275,12 @@ def _in_thread(run: TrainingRun, write: Callable[[], Any]) -> Work:
     return Work(write_later, in_thread=True)
 
 
-def _write_whole(staged: Staged, path: Path, facts: Facts, publishes: bool) -> bool:
+def _write_whole(save: Save, staged: Staged, publishes: bool) -> bool:
     """Write the checkpoint, publish it if this process `publishes`, and return whether it does."""
     with staged.written_as_before():
-        write_unpublished(path, staged.values, facts)
+        write_unpublished(save.path, staged.values, save.finite, save.written)
     if publishes:
-        publish(path)
+        publish(save.path)
     return publishes
 
 

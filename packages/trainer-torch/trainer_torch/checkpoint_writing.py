@@ -13,13 +13,15 @@ import torch
 from safetensors.torch import save_file
 
 from callback_core import TrainerState
-from trainer_torch.checkpoint import Facts, sync, write_json, write_manifest
+from trainer_torch.checkpoint import sync, write_json, write_manifest
 
 _BLOCK: Final = 1 << 20
 """The bytes that are written at once. Between two blocks, other threads can run."""
 
 
-def write_unpublished(final: Path, contents: Mapping[str, Any], facts: Facts) -> None:
+def write_unpublished(
+    final: Path, contents: Mapping[str, Any], finite: bool, written: float
+) -> None:
     """Write a whole checkpoint with its manifest, under a temporary name beside `final`.
 
     If this fails, it removes what it has written.
@@ -27,7 +29,8 @@ def write_unpublished(final: Path, contents: Mapping[str, Any], facts: Facts) ->
     Args:
         final: The path that `publish` will give it.
         contents: The values of its files, by name.
-        facts: What its manifest says besides its files.
+        finite: Whether its weights are finite.
+        written: The time to write into its manifest, in seconds since 1970.
     """
     discard_unpublished(final)  # left by a process that was killed while saving
     part = temporary_path(final)
@@ -35,7 +38,7 @@ def write_unpublished(final: Path, contents: Mapping[str, Any], facts: Facts) ->
         part.mkdir(parents=True)
         for name, value in contents.items():
             write_file(part / name, value)
-        write_manifest(part, facts)
+        write_manifest(part, finite, written)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

@@ -14,7 +14,7 @@ from trainer_torch.finite import floating_tensors, tensors_in
 from trainer_torch.messages import listed
 from trainer_torch.run import TrainingRun
 from trainer_torch.seeding import preserved_rng
-from trainer_torch.sharding import reshard
+from trainer_torch.sharding import forget_call
 from trainer_torch.wrapping import is_sharded, plain_name
 
 _OUTPUT = "The first module whose output is not finite is"
@@ -120,7 +120,7 @@ def _without_traces(run: TrainingRun) -> Iterator[None]:
         yield
     finally:
         run.model_wrapped = wrapped
-        reshard(model)
+        forget_call(model)  # repeating the step may have failed
         for parameter, gradient in gradients:
             parameter.grad = gradient
         restore_buffers(model, buffers)

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from callback_core import FLAG_BITS, TrainerControl, combine_requests, flag_bits, flags_differ
 from trainer_torch.arguments import TrainingArguments
+from trainer_torch.hang_error import HangError
 from trainer_torch.processes import connect, local_rank, rank, size
 from trainer_torch.rank_watch import RankWatch
 from trainer_torch.reduction import Reduction
@@ -78,6 +79,10 @@ class DistributedWorld(World):
     def watched(self) -> AbstractContextManager[None]:
         """Watch this rank by a `Watchdog`, unless it is watched already."""
         return self._watch.watching()
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Note that this rank waits, unless this is a thread beside the training."""
+        return self._watch.waiting()
 
     def note(self, event: str, step: int) -> None:
         """Note an event for the watchdog."""
@@ -196,7 +201,8 @@ class DistributedWorld(World):
     def gather_while_saving(self, value: T) -> list[T]:
         """Return the same as `gather`, by the group that saves."""
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.saving_group)
+        with self._watch.collective_operation():
+            dist.all_gather_object(values, value, group=self.saving_group)
         return values
 
     def pass_to_main(self, items: Iterator[T], receive: Callable[[T], None]) -> None:
@@ -223,6 +229,8 @@ class DistributedWorld(World):
             try:
                 for item in interleave(pickle.loads(one) for one in turn or ()):
                     receive(item)
+            except HangError:
+                raise
             except Exception as raised:
                 error = raised
         self.on_main(lambda: _raise(error))
@@ -234,6 +242,8 @@ class DistributedWorld(World):
         if self.is_main:
             try:
                 answer[0] = do()
+            except HangError:  # nobody waits for the answer any more
+                raise
             except Exception as raised:
                 error, answer[1] = raised, repr(raised)
         with self._watch.collective_operation():
@@ -251,6 +261,8 @@ class DistributedWorld(World):
         if self.local_rank == 0:
             try:
                 answer = do(), None
+            except HangError:
+                raise
             except Exception as raised:
                 error, answer = raised, (None, repr(raised))
         answers = self.gather(answer)

@@ -6,8 +6,8 @@ import logging
 from typing import Final
 
 from trainer_torch.checkpoint_saving import begin_save, finish_interrupted_save, finish_save
+from trainer_torch.hang_error import HangError
 from trainer_torch.run import TrainingRun
-from trainer_torch.watchdog import HangError
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from trainer_torch.checkpoint import find_fault_together
 from trainer_torch.checkpoint_loading import load_optimizer_state, load_precision
 from trainer_torch.checkpoint_saving import finish_save
 from trainer_torch.culprit import LossOf, find_culprit
 from trainer_torch.divergence import Divergence
 from trainer_torch.run import TrainingRun
+from trainer_torch.verification import find_fault_together
 from trainer_torch.weights import load_model
 
 logger = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from trainer_torch.checkpoint import (
     is_checkpoint_name,
     list_checkpoints,
     written_at,
+    written_in,
 )
 from trainer_torch.remote import RemoteCheckpoint, RemoteDirectory, retried
 from trainer_torch.remote_files import download_files
@@ -59,7 +60,10 @@ class Place:
         if self.remote is not None:
             name = world.on_main(self._download_to_main)
             if name is not None:
-                world.on_each_node(lambda: None if world.is_main else self._download_to_other(name))
+                written = world.gather(written_in(self.directory / name))[0]
+                world.on_each_node(
+                    lambda: None if world.is_main else self._download_to_other(name, written)
+                )
         return self.directory if self.name is None else self.directory / self.name
 
     def _download_to_main(self) -> str | None:
@@ -93,13 +97,16 @@ class Place:
         self.download(best)
         return best.name
 
-    def _download_to_other(self, name: str) -> None:
-        """Download the checkpoint `name` if this machine lacks it and the store has it."""
+    def _download_to_other(self, name: str, written: float | None) -> None:
+        """Download the checkpoint `name` if this machine lacks it and the store has it.
+
+        It may have one of an earlier training, which was `written` at another time.
+        """
         assert self.remote is not None
-        remote = self.remote
-        if not has_all_files(self.directory / name):
+        remote, local = self.remote, self.directory / name
+        if not has_all_files(local) or written_in(local) != written:
             checkpoint = retried(lambda: remote.checkpoint(name))
-            if checkpoint.find_fault() is None:
+            if checkpoint.find_fault() is None and checkpoint.written == written:
                 self.download(checkpoint)
 
     def _is_usable(self, path: Path) -> bool:
@@ -109,19 +116,19 @@ class Place:
         """Download `checkpoint` and the best one that it refers to. Return the local path."""
         state = json.loads(retried(lambda: checkpoint.directory.read(f"{checkpoint.name}/{STATE}")))
         best_name = best_named_in(state)
-        if best_name not in (None, checkpoint.name) and not has_all_files(
-            self.directory / str(best_name)
-        ):
+        if best_name not in (None, checkpoint.name):
             best = retried(lambda: checkpoint.directory.checkpoint(str(best_name)))
-            if fault := best.find_fault():
+            local, fault = self.directory / str(best_name), best.find_fault()
+            is_here = has_all_files(local)
+            if fault is None and not (is_here and written_in(local) == best.written):
+                self._download(best)
+            elif fault is not None and not is_here:
                 logger.warning(
                     "The best checkpoint so far, %s, cannot be downloaded: %s. Training resumes "
                     "without it, so it cannot load that model at its end.",
                     best,
                     fault,
                 )
-            else:
-                self._download(best)
         return self._download(checkpoint)
 
     def _download(self, checkpoint: RemoteCheckpoint) -> Path:

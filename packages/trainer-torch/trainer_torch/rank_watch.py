@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from trainer_torch.hang_error import HangError
 from trainer_torch.rank_notes import Progress
-from trainer_torch.watchdog import HangError, Watchdog
+from trainer_torch.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class RankWatch:
             )
         self.progress = Progress()
         self._watchdog: Watchdog | None = None
+        self._watched: threading.Thread | None = None
         self._calls = 0
 
     @property
@@ -71,6 +74,7 @@ class RankWatch:
             yield
             return
         self._calls += 1
+        self._watched = threading.current_thread()
         self._watchdog = Watchdog(
             self._store, self._rank, self._size, self._limit, self.progress, self._calls
         )
@@ -84,9 +88,14 @@ class RankWatch:
     def collective_operation(self) -> Iterator[None]:
         """Note the start and the end of a collective operation, and explain an error in it.
 
+        In a thread that saves beside the training, it does nothing.
+
         Raises:
             HangError: The operation failed. The message says which ranks are late, lost or failed.
         """
+        if not self._is_in_training:
+            yield
+            return
         self.progress.turn()
         try:
             yield
@@ -99,6 +108,26 @@ class RankWatch:
                 f"Training ends in rank {self._rank}, because it lost the other ranks. {explained}"
             ) from error
         self.progress.turn()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Note that this rank waits for the others in this context, whatever ends it.
+
+        Within another such context, note that it works on its own meanwhile.
+        """
+        is_noted = self._is_in_training
+        if is_noted:
+            self.progress.turn()
+        try:
+            yield
+        finally:
+            if is_noted:
+                self.progress.turn()
+
+    @property
+    def _is_in_training(self) -> bool:
+        """Whether this is not a thread beside the one that is watched."""
+        return self._watchdog is None or self._watched is threading.current_thread()
 
     def report_failure(self, error: BaseException) -> None:
         """Tell the other ranks about an error of this rank, and log which ranks failed or are lost.

@@ -245,7 +245,7 @@ class TrainingRun:
             ValueError: It has not created both, or the optimizer needs a closure.
         """
         check_initialized(self.model)
-        reshard(self.model)  # the optimizer must be made of the shards
+        forget_call(self.model)  # of a training, or a loop of the user, that an error has ended
         set_seed(self.args.seed + self.world.rank)
         given = self.given.begin(self.model, self.optimizer, self.lr_scheduler)
         self.precision = mixed_precision(self.args, self.warn_once)

@@ -19,6 +19,7 @@ class Save:
         epoch: The epoch at that step.
         path: Its path once it is whole.
         finite: Whether its weights are finite.
+        written: When the main process began to save it, in seconds since 1970.
         best: The best checkpoint of the training once this one is whole.
         work: The work of this process for it, if any.
     """
@@ -27,6 +28,7 @@ class Save:
     epoch: float | None
     path: Path
     finite: bool
+    written: float
     best: str | None
     work: Work | None = None
 

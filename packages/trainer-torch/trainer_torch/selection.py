@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from trainer_torch.background import Work
 from trainer_torch.checkpoint import (
-    find_fault_together,
     has_all_files,
     has_finite_weights,
     has_only_model,
@@ -21,6 +20,7 @@ from trainer_torch.places import find_place
 from trainer_torch.processes import may_restart
 from trainer_torch.restarts import restart_count, saved_by_earlier_attempts
 from trainer_torch.run import TrainingRun
+from trainer_torch.verification import find_fault_together
 from trainer_torch.world import SINGLE_PROCESS, World
 
 logger = logging.getLogger(__name__)

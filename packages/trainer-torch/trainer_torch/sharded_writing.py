@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from trainer_torch.background import Work
-from trainer_torch.checkpoint import Facts, entries_of, write_manifest_of
+from trainer_torch.checkpoint import entries_of, write_manifest_of
 from trainer_torch.checkpoint_writing import (
     discard_unpublished,
     publish,
     temporary_path,
     write_file,
 )
+from trainer_torch.saves import Save
 from trainer_torch.shards import METADATA, Shards, write_shards
 from trainer_torch.staging import Staged
 from trainer_torch.world import World
@@ -36,19 +37,16 @@ def make_temporary_folder(final: Path, world: World) -> OSError | None:
     return error if error is not None or number is None else OSError(number, str(final))
 
 
-def write_own_part(
-    final: Path, staged: Staged, facts: Facts, world: World, begun: OSError | None
-) -> bool:
+def write_own_part(save: Save, staged: Staged, world: World, begun: OSError | None) -> bool:
     """Write the files of this process. The main process publishes once all have written theirs.
 
     Every process must call this. Only the names, places and hashes of files pass between processes.
     If a process fails, what all have written is removed.
 
     Args:
-        final: The path that the checkpoint will have, on a disk that all processes share.
+        save: The save of a checkpoint on a disk that all processes share.
         staged: The values of the files of this process, by name. Every process has the same names
             of `Shards`, and writes its part of these.
-        facts: What the manifest says besides the files.
         world: The processes.
         begun: What `make_temporary_folder` returned.
 
@@ -60,15 +58,15 @@ def write_own_part(
     """
     if begun is not None:
         raise begun
-    own = Work(lambda: _write_own(temporary_path(final), staged, world), in_thread=False)
+    own = Work(lambda: _write_own(temporary_path(save.path), staged, world), in_thread=False)
     entries = world.gather_while_saving(own.result)
     have_written = None not in entries
     if have_written and world.is_main:
-        own = Work(lambda: _publish(final, entries, facts), in_thread=False)
+        own = Work(lambda: _publish(save, entries), in_thread=False)
     is_published: bool = world.gather_while_saving(have_written and own.error is None)[0]
     if not is_published and world.is_main:
         with suppress(OSError):  # of a disk that has failed already
-            discard_unpublished(final)
+            discard_unpublished(save.path)
     if own.error is not None:
         raise own.error
     return is_published
@@ -80,7 +78,7 @@ def _write_own(part: Path, staged: Staged, world: World) -> dict[str, Any]:
     # Shards come first: all processes write them together, so all notice if one of them fails.
     for name, value in contents.items():
         if isinstance(value, Shards):
-            write_shards(part / name, value, world.saving_group)
+            write_shards(part / name, value, world.saving_group, world.waiting)
     with staged.written_as_before():
         for name, value in contents.items():
             if not isinstance(value, Shards):
@@ -88,11 +86,11 @@ def _write_own(part: Path, staged: Staged, world: World) -> dict[str, Any]:
     return entries_of(part, _own_files(part, contents, world))
 
 
-def _publish(final: Path, entries: list[dict[str, Any]], facts: Facts) -> None:
+def _publish(save: Save, entries: list[dict[str, Any]]) -> None:
     """Write the manifest of the files of all processes, and publish the checkpoint."""
     merged = {name: entry for of_rank in entries for name, entry in of_rank.items()}
-    write_manifest_of(temporary_path(final), merged, facts)
-    publish(final)
+    write_manifest_of(temporary_path(save.path), merged, save.finite, save.written)
+    publish(save.path)
 
 
 def _own_files(part: Path, contents: dict[str, Any], world: World) -> list[str]:

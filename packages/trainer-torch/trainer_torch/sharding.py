@@ -221,7 +221,31 @@ def forget_call(model: nn.Module) -> None:
     """Drop what an interrupted call of `model`, or a step that stopped between batches, has left.
 
     Such a step leaves gradients in the units of FSDP2. The parameters get them when they are
-    averaged, so it is not enough to clear the gradients of the parameters.
+    averaged, so it is not enough to clear the gradients of the parameters. After an error in a
+    backward pass, a unit is still in the middle of it, and would not average the next gradients.
     """
-    if (modules := sharded_modules(model)) and hasattr(modules[0], "reset_iter_state"):
-        modules[0].reset_iter_state()
+    for module in sharded_modules(model):
+        state = module._get_fsdp_state()  # noqa: SLF001 - see _drop_pending_gradients
+        # Torch knows the root after the first call, and refuses to reset other modules.
+        if hasattr(module, "reset_iter_state") and getattr(state, "_is_root", False):
+            module.reset_iter_state()
+        _drop_pending_gradients(state)
+    reshard(model)
+
+
+def _drop_pending_gradients(state: Any) -> None:
+    """Drop the gradients of a unit that are not averaged yet.
+
+    `reset_iter_state` of torch 2.13 does not drop them, whatever its documentation says, and only
+    private attributes have them: those of all processes, while the parameters are shards. A version
+    of torch without these attributes keeps what it has.
+    """
+    groups = getattr(state, "_fsdp_param_groups", None)
+    if groups is None:  # of an earlier torch, in which a unit has at most one group
+        groups = [group] if (group := getattr(state, "_fsdp_param_group", None)) else []
+    for group in groups:
+        for parameter in getattr(group, "fsdp_params", ()):
+            if (gathered := getattr(parameter, "_unsharded_param", None)) is not None:
+                gathered.grad = None
+            if hasattr(parameter, "unsharded_accumulated_grad"):
+                parameter.unsharded_accumulated_grad = None

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -43,15 +43,28 @@ _OF_METADATA: Final = {
 
 
 class Shards(NamedTuple):
-    """The content of a folder of shards: tensors by name. Each process has a part of each."""
+    """The content of a folder of shards: tensors by name. Each process has a part of each.
+
+    A tensor that is not sharded is that of the main process.
+    """
 
     tensors: dict[str, Tensor]
 
 
-def write_shards(folder: Path, shards: Shards, group: Any) -> None:
+def write_shards(
+    folder: Path,
+    shards: Shards,
+    group: Any,
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
     """Write the part of this process. All processes of `group` must call this together.
 
-    Without a `group`, this process is the only one.
+    Args:
+        folder: The folder.
+        shards: Its content.
+        group: The processes. Without it, this process is the only one.
+        waiting: Returns a context that is entered while this process waits for the others, and
+            again within it while it writes.
 
     Raises:
         OSError: The disk of a process has failed. All processes raise this.
@@ -66,16 +79,20 @@ def write_shards(folder: Path, shards: Shards, group: Any) -> None:
 
         def write_data(self, *args: Any, **kwargs: Any) -> Any:
             try:
-                return super().write_data(*args, **kwargs)
+                with waiting():
+                    return super().write_data(*args, **kwargs)
             except RuntimeError as error:
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
 
     options = {"process_group": group, "no_dist": group is None}
-    with _quiet():
+    is_main = group is None or group.rank() == 0
+    # If several processes have a tensor, torch chooses one of them, and their buffers differ.
+    own = {name: one for name, one in shards.tensors.items() if is_main or is_distributed(one)}
+    with _quiet(), waiting():
         try:
-            save(dict(shards.tensors), storage_writer=Writer(folder), **options)
+            save(own, storage_writer=Writer(folder), **options)
         except CheckpointException as error:  # it derives from BaseException only
             rank, (failure, _) = next(iter(error.failures.items()))
             message = f"Rank {rank} could not write its part of {folder}: {failure!r}"

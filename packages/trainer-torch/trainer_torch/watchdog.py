@@ -15,13 +15,10 @@ from types import FrameType, TracebackType
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from trainer_torch.hang_error import HangError
 from trainer_torch.rank_notes import Progress, RankNote, explanation
 from trainer_torch.signals import STACKS
 from trainer_torch.stacks import STANDARD_ERROR, current_code, print_stacks, say
-
-
-class HangError(RuntimeError):
-    """The training ends because a rank hangs, has failed or is lost."""
 
 
 def interval_of(limit: float) -> float:

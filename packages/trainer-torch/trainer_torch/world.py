@@ -134,6 +134,13 @@ class World:
         """Return a context in which a watchdog notices ranks that hang. It may be nested."""
         return nullcontext()
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Return a context in which this process waits for the others, for the watchdog.
+
+        Within another such context, it does not wait. A thread that saves may enter it too.
+        """
+        return nullcontext()
+
     def note(self, event: str, step: int) -> None:
         """Note for the watchdog that this process has reached an event."""
 
