@@ -122,15 +122,15 @@ class RemoteDirectory:
     def remove_checkpoint(self, name: str) -> None:
         """Remove the checkpoint `name`, its manifest first."""
         fs, root = self._connect()
-        paths = [f"{root}/{path}" for path in self.list_files(name)]
-        manifest = f"{root}/{name}/{MANIFEST}"
-        if manifest in paths:
-            fs.rm(manifest)
-            paths.remove(manifest)
-        if paths:
-            fs.rm(paths)
-        if root.startswith("/") and fs.isdir(f"{root}/{name}"):  # buckets have no directories
-            fs.rm(f"{root}/{name}", recursive=True)
+        paths = [PurePosixPath(path) for path in self.list_files(name)]
+        for path in sorted(paths, key=lambda path: path != PurePosixPath(name, MANIFEST)):
+            with suppress(FileNotFoundError):  # it was just removed
+                fs.rm_file(f"{root}/{path}")  # fs.rm would expand brackets and stars
+        folders = {folder for path in paths for folder in path.parents} - {PurePosixPath()}
+        if root.startswith("/"):  # buckets have no directories
+            for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+                with suppress(OSError):  # without files, it is no checkpoint anyway
+                    fs.rmdir(f"{root}/{folder}")
 
     def _checkpoint(self, name: str, sizes: Mapping[str, int]) -> RemoteCheckpoint:
         content = b""
