@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 Before = Callable[[str, str], None]
-"""A function of the name of a call and a path. What it raises, the call raises."""
+"""A function of the name of a call and a path. What it raises, the call raises.
+
+The calls are `put`, `get` and `rm`, and `answer` after all bytes of a `put` are sent."""
 
 
 class FailingStore(MemoryFileSystem):  # type: ignore[misc, unused-ignore]
@@ -34,6 +35,7 @@ class FailingStore(MemoryFileSystem):  # type: ignore[misc, unused-ignore]
     def put_file(self, lpath: str, rpath: str, **kwargs: Any) -> None:
         type(self).before("put", rpath)
         super().put_file(lpath, rpath, **kwargs)
+        type(self).before("answer", rpath)
 
     def pipe_file(self, path: str, value: bytes, **kwargs: Any) -> None:
         type(self).before("put", path)
@@ -65,19 +67,19 @@ def empty_store(before: Before = lambda call, path: None) -> type[FailingStore]:
     return FailingStore
 
 
-def refusing(call: str, part: str, tries: list[str] | None = None) -> Before:
-    """Return a function by which each `call` for a path that contains `part` fails.
+def refusing(call: str, part: str, times: int = 1000) -> Before:
+    """Return a function that refuses the first `times` calls for paths that contain `part`.
 
     Args:
-        call: The name of the call: `put`, `get` or `rm`.
+        call: The name of the call.
         part: A part of the path.
-        tries: A list that gets the paths of the calls that fail.
+        times: How many calls are refused.
     """
+    refused: list[str] = []
 
     def refuse(name: str, path: str) -> None:
-        if name == call and part in Path(path).as_posix():
-            if tries is not None:
-                tries.append(path)
+        if name == call and part in path and len(refused) < times:
+            refused.append(path)
             raise PermissionError(f"{call} of {path} is denied")
 
     return refuse

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from failing_store import empty_store
-from small import trainer
+from failing_store import FailingStore, empty_store, refusing
+from small import trainer, warned
 
+from callback_core import TrainerCallback
+from trainer_torch.checkpoint import checkpoint_path
 from trainer_torch.remote import RemoteDirectory
+from trainer_torch.remote_files import list_own_files, upload_files
+from trainer_torch.uploader import Uploader
 
 EVERY_STEP: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}
 
@@ -23,6 +31,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("trainer_torch.uploader._PAUSE_AT_END", 0.0)
     empty_store()
     return tmp_path / "machine"
+
+
+ADDRESS = "failing://bucket/run"
+
+PATIENCE = 0.3
+"""The seconds that tests wait for uploads that never succeed."""
 
 
 def names(address: str) -> list[str]:
@@ -43,3 +57,195 @@ def test_rotation_deletes_only_in_its_own_directory(tmp_path: Path, store: str, 
     files = RemoteDirectory(own).list_files()
     assert not [one for one in files if one.startswith("checkpoint-1/")]
     assert not (tmp_path / "store" / name / "checkpoint-1").exists()
+
+
+def saved(tmp_path: Path, steps: int = 1) -> list[Path]:
+    """Return the checkpoints of a training, of steps 1 to `steps`, which are not uploaded."""
+    trained = trainer(tmp_path / "local", **{**EVERY_STEP, "max_steps": steps})
+    trained.train()
+    return [checkpoint_path(trained.args.output_dir, step + 1) for step in range(steps)]
+
+
+def test_a_file_that_fails_is_tried_again_without_those_that_are_uploaded(tmp_path: Path) -> None:
+    [checkpoint] = saved(tmp_path)
+    fails, puts = refusing("put", "optimizer.pt", times=5), []
+
+    def before(call: str, path: str) -> None:
+        if call == "put" and "checkpoint-1" in path:
+            puts.append(path)
+        fails(call, path)
+
+    empty_store(before)
+    uploader = Uploader(ADDRESS, checkpoint.parent, None)
+    uploader.submit(checkpoint)
+    assert uploader.wait(60)
+    assert names(ADDRESS) == ["checkpoint-1"]
+    assert [path for path in puts if puts.count(path) > 1] == [
+        "/bucket/run/checkpoint-1/optimizer.pt"
+    ] * 6
+
+
+@pytest.mark.parametrize("call", ["put", "answer"])
+def test_the_wait_ends_although_one_file_keeps_failing(
+    tmp_path: Path, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    [checkpoint] = saved(tmp_path)
+    empty_store(refusing(call, "optimizer.pt", times=100_000))
+    uploader = Uploader(ADDRESS, checkpoint.parent, None)
+    uploader.submit(checkpoint)
+    assert not uploader.wait(PATIENCE)
+    assert names(ADDRESS) == []
+    assert any("checkpoint-1" in text for text in warned(caplog))
+
+
+def test_only_regular_files_belong_in_a_store(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("results.json").write_text("{}")
+    Path("linked.json").symlink_to("results.json")
+    Path("nowhere").symlink_to("absent")
+    Path("itself").symlink_to("itself")
+    os.mkfifo("pipe")
+    with socket.socket(socket.AF_UNIX) as control:
+        control.bind("control")
+        assert set(list_own_files(tmp_path)) == {"results.json", "linked.json"}
+
+
+def test_a_file_that_fails_does_not_keep_checkpoints_and_other_files_from_the_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = saved(tmp_path, 2)
+    for name in ("a.json", "b.json", "c.json"):
+        (checkpoints[0].parent / name).write_text("{}")
+    empty_store(refusing("put", "b.json", times=100_000))
+    uploader = Uploader(ADDRESS, checkpoints[0].parent, None)
+    for checkpoint in checkpoints:
+        uploader.submit(checkpoint)
+    assert not uploader.wait(PATIENCE)
+    assert names(ADDRESS) == ["checkpoint-1", "checkpoint-2"]
+    assert {"a.json", "c.json"} <= set(RemoteDirectory(ADDRESS).list_files())
+    told = [text for text in warned(caplog) if "b.json" in text]
+    assert len(told) == 2  # once, and at the end
+    assert "checkpoint-" not in told[1]
+
+
+def test_a_file_that_failed_is_uploaded_later(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("{}")
+    empty_store(refusing("put", "b.json", times=5))
+    uploader = Uploader(ADDRESS, tmp_path, None)
+    uploader.submit_files()
+    assert uploader.wait(60)
+    assert set(RemoteDirectory(ADDRESS).list_files()) == {"b.json"}
+
+
+def test_the_progress_of_a_tracker_is_not_in_a_store_without_its_journal(tmp_path: Path) -> None:
+    folder = tmp_path / "tracking" / "run"
+    folder.mkdir(parents=True)
+    (folder / "journal.jsonl").write_text("{}\n")
+    progress = folder / "some.progress.json"
+    progress.write_text("3")
+
+    def before(call: str, path: str) -> None:
+        if path.endswith("journal.jsonl"):
+            progress.write_text("9999")  # the tracker goes on
+            if not journal_is_accepted:
+                raise PermissionError(path)
+
+    empty_store(before)
+    remote, known = RemoteDirectory(ADDRESS), {}  # type: ignore[var-annotated]
+    journal_is_accepted = False
+    assert set(upload_files(remote, tmp_path, known, lambda: None)) == {
+        "tracking/run/journal.jsonl"
+    }
+    assert remote.list_files() == {}
+    progress.write_text("3")
+    journal_is_accepted = True
+    assert not upload_files(remote, tmp_path, known, lambda: None)
+    assert remote.read("tracking/run/some.progress.json") == b"3"
+    assert not upload_files(remote, tmp_path, known, lambda: None)
+    assert remote.read("tracking/run/some.progress.json") == b"9999"
+
+
+def test_a_checkpoint_that_is_no_longer_uploaded_leaves_no_files(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 2)
+    empty_store(refusing("put", "checkpoint-1/optimizer.pt", times=100_000))
+    uploader = Uploader(ADDRESS, checkpoints[0].parent, 1)
+    uploader.submit(checkpoints[0])
+    assert not uploader.wait(PATIENCE)
+    uploader.submit(checkpoints[1])
+    assert uploader.wait(60)
+    assert names(ADDRESS) == ["checkpoint-2"]
+    assert not [path for path in RemoteDirectory(ADDRESS).list_files() if "checkpoint-1" in path]
+
+
+def test_a_store_that_refuses_deletes_is_told_once_and_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = saved(tmp_path, 4)
+    empty_store(refusing("rm", "", times=2))
+    uploader = Uploader(ADDRESS, checkpoints[0].parent, 1)
+    kept = []
+    for checkpoint in checkpoints:
+        uploader.submit(checkpoint)
+        assert uploader.wait(60)
+        kept.append([int(name[-1]) for name in names(ADDRESS)])
+    assert kept == [[1], [1, 2], [1, 3], [4]]
+    assert len(warned(caplog)) == 1
+
+
+def future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> None:
+    """Train to `ADDRESS` on another machine, whose clock is an hour ahead."""
+    now = time.time
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: now() + 3600)
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
+        trainer(ADDRESS, **{**EVERY_STEP, **changed}).train()
+
+
+def test_a_new_training_replaces_one_whose_clock_was_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    future(tmp_path, monkeypatch)
+    before = {name: RemoteDirectory(ADDRESS).checkpoint(name).content for name in names(ADDRESS)}
+    assert len(before) == 6
+    trained = trainer(ADDRESS, **EVERY_STEP, save_total_limit=2)
+    trained.train()
+    assert names(ADDRESS) == ["checkpoint-5", "checkpoint-6"]
+    for name in names(ADDRESS):
+        assert RemoteDirectory(ADDRESS).checkpoint(name).content != before[name]
+
+
+def test_a_checkpoint_is_not_deleted_for_one_in_the_store_whose_clock_was_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    future(tmp_path, monkeypatch)
+    checkpoints = saved(tmp_path, 2)
+    FailingStore.before = staticmethod(refusing("put", "", times=100_000))
+    uploader = Uploader(ADDRESS, checkpoints[0].parent, 1)
+    for checkpoint in checkpoints:
+        uploader.submit(checkpoint)
+    uploader.wait(PATIENCE)
+    assert not any(uploader.may_delete(checkpoint) for checkpoint in checkpoints)
+    FailingStore.before = staticmethod(lambda call, path: None)
+    uploader.submit(checkpoints[1])
+    uploader.wait(60)
+    assert all(uploader.may_delete(checkpoint) for checkpoint in checkpoints)
+
+
+def test_an_upload_that_hangs_is_told_once_during_the_training(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[str] = []
+    goes_on = threading.Event()
+
+    def hang(call: str, path: str) -> None:
+        goes_on.wait(60)
+
+    empty_store(hang)
+
+    class Counts(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            told.extend(warned(caplog))
+
+    trainer(ADDRESS, Counts(), **EVERY_STEP, upload_timeout=1e-9).train()
+    goes_on.set()
+    assert len(told) == 1

@@ -47,11 +47,11 @@ class RemoteDirectory:
 
     Args:
         address: Its address.
-        progressed: A function that gets the number of bytes of each part of a file that was
-            uploaded.
+        progressed: A function that gets the path of a file that is being uploaded, and how many
+            bytes of it are.
     """
 
-    def __init__(self, address: str, progressed: Callable[[int], None] | None = None) -> None:
+    def __init__(self, address: str, progressed: Callable[[str, int], None] | None = None) -> None:
         self.address = address.rstrip("/")
         self._progressed = progressed
 
@@ -106,18 +106,13 @@ class RemoteDirectory:
         """
         fs, root = self._connect()
         target = f"{root}/{path}"
-        try:
-            fs.put_file(str(file), target, callback=self._callback())
-        except FileNotFoundError:
-            if not file.exists():
-                raise
-            _make_directory(fs, target.rpartition("/")[0])
-            fs.put_file(str(file), target, callback=self._callback())
+        self._put(target, lambda: fs.put_file(str(file), target, callback=self._callback(path)))
 
     def write(self, path: str, content: bytes) -> None:
-        """Write `content` to the relative `path`, in a directory that exists."""
+        """Write `content` to the relative `path`. Directories are made as by `upload`."""
         fs, root = self._connect()
-        fs.pipe_file(f"{root}/{path}", content)
+        target = f"{root}/{path}"
+        self._put(target, lambda: fs.pipe_file(target, content))
 
     def remove_checkpoint(self, name: str) -> None:
         """Remove the checkpoint `name`, its manifest first."""
@@ -146,17 +141,25 @@ class RemoteDirectory:
         fs, root = url_to_fs(self.address)
         return fs, str(root).rstrip("/")
 
-    def _callback(self) -> Any:
+    def _put(self, target: str, put: Callable[[], None]) -> None:
+        """Call `put`, and once more if the directory of `target` has to be made first."""
+        try:
+            put()
+        except FileNotFoundError:
+            fs, _ = self._connect()
+            _make_directory(fs, target.rpartition("/")[0])
+            put()
+
+    def _callback(self, path: str) -> Any:
         from fsspec.callbacks import Callback
 
         progressed = self._progressed
 
-        class Progress(Callback):  # type: ignore[misc, unused-ignore]
-            def relative_update(self, inc: int = 1) -> None:
-                if progressed is not None:
-                    progressed(inc)
+        def report(size: int | None, value: int) -> None:
+            if progressed is not None:
+                progressed(path, value)
 
-        return Progress()
+        return Callback(hooks={"progress": report})
 
 
 @dataclass(frozen=True)

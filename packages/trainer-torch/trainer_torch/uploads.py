@@ -49,6 +49,7 @@ def uploading(run: TrainingRun, checkpoint: Path | None) -> Iterator[None]:
 def upload_checkpoint(run: TrainingRun, checkpoint: Path) -> None:
     """Upload `checkpoint` in the background; after the training, wait for it."""
     if (uploader := _uploader(run)) is not None:
+        uploader.tell_if_stuck(run.args.upload_timeout)
         uploader.submit(checkpoint)
         _wait_after_training(run, uploader)
 
