@@ -249,3 +249,44 @@ def test_an_upload_that_hangs_is_told_once_during_the_training(
     trainer(ADDRESS, Counts(), **EVERY_STEP, upload_timeout=1e-9).train()
     goes_on.set()
     assert len(told) == 1
+
+
+def flip(file: Path) -> None:
+    """Change one byte of `file`."""
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", [True, "auto", "named"])
+def test_a_damaged_local_checkpoint_is_downloaded_again(how: str | bool) -> None:
+    three: dict[str, Any] = {**EVERY_STEP, "max_steps": 3, "save_total_limit": 2}
+    trained = trainer(ADDRESS, **three)
+    trained.train()
+    newest = Path(trained.args.output_dir, "checkpoint-3")
+    flip(newest / "optimizer.pt")
+    resumed = trainer(ADDRESS, **{**EVERY_STEP, "save_total_limit": 2})
+    resumed.train(resume_from_checkpoint=str(newest) if how == "named" else how)
+    assert resumed.run.resumed_from == newest
+    assert names(ADDRESS) == ["checkpoint-5", "checkpoint-6"]
+
+
+def test_an_older_whole_local_checkpoint_is_used_if_it_is_newer_than_those_in_the_store() -> None:
+    trained = trainer(ADDRESS, **{**EVERY_STEP, "max_steps": 3})
+    trained.train()
+    flip(Path(trained.args.output_dir, "checkpoint-3", "optimizer.pt"))
+    for name in ("checkpoint-2", "checkpoint-3"):
+        RemoteDirectory(ADDRESS).remove_checkpoint(name)
+    resumed = trainer(ADDRESS, **EVERY_STEP)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.run.resumed_from == Path(trained.args.output_dir, "checkpoint-2")
+
+
+@pytest.mark.parametrize("how", [True, "auto"])
+def test_the_error_names_the_store_if_nothing_is_complete(how: str | bool) -> None:
+    trained = trainer(ADDRESS, **{**EVERY_STEP, "max_steps": 1})
+    trained.train()
+    flip(Path(trained.args.output_dir, "checkpoint-1", "optimizer.pt"))
+    RemoteDirectory(ADDRESS).remove_checkpoint("checkpoint-1")
+    with pytest.raises(FileNotFoundError, match=ADDRESS):
+        trainer(ADDRESS, **EVERY_STEP).train(resume_from_checkpoint=how)

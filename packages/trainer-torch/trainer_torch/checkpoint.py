@@ -95,9 +95,18 @@ def has_all_files(checkpoint: Path) -> bool:
         return False
 
 
-def find_fault_together(world: World, checkpoint: Path) -> str | None:
-    """Return what `find_fault` does. Each process checks a part, so all must call this."""
-    faults = world.gather(find_fault(checkpoint, world.rank, world.size))
+def find_fault_together(world: World, checkpoint: Path, may_be_absent: bool = False) -> str | None:
+    """Return what `find_fault` does. Each process checks a part, so all must call this.
+
+    Args:
+        world: The processes.
+        checkpoint: The checkpoint.
+        may_be_absent: Whether it need not be on the machines of some processes. These check
+            nothing then.
+    """
+    has = world.gather(checkpoint.is_dir() or not may_be_absent)
+    part, parts = sum(has[: world.rank]), sum(has)
+    faults = world.gather(find_fault(checkpoint, part, parts) if has[world.rank] else None)
     return next((fault for fault in faults if fault is not None), None)
 
 

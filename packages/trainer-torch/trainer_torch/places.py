@@ -12,6 +12,7 @@ from trainer_torch.addresses import check_address, is_address, local_copy, paren
 from trainer_torch.checkpoint import (
     STATE,
     best_named_in,
+    find_fault_together,
     has_all_files,
     has_finite_weights,
     has_only_model,
@@ -49,26 +50,60 @@ class Place:
     def make_local(self, world: World) -> Path:
         """Return the directory on this machine to look in, or the path of the named checkpoint.
 
-        If the newest checkpoint is in the store, it is downloaded first, once for each machine.
-        Every process must call this.
+        If the newest checkpoint is in the store, it is downloaded first, once for each machine. So
+        is one that is damaged on a machine. Every process must call this.
 
         Raises:
             ConnectionError: The store cannot be read, and there is no checkpoint on this machine.
             FileNotFoundError: The named checkpoint is neither in the store nor on this machine.
         """
         if self.remote is not None:
-            name = world.on_main(self._download_to_main)
+            sound, faults = self._check_local(world)
+            name = world.on_main(lambda: self._download_to_main(sound))
+            if name in faults and world.is_main:
+                logger.warning(
+                    "The local %s was damaged, so it was downloaded again: %s.", name, faults[name]
+                )
             if name is not None:
-                world.on_each_node(lambda: None if world.is_main else self._download_to_other(name))
+                world.on_each_node(
+                    lambda: None if world.is_main else self._download_to_other(name, name in faults)
+                )
         return self.directory if self.name is None else self.directory / self.name
 
-    def _download_to_main(self) -> str | None:
+    def _check_local(self, world: World) -> tuple[list[str], dict[str, str]]:
+        """Return the local checkpoints that may be resumed from, and the faults of others.
+
+        Only the newest are checked, up to one without a fault whose weights are finite. It is the
+        first of the result. Each process checks a part of the files.
+        """
+        usable = world.on_main(
+            lambda: [
+                (one.name, has_finite_weights(one))
+                for one in list_checkpoints(self.directory)
+                if self._is_usable(one)
+            ]
+        )
+        sound: list[str] = []
+        faults: dict[str, str] = {}
+        for name, is_finite in reversed(usable):
+            if fault := find_fault_together(world, self.directory / name, may_be_absent=True):
+                faults[name] = fault
+                continue
+            sound.insert(0, name)
+            if is_finite:
+                break
+        return sound, faults
+
+    def _download_to_main(self, sound: list[str]) -> str | None:
         """Download the checkpoint to resume from, unless it is here already, and return its name.
 
         Other machines need the name even then, because they may lack the checkpoint.
+
+        Args:
+            sound: The names of the local checkpoints that may be resumed from, the oldest first.
         """
         assert self.remote is not None
-        local = [one for one in list_checkpoints(self.directory) if self._is_usable(one)]
+        local = [self.directory / name for name in sound]
         found = self._list_remote(self.remote, bool(local))
         best = _newest([one for one in found if one.find_fault() is None])
         if best is None:
@@ -93,11 +128,16 @@ class Place:
         self.download(best)
         return best.name
 
-    def _download_to_other(self, name: str) -> None:
-        """Download the checkpoint `name` if this machine lacks it and the store has it."""
+    def _download_to_other(self, name: str, is_damaged: bool) -> None:
+        """Download the checkpoint `name` if this machine lacks it and the store has it.
+
+        Args:
+            name: The name.
+            is_damaged: Whether some machine has a damaged one, which may be this machine.
+        """
         assert self.remote is not None
         remote = self.remote
-        if not has_all_files(self.directory / name):
+        if is_damaged or not has_all_files(self.directory / name):
             checkpoint = retried(lambda: remote.checkpoint(name))
             if checkpoint.find_fault() is None:
                 self.download(checkpoint)
@@ -142,8 +182,8 @@ class Place:
             failure = Redaction().of(f"{type(error).__name__}: {error}")
             if not has_local:
                 raise ConnectionError(
-                    f"Cannot resume: {remote} cannot be read: {failure}. There is no checkpoint in "
-                    f"{self.directory} either. Check the network and the credentials."
+                    f"Cannot resume: {remote} cannot be read: {failure}. There is no complete "
+                    f"checkpoint in {self.directory} either. Check the network and the credentials."
                 ) from error
             logger.warning(
                 "%s cannot be read: %s. Training resumes from a checkpoint in %s, which may be "
