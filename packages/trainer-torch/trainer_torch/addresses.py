@@ -12,6 +12,8 @@ from callback_core.tracking import Redaction
 
 _PROTOCOL: Final = re.compile(r"([A-Za-z][\w+.-]+)://")  # one letter would be a drive of Windows
 
+_PASSWORD: Final = re.compile(r"(://[^/:@]*):[^/@]*@")
+
 
 def is_address(value: Any) -> bool:
     """Return whether `value` is an address, and not a path on this machine."""
@@ -37,11 +39,12 @@ def shown(address: str) -> str:
 def local_copy(address: str) -> Path:
     """Return the directory in the user's cache whose files belong to `address`.
 
-    Its name consists of the address and a digest, so that each address has its own directory.
+    Its name consists of the address as it is shown, and a digest of all of it, so that each address
+    has its own directory. But a password may change.
     """
-    address = shown(address.rstrip("/"))
-    name = re.sub(r"[^\w.-]+", "_", address)[-80:]
-    digest = hashlib.sha256(address.encode()).hexdigest()[:8]
+    address = address.rstrip("/")
+    name = re.sub(r"[^\w.-]+", "_", shown(address))[-80:]
+    digest = hashlib.sha256(_PASSWORD.sub(r"\1@", address).encode()).hexdigest()[:8]
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser().absolute() / "trainer-torch" / f"{name}-{digest}"
 
