@@ -251,6 +251,30 @@ def test_an_upload_that_hangs_is_told_once_during_the_training(
     assert len(told) == 1
 
 
+def test_the_model_can_be_saved_at_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained = trainer(tmp_path / "own")
+    trained.save_model(ADDRESS)
+    assert list(tmp_path.iterdir()) == []
+    RemoteDirectory(ADDRESS).download("model.safetensors", tmp_path / "model.safetensors")
+    trained.save_model(tmp_path / "here")
+    saved_here = tmp_path / "here" / "model.safetensors"
+    assert (tmp_path / "model.safetensors").read_bytes() == saved_here.read_bytes()
+
+
+def test_a_model_that_cannot_be_saved_at_an_address_is_an_error(tmp_path: Path) -> None:
+    trained = trainer(tmp_path / "own")
+    empty_store(refusing("put", "model", times=2))
+    trained.save_model(ADDRESS)
+    empty_store(refusing("put", "model"))
+    with pytest.raises(ConnectionError, match=ADDRESS):
+        trained.save_model(ADDRESS)
+    with pytest.raises(ValueError, match="nowhere"):
+        trained.save_model("nowhere://bucket/run")
+
+
 def flip(file: Path) -> None:
     """Change one byte of `file`."""
     content = bytearray(file.read_bytes())
