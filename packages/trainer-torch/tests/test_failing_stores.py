@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from failing_store import FailingStore, empty_store, refusing
-from small import trainer, warned
+from small import arguments, trainer, warned
 
 from callback_core import TrainerCallback
 from trainer_torch.checkpoint import checkpoint_path
@@ -314,3 +316,70 @@ def test_the_error_names_the_store_if_nothing_is_complete(how: str | bool) -> No
     RemoteDirectory(ADDRESS).remove_checkpoint("checkpoint-1")
     with pytest.raises(FileNotFoundError, match=ADDRESS):
         trainer(ADDRESS, **EVERY_STEP).train(resume_from_checkpoint=how)
+
+
+def test_a_checkpoint_of_another_name_is_resumed_from_by_its_address(tmp_path: Path) -> None:
+    trainer(ADDRESS, **{**EVERY_STEP, "max_steps": 2}).train()
+    store = fsspec.filesystem("failing")
+    for path in store.find("/bucket/run/checkpoint-2"):
+        store.copy(path, path.replace("/run/checkpoint-2/", "/kept/best/"))
+    for number in range(2):
+        resumed = trainer(tmp_path / f"own-{number}", **EVERY_STEP)
+        resumed.train(resume_from_checkpoint="failing://bucket/kept/best")
+        assert resumed.run.resumed_from is not None
+        assert resumed.run.resumed_from.name == "best"
+        assert resumed.state.log_history[0]["step"] == 1
+        FailingStore.before = staticmethod(refusing("get", ""))  # it is here already
+    with pytest.raises(FileNotFoundError, match="kept/worst"):
+        resumed.train(resume_from_checkpoint="failing://bucket/kept/worst")
+
+
+@pytest.mark.parametrize("protocol", ["file", "local"])
+@pytest.mark.parametrize("where", ["own", "own/backup", "linked/backup", "own/..", ""])
+def test_an_address_in_output_dir_or_around_it_is_refused(
+    tmp_path: Path, protocol: str, where: str
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "linked").symlink_to("own")
+    with pytest.raises(ValueError, match="remote_output_dir"):
+        arguments(tmp_path / "own", remote_output_dir=f"{protocol}://{tmp_path}/{where}")
+    arguments(tmp_path / "own", remote_output_dir=f"{protocol}://{tmp_path}/owned")
+
+
+def test_an_address_around_the_cache_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="output_dir"):
+        arguments(f"file://{tmp_path}")
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_manifest_that_cannot_be_read_hinders_no_other_checkpoint(
+    cache: Path, limit: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer(ADDRESS, **{**EVERY_STEP, "max_steps": 3}).train()
+    shutil.rmtree(cache)
+    FailingStore.before = staticmethod(refusing("get", "checkpoint-2/manifest", times=100_000))
+    resumed = trainer(ADDRESS, **EVERY_STEP, save_total_limit=limit)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.run.resumed_from is not None
+    assert resumed.run.resumed_from.name == "checkpoint-3"
+    assert any("checkpoint-2" in text for text in warned(caplog))
+    FailingStore.before = staticmethod(lambda call, path: None)
+    assert "checkpoint-2" in names(ADDRESS)  # it may be whole, so it is not deleted
+    assert names(ADDRESS)[-1] == "checkpoint-6"
+
+
+def test_a_store_whose_manifests_cannot_be_read_is_an_error(cache: Path) -> None:
+    trainer(ADDRESS, **{**EVERY_STEP, "max_steps": 3}).train()
+    shutil.rmtree(cache)
+    FailingStore.before = staticmethod(refusing("get", "manifest", times=100_000))
+    with pytest.raises(ConnectionError, match=ADDRESS):
+        trainer(ADDRESS, **EVERY_STEP).train(resume_from_checkpoint=True)
+
+
+def test_a_download_of_a_machine_that_was_killed_is_removed() -> None:
+    trained = trainer(ADDRESS, **{**EVERY_STEP, "max_steps": 3})
+    trained.train()
+    left = Path(trained.args.output_dir, ".checkpoint-2.pod-1.download")
+    left.mkdir()
+    trainer(ADDRESS, **EVERY_STEP).train(resume_from_checkpoint=True)
+    assert not left.exists()

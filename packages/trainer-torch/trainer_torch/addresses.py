@@ -89,3 +89,27 @@ def check_address(argument: str, address: str) -> None:
             f"{argument} is {shown(address)!r}, but fsspec has no protocol {protocol!r}. It has "
             "s3, gs, abfs, hdfs, sftp and file, for example. For others, install their package."
         ) from error
+
+
+def check_apart(output_dir: str, remote: str) -> None:
+    """Check that neither the local directory nor an address is in the other.
+
+    Args:
+        output_dir: The local directory.
+        remote: The address, which `check_address` accepts.
+
+    Raises:
+        ValueError: One is in the other.
+    """
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.registry import get_filesystem_class
+
+    if not issubclass(get_filesystem_class(remote.partition("://")[0]), LocalFileSystem):
+        return
+    own, other = Path(output_dir).resolve(), Path(url_to_fs(remote)[1]).resolve()
+    if own.is_relative_to(other) or other.is_relative_to(own):
+        raise ValueError(
+            f"The local output_dir is {output_dir!r}, and remote_output_dir is {shown(remote)!r}, "
+            "so that one of them is in the other. Set both to separate directories."
+        )

@@ -10,6 +10,7 @@ from pathlib import Path
 from callback_core.tracking import Redaction
 from trainer_torch.addresses import check_address, is_address, local_copy, parent_and_name
 from trainer_torch.checkpoint import (
+    MANIFEST,
     STATE,
     best_named_in,
     find_fault_together,
@@ -58,6 +59,8 @@ class Place:
             FileNotFoundError: The named checkpoint is neither in the store nor on this machine.
         """
         if self.remote is not None:
+            if not self.is_own and self.name is None and world.on_main(self._is_checkpoint):
+                return self._as_named().make_local(world)
             sound, faults = self._check_local(world)
             name = world.on_main(lambda: self._download_to_main(sound))
             if name in faults and world.is_main:
@@ -70,6 +73,22 @@ class Place:
                 )
         return self.directory if self.name is None else self.directory / self.name
 
+    def _is_checkpoint(self) -> bool:
+        """Return whether the address is that of a checkpoint, and not of a directory of them."""
+        assert self.remote is not None
+        remote, named = self.remote, self._as_named()
+        if has_all_files(named.directory / str(named.name)):  # it was downloaded before
+            return True
+        try:
+            return MANIFEST in retried(remote.list_files)
+        except Exception:  # as told when the checkpoints are listed
+            return False
+
+    def _as_named(self) -> Place:
+        """Return the place of the checkpoint at the address, whatever its name is."""
+        parent, name = parent_and_name(str(self.remote and self.remote.address))
+        return Place(local_copy(parent), RemoteDirectory(parent), name)
+
     def _check_local(self, world: World) -> tuple[list[str], dict[str, str]]:
         """Return the local checkpoints that may be resumed from, and the faults of others.
 
@@ -79,8 +98,8 @@ class Place:
         usable = world.on_main(
             lambda: [
                 (one.name, has_finite_weights(one))
-                for one in list_checkpoints(self.directory)
-                if self._is_usable(one)
+                for one in self._list_local()
+                if has_all_files(one) and not has_only_model(one)
             ]
         )
         sound: list[str] = []
@@ -105,6 +124,9 @@ class Place:
         assert self.remote is not None
         local = [self.directory / name for name in sound]
         found = self._list_remote(self.remote, bool(local))
+        for one in (one for one in found if one.failure):
+            logger.warning("Skipped the checkpoint %s: %s.", one, one.find_fault())
+        found = [one for one in found if not one.failure]
         best = _newest([one for one in found if one.find_fault() is None])
         if best is None:
             if not local and self.name is not None:
@@ -142,8 +164,10 @@ class Place:
             if checkpoint.find_fault() is None:
                 self.download(checkpoint)
 
-    def _is_usable(self, path: Path) -> bool:
-        return self.name in (None, path.name) and has_all_files(path) and not has_only_model(path)
+    def _list_local(self) -> list[Path]:
+        if self.name is None:
+            return list_checkpoints(self.directory)
+        return [self.directory / self.name]
 
     def download(self, checkpoint: RemoteCheckpoint) -> Path:
         """Download `checkpoint` and the best one that it refers to. Return the local path."""

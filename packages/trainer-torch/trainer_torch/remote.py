@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
 
+from callback_core.tracking import Redaction
 from trainer_torch.addresses import joined, shown
 from trainer_torch.checkpoint import (
     MANIFEST,
@@ -74,13 +75,26 @@ class RemoteDirectory:
         return {name[len(root) :].lstrip("/"): int(info["size"]) for name, info in found.items()}
 
     def list_checkpoints(self) -> list[RemoteCheckpoint]:
-        """Return the checkpoints, the oldest first. Those without a manifest come before all."""
+        """Return the checkpoints, the oldest first. Those without a manifest come before all.
+
+        One whose manifest cannot be read has a `failure`, unless none can be read.
+        """
         by_name: dict[str, dict[str, int]] = {}
         for path, size in self.list_files().items():
             name, _, inside = path.partition("/")
             if inside and is_checkpoint_name(name):
                 by_name.setdefault(name, {})[inside] = size
-        found = [self._checkpoint(name, sizes) for name, sizes in by_name.items()]
+        found: list[RemoteCheckpoint] = []
+        failed: dict[str, Exception] = {}
+        for name, sizes in by_name.items():
+            try:
+                found.append(self._checkpoint(name, sizes))
+            except Exception as error:  # each store has errors of its own
+                failed[name] = error
+        for name, failure in failed.items():
+            if not any(one.content for one in found):
+                raise failure
+            found.append(self._checkpoint_or_failure(name, by_name[name]))
         return sorted(found, key=lambda one: (one.written, checkpoint_step(one.name)))
 
     def checkpoint(self, name: str) -> RemoteCheckpoint:
@@ -134,6 +148,13 @@ class RemoteDirectory:
                 content = self.read(f"{name}/{MANIFEST}")
         return RemoteCheckpoint(self, name, content, sizes)
 
+    def _checkpoint_or_failure(self, name: str, sizes: Mapping[str, int]) -> RemoteCheckpoint:
+        try:
+            return retried(lambda: self._checkpoint(name, sizes))
+        except Exception as error:
+            failure = str(Redaction().of(f"{type(error).__name__}: {error}"))
+            return RemoteCheckpoint(self, name, b"", sizes, failure)
+
     def _connect(self) -> tuple[Any, str]:
         """Return this thread's file system, which fsspec caches, and the path in it."""
         from fsspec.core import url_to_fs  # here, because few trainings need it
@@ -171,12 +192,14 @@ class RemoteCheckpoint:
         name: Its name there.
         content: The content of its manifest; empty if it has none.
         sizes: The sizes of its files in the store.
+        failure: Why its manifest could not be read; empty if that did not fail.
     """
 
     directory: RemoteDirectory
     name: str
     content: bytes = field(repr=False)
     sizes: Mapping[str, int] = field(repr=False)
+    failure: str = ""
 
     def __str__(self) -> str:
         return shown(joined(self.directory.address, self.name))
@@ -205,6 +228,8 @@ class RemoteCheckpoint:
         """Return why the checkpoint is not whole, or `None` if all files have the right sizes."""
         if not self.sizes:
             return "there is no such checkpoint"
+        if self.failure:
+            return f"its {MANIFEST} cannot be read: {self.failure}"
         listed = self.manifest.get("files")
         if not isinstance(listed, dict):
             return f"it has no valid {MANIFEST}, so it was not uploaded completely"

@@ -117,7 +117,8 @@ def find_checkpoint(
     place = find_place(resume_from, output_dir, remote_output_dir)
     directory = place.make_local(world)
     found = world.on_main(lambda: list_checkpoints(directory))
-    if resume_from is not True and not found:
+    is_here = place.remote is None or world.on_main(directory.is_dir)
+    if resume_from is not True and not found and is_here:
         return _named(directory, world)
     return _newest(found, place, world)
 

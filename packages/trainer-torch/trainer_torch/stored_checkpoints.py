@@ -126,8 +126,11 @@ class StoredCheckpoints:
         if self._limit is None:
             return []
         whole = self.whole()
-        names = {one.name for one in whole} | set(pending)
-        partial = [name for name in self._found or () if name not in names]
+        partial = [
+            name
+            for name, one in (self._found or {}).items()
+            if one.find_fault() and not one.failure and name not in pending
+        ]
         return [*partial, *self._surplus(whole, pending)]
 
     def _surplus(self, whole: Sequence[RemoteCheckpoint], pending: Collection[str]) -> list[str]:
