@@ -16,7 +16,7 @@ from small import arguments, logged, trainer, warned
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
-from trainer_torch.addresses import check_address
+from trainer_torch.addresses import check_address, shown
 from trainer_torch.checkpoint import find_fault, list_checkpoints
 from trainer_torch.remote import RemoteDirectory
 from trainer_torch.uploader import Uploader
@@ -58,6 +58,15 @@ def test_an_address_becomes_a_directory_in_the_cache(tmp_path: Path, address: st
     both = arguments(tmp_path / "own", remote_output_dir=address)
     assert both.output_dir == str(tmp_path / "own")
     assert both.remote_output_dir == address
+
+
+def test_addresses_that_are_shown_alike_have_directories_of_their_own() -> None:
+    texts = [f"memory://bucket/token={number}/run" for number in range(3)]
+    assert len({shown(text) for text in texts}) == 1
+    assert len({arguments(text).output_dir for text in texts}) == 3
+    users = [f"ftp://{user}@host/run" for user in ("one:old", "one:new", "two:old")]
+    assert len({shown(text) for text in users}) == 1
+    assert len({arguments(text).output_dir for text in users}) == 2  # of two users
 
 
 @pytest.mark.parametrize("name", ["output_dir", "remote_output_dir", "resume_from_checkpoint"])

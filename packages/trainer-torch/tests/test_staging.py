@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
+from trainer_torch.saves import Save
 from trainer_torch.sharded_writing import make_temporary_folder, write_own_part
 from trainer_torch.shards import Shards
 from trainer_torch.staging import Staged, Staging
@@ -57,5 +58,6 @@ def test_a_part_of_a_sharded_checkpoint_says_on_which_device_a_tensor_was(tmp_pa
     staged = Staged({"own.pt": tensor}, {tensor.untyped_storage().data_ptr(): "cuda:1"})
     final = tmp_path / "checkpoint-1"
     begun = make_temporary_folder(final, SINGLE_PROCESS)
-    assert write_own_part(final, staged, True, SINGLE_PROCESS, begun)
+    save = Save(1, 1.0, final, finite=True, written=1.0, best=None)
+    assert write_own_part(save, staged, SINGLE_PROCESS, begun)
     assert devices_in(final / "own.pt") == ["cuda:1"]

@@ -12,6 +12,8 @@ from callback_core.tracking import Redaction
 
 _PROTOCOL: Final = re.compile(r"([A-Za-z][\w+.-]+)://")  # one letter would be a drive of Windows
 
+_PASSWORD: Final = re.compile(r"(://[^/:@]*):[^/@]*@")
+
 
 def is_address(value: Any) -> bool:
     """Return whether `value` is an address, and not a path on this machine."""
@@ -37,11 +39,12 @@ def shown(address: str) -> str:
 def local_copy(address: str) -> Path:
     """Return the directory in the user's cache whose files belong to `address`.
 
-    Its name consists of the address and a digest, so that each address has its own directory.
+    Its name consists of the address as it is shown, and a digest of all of it, so that each address
+    has its own directory. But a password may change.
     """
-    address = shown(address.rstrip("/"))
-    name = re.sub(r"[^\w.-]+", "_", address)[-80:]
-    digest = hashlib.sha256(address.encode()).hexdigest()[:8]
+    address = address.rstrip("/")
+    name = re.sub(r"[^\w.-]+", "_", shown(address))[-80:]
+    digest = hashlib.sha256(_PASSWORD.sub(r"\1@", address).encode()).hexdigest()[:8]
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser().absolute() / "trainer-torch" / f"{name}-{digest}"
 
@@ -86,3 +89,27 @@ def check_address(argument: str, address: str) -> None:
             f"{argument} is {shown(address)!r}, but fsspec has no protocol {protocol!r}. It has "
             "s3, gs, abfs, hdfs, sftp and file, for example. For others, install their package."
         ) from error
+
+
+def check_apart(output_dir: str, remote: str) -> None:
+    """Check that neither the local directory nor an address is in the other.
+
+    Args:
+        output_dir: The local directory.
+        remote: The address, which `check_address` accepts.
+
+    Raises:
+        ValueError: One is in the other.
+    """
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.registry import get_filesystem_class
+
+    if not issubclass(get_filesystem_class(remote.partition("://")[0]), LocalFileSystem):
+        return
+    own, other = Path(output_dir).resolve(), Path(url_to_fs(remote)[1]).resolve()
+    if own.is_relative_to(other) or other.is_relative_to(own):
+        raise ValueError(
+            f"The local output_dir is {output_dir!r}, and remote_output_dir is {shown(remote)!r}, "
+            "so that one of them is in the other. Set both to separate directories."
+        )

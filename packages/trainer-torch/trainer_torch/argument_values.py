@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from callback_core import IntervalStrategy, is_number
-from trainer_torch.addresses import check_address, is_address, local_copy, shown
+from trainer_torch.addresses import check_address, check_apart, is_address, local_copy, shown
 from trainer_torch.optimizer_names import check_optimizer_name
 from trainer_torch.schedules import SCHEDULES, check_options
 from trainer_torch.verbosity import LEVELS
@@ -220,7 +220,9 @@ def _output(output_dir: Any, remote: Any) -> tuple[str, str | None]:
                 f"{shown(str(remote))!r}. Set one of them, or output_dir to a local directory."
             )
         check_address("output_dir", output_dir)
-        return str(local_copy(output_dir)), output_dir.rstrip("/")
+        own, remote = str(local_copy(output_dir)), output_dir
+        check_apart(own, remote)
+        return own, remote.rstrip("/")
     if remote is None:
         return _directory(output_dir), None
     if not is_address(remote):
@@ -228,7 +230,9 @@ def _output(output_dir: Any, remote: Any) -> tuple[str, str | None]:
             f"remote_output_dir is {remote!r}, but must be an address such as s3://bucket/run."
         )
     check_address("remote_output_dir", remote)
-    return os.path.abspath(_directory(output_dir)), remote.rstrip("/")
+    own = os.path.abspath(_directory(output_dir))
+    check_apart(own, remote)
+    return own, remote.rstrip("/")
 
 
 def _checkpoint(resume_from: Any) -> bool | str | None:

@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 
 from callback_core import is_best_checkpoint
-from trainer_torch.checkpoint import checkpoint_path, find_fault_together
+from trainer_torch.checkpoint import checkpoint_path
 from trainer_torch.finite import is_finite
 from trainer_torch.run import TrainingRun
 from trainer_torch.selection import rotate_checkpoints
+from trainer_torch.verification import find_fault_together
 from trainer_torch.weights import load_model
 
 logger = logging.getLogger(__name__)

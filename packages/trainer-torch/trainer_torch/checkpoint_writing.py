@@ -80,6 +80,8 @@ def remove(path: Path) -> None:
 def clear_leftovers(output_dir: Path) -> None:
     """Put right what processes that were killed while they saved have left in `output_dir`.
 
+    Unfinished downloads may be those of other machines.
+
     A checkpoint that was about to be replaced gets its name again. What was not finished is
     deleted, as far as the disk allows.
     """
@@ -88,7 +90,7 @@ def clear_leftovers(output_dir: Path) -> None:
         with suppress(OSError):
             if not final.exists():
                 replaced.rename(final)
-    for kind in ("part", "replaced", "deleted"):
+    for kind in ("part", "replaced", "deleted", "download"):
         for leftover in output_dir.glob(f".checkpoint-*.{kind}"):
             with suppress(OSError):
                 remove(leftover)

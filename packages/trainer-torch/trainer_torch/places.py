@@ -10,8 +10,10 @@ from pathlib import Path
 from callback_core.tracking import Redaction
 from trainer_torch.addresses import check_address, is_address, local_copy, parent_and_name
 from trainer_torch.checkpoint import (
+    MANIFEST,
     STATE,
     best_named_in,
+    find_fault,
     has_all_files,
     has_finite_weights,
     has_only_model,
@@ -22,6 +24,7 @@ from trainer_torch.checkpoint import (
 )
 from trainer_torch.remote import RemoteCheckpoint, RemoteDirectory, retried
 from trainer_torch.remote_files import download_files
+from trainer_torch.verification import file_id, find_fault_together
 from trainer_torch.world import World
 
 logger = logging.getLogger(__name__)
@@ -50,30 +53,85 @@ class Place:
     def make_local(self, world: World) -> Path:
         """Return the directory on this machine to look in, or the path of the named checkpoint.
 
-        If the newest checkpoint is in the store, it is downloaded first, once for each machine.
-        Every process must call this.
+        If the newest checkpoint is in the store, it is downloaded first, once for each machine. So
+        is one that is damaged on a machine. Every process must call this.
 
         Raises:
             ConnectionError: The store cannot be read, and there is no checkpoint on this machine.
             FileNotFoundError: The named checkpoint is neither in the store nor on this machine.
         """
         if self.remote is not None:
-            name = world.on_main(self._download_to_main)
+            if not self.is_own and self.name is None and world.on_main(self._is_checkpoint):
+                return self._as_named().make_local(world)
+            sound, faults = self._check_local(world)
+            name = world.on_main(lambda: self._download_to_main(sound))
+            if name in faults and world.is_main:
+                logger.warning(
+                    "The local %s was damaged, so it was downloaded again: %s.", name, faults[name]
+                )
             if name is not None:
-                written = world.gather(written_in(self.directory / name))[0]
+                local = self.directory / name
+                seen = world.gather((file_id(local / MANIFEST), written_in(local)))
+                is_same, written = seen[world.rank] == seen[0], seen[0][1]
                 world.on_each_node(
-                    lambda: None if world.is_main else self._download_to_other(name, written)
+                    lambda: None if is_same else self._download_to_other(name, written)
                 )
         return self.directory if self.name is None else self.directory / self.name
 
-    def _download_to_main(self) -> str | None:
+    def _is_checkpoint(self) -> bool:
+        """Return whether the address is that of a checkpoint, and not of a directory of them."""
+        assert self.remote is not None
+        remote, named = self.remote, self._as_named()
+        if has_all_files(named.directory / str(named.name)):  # it was downloaded before
+            return True
+        try:
+            return MANIFEST in retried(remote.list_files)
+        except Exception:  # as told when the checkpoints are listed
+            return False
+
+    def _as_named(self) -> Place:
+        """Return the place of the checkpoint at the address, whatever its name is."""
+        parent, name = parent_and_name(str(self.remote and self.remote.address))
+        return Place(local_copy(parent), RemoteDirectory(parent), name)
+
+    def _check_local(self, world: World) -> tuple[list[str], dict[str, str]]:
+        """Return the local checkpoints that may be resumed from, and the faults of others.
+
+        Only the newest are checked, up to one without a fault whose weights are finite. It is the
+        first of the result. Each process that sees the disk of the main one checks a part.
+        """
+        usable = world.on_main(
+            lambda: [
+                (one.name, has_finite_weights(one))
+                for one in self._list_local()
+                if has_all_files(one) and not has_only_model(one)
+            ]
+        )
+        sound: list[str] = []
+        faults: dict[str, str] = {}
+        for name, is_finite in reversed(usable):
+            if fault := find_fault_together(world, self.directory / name, of_main=True):
+                faults[name] = fault
+                continue
+            sound.insert(0, name)
+            if is_finite:
+                break
+        return sound, faults
+
+    def _download_to_main(self, sound: list[str]) -> str | None:
         """Download the checkpoint to resume from, unless it is here already, and return its name.
 
         Other machines need the name even then, because they may lack the checkpoint.
+
+        Args:
+            sound: The names of the local checkpoints that may be resumed from, the oldest first.
         """
         assert self.remote is not None
-        local = [one for one in list_checkpoints(self.directory) if self._is_usable(one)]
+        local = [self.directory / name for name in sound]
         found = self._list_remote(self.remote, bool(local))
+        for one in (one for one in found if one.failure):
+            logger.warning("Skipped the checkpoint %s: %s.", one, one.find_fault())
+        found = [one for one in found if not one.failure]
         best = _newest([one for one in found if one.find_fault() is None])
         if best is None:
             if not local and self.name is not None:
@@ -98,19 +156,22 @@ class Place:
         return best.name
 
     def _download_to_other(self, name: str, written: float | None) -> None:
-        """Download the checkpoint `name` if this machine lacks it and the store has it.
+        """Download the checkpoint `name` to a machine other than the main one, if it lacks it.
 
-        It may have one of an earlier training, which was `written` at another time.
+        It may have a damaged one, or one of an earlier training, which was `written` at another
+        time.
         """
         assert self.remote is not None
         remote, local = self.remote, self.directory / name
-        if not has_all_files(local) or written_in(local) != written:
+        if find_fault(local) is not None or written_in(local) != written:
             checkpoint = retried(lambda: remote.checkpoint(name))
             if checkpoint.find_fault() is None and checkpoint.written == written:
                 self.download(checkpoint)
 
-    def _is_usable(self, path: Path) -> bool:
-        return self.name in (None, path.name) and has_all_files(path) and not has_only_model(path)
+    def _list_local(self) -> list[Path]:
+        if self.name is None:
+            return list_checkpoints(self.directory)
+        return [self.directory / self.name]
 
     def download(self, checkpoint: RemoteCheckpoint) -> Path:
         """Download `checkpoint` and the best one that it refers to. Return the local path."""
@@ -149,8 +210,8 @@ class Place:
             failure = Redaction().of(f"{type(error).__name__}: {error}")
             if not has_local:
                 raise ConnectionError(
-                    f"Cannot resume: {remote} cannot be read: {failure}. There is no checkpoint in "
-                    f"{self.directory} either. Check the network and the credentials."
+                    f"Cannot resume: {remote} cannot be read: {failure}. There is no complete "
+                    f"checkpoint in {self.directory} either. Check the network and the credentials."
                 ) from error
             logger.warning(
                 "%s cannot be read: %s. Training resumes from a checkpoint in %s, which may be "

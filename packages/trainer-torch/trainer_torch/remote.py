@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
 
+from callback_core.tracking import Redaction
 from trainer_torch.addresses import joined, shown
 from trainer_torch.checkpoint import (
     MANIFEST,
@@ -47,11 +48,11 @@ class RemoteDirectory:
 
     Args:
         address: Its address.
-        progressed: A function that gets the number of bytes of each part of a file that was
-            uploaded.
+        progressed: A function that gets the path of a file that is being uploaded, and how many
+            bytes of it are.
     """
 
-    def __init__(self, address: str, progressed: Callable[[int], None] | None = None) -> None:
+    def __init__(self, address: str, progressed: Callable[[str, int], None] | None = None) -> None:
         self.address = address.rstrip("/")
         self._progressed = progressed
 
@@ -74,13 +75,26 @@ class RemoteDirectory:
         return {name[len(root) :].lstrip("/"): int(info["size"]) for name, info in found.items()}
 
     def list_checkpoints(self) -> list[RemoteCheckpoint]:
-        """Return the checkpoints, the oldest first. Those without a manifest come before all."""
+        """Return the checkpoints, the oldest first. Those without a manifest come before all.
+
+        One whose manifest cannot be read has a `failure`, unless none can be read.
+        """
         by_name: dict[str, dict[str, int]] = {}
         for path, size in self.list_files().items():
             name, _, inside = path.partition("/")
             if inside and is_checkpoint_name(name):
                 by_name.setdefault(name, {})[inside] = size
-        found = [self._checkpoint(name, sizes) for name, sizes in by_name.items()]
+        found: list[RemoteCheckpoint] = []
+        failed: dict[str, Exception] = {}
+        for name, sizes in by_name.items():
+            try:
+                found.append(self._checkpoint(name, sizes))
+            except Exception as error:  # each store has errors of its own
+                failed[name] = error
+        for name, failure in failed.items():
+            if not any(one.content for one in found):
+                raise failure
+            found.append(self._checkpoint_or_failure(name, by_name[name]))
         return sorted(found, key=lambda one: (one.written, checkpoint_step(one.name)))
 
     def checkpoint(self, name: str) -> RemoteCheckpoint:
@@ -106,31 +120,26 @@ class RemoteDirectory:
         """
         fs, root = self._connect()
         target = f"{root}/{path}"
-        try:
-            fs.put_file(str(file), target, callback=self._callback())
-        except FileNotFoundError:
-            if not file.exists():
-                raise
-            _make_directory(fs, target.rpartition("/")[0])
-            fs.put_file(str(file), target, callback=self._callback())
+        self._put(target, lambda: fs.put_file(str(file), target, callback=self._callback(path)))
 
     def write(self, path: str, content: bytes) -> None:
-        """Write `content` to the relative `path`, in a directory that exists."""
+        """Write `content` to the relative `path`. Directories are made as by `upload`."""
         fs, root = self._connect()
-        fs.pipe_file(f"{root}/{path}", content)
+        target = f"{root}/{path}"
+        self._put(target, lambda: fs.pipe_file(target, content))
 
     def remove_checkpoint(self, name: str) -> None:
         """Remove the checkpoint `name`, its manifest first."""
         fs, root = self._connect()
-        paths = [f"{root}/{path}" for path in self.list_files(name)]
-        manifest = f"{root}/{name}/{MANIFEST}"
-        if manifest in paths:
-            fs.rm(manifest)
-            paths.remove(manifest)
-        if paths:
-            fs.rm(paths)
-        if root.startswith("/") and fs.isdir(f"{root}/{name}"):  # buckets have no directories
-            fs.rm(f"{root}/{name}", recursive=True)
+        paths = [PurePosixPath(path) for path in self.list_files(name)]
+        for path in sorted(paths, key=lambda path: path != PurePosixPath(name, MANIFEST)):
+            with suppress(FileNotFoundError):  # it was just removed
+                fs.rm_file(f"{root}/{path}")  # fs.rm would expand brackets and stars
+        folders = {folder for path in paths for folder in path.parents} - {PurePosixPath()}
+        if root.startswith("/"):  # buckets have no directories
+            for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+                with suppress(OSError):  # without files, it is no checkpoint anyway
+                    fs.rmdir(f"{root}/{folder}")
 
     def _checkpoint(self, name: str, sizes: Mapping[str, int]) -> RemoteCheckpoint:
         content = b""
@@ -139,6 +148,13 @@ class RemoteDirectory:
                 content = self.read(f"{name}/{MANIFEST}")
         return RemoteCheckpoint(self, name, content, sizes)
 
+    def _checkpoint_or_failure(self, name: str, sizes: Mapping[str, int]) -> RemoteCheckpoint:
+        try:
+            return retried(lambda: self._checkpoint(name, sizes))
+        except Exception as error:
+            failure = str(Redaction().of(f"{type(error).__name__}: {error}"))
+            return RemoteCheckpoint(self, name, b"", sizes, failure)
+
     def _connect(self) -> tuple[Any, str]:
         """Return this thread's file system, which fsspec caches, and the path in it."""
         from fsspec.core import url_to_fs  # here, because few trainings need it
@@ -146,17 +162,25 @@ class RemoteDirectory:
         fs, root = url_to_fs(self.address)
         return fs, str(root).rstrip("/")
 
-    def _callback(self) -> Any:
+    def _put(self, target: str, put: Callable[[], None]) -> None:
+        """Call `put`, and once more if the directory of `target` has to be made first."""
+        try:
+            put()
+        except FileNotFoundError:
+            fs, _ = self._connect()
+            _make_directory(fs, target.rpartition("/")[0])
+            put()
+
+    def _callback(self, path: str) -> Any:
         from fsspec.callbacks import Callback
 
         progressed = self._progressed
 
-        class Progress(Callback):  # type: ignore[misc, unused-ignore]
-            def relative_update(self, inc: int = 1) -> None:
-                if progressed is not None:
-                    progressed(inc)
+        def report(size: int | None, value: int) -> None:
+            if progressed is not None:
+                progressed(path, value)
 
-        return Progress()
+        return Callback(hooks={"progress": report})
 
 
 @dataclass(frozen=True)
@@ -168,12 +192,14 @@ class RemoteCheckpoint:
         name: Its name there.
         content: The content of its manifest; empty if it has none.
         sizes: The sizes of its files in the store.
+        failure: Why its manifest could not be read; empty if that did not fail.
     """
 
     directory: RemoteDirectory
     name: str
     content: bytes = field(repr=False)
     sizes: Mapping[str, int] = field(repr=False)
+    failure: str = ""
 
     def __str__(self) -> str:
         return shown(joined(self.directory.address, self.name))
@@ -202,6 +228,8 @@ class RemoteCheckpoint:
         """Return why the checkpoint is not whole, or `None` if all files have the right sizes."""
         if not self.sizes:
             return "there is no such checkpoint"
+        if self.failure:
+            return f"its {MANIFEST} cannot be read: {self.failure}"
         listed = self.manifest.get("files")
         if not isinstance(listed, dict):
             return f"it has no valid {MANIFEST}, so it was not uploaded completely"

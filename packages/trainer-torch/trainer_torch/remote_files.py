@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -27,9 +29,8 @@ Stamp = tuple[int, int]
 def list_own_files(output_dir: Path) -> dict[str, Stamp]:
     """Return the files in `output_dir` that belong in a store beside its checkpoints, in order.
 
-    Locks, logs of processes, temporary files and copies of checkpoints are left out. The progress
-    of trackers comes first and journals come last, so that a journal in the store always has
-    everything that the progress there counts as delivered.
+    Locks, logs of processes, temporary files, copies of checkpoints, and what is no regular file
+    are left out. Journals of trackers come first, and their progress last.
     """
     found: dict[str, Stamp] = {}
     for folder, names, files in os.walk(output_dir):
@@ -40,33 +41,52 @@ def list_own_files(output_dir: Path) -> dict[str, Stamp]:
                 path = Path(folder, name)
                 try:
                     status = path.stat()
-                except FileNotFoundError:  # it was just removed
+                except OSError:  # it was just removed, or is a link to nowhere
                     continue
-                found[(inside / name).as_posix()] = (status.st_size, status.st_mtime_ns)
-    return dict(sorted(found.items(), key=lambda one: (_turn(one[0]), one[0])))
+                if stat.S_ISREG(status.st_mode):  # others cannot be read, or only wait for a writer
+                    found[(inside / name).as_posix()] = (status.st_size, status.st_mtime_ns)
+    return dict(sorted(found.items(), key=lambda one: (-_turn(one[0]), one[0])))
 
 
 def upload_files(
     remote: RemoteDirectory, output_dir: Path, known: dict[str, Stamp], check: Callable[[], None]
-) -> None:
-    """Upload the files in `output_dir` that have changed.
+) -> dict[str, Exception]:
+    """Upload the files in `output_dir` that have changed, all that the store takes.
+
+    The progress of a tracker is read before its journal is uploaded, and written after it. So a
+    journal in the store always has everything that the progress there counts as delivered.
 
     Args:
         remote: The directory in the store.
         output_dir: The local directory.
         known: The files as they were last uploaded. This function updates it.
         check: A function that is called before each file. It may raise an error to end this.
+
+    Returns:
+        The errors of the files that could not be uploaded.
     """
-    for name, stamp in list_own_files(output_dir).items():
-        if known.get(name) != stamp:
-            check()
-            try:
+    stamps = list_own_files(output_dir)
+    changed = [name for name, stamp in stamps.items() if known.get(name) != stamp]
+    failed: dict[str, Exception] = {}
+    progress: dict[str, bytes] = {}
+    for name in (name for name in changed if name.endswith(_PROGRESS)):
+        with suppress(FileNotFoundError):
+            progress[name] = (output_dir / name).read_bytes()
+    for name in changed:
+        check()
+        try:
+            if not name.endswith(_PROGRESS):
                 remote.upload(output_dir / name, name)
-            except FileNotFoundError:
-                if (output_dir / name).exists():
-                    raise
-                continue  # removed since it was listed
-            known[name] = stamp
+            elif name in progress and _journal_beside(name) not in failed:
+                remote.write(name, progress[name])
+            else:
+                continue
+        except Exception as error:  # each store has errors of its own
+            if (output_dir / name).exists():  # it was not removed since it was listed
+                failed[name] = error
+        else:
+            known[name] = stamps[name]
+    return failed
 
 
 def download_files(remote: RemoteDirectory, output_dir: Path) -> None:
@@ -97,6 +117,10 @@ def _may_hold(folder: Path) -> bool:
     parts = folder.parts
     is_copy = len(parts) >= 4 and parts[-4] == "tracking" and parts[-2] == "files"
     return not (is_copy or is_checkpoint_name(folder.name) or folder.name.startswith("."))
+
+
+def _journal_beside(name: str) -> str:
+    return PurePosixPath(name).with_name(_JOURNAL).as_posix()
 
 
 def _turn(name: str) -> int:

@@ -16,7 +16,7 @@ from trainer_torch.checkpoint import (
     surplus,
 )
 from trainer_torch.checkpoint_writing import clear_leftovers, remove
-from trainer_torch.places import find_place
+from trainer_torch.places import Place, find_place
 from trainer_torch.processes import may_restart
 from trainer_torch.restarts import restart_count, saved_by_earlier_attempts
 from trainer_torch.run import TrainingRun
@@ -53,11 +53,11 @@ def choose_checkpoint(run: TrainingRun, resume_from: str | Path | bool | None) -
     if resume_from == AUTO:
         place = find_place(True, output_dir, run.args.remote_output_dir)
         directory = place.make_local(run.world)
-        if not run.world.on_main(lambda: list_checkpoints(directory)):
-            if run.world.is_main:
-                logger.info("%s has no checkpoint. Training starts from the beginning.", place)
-            return None
-        resume_from = True
+        if found := run.world.on_main(lambda: list_checkpoints(directory)):
+            return _newest(found, place, run.world)
+        if run.world.is_main:
+            logger.info("%s has no checkpoint. Training starts from the beginning.", place)
+        return None
     if resume_from:
         remote = run.args.remote_output_dir
         return find_checkpoint(resume_from, output_dir, run.world, remote)
@@ -116,16 +116,22 @@ def find_checkpoint(
     place = find_place(resume_from, output_dir, remote_output_dir)
     directory = place.make_local(world)
     found = world.on_main(lambda: list_checkpoints(directory))
-    if resume_from is not True and not found:
+    is_here = place.remote is None or world.on_main(directory.is_dir)
+    if resume_from is not True and not found and is_here:
         return _named(directory, world)
+    return _newest(found, place, world)
+
+
+def _newest(found: list[Path], place: Place, world: World) -> Path:
+    """Return the newest complete one of the checkpoints `found` in `place`, or raise an error."""
     newest, only_model = _newest_complete(found, world)
     if newest is not None:
         return newest
     if only_model is not None:
         return _named(only_model, world)
     raise FileNotFoundError(
-        f"Cannot resume: there is no complete checkpoint in {directory.absolute()}. Train "
-        "with resume_from_checkpoint=False to start from the beginning."
+        f"Cannot resume: {place} has no complete checkpoint. Train with "
+        "resume_from_checkpoint=False to start from the beginning."
     )
 
 

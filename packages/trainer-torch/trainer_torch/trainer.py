@@ -14,6 +14,7 @@ from callback_core import CallbackHandler, TrainerControl, TrainerState, json_va
 from trainer_torch import checkpoint_saving, outputs
 from trainer_torch.absent_names import TransformersNames, refuse_ignored_overrides
 from trainer_torch.accumulation import accepts_loss_kwargs
+from trainer_torch.addresses import is_address
 from trainer_torch.announcement import announce, tell_arguments
 from trainer_torch.arguments import TrainingArguments
 from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
@@ -43,7 +44,7 @@ from trainer_torch.sharding import (
     shard,
     tell_of_sharding,
 )
-from trainer_torch.uploads import submit_files, uploading
+from trainer_torch.uploads import save_at, submit_files, uploading
 from trainer_torch.verbosity import at_log_level
 from trainer_torch.weights import save_model
 from trainer_torch.world import World, watched
@@ -276,12 +277,24 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Write the weights as `model.safetensors` to `output_dir`, by default that of `args`.
 
+        To an address of fsspec, they are uploaded before this returns.
+
         The main process writes; with `save_on_each_node`, the first one of each machine. Other
         processes may call this too; they do not wait. If the model is sharded, every process must
         call this: the main one gathers the weights of all in its memory, which must be enough.
+
+        Raises:
+            ConnectionError: The address cannot be written to.
+            ModuleNotFoundError: The address needs a package that is not installed.
+            ValueError: The address has an unknown protocol.
         """
         world = self.run.world
         reshard(self.model)
+        if is_address(output_dir):
+            if world.is_main or is_sharded(self.model):
+                main = world.is_main
+                save_at(str(output_dir), main, lambda to: save_model(self.model, to, main))
+            return
         writes = world.is_main or (self.args.save_on_each_node and world.local_rank == 0)
         if writes or is_sharded(self.model):
             save_model(self.model, Path(output_dir or self.args.output_dir).expanduser(), writes)

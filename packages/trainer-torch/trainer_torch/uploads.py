@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from trainer_torch.addresses import check_address
+from trainer_torch.remote import RemoteDirectory, retried
 from trainer_torch.run import TrainingRun
 from trainer_torch.selection import delete_oldest
+from trainer_torch.upload_warnings import described
 from trainer_torch.uploader import Uploader
 
 logger = logging.getLogger(__name__)
@@ -49,6 +54,7 @@ def uploading(run: TrainingRun, checkpoint: Path | None) -> Iterator[None]:
 def upload_checkpoint(run: TrainingRun, checkpoint: Path) -> None:
     """Upload `checkpoint` in the background; after the training, wait for it."""
     if (uploader := _uploader(run)) is not None:
+        uploader.tell_if_stuck(run.args.upload_timeout)
         uploader.submit(checkpoint)
         _wait_after_training(run, uploader)
 
@@ -58,6 +64,35 @@ def submit_files(run: TrainingRun) -> None:
     if (uploader := _uploader(run)) is not None:
         uploader.submit_files()
         _wait_after_training(run, uploader)
+
+
+def save_at(address: str, uploads: bool, save: Callable[[Path], None]) -> None:
+    """Save files at an address, and wait until they are there.
+
+    Args:
+        address: The address of a directory.
+        uploads: Whether this process uploads them. Others only save, for nothing.
+        save: Writes the files to a local directory.
+
+    Raises:
+        ConnectionError: They cannot be uploaded, even at the third attempt.
+        ModuleNotFoundError: A package for the address is missing.
+        ValueError: The address has an unknown protocol.
+    """
+    check_address("output_dir", address)
+    with TemporaryDirectory() as directory:
+        save(Path(directory))
+        if not uploads:
+            return
+        remote = RemoteDirectory(address)
+        try:
+            for file in Path(directory).iterdir():
+                retried(partial(remote.upload, file, file.name))
+        except Exception as error:  # each store has errors of its own
+            raise ConnectionError(
+                f"Nothing could be saved at {remote}: {described(error)}. Check the network and "
+                "the credentials, or save to a local directory."
+            ) from error
 
 
 def _delete_uploaded(run: TrainingRun, keeps_newest: bool) -> None:
