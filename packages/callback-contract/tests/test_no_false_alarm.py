@@ -1,4 +1,4 @@
-"""What real callbacks do, and no rule reports: repeated Python warnings, state on a class."""
+"""What correct callbacks do, and no rule reports."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ from callback_contract import CallbackContract, check
 from callback_core import TrainerCallback
 
 
+def outcome(callback: Any, rule: str, folder: Path, **members: Any) -> str:
+    """Check one rule for the callbacks that `callback` makes, and return its outcome."""
+    members = {
+        "__test__": False,
+        "contract": (2, 0),
+        "make": lambda self, output_dir: callback(),
+        **members,
+    }
+    [result] = check(type("Suite", (CallbackContract,), members), folder, [rule])
+    return result.outcome
+
+
 class WarnsThroughPython(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         warnings.warn("Python shows this once", stacklevel=1)
@@ -24,15 +36,12 @@ class WarnsThroughALogger(TrainerCallback):
 
 
 @pytest.mark.parametrize(
-    ("callback", "outcome"), [(WarnsThroughPython, "kept"), (WarnsThroughALogger, "broken")]
+    ("callback", "expected"), [(WarnsThroughPython, "kept"), (WarnsThroughALogger, "broken")]
 )
 def test_a_warning_that_python_shows_once_is_not_repeated(
-    callback: type[TrainerCallback], outcome: str, tmp_path: Path
+    callback: type[TrainerCallback], expected: str, tmp_path: Path
 ) -> None:
-    members = {"__test__": False, "contract": (2, 0), "make": lambda self, output_dir: callback()}
-    suite = type("Suite", (CallbackContract,), members)
-    [result] = check(suite, tmp_path, ["OUT-005"])
-    assert result.outcome == outcome
+    assert outcome(callback, "OUT-005", tmp_path) == expected
 
 
 class RemembersOnItsClass(TrainerCallback):
@@ -55,7 +64,40 @@ class RemembersOnItsClass(TrainerCallback):
 
 
 def test_other_ranks_do_not_see_what_the_main_process_sets_on_the_class(tmp_path: Path) -> None:
-    members = {"__test__": False, "contract": (2, 0)}
-    members["make"] = lambda self, output_dir: RemembersOnItsClass()
-    [result] = check(type("Suite", (CallbackContract,), members), tmp_path, ["RNK-003"])
-    assert result.outcome == "kept", result.message
+    assert outcome(RemembersOnItsClass, "RNK-003", tmp_path) == "kept"
+
+
+class ReadsTheOptimizer(TrainerCallback):
+    rate: float | None = None
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.rate = kwargs["optimizer"].param_groups[0]["lr"]
+        assert kwargs["lr_scheduler"] is not None
+        assert kwargs["train_dataloader"] is not None
+
+
+def test_a_callback_that_joins_a_training_finds_its_optimizer(tmp_path: Path) -> None:
+    assert outcome(ReadsTheOptimizer, "LIF-006", tmp_path) == "kept"
+
+
+class AnnouncesOnce(TrainerCallback):
+    """Announces a training once, also if it is resumed, and the next one again."""
+
+    def __init__(self) -> None:
+        self.announced = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.announced = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.announced = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"announced": self.announced}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.announced = state["announced"]
+
+
+def test_the_end_of_a_training_may_reset_what_checkpoints_have(tmp_path: Path) -> None:
+    assert outcome(AnnouncesOnce, "STA-001", tmp_path, capabilities={"state"}) == "kept"

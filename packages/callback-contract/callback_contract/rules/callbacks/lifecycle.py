@@ -18,7 +18,6 @@ from callback_contract._watching import (
     observe_interleaved,
     stable_parts,
 )
-from callback_core import TrainerState
 
 
 @rule(
@@ -106,9 +105,11 @@ def evaluates_after_training(case: Case) -> None:
 )
 def joins_during_a_training(case: Case) -> None:
     """A callback that is added between two steps raises no error at later events."""
-    state = TrainerState(global_step=2, epoch=1.0, max_steps=4, num_train_epochs=2)
-    training = case.training(state=state)
-    for _ in training.steps(save=True):
+    training = case.begin(object(), max_steps=6)
+    steps = training.steps(save=True)
+    next(steps), next(steps)
+    training.callbacks.append(case.make())
+    for _ in steps:
         pass
     with suppress(ContractViolation):  # LIF-001 reports this
         training.end()
