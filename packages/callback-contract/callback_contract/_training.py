@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from callback_contract._models import make_learner
-from callback_contract._violation import ContractViolation
+from callback_contract._violation import ContractViolation, place_of
 from callback_core import EVENTS, TrainerControl, TrainerState
 
 OUT_OF_MEMORY: Final = RuntimeError("CUDA out of memory")
@@ -141,7 +141,7 @@ class Training:
             name = f"{type(callback).__name__}.{event}"
             raise ContractViolation(
                 f"{name} raised {error!r} at step {self.state.global_step}",
-                cause=f"{name} raised {type(error).__name__}: {error}",
+                cause=f"{name} raised {place_of(error, callback)}",
             ) from error
         if isinstance(answer, TrainerControl):
             self.control = answer

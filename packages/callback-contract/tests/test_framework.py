@@ -211,6 +211,31 @@ def test_rules_that_fail_for_the_same_reason_name_the_first(tmp_path: Path) -> N
     assert all(result.rule.id in line for result in broken)
 
 
+class Archives(TrainerCallback):
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        Path(args.output_dir, f"archived-{state.global_step}").mkdir()
+
+
+def test_an_error_that_names_a_directory_of_the_rule_is_the_same_in_each_rule(
+    tmp_path: Path,
+) -> None:
+    suite = type("Archives", (Plain,), {"make": lambda self, output_dir: Archives()})
+    results = check(suite, tmp_path, ["LEF-001", "LEF-002", "ROY-007"])
+    assert {result.outcome for result in results} == {"broken"}
+    [cause] = {result.cause for result in results}
+    assert "FileExistsError" in str(cause)
+    assert results[0].rule.id in results[1].message
+
+
+def test_a_hook_that_crashes_in_each_rule_does_so_for_one_cause(tmp_path: Path) -> None:
+    def make(self: Any, output_dir: Path) -> Any:
+        return (output_dir / "missing.json").read_text()
+
+    results = check(type("Crashes", (Plain,), {"make": make}), tmp_path, ["LIF-001", "LIF-002"])
+    assert {result.outcome for result in results} == {"crashed"}
+    assert len({result.cause for result in results}) == 1
+
+
 class LosesEvaluations(FileTracker):
     def log_metrics(self, points: Sequence[Point]) -> None:
         super().log_metrics([point for point in points if point.name != "eval/loss"])
