@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,33 @@ def test_a_lost_value_is_not_taken_for_another_name_of_an_equal_one(tmp_path: Pa
     [result] = check(suite, tmp_path, ["RES-001"])
     assert result.outcome == "broken"
     assert "stored_name" not in result.message
+
+
+def hides(name: str) -> Any:
+    """Return a hook that reads the reference's runs without the loss, but with its value."""
+
+    def read(self: Reference, output_dir: Path) -> list[RecordedRun]:
+        runs = Reference.read(self, output_dir)
+        return [replace(run, points={name: run.points.get("train/loss", ())}) for run in runs]
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "hinted"),
+    [
+        ("loss", {}, True),
+        ("train/epoch", {}, False),
+        ("loss", {"stored_name": lambda self, name: f"metrics/{name}"}, False),
+    ],
+)
+def test_a_hint_at_stored_name_needs_another_name_and_no_such_hook(
+    name: str, members: dict[str, Any], hinted: bool, tmp_path: Path
+) -> None:
+    suite = type("Hides", (Reference,), {"read": hides(name), **members})
+    [result] = check(suite, tmp_path, ["DEL-001"])
+    assert result.outcome == "broken"
+    assert ("`stored_name`" in result.message) is hinted
 
 
 class BeginsItsFileAgain(FileTracker):
