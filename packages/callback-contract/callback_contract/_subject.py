@@ -191,7 +191,7 @@ class Subject:
         training.max_steps = 40
         training.begin()
         for _ in range(20):
-            training.step({"loss": 0.5})
+            training.step({"loss": 0.5}, evaluates=True)
             training.evaluate({"eval_loss": 0.5, "eval_accuracy": 0.5})
             if training.control.should_training_stop:
                 break

@@ -30,6 +30,7 @@ from callback_contract import (
     check,
 )
 from callback_contract._case import Case
+from callback_contract._watching import FLAGS
 from callback_contract.report import as_data, table
 from callback_core import TrainerCallback
 from callback_core.tracking import Opening, Point, config
@@ -443,6 +444,43 @@ def test_the_state_has_max_steps_once_the_training_begins(tmp_path: Path) -> Non
 
     Case(Plain(), tmp_path).training(kind=Sees).run()
     assert (seen["on_init_end"], seen["on_train_begin"]) == (0, 8)
+
+
+class SeesFlags(Training):
+    """Notes the flags that are on before each event."""
+
+    def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
+        on = [flag for flag in FLAGS if getattr(self.control, flag)]
+        seen.append((event, self.state.global_step, on))
+        return super().call(callback, event, keywords)
+
+
+seen: list[tuple[str, int, list[str]]] = []
+
+
+def test_what_follows_a_step_is_on_in_the_control_until_it_is_done(tmp_path: Path) -> None:
+    seen.clear()
+    Case(Plain(), tmp_path).training(kind=SeesFlags, max_steps=2).run(save=True)
+    [first, second] = [on for event, _, on in seen if event == "on_step_end"]
+    assert first == ["should_log"]
+    assert second == ["should_save", "should_evaluate", "should_log"]
+    at_log, at_evaluation = [on for event, step, on in seen if event == "on_log" and step == 2][:2]
+    assert at_log == at_evaluation == ["should_save", "should_evaluate"]
+    [after] = [on for event, _, on in seen if event == "on_save"]
+    assert after == []
+    assert [on for event, _, on in seen if event == "on_epoch_end"] == [[]]
+
+
+class SavesEachSecondStep(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % 2 == 0:
+            control.should_save = True
+
+
+def test_a_request_at_a_step_at_which_the_loop_saves_is_noticed(tmp_path: Path) -> None:
+    suite = type("Saves", (Plain,), {"make": lambda self, output_dir: SavesEachSecondStep()})
+    [result] = check(suite, tmp_path, ["CTL-003"])
+    assert result.outcome == "broken"
 
 
 MODULE = """
