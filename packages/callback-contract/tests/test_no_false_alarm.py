@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,50 @@ def test_an_average_is_in_the_model_while_the_loop_evaluates(rule: str, tmp_path
     claims = {"capabilities": {"alters", "state"}}
     assert outcome(AveragesForEvaluations, rule, tmp_path / "right", **claims) == "kept"
     assert outcome(PutsTheTrainedBackTooLate, rule, tmp_path / "late", **claims) == "broken"
+
+
+class CountsUnderALock(TrainerCallback):
+    """Has a lock from its constructor on, and makes another one for a copy."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._lock = threading.Lock()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        with self._lock:
+            self.steps += 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+class HasAFunction(TrainerCallback):
+    """Has a function that pickle finds in no module."""
+
+    def __init__(self) -> None:
+        self.is_due = lambda step: step % 2 == 0
+
+
+@pytest.mark.parametrize("callback", [CountsUnderALock, HasAFunction])
+def test_a_callback_that_can_be_copied_may_have_a_lock_or_a_function(
+    callback: type[TrainerCallback], tmp_path: Path
+) -> None:
+    assert outcome(callback, "LIF-010", tmp_path) == "kept"
+
+
+class LosesItsSettingInACopy(TrainerCallback):
+    def __init__(self, every: int = 2) -> None:
+        self.every = every
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"every": 10}
+
+
+def test_a_copy_with_another_setting_is_noticed(tmp_path: Path) -> None:
+    assert outcome(LosesItsSettingInACopy, "LIF-010", tmp_path) == "broken"
