@@ -182,7 +182,8 @@ class Subject:
     def make_model(self) -> Any:
         """Return the model to train: a module that takes a float tensor of shape (batch, 4).
 
-        The default, `None`, selects a small model of the contract.
+        It returns one tensor of any shape. The loss is the mean of its squares. The default,
+        `None`, selects a small model of the contract.
         """
         return None
 
