@@ -12,7 +12,7 @@ from typing import Any
 from callback_contract._isolation import end_trainings
 from callback_contract._subject import MissingHook, RecordedRun, Subject
 from callback_contract._training import Arguments, Training
-from callback_contract._violation import ContractViolation, DoesNotApply
+from callback_contract._violation import ContractViolation, DoesNotApply, place_of
 from callback_core import TrainerState, export_states, restore_states
 from callback_core.tracking import Tracker, TrackerCallback, close_open_runs
 
@@ -154,7 +154,7 @@ class Case:
         except Exception as error:
             raise ContractViolation(
                 f"the state of {type(callback).__name__} cannot be saved: {error}",
-                cause=f"its state cannot be saved: {error}",
+                cause=f"its state cannot be saved: {place_of(error, callback)}",
             ) from error
         return states
 
@@ -165,7 +165,7 @@ class Case:
         except Exception as error:
             raise ContractViolation(
                 f"the state {states!r} cannot be restored: {error!r}",
-                cause=f"its state cannot be restored: {error!r}",
+                cause=f"its state cannot be restored: {place_of(error, callback)}",
             ) from error
 
     def end_trainings(self) -> None:
@@ -191,7 +191,7 @@ class Case:
         except MissingHook:
             raise
         except Exception as error:
-            cause = f"{read} raised {type(error).__name__}"
+            cause = f"{read} raised {place_of(error, self.subject)}"
             raise ContractViolation(f"{read} raised {error!r}", cause) from error
         if not isinstance(runs, (list, tuple)) or not all(isinstance(r, RecordedRun) for r in runs):
             raise TypeError(f"{read} must return a list of RecordedRun, but it returned {runs!r}")

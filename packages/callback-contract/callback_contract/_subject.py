@@ -182,7 +182,8 @@ class Subject:
     def make_model(self) -> Any:
         """Return the model to train: a module that takes a float tensor of shape (batch, 4).
 
-        The default, `None`, selects a small model of the contract.
+        It returns one tensor of any shape. The loss is the mean of its squares. The default,
+        `None`, selects a small model of the contract.
         """
         return None
 
@@ -191,7 +192,7 @@ class Subject:
         training.max_steps = 40
         training.begin()
         for _ in range(20):
-            training.step({"loss": 0.5})
+            training.step({"loss": 0.5}, evaluates=True)
             training.evaluate({"eval_loss": 0.5, "eval_accuracy": 0.5})
             if training.control.should_training_stop:
                 break

@@ -22,7 +22,7 @@ from callback_contract._subject import (
     Deviation,
     Subject,
 )
-from callback_contract._violation import ContractViolation, DoesNotApply
+from callback_contract._violation import ContractViolation, DoesNotApply, place_of
 
 if TYPE_CHECKING:
     import pytest
@@ -293,5 +293,6 @@ def _outcome(
     except DoesNotApply as reason:
         return Result(rule, "does not apply", str(reason))
     except Exception as error:
-        return Result(rule, "crashed", f"{type(error).__name__}: {error}", repr(error))
+        message = f"{type(error).__name__}: {error}"
+        return Result(rule, "crashed", message, place_of(error, subject))
     return Result(rule, "fixed" if deviates else "kept")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from callback_contract._models import make_learner
-from callback_contract._violation import ContractViolation
+from callback_contract._violation import ContractViolation, place_of
 from callback_core import EVENTS, TrainerControl, TrainerState
 
 OUT_OF_MEMORY: Final = RuntimeError("CUDA out of memory")
@@ -141,7 +141,7 @@ class Training:
             name = f"{type(callback).__name__}.{event}"
             raise ContractViolation(
                 f"{name} raised {error!r} at step {self.state.global_step}",
-                cause=f"{name} raised {type(error).__name__}: {error}",
+                cause=f"{name} raised {place_of(error, callback)}",
             ) from error
         if isinstance(answer, TrainerControl):
             self.control = answer
@@ -183,8 +183,23 @@ class Training:
         _set_mode(self.model, True)
         self.fire("on_train_begin")
 
-    def step(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Do an update step of two batches, then log `logs` unless they are `None`."""
+    def step(
+        self,
+        logs: Mapping[str, Any] | None = None,
+        *,
+        evaluates: bool = False,
+        saves: bool = False,
+    ) -> None:
+        """Do an update step of two batches, then log `logs` unless they are `None`.
+
+        What follows the step is on in the control at `on_step_end`, as in a loop whose
+        `DefaultFlowCallback` is called first.
+
+        Args:
+            logs: The logs.
+            evaluates: Whether `evaluate` is called next.
+            saves: Whether `save` is called next, or after `evaluate`.
+        """
         self.fire("on_step_begin")
         self.fire("on_substep_end", loss=self.learner.backward())
         loss = self.learner.backward()
@@ -194,6 +209,9 @@ class Training:
         self.learner.zero_grad()
         self.state.global_step += 1
         self.state.epoch = self.state.global_step / 2
+        due = {"should_log": logs is not None, "should_evaluate": evaluates, "should_save": saves}
+        for flag in (flag for flag, is_due in due.items() if is_due):
+            setattr(self.control, flag, True)
         self.fire("on_step_end", loss=loss)
         if logs is not None:
             self.log(logs)
@@ -267,8 +285,9 @@ class Training:
             if state.global_step % 2 == 0 or self.control.should_epoch_stop:
                 self.learner.begin_epoch()
                 self.fire("on_epoch_begin")
-            self.step(_logs_of(state.global_step + 1))
-            ends = state.global_step % 2 == 0 or state.global_step == self.max_steps
+            step = state.global_step + 1
+            ends = step % 2 == 0 or step == self.max_steps
+            self.step(_logs_of(step), evaluates=ends, saves=ends and save)
             if ends or self.control.should_evaluate:
                 self.evaluate()
             if (ends and save) or self.control.should_save:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from traceback import extract_tb
+
 
 class ContractViolation(AssertionError):
     """A callback breaks a rule.
@@ -25,3 +29,16 @@ def require(condition: object, seen: str, cause: str | None = None) -> None:
     """Raise `ContractViolation` with `seen`, the observed behaviour, unless `condition` holds."""
     if not condition:
         raise ContractViolation(seen, cause)
+
+
+def place_of(error: BaseException, owner: object) -> str:
+    """Return the type of an error, and the line of `owner`'s module that raised it.
+
+    Unlike its text, which may name a temporary directory, this is the same in all rules. If no line
+    of the module took part, it is the line that raised the error.
+    """
+    frames = extract_tb(error.__traceback__)
+    module = getattr(sys.modules.get(type(owner).__module__), "__file__", None)
+    places = [frame for frame in frames if frame.filename == module] or frames
+    where = f" in {Path(places[-1].filename).name}, line {places[-1].lineno}" if places else ""
+    return f"{type(error).__name__}{where}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator
 from copy import deepcopy
 from pathlib import Path
@@ -71,7 +72,8 @@ class ObservedTraining(Training):
     """A training that records the requests of callbacks.
 
     Attributes:
-        requests: The flags that callbacks switched on, each with the event and the step.
+        requests: The flags that callbacks set, each with the event and the step. A flag may have
+            been on before, because the loop itself had requested the same.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -79,12 +81,15 @@ class ObservedTraining(Training):
         self.requests: list[str] = []
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
-        """Call the callback, and record the flags that it switched on."""
-        before = flags(self.control)
+        """Call the callback, and record the flags that it set."""
+        before = self._requests_by_flag()
         answer = super().call(callback, event, keywords)
-        for flag in sorted(flags(self.control) - before):
+        for flag in sorted(self._requests_by_flag() - before):
             self.requests.append(f"{flag} in {event} at step {self.state.global_step}")
         return answer
+
+    def _requests_by_flag(self) -> Counter[str]:
+        return Counter(request.flag for request in self.control.requests)
 
 
 class HandledTraining(Training):

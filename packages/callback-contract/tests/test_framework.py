@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from callback_contract import (
     check,
 )
 from callback_contract._case import Case
+from callback_contract._watching import FLAGS
 from callback_contract.report import as_data, table
 from callback_core import TrainerCallback
 from callback_core.tracking import Opening, Point, config
@@ -211,6 +213,31 @@ def test_rules_that_fail_for_the_same_reason_name_the_first(tmp_path: Path) -> N
     assert all(result.rule.id in line for result in broken)
 
 
+class Archives(TrainerCallback):
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        Path(args.output_dir, f"archived-{state.global_step}").mkdir()
+
+
+def test_an_error_that_names_a_directory_of_the_rule_is_the_same_in_each_rule(
+    tmp_path: Path,
+) -> None:
+    suite = type("Archives", (Plain,), {"make": lambda self, output_dir: Archives()})
+    results = check(suite, tmp_path, ["LEF-001", "LEF-002", "ROY-007"])
+    assert {result.outcome for result in results} == {"broken"}
+    [cause] = {result.cause for result in results}
+    assert "FileExistsError" in str(cause)
+    assert results[0].rule.id in results[1].message
+
+
+def test_a_hook_that_crashes_in_each_rule_does_so_for_one_cause(tmp_path: Path) -> None:
+    def make(self: Any, output_dir: Path) -> Any:
+        return (output_dir / "missing.json").read_text()
+
+    results = check(type("Crashes", (Plain,), {"make": make}), tmp_path, ["LIF-001", "LIF-002"])
+    assert {result.outcome for result in results} == {"crashed"}
+    assert len({result.cause for result in results}) == 1
+
+
 class LosesEvaluations(FileTracker):
     def log_metrics(self, points: Sequence[Point]) -> None:
         super().log_metrics([point for point in points if point.name != "eval/loss"])
@@ -221,6 +248,33 @@ def test_a_lost_value_is_not_taken_for_another_name_of_an_equal_one(tmp_path: Pa
     [result] = check(suite, tmp_path, ["RES-001"])
     assert result.outcome == "broken"
     assert "stored_name" not in result.message
+
+
+def hides(name: str) -> Any:
+    """Return a hook that reads the reference's runs without the loss, but with its value."""
+
+    def read(self: Reference, output_dir: Path) -> list[RecordedRun]:
+        runs = Reference.read(self, output_dir)
+        return [replace(run, points={name: run.points.get("train/loss", ())}) for run in runs]
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "hinted"),
+    [
+        ("loss", {}, True),
+        ("train/epoch", {}, False),
+        ("loss", {"stored_name": lambda self, name: f"metrics/{name}"}, False),
+    ],
+)
+def test_a_hint_at_stored_name_needs_another_name_and_no_such_hook(
+    name: str, members: dict[str, Any], hinted: bool, tmp_path: Path
+) -> None:
+    suite = type("Hides", (Reference,), {"read": hides(name), **members})
+    [result] = check(suite, tmp_path, ["DEL-001"])
+    assert result.outcome == "broken"
+    assert ("`stored_name`" in result.message) is hinted
 
 
 class BeginsItsFileAgain(FileTracker):
@@ -390,6 +444,43 @@ def test_the_state_has_max_steps_once_the_training_begins(tmp_path: Path) -> Non
 
     Case(Plain(), tmp_path).training(kind=Sees).run()
     assert (seen["on_init_end"], seen["on_train_begin"]) == (0, 8)
+
+
+class SeesFlags(Training):
+    """Notes the flags that are on before each event."""
+
+    def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
+        on = [flag for flag in FLAGS if getattr(self.control, flag)]
+        seen.append((event, self.state.global_step, on))
+        return super().call(callback, event, keywords)
+
+
+seen: list[tuple[str, int, list[str]]] = []
+
+
+def test_what_follows_a_step_is_on_in_the_control_until_it_is_done(tmp_path: Path) -> None:
+    seen.clear()
+    Case(Plain(), tmp_path).training(kind=SeesFlags, max_steps=2).run(save=True)
+    [first, second] = [on for event, _, on in seen if event == "on_step_end"]
+    assert first == ["should_log"]
+    assert second == ["should_save", "should_evaluate", "should_log"]
+    at_log, at_evaluation = [on for event, step, on in seen if event == "on_log" and step == 2][:2]
+    assert at_log == at_evaluation == ["should_save", "should_evaluate"]
+    [after] = [on for event, _, on in seen if event == "on_save"]
+    assert after == []
+    assert [on for event, _, on in seen if event == "on_epoch_end"] == [[]]
+
+
+class SavesEachSecondStep(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % 2 == 0:
+            control.should_save = True
+
+
+def test_a_request_at_a_step_at_which_the_loop_saves_is_noticed(tmp_path: Path) -> None:
+    suite = type("Saves", (Plain,), {"make": lambda self, output_dir: SavesEachSecondStep()})
+    [result] = check(suite, tmp_path, ["CTL-003"])
+    assert result.outcome == "broken"
 
 
 MODULE = """

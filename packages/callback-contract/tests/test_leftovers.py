@@ -8,11 +8,11 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
-from callback_contract import CallbackContract, check
+from callback_contract import CallbackContract, _left_behind, check
 from callback_contract._process import files_below
 from callback_core import TrainerCallback
 
@@ -104,3 +104,33 @@ def test_a_socket_counts_as_a_file_without_content(
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("its.sock")
         assert files_below(tmp_path) == {"its.sock": b""}
+
+
+class WritesToAFile(TrainerCallback):
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.file.write("a line\n")
+
+
+class OpensAFile(WritesToAFile):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("a"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not list files")
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda self, folder: WritesToAFile((folder / "log.txt").open("a")), "kept"),
+        (lambda self, folder: OpensAFile(folder / "log.txt"), "broken"),
+    ],
+)
+def test_a_file_that_the_user_opens_for_the_callback_is_not_left_by_it(
+    make: Any, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_left_behind, "END_TIMEOUT", 0.1)
+    members = {"__test__": False, "contract": (2, 0), "make": make, "stored_within": 0.0}
+    [result] = check(type("Suite", (CallbackContract,), members), tmp_path, ["LEF-007"])
+    assert result.outcome == expected, result.message

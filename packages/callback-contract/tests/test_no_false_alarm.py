@@ -1,16 +1,30 @@
-"""What real callbacks do, and no rule reports: repeated Python warnings, state on a class."""
+"""What correct callbacks do, and no rule reports."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from callback_contract import CallbackContract, check
 from callback_core import TrainerCallback
+
+
+def outcome(callback: Any, rule: str, folder: Path, **members: Any) -> str:
+    """Check one rule for the callbacks that `callback` makes, and return its outcome."""
+    members = {
+        "__test__": False,
+        "contract": (2, 0),
+        "make": lambda self, output_dir: callback(),
+        **members,
+    }
+    [result] = check(type("Suite", (CallbackContract,), members), folder, [rule])
+    return result.outcome
 
 
 class WarnsThroughPython(TrainerCallback):
@@ -24,15 +38,12 @@ class WarnsThroughALogger(TrainerCallback):
 
 
 @pytest.mark.parametrize(
-    ("callback", "outcome"), [(WarnsThroughPython, "kept"), (WarnsThroughALogger, "broken")]
+    ("callback", "expected"), [(WarnsThroughPython, "kept"), (WarnsThroughALogger, "broken")]
 )
 def test_a_warning_that_python_shows_once_is_not_repeated(
-    callback: type[TrainerCallback], outcome: str, tmp_path: Path
+    callback: type[TrainerCallback], expected: str, tmp_path: Path
 ) -> None:
-    members = {"__test__": False, "contract": (2, 0), "make": lambda self, output_dir: callback()}
-    suite = type("Suite", (CallbackContract,), members)
-    [result] = check(suite, tmp_path, ["OUT-005"])
-    assert result.outcome == outcome
+    assert outcome(callback, "OUT-005", tmp_path) == expected
 
 
 class RemembersOnItsClass(TrainerCallback):
@@ -55,7 +66,148 @@ class RemembersOnItsClass(TrainerCallback):
 
 
 def test_other_ranks_do_not_see_what_the_main_process_sets_on_the_class(tmp_path: Path) -> None:
-    members = {"__test__": False, "contract": (2, 0)}
-    members["make"] = lambda self, output_dir: RemembersOnItsClass()
-    [result] = check(type("Suite", (CallbackContract,), members), tmp_path, ["RNK-003"])
-    assert result.outcome == "kept", result.message
+    assert outcome(RemembersOnItsClass, "RNK-003", tmp_path) == "kept"
+
+
+class ReadsTheOptimizer(TrainerCallback):
+    rate: float | None = None
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.rate = kwargs["optimizer"].param_groups[0]["lr"]
+        assert kwargs["lr_scheduler"] is not None
+        assert kwargs["train_dataloader"] is not None
+
+
+def test_a_callback_that_joins_a_training_finds_its_optimizer(tmp_path: Path) -> None:
+    assert outcome(ReadsTheOptimizer, "LIF-006", tmp_path) == "kept"
+
+
+class AnnouncesOnce(TrainerCallback):
+    """Announces a training once, also if it is resumed, and the next one again."""
+
+    def __init__(self) -> None:
+        self.announced = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.announced = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.announced = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"announced": self.announced}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.announced = state["announced"]
+
+
+def test_the_end_of_a_training_may_reset_what_checkpoints_have(tmp_path: Path) -> None:
+    assert outcome(AnnouncesOnce, "STA-001", tmp_path, capabilities={"state"}) == "kept"
+
+
+class AveragesForEvaluations(TrainerCallback):
+    """Has an average of the weights in the model during the loop's evaluations."""
+
+    def __init__(self) -> None:
+        self._average: dict[str, Any] = {}
+        self._trained: dict[str, Any] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._average = {}
+        self._trained = {}
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for name, weight in kwargs["model"].named_parameters():
+            now = weight.detach().clone()
+            before = torch.as_tensor(self._average.get(name, now), dtype=now.dtype)
+            self._average[name] = before.lerp(now, 0.1)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if control.should_evaluate:
+            model = kwargs["model"]
+            self._trained = {n: w.detach().clone() for n, w in model.named_parameters()}
+            self._put(model, self._average)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._put_back(kwargs["model"])
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._put_back(kwargs["model"])
+
+    def _put_back(self, model: Any) -> None:
+        self._put(model, self._trained)
+        self._trained = {}
+
+    def _put(self, model: Any, weights: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name in weights:
+                    weight.copy_(weights[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": {n: torch.as_tensor(w).tolist() for n, w in self._average.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._average = {n: torch.tensor(w) for n, w in state["average"].items()}
+
+
+class PutsTheTrainedBackTooLate(AveragesForEvaluations):
+    """Leaves the average in the model, and so in a checkpoint, until the next step begins."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("rule", ["ROY-012", "STA-010"])
+def test_an_average_is_in_the_model_while_the_loop_evaluates(rule: str, tmp_path: Path) -> None:
+    claims = {"capabilities": {"alters", "state"}}
+    assert outcome(AveragesForEvaluations, rule, tmp_path / "right", **claims) == "kept"
+    assert outcome(PutsTheTrainedBackTooLate, rule, tmp_path / "late", **claims) == "broken"
+
+
+class CountsUnderALock(TrainerCallback):
+    """Has a lock from its constructor on, and makes another one for a copy."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._lock = threading.Lock()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        with self._lock:
+            self.steps += 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+class HasAFunction(TrainerCallback):
+    """Has a function that pickle finds in no module."""
+
+    def __init__(self) -> None:
+        self.is_due = lambda step: step % 2 == 0
+
+
+@pytest.mark.parametrize("callback", [CountsUnderALock, HasAFunction])
+def test_a_callback_that_can_be_copied_may_have_a_lock_or_a_function(
+    callback: type[TrainerCallback], tmp_path: Path
+) -> None:
+    assert outcome(callback, "LIF-010", tmp_path) == "kept"
+
+
+class LosesItsSettingInACopy(TrainerCallback):
+    def __init__(self, every: int = 2) -> None:
+        self.every = every
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"every": 10}
+
+
+def test_a_copy_with_another_setting_is_noticed(tmp_path: Path) -> None:
+    assert outcome(LosesItsSettingInACopy, "LIF-010", tmp_path) == "broken"

@@ -495,3 +495,55 @@ class AverageStays(CallbackContract):
 
     def make(self, output_dir):
         return SwappedAverageCallback()
+
+
+class AnnouncedAverageCallback(TrainerCallback):
+    """Has an average of the weights in the model when the loop evaluates, and until the next step."""
+
+    def __init__(self, decay=0.5):
+        self.decay = decay
+        self.average, self.trained = {}, None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            self.average = {}
+        self.trained = None
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        for name, weight in weights_of(model).items():
+            mean = torch.as_tensor(self.average.get(name, weight.detach().clone()))
+            self.average[name] = mean.lerp(weight.detach(), 1 - self.decay)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if control.should_evaluate and self.average:
+            self.trained = {n: w.detach().clone() for n, w in weights_of(model).items()}
+            self.load(model, self.average)
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        if self.trained is not None:
+            self.load(model, self.trained)
+            self.trained = None
+
+    def load(self, model, weights):
+        with torch.no_grad():
+            for name, weight in weights_of(model).items():
+                weight.copy_(weights[name])
+
+    def state_dict(self):
+        return {name: torch.as_tensor(mean).tolist() for name, mean in self.average.items()}
+
+    def load_state_dict(self, state):
+        self.average = {name: torch.tensor(mean) for name, mean in state.items()}
+
+
+@faulty(
+    "A checkpoint that is saved after an evaluation holds the average instead of the weights.",
+    source="atomistic-machine-learning/schnetpack#785",
+)
+class AverageInTheCheckpoint(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+    capabilities = {"alters", "state"}
+
+    def make(self, output_dir):
+        return AnnouncedAverageCallback()

@@ -342,3 +342,36 @@ class LightErrorCallback(TrainerCallback):
 class TracebackIsTaken(Suite):
     __test__ = False
     callback = LightErrorCallback
+
+
+class LockedCallback(TrainerCallback):
+    """Sums the losses. A program's own thread may read the sum meanwhile."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._sum = 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        with self._lock:
+            self._sum = 0.0
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        with self._lock:
+            loss = (logs or {}).get("loss")
+            self._sum += loss if isinstance(loss, (int, float)) else 0.0
+
+    def sum(self):
+        with self._lock:
+            return self._sum
+
+
+@faulty(
+    "A lock of the constructor: neither a search nor a launcher can copy it.",
+    source="ray-project/ray#15678",
+)
+class LockInTheConstructor(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+
+    def make(self, output_dir):
+        return LockedCallback()

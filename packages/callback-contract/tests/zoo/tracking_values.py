@@ -354,3 +354,26 @@ class TextIsDropped(DatabaseSuite):
     __test__ = False
     capabilities = DatabaseSuite.capabilities - {"non_finite"}
     tracker = TextAsNumbersTracker
+
+
+class OnlyTrueParametersTracker(DatabaseTracker):
+    def log_parameters(self, parameters):
+        super().log_parameters({name: value for name, value in parameters.items() if value})
+
+
+@faulty("It leaves out arguments that are not set, and with them those that are False or 0.")
+class FalseArgumentsAreLeftOut(DatabaseSuite):
+    __test__ = False
+    tracker = OnlyTrueParametersTracker
+
+
+class OnlySetParametersTracker(DatabaseTracker):
+    def log_parameters(self, parameters):
+        kept = {n: v for n, v in parameters.items() if v or type(v) in (int, bool)}
+        super().log_parameters(kept)
+
+
+@faulty("It leaves out arguments that are not set, and with them those that are 0.0 or empty.")
+class EmptyArgumentsAreLeftOut(DatabaseSuite):
+    __test__ = False
+    tracker = OnlySetParametersTracker

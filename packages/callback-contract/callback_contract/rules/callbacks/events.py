@@ -92,7 +92,7 @@ def a_step_may_be_followed_by_any_combination(case: Case) -> None:
     for order in _orders():
         training = case.begin()
         training.fire("on_epoch_begin")
-        training.step()
+        training.step(evaluates=Training.evaluate in order, saves=Training.save in order)
         for action in order:
             action(training)
         training.fire("on_epoch_end")
@@ -155,7 +155,7 @@ def evaluations_may_have_other_names(case: Case) -> None:
     training = case.begin()
     training.fire("on_epoch_begin")
     for _ in range(2):
-        training.step({"loss": 0.5})
+        training.step({"loss": 0.5}, evaluates=True)
         training.evaluate()
         training.evaluate({"eval_a_loss": 0.5, "eval_b_loss": 0.25})
         training.evaluate({"test_loss": 0.75})

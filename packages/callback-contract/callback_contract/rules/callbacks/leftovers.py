@@ -3,137 +3,18 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
-import signal
-import socket
 import sys
-import threading
-import warnings
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 from callback_contract import _process
 from callback_contract._case import Case
-from callback_contract._process import (
-    END_TIMEOUT,
-    captured_output,
-    difference,
-    files_below,
-    leftovers,
-)
+from callback_contract._left_behind import require_no_leftovers, require_restored
+from callback_contract._process import captured_output, files_below
 from callback_contract._registry import rule
-from callback_contract._training import OUT_OF_MEMORY, Training
-from callback_contract._violation import ContractViolation, DoesNotApply, require
+from callback_contract._violation import DoesNotApply, require
 from callback_contract._watching import watch
-
-
-def _done(case: Case) -> Iterator[tuple[str, bool]]:
-    """Train and evaluate; after each, yield a description, and whether it was an evaluation.
-
-    An evaluation comes without a training, and after each. The trainings end in different ways.
-    """
-    training = case.training()
-    training.fire("on_init_end")
-    _evaluate(training)
-    yield "an evaluation without a training", True
-    for steps, error in ((6, None), (3, OUT_OF_MEMORY), (1, KeyboardInterrupt())):
-        training = case.training(max_steps=6)
-        if error is None:
-            training.live()
-        else:
-            _die(training, steps, error)
-        how = "a training" if error is None else f"a training that ended with {error!r}"
-        yield how, False
-        _evaluate(training)
-        yield f"{how} and an evaluation", True
-
-
-def _evaluate(training: Training) -> None:
-    with suppress(ContractViolation):  # LIF-004 and LIF-005 report errors
-        training.evaluate()
-
-
-def _die(training: Training, steps: int, error: BaseException) -> None:
-    """Train until `error` ends the training in the step after so many steps."""
-    training.begin()
-    for step in training.steps(save=True):
-        if step == steps:
-            training.fire("on_step_begin")
-            training.fire("on_substep_end", loss=0.5)
-            break
-    training.end(error)
-
-
-def _train_without_the_callback(case: Case) -> None:
-    """Let torch import what it needs at the first step, which also changes settings."""
-    case.training(object(), max_steps=1).run()
-    case.forget_trainings()
-
-
-def _require_no_leftovers(
-    case: Case,
-    kind: str,
-    read: Callable[[], set[Any]],
-    read_after_evaluation: Callable[[], set[Any]] | None = None,
-) -> None:
-    """Require that nothing remains of what `read` returns after a training or an evaluation."""
-    case.make()  # the hook may start a store that outlives the callbacks
-    _train_without_the_callback(case)
-    before = read()
-    with captured_output():
-        for done, is_evaluation in _done(case):
-            late = read_after_evaluation if is_evaluation else None
-            seconds = END_TIMEOUT + case.subject.stored_within * is_evaluation
-            left = sorted(map(_name, leftovers(late or read, before, seconds)))
-            shown = ", ".join(left[:_MOST_NAMES] + ["…"] * (len(left) > _MOST_NAMES))
-            require(not left, f"after {done}, {kind} are left: {shown}")
-            before = read()
-
-
-_MOST_NAMES: Final = 8
-"""The most leftovers that a message names."""
-
-
-def _name(leftover: Any) -> str:
-    return leftover.name if isinstance(leftover, threading.Thread) else str(leftover)
-
-
-def _require_restored(case: Case, read: Callable[[], dict[str, Any]]) -> None:
-    """Require that no training and no evaluation changes what `read` returns.
-
-    The process has unusual settings before, because a callback must not reset them to defaults.
-    """
-    _train_without_the_callback(case)
-    _make_unusual()
-    with captured_output():
-        before = read()
-        for done, _ in _done(case):
-            changed = leftovers(lambda: {*difference(before, read())}, set(), 2.0)
-            names = ", ".join(sorted(changed))
-            require(not changed, f"after {done}, these have changed: {names}")
-
-
-def _make_unusual() -> None:
-    """Change process-wide settings as a program may."""
-    logging.getLogger().setLevel(logging.ERROR + 1)
-    sys.excepthook = _unusual_hook
-    threading.excepthook = _unusual_hook
-    sys.setrecursionlimit(sys.getrecursionlimit() + 17)
-    gc.set_threshold(701, 11, 12)
-    socket.setdefaulttimeout(123.0)
-    warnings.filterwarnings("ignore", message="a warning that the program ignores")
-    os.environ["OF_THE_PROGRAM"] = "1"
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGUSR1"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), _unusual_hook)
-
-
-def _unusual_hook(*_: Any) -> None:
-    """Ignore an error or a signal."""
 
 
 @rule(
@@ -147,7 +28,7 @@ def _unusual_hook(*_: Any) -> None:
 )
 def leaves_no_thread(case: Case) -> None:
     """No thread that started in a training or an evaluation remains after it."""
-    _require_no_leftovers(case, "threads", _process.threads)
+    require_no_leftovers(case, "threads", _process.threads)
 
 
 @rule(
@@ -161,7 +42,7 @@ def leaves_no_process(case: Case) -> None:
 
     After a training, the callback must also have waited for a process that has ended.
     """
-    _require_no_leftovers(case, "processes", _process.children, _process.running_children)
+    require_no_leftovers(case, "processes", _process.children, _process.running_children)
 
 
 @rule(
@@ -172,7 +53,7 @@ def leaves_no_process(case: Case) -> None:
 )
 def restores_the_environment(case: Case) -> None:
     """Neither a training nor an evaluation changes environment variables permanently."""
-    _require_restored(case, lambda: dict(os.environ))
+    require_restored(case, lambda: dict(os.environ))
 
 
 @rule(
@@ -183,7 +64,7 @@ def restores_the_environment(case: Case) -> None:
 )
 def restores_signal_handlers(case: Case) -> None:
     """Neither a training nor an evaluation changes signal handlers permanently."""
-    _require_restored(case, _process.signal_handlers)
+    require_restored(case, _process.signal_handlers)
 
 
 @rule(
@@ -197,7 +78,7 @@ def restores_the_hooks_for_errors(case: Case) -> None:
 
     These are `sys.excepthook`, `sys.unraisablehook` and `threading.excepthook`.
     """
-    _require_restored(case, lambda: _process.values_of(_process.HOOKS))
+    require_restored(case, lambda: _process.values_of(_process.HOOKS))
 
 
 @rule(
@@ -230,7 +111,7 @@ def writes_only_to_the_output_directory(case: Case) -> None:
 )
 def leaves_no_file_open(case: Case) -> None:
     """No file or connection that was opened in a training or an evaluation is open after it."""
-    _require_no_leftovers(case, "files", _process.open_files)
+    require_no_leftovers(case, "files", _process.open_files)
 
 
 @rule(
@@ -256,7 +137,7 @@ def restores_logging(case: Case) -> None:
             if name.partition(".")[0] != sdk and (name in existing or state[0])
         }
 
-    _require_restored(case, loggers)
+    require_restored(case, loggers)
 
 
 @rule(
@@ -268,7 +149,7 @@ def restores_logging(case: Case) -> None:
 def leaves_no_temporary_file(case: Case) -> None:
     """No file that a training or an evaluation created in the temporary directory remains."""
     with _process.temporary_directory(case.folder / "tmp") as folder:
-        _require_no_leftovers(case, "temporary files", lambda: {*files_below(folder)})
+        require_no_leftovers(case, "temporary files", lambda: {*files_below(folder)})
 
 
 @rule(
@@ -291,7 +172,7 @@ def restores_the_interpreter(case: Case) -> None:
         found[name] = [one for one in found[name] if one[2].__module__ == "builtins"]
         return found
 
-    _require_restored(case, settings)
+    require_restored(case, settings)
 
 
 @rule(
@@ -308,7 +189,7 @@ def restores_torch_and_numpy(case: Case) -> None:
     switches = _process.library_switches()
     between_events = {name: s for name, s in switches.items() if "profiler" not in name}
     watch(case, "settings of libraries", lambda *_: _process.values_of(between_events))
-    _require_restored(case, lambda: _process.values_of(switches))
+    require_restored(case, lambda: _process.values_of(switches))
 
 
 @rule(

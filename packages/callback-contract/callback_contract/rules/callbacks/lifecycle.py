@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 from callback_contract._case import Case
@@ -18,7 +20,6 @@ from callback_contract._watching import (
     observe_interleaved,
     stable_parts,
 )
-from callback_core import TrainerState
 
 
 @rule(
@@ -106,9 +107,11 @@ def evaluates_after_training(case: Case) -> None:
 )
 def joins_during_a_training(case: Case) -> None:
     """A callback that is added between two steps raises no error at later events."""
-    state = TrainerState(global_step=2, epoch=1.0, max_steps=4, num_train_epochs=2)
-    training = case.training(state=state)
-    for _ in training.steps(save=True):
+    training = case.begin(object(), max_steps=6)
+    steps = training.steps(save=True)
+    next(steps), next(steps)
+    training.callbacks.append(case.make())
+    for _ in steps:
         pass
     with suppress(ContractViolation):  # LIF-001 reports this
         training.end()
@@ -169,6 +172,41 @@ def its_constructor_opens_nothing(case: Case) -> None:
     new = sorted(files_below(case.output_dir).keys() - files.keys())
     require(not new, f"its constructor wrote {new}")
     del first, second  # keeps both alive until here
+
+
+@rule(
+    "LIF-010",
+    why="Searches and launchers copy callbacks and send them to workers. A lock or an open file in "
+    "a callback ends them (ray-project/ray#15678, huggingface/transformers#11249).",
+    fix="Make locks, threads and files in on_train_begin, or leave them out in __getstate__.",
+)
+def a_copy_equals_the_original(case: Case) -> None:
+    """A copy of a new callback, made with `copy.deepcopy` or `pickle`, behaves like the callback.
+
+    The rule does not pickle what pickle finds in no module, such as a class within a function.
+    """
+    for how, copied in (("copy.deepcopy", deepcopy), ("pickle", _pickled)):
+
+        def trial(
+            number: int, how: str = how, copied: Callable[[Any], Any] = copied
+        ) -> dict[str, str]:
+            callback = case.make()
+            try:
+                copy = copied(callback)
+            except Exception as error:
+                raise ContractViolation(f"{how} of a new callback raised {error!r}") from error
+            return _deviations_from_new(case, copy, f"{how}-{number}")
+
+        _require_no_difference(trial)
+
+
+def _pickled(callback: Any) -> Any:
+    """Return what another process would get; a copy if pickle does not find a class or function."""
+    try:
+        data = pickle.dumps(callback)
+    except (AttributeError, pickle.PicklingError):
+        return deepcopy(callback)
+    return pickle.loads(data)
 
 
 TRIALS = 3

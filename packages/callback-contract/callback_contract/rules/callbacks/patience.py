@@ -19,7 +19,7 @@ _FIX = "Count the evaluations in a row without an improvement, and stop when the
 def _evaluate(training: Training, losses: Sequence[float]) -> int | None:
     """Evaluate these losses, and return the number of the one that stops the training, from 1."""
     for number, loss in enumerate(losses, 1):
-        training.step({"loss": 0.5})
+        training.step({"loss": 0.5}, evaluates=True)
         training.evaluate({"eval_loss": loss, "eval_runtime": 0.1})
         if training.control.should_training_stop:
             return number
@@ -105,7 +105,7 @@ def nan_is_no_improvement(case: Case) -> None:
 def other_evaluations_do_not_count(case: Case) -> None:
     """An evaluation of another set, under other names, does not use up the patience."""
     training = _begin(case, 2, 0.0)
-    training.step({"loss": 0.5})
+    training.step({"loss": 0.5}, evaluates=True)
     training.evaluate({"eval_loss": 1.0})
     for _ in range(3):
         training.evaluate({"test_loss": 5.0})

@@ -201,8 +201,9 @@ def leaves_the_loss(case: Case) -> None:
 def an_evaluation_leaves_the_weights(case: Case) -> None:
     """An evaluation that is the best so far leaves the weights as it found them.
 
-    A callback may go back to earlier weights after a worse evaluation, and may change the weights
-    in training and while it evaluates.
+    If the loop announces the evaluation with `control.should_evaluate` at `on_step_end`, the
+    weights after it are those that they would be without it. A callback may go back to earlier
+    weights after a worse evaluation, and may change the weights in training and while it evaluates.
     """
     training = case.begin()
     training.fire("on_epoch_begin")
@@ -212,6 +213,10 @@ def an_evaluation_leaves_the_weights(case: Case) -> None:
         training.evaluate({"eval_loss": 1 / number, "eval_accuracy": number / 4})
         changed = ", ".join(difference(before, weights_of(training)))
         require(not changed, f"after the evaluation at step {number}, these differ: {changed}")
+    expected, again, found = (_after_three_steps(case, evaluates=e) for e in (False, False, True))
+    if expected == again:  # otherwise, they do not depend on the training alone
+        changed = ", ".join(difference(expected, found))
+        require(not changed, f"after an announced evaluation, these differ: {changed}")
 
 
 class _WatchedCheckpoints(Training):
@@ -243,6 +248,20 @@ class _IgnoringRequests(Training):
         answer = super().call(callback, event, keywords)
         self.control = TrainerControl()
         return answer
+
+
+def _after_three_steps(case: Case, *, evaluates: bool) -> dict[str, Any]:
+    """Return the weights after three steps of a new callback, and after an evaluation."""
+    with restored_process():
+        training = case.begin()
+        training.fire("on_epoch_begin")
+        for number in range(1, 4):
+            seed_generators()
+            is_last = evaluates and number == 3
+            training.step({"loss": 1 / number}, evaluates=is_last)
+        if evaluates:
+            training.evaluate({"eval_loss": 0.25, "eval_accuracy": 0.75})
+        return weights_of(training)
 
 
 def _generators_after(case: Case, callbacks: list[Any], args: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable
+from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._isolation import collected_warnings
@@ -29,6 +30,15 @@ from callback_contract._stored import (
 )
 from callback_contract._subject import RecordedRun
 from callback_contract._violation import require
+
+FALSE_ARGUMENTS: Final[dict[str, Any]] = {
+    "uses_cache": False,
+    "attention_dropout": 0.0,
+    "first_layer": 0,
+    "name_prefix": "",
+    "teacher": None,
+}
+"""Arguments whose values are false, but are values."""
 
 FILES = ("model.safetensors", "trainer_state.json", "nested/part-1.bin")
 
@@ -136,17 +146,23 @@ def stores_an_evaluation_without_a_training(case: Case) -> None:
 @tracker_rule(
     "DEL-007",
     needs=["parameters"],
-    why="Users cannot compare runs whose arguments are missing: huggingface/transformers#11342.",
-    fix="Send args.to_dict() when a training begins.",
+    why="Users cannot compare runs whose arguments are missing: huggingface/transformers#11342. A "
+    "callback that leaves out what is not set, with `if value`, leaves out False and 0, too.",
+    fix="Send args.to_dict() when a training begins. Leave out values that are None at most.",
 )
 def stores_the_arguments(case: Case) -> None:
-    """Each run has the arguments of its own training."""
+    """Each run has the arguments of its own training, also those that are False, 0 or empty.
+
+    They may be stored as strings. An argument that is `None` may be left out.
+    """
     for rate in (2e-5, 0.3):
-        train(case, {"loss": 0.5}, args=case.arguments(learning_rate=rate, seed=4711))
+        args = case.arguments(learning_rate=rate, seed=4711, more=dict(FALSE_ARGUMENTS))
+        train(case, {"loss": 0.5}, args=args)
     for run, rate in zip(case.runs(), (2e-5, 0.3), strict=False):
-        for name, value in (("learning_rate", rate), ("seed", 4711)):
+        for name, value in {"learning_rate": rate, "seed": 4711, **FALSE_ARGUMENTS}.items():
             found = parameter_of(run.parameters, name)
-            require(matches(value, found), f"{name}={value!r} is stored as {found!r} in {run.id!r}")
+            how = "is not stored" if found is None else f"is stored as {found!r}"
+            require(_is_stored_as(value, found), f"{name}={value!r} {how} in {run.id!r}")
 
 
 @tracker_rule(
@@ -313,6 +329,17 @@ def stores_the_checkpoints_of_trials(case: Case) -> None:
     require_runs(case, 2, "two trials of a search")
     for run in case.runs():
         _require_files([run], "checkpoint-1", FILES)
+
+
+def _is_stored_as(value: Any, found: str | None) -> bool:
+    """Return whether a parameter as a string stands for the value of an argument."""
+    if value is None:
+        return found is None or found in ("", "None", "none", "null")
+    if found is None:
+        return False
+    if isinstance(value, str):
+        return found.strip("\"'") == value
+    return matches(value, found) or found.lower() == str(value).lower()
 
 
 def _require_files(runs: list[RecordedRun], checkpoint: str, names: Iterable[str]) -> None:
