@@ -98,7 +98,7 @@ class Reading(Iterator[Any]):
 
 def end_reading(dataloader: Any, position: LoopPosition) -> None:
     """End the workers of the training data, but keep the state of a loader that has one."""
-    if position.reading is not None:
+    if isinstance(position.reading, Reading):
         position.reading.end()
     for part in parts_of(dataloader):
         if isinstance(part, SeededLoader):
