@@ -37,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 ADDRESS = "failing://bucket/run"
 
-PATIENCE = 0.3
+PATIENCE = 1.0
 """The seconds that tests wait for uploads that never succeed."""
 
 
