@@ -38,11 +38,12 @@ logger = logging.getLogger(__name__)
 class TimeLimit(TrainerCallback):
     """Stops training in time before a limit, and asks for a checkpoint.
 
-    It measures how long steps, evaluations and saves take. It asks for the end as soon as another
-    step, the evaluation that is due after it and a checkpoint may no longer fit. The longest one of
-    each so far counts, and half as much again, because the next may take longer. The first step
-    does not count, because it may compile the model. A stop within an epoch does not evaluate as at
-    the end of an epoch. The training that resumes there does.
+    It measures how long steps, evaluations and saves take. A save takes from the request until it
+    is written, which may be beside later steps. It asks for the end as soon as another step, the
+    evaluation that is due after it and a checkpoint may no longer fit. The longest one of each so
+    far counts, and half as much again, because the next may take longer. The first step does not
+    count, because it may compile the model. A stop within an epoch does not evaluate as at the end
+    of an epoch. The training that resumes there does.
 
     Each training has the whole limit, also one that resumes. With several processes, the first one
     that asks stops all of them, in a loop whose processes agree on the flags of the control.
@@ -100,6 +101,8 @@ class TimeLimit(TrainerCallback):
         self._step = self._evaluation = self._save = 0.0  # the longest ones, in seconds
         self._evaluations = 0.0  # those since the last step
         self._epoch = self._share = 0.0  # the epochs done, and how much of one the last step was
+        self._asked: dict[int, float] = {}  # when a save was asked for, by its step
+        self._step_done = 0  # `on_save` may be that of an earlier step
         self._saved_step: int | None = None
         self._stopped = False
 
@@ -112,6 +115,7 @@ class TimeLimit(TrainerCallback):
         self._steps = 0
         self._step = self._evaluation = self._save = self._evaluations = 0.0
         self._epoch, self._share = state.epoch or 0.0, 0.0
+        self._asked, self._step_done = {}, state.global_step
         self._saved_step, self._stopped = None, False
 
     def on_step_end(
@@ -125,6 +129,8 @@ class TimeLimit(TrainerCallback):
         self._evaluations = 0.0
         epoch = state.epoch or 0.0
         self._epoch, self._share = epoch, epoch - self._epoch
+        self._step_done = state.global_step
+        self._note_request(state, control)
         self._stop_if_due(args, state, control)
 
     def on_evaluate(
@@ -133,14 +139,20 @@ class TimeLimit(TrainerCallback):
         """Measure the evaluation, of all datasets together."""
         self._evaluations += self._lap()
         self._evaluation = max(self._evaluation, self._evaluations)
+        self._note_request(state, control)
         self._stop_if_due(args, state, control)
 
     def on_save(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure the save."""
-        self._save = max(self._save, self._lap())
-        self._saved_step = state.global_step
+        """Measure the save, which may have been written beside later steps."""
+        step = state.global_step
+        began = self._asked.get(step, self._measured_at)
+        self._lap()
+        self._save = max(self._save, self._measured_at - began)
+        # A save that was asked for since then begins only now.
+        self._asked = {later: self._measured_at for later in self._asked if later > step}
+        self._saved_step = step
         self._stop_if_due(args, state, control)
 
     def on_epoch_end(
@@ -152,6 +164,7 @@ class TimeLimit(TrainerCallback):
             control.should_evaluate = False
             if self._saved_step == state.global_step:
                 control.should_save = False
+        self._note_request(state, control)
 
     def _elapsed(self) -> float:
         """Return how many seconds of the limit are over when the training begins."""
@@ -165,27 +178,38 @@ class TimeLimit(TrainerCallback):
         taken, self._measured_at = now - self._measured_at, now
         return taken
 
+    def _note_request(self, state: TrainerState, control: TrainerControl) -> None:
+        if control.should_save:
+            self._asked[state.global_step] = self._measured_at
+            # Before these, others have ended, even if a disk has failed and no event came.
+            self._asked = dict(list(self._asked.items())[-2:])
+
+    def _saves_left(self) -> float:
+        """Return the seconds that the saves which were asked for may still take."""
+        now = self._clock()
+        return sum(max(0.0, _MARGIN * self._save + asked - now) for asked in self._asked.values())
+
     def _stop_if_due(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl
     ) -> None:
-        if self._stopped or 0 < state.max_steps <= state.global_step:
+        if self._stopped or 0 < state.max_steps <= self._step_done:
             return
         left = self._ends_at - self._clock()
-        now = self._evaluation * control.should_evaluate + self._save * control.should_save
+        now = _MARGIN * self._evaluation * control.should_evaluate + self._saves_left()
         ahead = _MARGIN * (self._step + self._evaluation_ahead(args, state) + self._save)
-        if left < _MARGIN * now + ahead + self.reserve:
+        if left < now + ahead + self.reserve:
             self._stopped = True
             request_stop(
                 control,
                 f"{max(0.0, left):.0f} s are left of the time limit of {self.limit:g} s, and the "
                 f"next step with a checkpoint may take {ahead:.0f} s",
             )
-            if self._saved_step != state.global_step:
+            if self._saved_step != self._step_done:
                 control.should_save = True
 
     def _evaluation_ahead(self, args: CallbackArguments, state: TrainerState) -> float:
         """Return the seconds of the evaluation that is due after the next step, or 0."""
-        step = state.global_step + 1
+        step = self._step_done + 1
         is_due = False
         strategy = evaluation_strategy(args)
         if strategy == IntervalStrategy.STEPS:

@@ -71,6 +71,38 @@ class Loop:
             self.fire("on_save")
 
 
+class SavesBeside(Loop):
+    """Writes checkpoints beside the training, one after the other, and waits for the last one."""
+
+    writing: tuple[int, float] | None = None
+
+    def do_what_is_asked(self) -> None:
+        if self.writing is not None and self.writing[1] <= self.now:
+            self.finish()
+        if self.control.should_save:
+            self.finish()
+            self.writing = self.state.global_step, self.now + self.lengths("save")
+            self.control.reset({"should_save": False})
+
+    def finish(self) -> None:
+        if self.writing is not None:
+            step, until = self.writing
+            self.writing, self.now = None, max(self.now, until)
+            self.saved.append(step)
+            now, self.state.global_step = self.state.global_step, step
+            asked = self.control.should_save
+            self.fire("on_save")
+            self.state.global_step, self.control.should_save = (
+                now,
+                asked or self.control.should_save,
+            )
+
+    def fire(self, event: str) -> None:
+        if event == "on_train_end":
+            self.finish()
+        super().fire(event)
+
+
 def constant(**lengths: float) -> Any:
     return lambda what: lengths.get(what, 0.0)
 
@@ -110,6 +142,38 @@ def test_a_training_stops_so_that_its_last_step_and_checkpoint_fit() -> None:
     assert asked.by == "TimeLimit"
     assert asked.reason is not None
     assert "100" in asked.reason
+
+
+@pytest.mark.parametrize("save_steps", [1, 7, 20, 45, 60, 70])
+@pytest.mark.parametrize("save", [15, 30])
+def test_a_checkpoint_that_is_written_beside_the_training_is_complete_in_time(
+    save_steps: int, save: float
+) -> None:
+    saving = {"save_strategy": "steps", "save_steps": save_steps}
+    loop = SavesBeside(100, constant(step=0.5, save=save), **saving).train()
+    assert 50 < loop.now <= 100
+    assert loop.saved[-1] == loop.state.global_step
+
+
+def test_a_save_that_ends_after_the_last_step_stops_nothing() -> None:
+    saving = {"save_strategy": "steps", "save_steps": 10}
+    loop = SavesBeside(100, constant(step=1, save=60), steps=20, **saving).train()
+    assert loop.saved == [10, 20]
+    assert all(one.by != "TimeLimit" for one in loop.control.requests)
+
+
+def test_a_save_that_fails_takes_no_time() -> None:
+    loop = Loop(100, constant(step=1, save=2), save_strategy="steps", save_steps=20)
+    fire = loop.fire
+
+    def fire_other_than_on_save(event: str) -> None:
+        if event == "on_save":
+            loop.control.reset({"should_save": False})
+        else:
+            fire(event)
+
+    loop.fire = fire_other_than_on_save  # type: ignore[method-assign]
+    assert loop.train().now > 85
 
 
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from callback_core import TrainerCallback
+from trainer_torch import checkpoint_writing
 
 LIMIT = 20  # seconds; the ranks must also connect in this time, on a busy machine
 FOREVER = 3600
@@ -86,7 +87,7 @@ def hangs_in_a_save(out: Path) -> None:
     """Hang in rank 1 while it writes its part of a sharded checkpoint."""
     import trainer_torch.sharded_writing as writing
 
-    write_file: Callable[..., None] = writing.write_file
+    write_file: Callable[..., None] = checkpoint_writing.write_file
 
     def hangs(path: Path, value: Any) -> None:
         if RANK == 1:
@@ -94,7 +95,7 @@ def hangs_in_a_save(out: Path) -> None:
             time.sleep(FOREVER)
         write_file(path, value)
 
-    writing.write_file = hangs
+    writing.write_file = hangs  # type: ignore[attr-defined]
     does = Does(out, 9, kill)
     sharded(out, does, fsdp=True, save_strategy="steps", ddp_timeout=LIMIT).train()
 
