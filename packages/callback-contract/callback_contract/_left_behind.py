@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from typing import Any, Final
 from unittest import mock
@@ -82,10 +82,11 @@ def require_no_leftovers(
 ) -> None:
     """Require that nothing remains of what `read` returns after a training or an evaluation.
 
-    What the hook `make` opens and passes to the callback is the user's. What the callback's own
-    constructor opens is not.
+    What the hook `make` opens and passes to the callback is the user's. What the constructors of
+    the callback and of its tracker open is not.
     """
-    kind_of_callback = type(case.make())  # the hook may start a store that outlives the callbacks
+    callback = case.make()  # the hook may start a store that outlives the callbacks
+    kinds = {type(callback), type(getattr(callback, "tracker", callback))}
     _train_without_the_callback(case)
     before = read()
     own: set[Any] = set()
@@ -93,13 +94,16 @@ def require_no_leftovers(
     def made(_: Any) -> None:
         before.update(read() - own)
 
-    with captured_output(), _opened_by_constructor(kind_of_callback, read, own):
+    with captured_output(), ExitStack() as observed:
+        for constructed in kinds:
+            observed.enter_context(_opened_by_constructor(constructed, read, own))
         for done, is_evaluation in _done(case, made):
             late = read_after_evaluation if is_evaluation else None
             seconds = END_TIMEOUT + case.subject.stored_within * is_evaluation
             left = sorted(map(_name, leftovers(late or read, before, seconds)))
             shown = ", ".join(left[:_MOST_NAMES] + ["…"] * (len(left) > _MOST_NAMES))
             require(not left, f"after {done}, {kind} are left: {shown}")
+            own.clear()
             before.clear()
             before.update(read())
 

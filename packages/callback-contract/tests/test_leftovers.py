@@ -119,12 +119,18 @@ class OpensAFile(WritesToAFile):
         super().__init__(path.open("a"))
 
 
+class HasATracker(TrainerCallback):
+    def __init__(self, tracker: OpensAFile) -> None:
+        self.tracker = tracker
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not list files")
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
         (lambda self, folder: WritesToAFile((folder / "log.txt").open("a")), "kept"),
         (lambda self, folder: OpensAFile(folder / "log.txt"), "broken"),
+        (lambda self, folder: HasATracker(OpensAFile(folder / "log.txt")), "broken"),
     ],
 )
 def test_a_file_that_the_user_opens_for_the_callback_is_not_left_by_it(
