@@ -27,8 +27,8 @@ def _done(
 ) -> Iterator[tuple[str, bool]]:
     """Train and evaluate; after each, yield a description, and whether it was an evaluation.
 
-    An evaluation comes without a training, and after each. The trainings end in different ways.
-    Each has a callback that `make` returns. `made` is called with it before its training.
+    An evaluation, with a prediction, comes without a training, and after each. The trainings end in
+    different ways. Each has a callback that `make` returns. `made` is called with it before its training.
     """
 
     def training_of_a_new_callback() -> Training:
@@ -43,7 +43,7 @@ def _done(
     for steps, error in ((6, None), (3, OUT_OF_MEMORY), (1, KeyboardInterrupt())):
         training = training_of_a_new_callback()
         if error is None:
-            training.live()
+            training.run(save=True)
         else:
             _die(training, steps, error)
         how = "a training" if error is None else f"a training that ended with {error!r}"
@@ -55,6 +55,8 @@ def _done(
 def _evaluate(training: Training) -> None:
     with suppress(ContractViolation):  # LIF-004 and LIF-005 report errors
         training.evaluate()
+        training.predict()
+        training.fire("on_push_begin")
 
 
 def _die(training: Training, steps: int, error: BaseException) -> None:
