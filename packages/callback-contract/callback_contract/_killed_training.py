@@ -40,7 +40,7 @@ def kill_after_checkpoint(case: Case) -> dict[str, Any]:
     def train() -> None:
         callback = case.make()
         training = case.begin(callback)
-        log_steps(training, *losses(*LOSSES[:2]))
+        log_steps(training, *losses(*LOSSES[:2]), saves=True)
         training.save()
         file.write_text(json.dumps(case.states_of(callback)))
         wait_until_stored(case, *POINTS_BEFORE_CHECKPOINT)

@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from typing import Any, Final
 from unittest import mock
@@ -27,8 +27,8 @@ def _done(
 ) -> Iterator[tuple[str, bool]]:
     """Train and evaluate; after each, yield a description, and whether it was an evaluation.
 
-    An evaluation comes without a training, and after each. The trainings end in different ways.
-    Each has a callback that `make` returns. `made` is called with it before its training.
+    An evaluation, with a prediction, comes without a training, and after each. The trainings end in
+    different ways. Each has a callback that `make` returns. `made` is called with it before its training.
     """
 
     def training_of_a_new_callback() -> Training:
@@ -43,7 +43,7 @@ def _done(
     for steps, error in ((6, None), (3, OUT_OF_MEMORY), (1, KeyboardInterrupt())):
         training = training_of_a_new_callback()
         if error is None:
-            training.live()
+            training.run(save=True)
         else:
             _die(training, steps, error)
         how = "a training" if error is None else f"a training that ended with {error!r}"
@@ -55,6 +55,8 @@ def _done(
 def _evaluate(training: Training) -> None:
     with suppress(ContractViolation):  # LIF-004 and LIF-005 report errors
         training.evaluate()
+        training.predict()
+        training.fire("on_push_begin")
 
 
 def _die(training: Training, steps: int, error: BaseException) -> None:
@@ -82,10 +84,11 @@ def require_no_leftovers(
 ) -> None:
     """Require that nothing remains of what `read` returns after a training or an evaluation.
 
-    What the hook `make` opens and passes to the callback is the user's. What the callback's own
-    constructor opens is not.
+    What the hook `make` opens and passes to the callback is the user's. What the constructors of
+    the callback and of its tracker open is not.
     """
-    kind_of_callback = type(case.make())  # the hook may start a store that outlives the callbacks
+    callback = case.make()  # the hook may start a store that outlives the callbacks
+    kinds = {type(callback), type(getattr(callback, "tracker", callback))}
     _train_without_the_callback(case)
     before = read()
     own: set[Any] = set()
@@ -93,13 +96,16 @@ def require_no_leftovers(
     def made(_: Any) -> None:
         before.update(read() - own)
 
-    with captured_output(), _opened_by_constructor(kind_of_callback, read, own):
+    with captured_output(), ExitStack() as observed:
+        for constructed in kinds:
+            observed.enter_context(_opened_by_constructor(constructed, read, own))
         for done, is_evaluation in _done(case, made):
             late = read_after_evaluation if is_evaluation else None
             seconds = END_TIMEOUT + case.subject.stored_within * is_evaluation
             left = sorted(map(_name, leftovers(late or read, before, seconds)))
             shown = ", ".join(left[:_MOST_NAMES] + ["…"] * (len(left) > _MOST_NAMES))
             require(not left, f"after {done}, {kind} are left: {shown}")
+            own.clear()
             before.clear()
             before.update(read())
 

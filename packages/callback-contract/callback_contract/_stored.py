@@ -239,12 +239,22 @@ def losses(*values: float) -> list[dict[str, float]]:
     return [{"loss": value} for value in values]
 
 
-def log_steps(training: Training, *logs: Mapping[str, Any]) -> None:
-    """Train a step for each log, in epochs of two steps."""
-    for values in logs:
+def log_steps(
+    training: Training, *logs: Mapping[str, Any], evaluates: bool = False, saves: bool = False
+) -> None:
+    """Train a step for each log, in epochs of two steps.
+
+    Args:
+        training: The training.
+        logs: The logs.
+        evaluates: Whether an evaluation follows the last step.
+        saves: Whether a checkpoint follows it.
+    """
+    for number, values in enumerate(logs, 1):
         if training.state.global_step % 2 == 0:
             training.fire("on_epoch_begin")
-        training.step(values)
+        is_last = number == len(logs)
+        training.step(values, evaluates=evaluates and is_last, saves=saves and is_last)
         if training.state.global_step % 2 == 0:
             training.fire("on_epoch_end")
 

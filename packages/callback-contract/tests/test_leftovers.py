@@ -119,12 +119,18 @@ class OpensAFile(WritesToAFile):
         super().__init__(path.open("a"))
 
 
+class HasATracker(TrainerCallback):
+    def __init__(self, tracker: OpensAFile) -> None:
+        self.tracker = tracker
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not list files")
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
         (lambda self, folder: WritesToAFile((folder / "log.txt").open("a")), "kept"),
         (lambda self, folder: OpensAFile(folder / "log.txt"), "broken"),
+        (lambda self, folder: HasATracker(OpensAFile(folder / "log.txt")), "broken"),
     ],
 )
 def test_a_file_that_the_user_opens_for_the_callback_is_not_left_by_it(
@@ -134,3 +140,22 @@ def test_a_file_that_the_user_opens_for_the_callback_is_not_left_by_it(
     members = {"__test__": False, "contract": (2, 0), "make": make, "stored_within": 0.0}
     [result] = check(type("Suite", (CallbackContract,), members), tmp_path, ["LEF-007"])
     assert result.outcome == expected, result.message
+
+
+class StartsAProgramAtAPrediction(TrainerCallback):
+    """Starts a program at each prediction, and waits for it when another one begins."""
+
+    program: subprocess.Popen[bytes] | None = None
+
+    def on_predict(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.program is not None:
+            self.program.wait()
+        self.program = subprocess.Popen([sys.executable, "-c", ""])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")
+def test_a_program_that_ends_after_a_prediction_is_not_left_by_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_left_behind, "END_TIMEOUT", 2.0)
+    assert outcome(StartsAProgramAtAPrediction, "LEF-002", tmp_path) == "kept"

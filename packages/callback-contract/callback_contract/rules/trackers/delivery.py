@@ -280,7 +280,7 @@ def stores_checkpoints_that_are_deleted(case: Case) -> None:
     """Each checkpoint is stored completely, even if the loop deletes it right after `on_save`."""
     training = case.begin()
     for number in (2, 4):
-        log_steps(training, *losses(*LOSSES[number - 2 : number]))
+        log_steps(training, *losses(*LOSSES[number - 2 : number]), saves=True)
         shutil.rmtree(training.save())
     training.end()
     for number in (2, 4):
@@ -297,7 +297,7 @@ def stores_checkpoints_that_are_deleted(case: Case) -> None:
 def a_checkpoint_may_be_saved_twice(case: Case) -> None:
     """A checkpoint that is saved twice at one step is stored as it was the second time."""
     training = case.begin()
-    log_steps(training, {"loss": 0.5})
+    log_steps(training, {"loss": 0.5}, saves=True)
     checkpoint = training.save()
     training.log({"between": 0.5})
     wait_for(lambda: Stored(case).has("between", 1, 0.5), 2.0)  # the first upload came before it
@@ -323,7 +323,7 @@ def stores_the_checkpoints_of_trials(case: Case) -> None:
         training = case.training(callback)
         training.state.is_hyper_param_search, training.state.trial_name = True, f"run-{number}"
         training.begin()
-        log_steps(training, {"loss": 0.5})
+        log_steps(training, {"loss": 0.5}, saves=True)
         training.save(f"run-{number}")
         training.end()
     require_runs(case, 2, "two trials of a search")

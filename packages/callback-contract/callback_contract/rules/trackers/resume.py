@@ -55,7 +55,7 @@ def _interrupt(
     """
     callback = case.make()
     training = case.begin(callback)
-    log_steps(training, *losses(*LOSSES[:2]))
+    log_steps(training, *losses(*LOSSES[:2]), evaluates=True, saves=True)
     training.evaluate({"eval_loss": EVALUATED})
     if waits:
         wait_until_stored(case, *POINTS_BEFORE_CHECKPOINT)
@@ -247,7 +247,7 @@ def an_older_checkpoint_continues_its_run(case: Case) -> None:
     first = case.begin(callback)
     states = []
     for step in range(4):
-        log_steps(first, {"loss": LOSSES[step]})
+        log_steps(first, {"loss": LOSSES[step]}, saves=step % 2 == 1)
         if step % 2:
             first.save()
             states.append(case.states_of(callback))
