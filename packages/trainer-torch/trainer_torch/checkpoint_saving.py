@@ -91,8 +91,8 @@ def begin_save(run: TrainingRun, states: dict[str, Any] | None = None) -> None:
     save = Save(step, state.epoch, path, finite, written, best)
 
     def begin() -> None:
-        is_itself = best is None or Path(best) == path
-        progress["best_manifest"] = None if is_itself else manifest_digest(Path(best))
+        other = None if best is None or Path(best) == path else Path(best)
+        progress["best_manifest"] = other and manifest_digest(other)
         contents = take_contents(run, progress, rng_states, data_states, states)
         note_save(run.args.output_dir)
         write = _write_parts if is_sharded(run.model) else _write
