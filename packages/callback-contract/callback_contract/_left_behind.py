@@ -28,7 +28,8 @@ def _done(
     """Train and evaluate; after each, yield a description, and whether it was an evaluation.
 
     An evaluation, with a prediction, comes without a training, and after each. The trainings end in
-    different ways. Each has a callback that `make` returns. `made` is called with it before its training.
+    different ways. Each has a callback that `make` returns. `made` is called with it before its
+    training.
     """
 
     def training_of_a_new_callback() -> Training:
