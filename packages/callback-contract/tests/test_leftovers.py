@@ -147,7 +147,9 @@ class StartsAProgramAtAPrediction(TrainerCallback):
 
     program: subprocess.Popen[bytes] | None = None
 
-    def on_predict(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_predict(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
+    ) -> None:
         if self.program is not None:
             self.program.wait()
         self.program = subprocess.Popen([sys.executable, "-c", ""])
