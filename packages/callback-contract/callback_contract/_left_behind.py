@@ -61,7 +61,7 @@ def _evaluate(training: Training) -> None:
 
 
 def _die(training: Training, steps: int, error: BaseException) -> None:
-    """Train until `error` ends the training in the step after so many steps."""
+    """Train until `error` ends the training in the step after `steps` steps."""
     training.begin()
     for step in training.steps(save=True):
         if step == steps:

@@ -78,7 +78,7 @@ def test_checkpoints_are_those_that_are_saved_at_once(tmp_path: Path) -> None:
     for one, other in zip(*found.values(), strict=True):
         assert contents(one) == contents(other)
         progress = [read_json(path / "progress.json") for path in (one, other)]
-        assert all(part.pop("arguments") for part in progress)  # of which one differs
+        assert all(part.pop("arguments") for part in progress)  # one of them differs
         assert progress[0] == progress[1]
         states = [read_json(path / "trainer_state.json") for path in (one, other)]
         assert states[0]["log_history"] == states[1]["log_history"]

@@ -159,7 +159,7 @@ def test_a_model_is_evaluated_before_two_trainings(two: Any) -> None:
         loss, first, second, whole = rank["before"]
         assert loss > 0
         assert first == pytest.approx(whole, abs=1e-6)
-        assert second[0] < first[0]  # it goes on with the weights
+        assert second[0] < first[0]  # the second training begins with the weights of the first
 
 
 def test_a_model_that_the_user_has_sharded_is_trained_as_it_is(two: Any) -> None:

@@ -29,7 +29,7 @@ def make_temporary_folder(final: Path, world: World) -> OSError | None:
     error: OSError | None = None
     if world.is_main:
         try:
-            discard_unpublished(final)  # of a process that was killed while saving
+            discard_unpublished(final)  # left by a process that was killed while saving
             temporary_path(final).mkdir(parents=True)
         except OSError as raised:
             error = raised
@@ -65,7 +65,7 @@ def write_own_part(save: Save, staged: Staged, world: World, begun: OSError | No
         own = Work(lambda: _publish(save, entries), in_thread=False)
     is_published: bool = world.gather_while_saving(have_written and own.error is None)[0]
     if not is_published and world.is_main:
-        with suppress(OSError):  # of a disk that has failed already
+        with suppress(OSError):  # the disk has failed already
             discard_unpublished(save.path)
     if own.error is not None:
         raise own.error

@@ -38,7 +38,7 @@ def sharded_modules(model: nn.Module) -> list[Any]:
 
 
 def is_distributed(tensor: Any) -> bool:
-    """Return whether `tensor` is a DTensor, of which each process has a part or a copy."""
+    """Return whether `tensor` is a DTensor: each process has a part or a copy of it."""
     return hasattr(tensor, "to_local") and hasattr(tensor, "device_mesh")
 
 
