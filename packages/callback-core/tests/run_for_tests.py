@@ -13,6 +13,7 @@ from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.journal import Journal, Record, read
 from callback_core.tracking.lock import FileLock
 from callback_core.tracking.run_folder import RunFolder
+from callback_core.tracking.tracker_run import TrackerRun
 
 
 class Run:
@@ -59,9 +60,8 @@ class Run:
 
     def consumer(self, kind: type[FileTracker] = FileTracker, **options: Any) -> Consumer:
         """Return who delivers to a tracker that is made with `options`."""
-        consumer = Consumer(
-            kind(str(self.out), **{"until": str(self.up), **options}), self.folder, "file"
-        )
+        tracker = kind(str(self.out), **{"until": str(self.up), **options})
+        consumer = Consumer(TrackerRun(tracker, self.folder, "file"))
         consumer.run.write_identity()
         return consumer
 

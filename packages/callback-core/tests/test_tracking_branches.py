@@ -23,6 +23,7 @@ from callback_core import TrainerState
 from callback_core.tracking import TrackerCallback
 from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.run_folder import RunFolder
+from callback_core.tracking.tracker_run import TrackerRun
 
 
 def resumed(step: int) -> TrainerState:
@@ -116,7 +117,7 @@ def test_what_only_a_checkpoint_continues_is_replayed_into_the_tracker_s_run(
     away = loaded(out, state, fail="open", flush_limit=0, delivery="inline")
     Training(tmp_path / "b", [away], resumed(2)).train(1)
     [folder] = RunFolder.all(tmp_path / "b")
-    Consumer(FileTracker(str(out)), folder, "file").deliver()
+    Consumer(TrackerRun(FileTracker(str(out)), folder, "file")).deliver()
     assert len(runs(out)) == 1
     assert curve(out) == expected(1, 2, 3)
 

@@ -30,6 +30,7 @@ from callback_core.tracking.consumer import Consumer
 from callback_core.tracking.delivery.base import LONGEST_PAUSE, Delivery
 from callback_core.tracking.delivery.inline import InlineDelivery
 from callback_core.tracking.delivery.thread import ThreadDelivery
+from callback_core.tracking.tracker_run import TrackerRun
 
 BAD: dict[str, Any] = {"fail": "log_metrics", "point": "train/bad"}
 """What makes a tracker that takes all points but those of one name."""
@@ -332,7 +333,7 @@ def test_where_another_has_delivered_all_meanwhile_it_is_done(run: Run) -> None:
 
 def test_a_training_that_did_not_say_how_it_ended_is_closed_as_one_is_told(run: Run) -> None:
     run.log(1, a=1)
-    consumer = Consumer(FileTracker(str(run.out)), run.folder, "file")
+    consumer = Consumer(TrackerRun(FileTracker(str(run.out)), run.folder, "file"))
     consumer.training_ended("failed")
     consumer.deliver()
     assert consumer.done

@@ -9,8 +9,7 @@ from callback_core.tracking.history import History
 from callback_core.tracking.journal import DAMAGED, Record, read
 from callback_core.tracking.lock import FileLock
 from callback_core.tracking.objects import Objects
-from callback_core.tracking.run_folder import RunFolder
-from callback_core.tracking.tracker import RunNotFound, Status, Tracker
+from callback_core.tracking.tracker import RunNotFound, Status
 from callback_core.tracking.tracker_run import RunState, TrackerRun
 
 logger = logging.getLogger(__name__)
@@ -20,37 +19,27 @@ class Consumer:
     """Delivers the journal of a run to a tracker.
 
     Args:
-        tracker: The tracker.
-        folder: The folder of the run.
-        name: The tracker's name among those of the run.
-        run_id: The tracker's run, if a checkpoint names it or the user opened it. `None` takes the
-            one from the run's files.
-        adopted: Whether the user opened that run.
+        run: The run in the tracker.
         objects: Values of an SDK's own types, to which the journal only refers; `None` outside of
             the training's process.
 
     Attributes:
         run: The run in the tracker.
+        tracker: The tracker.
+        folder: The folder of the training's run.
+        name: The tracker's name among those of the run.
     """
 
-    def __init__(
-        self,
-        tracker: Tracker,
-        folder: RunFolder,
-        name: str,
-        run_id: str | None = None,
-        adopted: bool = False,
-        objects: Objects | None = None,
-    ) -> None:
-        self.tracker, self.folder, self.name = tracker, folder, name
-        self.run = TrackerRun(tracker, folder, name, run_id, adopted)
+    def __init__(self, run: TrackerRun, objects: Objects | None = None) -> None:
+        self.run = run
+        self.tracker, self.folder, self.name = run.tracker, run.folder, run.name
         self._ended_as: Status | None = None
         self._is_after_training = self._must_close = False
         self._lock: FileLock | None = None
         self._history: History | None = None
         self._read_to = 0
         self.objects = objects
-        self._batches = Batches(tracker, self.run.calls, self.run.progress.left_out, name, objects)
+        self._batches = Batches(run.tracker, run.calls, run.progress.left_out, run.name, objects)
         self._ends = 0  # how often the journal was said to be complete
         self._delivered_ends: int | None = None  # the same, when everything was delivered last
         self._has_replaced_run = False

@@ -19,6 +19,7 @@ from callback_core.tracking.delivery.inline import InlineDelivery
 from callback_core.tracking.delivery.process import ProcessDelivery
 from callback_core.tracking.delivery.thread import ThreadDelivery
 from callback_core.tracking.tracker import Tracker
+from callback_core.tracking.tracker_run import TrackerRun
 
 logger = logging.getLogger(__name__)
 
@@ -142,9 +143,8 @@ class Member:
         consumer = self.delivery.consumer
         if not (consumer.done or consumer.stays_open):  # it was abandoned
             self.tracker = self.usable_tracker()
-            consumer = Consumer(
-                self.tracker, consumer.folder, consumer.name, objects=consumer.objects
-            )
+            run = TrackerRun(self.tracker, consumer.folder, consumer.name)
+            consumer = Consumer(run, consumer.objects)
         was_open = consumer.stays_open
         if training:
             consumer.continue_with_training()

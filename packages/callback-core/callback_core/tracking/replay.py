@@ -22,6 +22,7 @@ from callback_core.tracking.lock import FileLock, Held
 from callback_core.tracking.observed_process import deliver_for
 from callback_core.tracking.run_folder import RunFolder
 from callback_core.tracking.tracker import Tracker
+from callback_core.tracking.tracker_run import TrackerRun
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         logging.basicConfig(format="%(asctime)s %(message)s")
         deliver_for(options.follow)
         folder = folders[0]
-        consumer = Consumer(_tracker(folder, options.tracker), folder, options.tracker)
+        consumer = Consumer(TrackerRun(_tracker(folder, options.tracker), folder, options.tracker))
         return follow(consumer, options.follow, options.call_limit, options.restarts, arguments)
     codes = []
     for folder in folders:
@@ -71,7 +72,7 @@ def replay(folder: RunFolder, name: str, patience: float, new_run: bool = False)
     """
     title = f"{folder.run} to {name}"
     try:
-        consumer = Consumer(_tracker(folder, name, new_run), folder, name)
+        consumer = Consumer(TrackerRun(_tracker(folder, name, new_run), folder, name))
     except (ValueError, NotConfigured, ModuleNotFoundError) as error:
         print(f"{title}: cannot be delivered: {str(error).removesuffix('.')}.")
         return 1

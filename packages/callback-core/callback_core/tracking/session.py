@@ -29,6 +29,7 @@ from callback_core.tracking.run_folder import (
     open_journal,
 )
 from callback_core.tracking.tracker import Status, Tracker
+from callback_core.tracking.tracker_run import TrackerRun
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +146,8 @@ class Session:
             )
         continues = checkpoint.run == self.folder.run
         run_id = adopted or (checkpoint.run_id if continues else None)
-        consumer = Consumer(tracker, self.folder, name, run_id, adopted is not None, self._objects)
+        run = TrackerRun(tracker, self.folder, name, run_id, adopted is not None)
+        consumer = Consumer(run, self._objects)
         member = self.members[name] = Member(name, tracker, options, consumer)
         return member
 
