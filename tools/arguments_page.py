@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "arguments.md"
-SOURCE = ROOT / "packages" / "trainer-torch" / "trainer_torch"
+SOURCE = ROOT / "packages" / "trainer-torch" / "trainer_torch" / "arguments"
 
 VERSION = "5.24"
 TRANSFORMERS = """

@@ -26,7 +26,7 @@ from small import trainer
 from training_to_kill import Stream
 
 from trainer_torch import WeightAveragingCallback
-from trainer_torch.selection import find_checkpoint
+from trainer_torch.checkpoints.selection import find_checkpoint
 
 Damage = Callable[[Path, Path, random.Random], None]
 

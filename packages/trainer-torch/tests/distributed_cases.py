@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from callback_core import ProgressCallback, TrainerCallback
 from trainer_torch import EvalPrediction, Trainer
-from trainer_torch.position import LoopPosition
-from trainer_torch.reading import begin_epoch
+from trainer_torch.data.position import LoopPosition
+from trainer_torch.data.reading import begin_epoch
 
 RANK = int(os.environ.get("RANK", "0"))
 PATIENCE = 240  # seconds that a rank waits for the others; they only end what hangs

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from callback_core import TrainerCallback
-from trainer_torch import checkpoint_writing
+from trainer_torch.storage import checkpoint_writing
 
 LIMIT = 20  # seconds; the ranks must also connect in this time, on a busy machine
 FOREVER = 3600
@@ -85,7 +85,7 @@ def train(out: Path, rank: int, do: Callable[[], Any], **changed: Any) -> None:
 
 def hangs_in_a_save(out: Path) -> None:
     """Hang in rank 1 while it writes its part of a sharded checkpoint."""
-    import trainer_torch.sharded_writing as writing
+    import trainer_torch.storage.sharded_writing as writing
 
     write_file: Callable[..., None] = checkpoint_writing.write_file
 

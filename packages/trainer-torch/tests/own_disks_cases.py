@@ -19,8 +19,8 @@ from saving_cases import Fault, Raises
 from small import net, trainer
 
 from trainer_torch import Trainer
-from trainer_torch.selection import find_checkpoint
-from trainer_torch.verification import find_fault_together
+from trainer_torch.checkpoints.selection import find_checkpoint
+from trainer_torch.storage.verification import find_fault_together
 
 OUT = "run"  # relative, so that each machine has a directory of its own
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from trainer_torch.reduction import Reduction
+from trainer_torch.ranks.reduction import Reduction
 
 RANK = int(os.environ.get("RANK", "0"))
 LOCAL_RANKS = [0, 1, 0, 1, 2]

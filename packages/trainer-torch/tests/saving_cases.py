@@ -18,7 +18,7 @@ from small import trainer
 
 from callback_core import TrainerCallback
 from trainer_torch import LoopCallback, SafeTensors
-from trainer_torch.checkpoint import find_fault, list_checkpoints
+from trainer_torch.storage.checkpoint import find_fault, list_checkpoints
 
 
 class Sees(TrainerCallback):

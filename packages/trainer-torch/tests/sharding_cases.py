@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer, WeightAveragingCallback, checkpoint_writing
-from trainer_torch.finite import tensors_in
+from trainer_torch.model.finite import tensors_in
 
 
 class Block(nn.Module):
@@ -377,7 +377,7 @@ def killed(out: Path) -> None:
         if RANK == 1 and "-8" in path.parent.name:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    import trainer_torch.sharded_writing as writing
+    import trainer_torch.storage.sharded_writing as writing
 
     writing.write_file = dies  # type: ignore[attr-defined]
     made(out, fsdp=True, save_strategy="steps").train()
@@ -385,7 +385,7 @@ def killed(out: Path) -> None:
 
 def failing(out: Path) -> Any:
     """Let the disk of rank 1 be full, and return what becomes of the training in each process."""
-    import trainer_torch.sharded_writing as writing
+    import trainer_torch.storage.sharded_writing as writing
 
     def fails(path: Path, value: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -416,7 +416,7 @@ def one_raises(out: Path) -> None:
 
 def raises_after_a_failure(out: Path) -> None:
     """Raise in all processes while one cannot write its part."""
-    import trainer_torch.sharded_writing as writing
+    import trainer_torch.storage.sharded_writing as writing
 
     def fails(path: Path, value: Any) -> None:
         raise LookupError("broken on purpose")

@@ -40,7 +40,7 @@ from resuming import StopAt
 from training_to_stop import PHASES, Sends, make, train
 
 from callback_core import TimeLimit, TrainerCallback
-from trainer_torch.checkpoint import find_fault, list_checkpoints
+from trainer_torch.storage.checkpoint import find_fault, list_checkpoints
 
 SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 TARGETS: Final = {"process": 1, "group": 1, "rank 0": 2, "rank 1": 2, "ranks": 2, "torchrun": 2}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import trainer_torch
 from trainer_torch import Trainer
-from trainer_torch.absent_names import ABSENT, NEVER_CALLED
+from trainer_torch.methods.absent_names import ABSENT, NEVER_CALLED
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from token_models import LENGTHS, Divides, Mean, Scores, gradients_of, sequences
 from torch import Tensor, nn
 
 from trainer_torch import Trainer
-from trainer_torch.accumulation import accepts_loss_kwargs, count_items
+from trainer_torch.data.accumulation import accepts_loss_kwargs, count_items
 
 
 def loss_of_mean(model: nn.Module, batch: Any) -> Any:

@@ -18,10 +18,10 @@ from small import arguments, logged, net, trainer
 import callback_core
 import trainer_torch
 from trainer_torch import ParallelMode, Trainer, TrainingArguments
-from trainer_torch.announcement import tell_arguments
-from trainer_torch.dropped_arguments import DROPPED
-from trainer_torch.kept_arguments import WITHOUT_EFFECT, KeptArguments
-from trainer_torch.unsupported_arguments import INSTEAD, UnsupportedArguments
+from trainer_torch.arguments.dropped_arguments import DROPPED
+from trainer_torch.arguments.kept_arguments import WITHOUT_EFFECT, KeptArguments
+from trainer_torch.arguments.unsupported_arguments import INSTEAD, UnsupportedArguments
+from trainer_torch.loop.announcement import tell_arguments
 
 NAMES = {item.name for item in fields(TrainingArguments)}
 

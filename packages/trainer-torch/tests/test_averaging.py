@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer, WeightAveragingCallback
-from trainer_torch.averaging import AVERAGE
+from trainer_torch.callbacks.averaging import AVERAGE
 
 SAVED: dict[str, Any] = {**EVERY_STEP}
 EVALUATED: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1}

@@ -220,7 +220,7 @@ def test_memory_is_given_back_every_so_many_steps(
     steps: list[int] = []
     found = made(tmp_path, compute_loss, torch_empty_cache_steps=3, max_steps=7)
     monkeypatch.setattr(
-        "trainer_torch.update_step.empty_cache",
+        "trainer_torch.loop.update_step.empty_cache",
         lambda device: steps.append(found.state.global_step),
     )
     found.train()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SubsetRandomSampler
 
-from trainer_torch.batch_size import LoadedSizes, count_samples
+from trainer_torch.data.batch_size import LoadedSizes, count_samples
 
 X, Y = torch.zeros(4, 6), torch.zeros(4, dtype=torch.long)
 LABELS_OF_BOXES = {"boxes": torch.zeros(2, 4), "labels": torch.zeros(2)}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from trainer_torch.batches import describe, forward, labels_of, map_leaves, to_device
+from trainer_torch.data.batches import describe, forward, labels_of, map_leaves, to_device
 
 ONE, TWO = torch.ones(4), torch.zeros(4)
 Pair = namedtuple("Pair", ["x", "y"])

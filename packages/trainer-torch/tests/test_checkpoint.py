@@ -23,8 +23,8 @@ from callback_core import (
     TrainerState,
 )
 from trainer_torch import Trainer
-from trainer_torch.checkpoint import MANIFEST, OPTIMIZER, find_fault, list_checkpoints
-from trainer_torch.weights import MODEL
+from trainer_torch.model.weights import MODEL
+from trainer_torch.storage.checkpoint import MANIFEST, OPTIMIZER, find_fault, list_checkpoints
 
 
 class Noisy(Dataset[Any]):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from trainer_torch import Trainer
-from trainer_torch.collating import default_collator
+from trainer_torch.data.collating import default_collator
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_column_that_forward_does_not_take_is_left_out_and_told_once(
     made = trainer(tmp_path, samples(text="a"), Regression(), eval_strategy="epoch")
     with caplog.at_level(logging.WARNING):
         made.train()
-    told = [one for one in caplog.records if one.name == "trainer_torch.collating"]
+    told = [one for one in caplog.records if one.name == "trainer_torch.data.collating"]
     assert len(told) == 1
     assert "text" in told[0].getMessage()
 

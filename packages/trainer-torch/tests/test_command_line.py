@@ -226,7 +226,7 @@ def test_an_argument_that_text_cannot_express_is_named(capsys: pytest.CaptureFix
 
 
 def test_without_the_extra_an_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "trainer_torch.command_line", raising=False)
+    monkeypatch.delitem(sys.modules, "trainer_torch.arguments.command_line", raising=False)
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
     with pytest.raises(ImportError, match=r"jsonargparse.*trainer-torch\[cli\]"):
         TrainingArguments.from_args([])
@@ -259,7 +259,7 @@ def test_the_help_shows_each_argument_with_its_default_and_a_sentence(
 
 
 def test_every_argument_has_a_sentence_in_the_help() -> None:
-    from trainer_torch.command_line import help_texts
+    from trainer_torch.arguments.command_line import help_texts
 
     texts = help_texts(TrainingArguments)
     assert [item.name for item in fields(TrainingArguments) if not texts.get(item.name)] == []

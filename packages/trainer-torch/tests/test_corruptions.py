@@ -10,7 +10,7 @@ import pytest
 from resuming import EVERY_STEP
 from small import trainer
 
-from trainer_torch.checkpoint import MANIFEST, find_fault
+from trainer_torch.storage.checkpoint import MANIFEST, find_fault
 
 
 @pytest.mark.slow

@@ -17,11 +17,11 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from trainer_torch.data import train_dataloader
-from trainer_torch.plan import Plan, plan_training
-from trainer_torch.position import LoopPosition
-from trainer_torch.reading import begin_epoch
-from trainer_torch.samplers import EpochSampler
+from trainer_torch.data.data_loaders import train_dataloader
+from trainer_torch.data.position import LoopPosition
+from trainer_torch.data.reading import begin_epoch
+from trainer_torch.data.samplers import EpochSampler
+from trainer_torch.run.plan import Plan, plan_training
 
 
 class Stream(IterableDataset[int]):

@@ -11,15 +11,15 @@ import torch
 from small import data, trainer
 
 from trainer_torch import TrainingArguments
-from trainer_torch.data import train_dataloader
-from trainer_torch.devices import (
+from trainer_torch.data.data_loaders import train_dataloader
+from trainer_torch.hardware.devices import (
     can_compute_in,
     empty_cache,
     find_device,
     has_tf32,
     is_out_of_memory,
 )
-from trainer_torch.seeding import has_accelerator_of, rng_state, set_rng_state
+from trainer_torch.hardware.seeding import has_accelerator_of, rng_state, set_rng_state
 
 
 class StandIn:
@@ -122,8 +122,10 @@ def test_a_checkpoint_of_another_accelerator_is_told(
     tmp_path: Path, install: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer_torch.seeding.find_device", lambda use_cpu: torch.device("xpu"))
-        patch.setattr("trainer_torch.seeding.module_of", lambda device: StandIn(3))
+        patch.setattr(
+            "trainer_torch.hardware.seeding.find_device", lambda use_cpu: torch.device("xpu")
+        )
+        patch.setattr("trainer_torch.hardware.seeding.module_of", lambda device: StandIn(3))
         trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=2).train()
     trainer(tmp_path, max_steps=4).train(resume_from_checkpoint=True)
     told = [one for one in caplog.records if "accelerator" in one.getMessage()]

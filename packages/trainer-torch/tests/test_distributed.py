@@ -20,13 +20,13 @@ from token_models import Mean, gradients_of
 from torch import nn
 from torch.utils.data.distributed import DistributedSampler
 
-from trainer_torch.checkpoint import find_fault
-from trainer_torch.data import train_dataloader
-from trainer_torch.distributed import find_world
-from trainer_torch.position import LoopPosition
-from trainer_torch.reading import begin_epoch
-from trainer_torch.samplers import EpochSampler, RoundRobinSampler
-from trainer_torch.world import SINGLE_PROCESS, World
+from trainer_torch.data.data_loaders import train_dataloader
+from trainer_torch.data.position import LoopPosition
+from trainer_torch.data.reading import begin_epoch
+from trainer_torch.data.samplers import EpochSampler, RoundRobinSampler
+from trainer_torch.ranks.distributed import find_world
+from trainer_torch.ranks.world import SINGLE_PROCESS, World
+from trainer_torch.storage.checkpoint import find_fault
 
 pytestmark = pytest.mark.slow
 

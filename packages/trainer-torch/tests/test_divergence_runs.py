@@ -17,8 +17,8 @@ from torch import Tensor
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
-from trainer_torch.checkpoint import has_finite_weights, list_checkpoints
-from trainer_torch.weights import MODEL
+from trainer_torch.model.weights import MODEL
+from trainer_torch.storage.checkpoint import has_finite_weights, list_checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from torch import nn
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
-from trainer_torch.checkpoint import find_fault, list_checkpoints
-from trainer_torch.selection import find_checkpoint
+from trainer_torch.checkpoints.selection import find_checkpoint
+from trainer_torch.storage.checkpoint import find_fault, list_checkpoints
 from trainer_torch.testing import At
 
 MODES = pytest.mark.parametrize("save_async", [False, True])

@@ -16,10 +16,10 @@ from failing_store import FailingStore, empty_store, refusing
 from small import arguments, trainer, warned
 
 from callback_core import TrainerCallback
-from trainer_torch.checkpoint import checkpoint_path
-from trainer_torch.remote import RemoteDirectory
-from trainer_torch.remote_files import list_own_files, upload_files
-from trainer_torch.uploader import Uploader
+from trainer_torch.storage.checkpoint import checkpoint_path
+from trainer_torch.storage.remote import RemoteDirectory
+from trainer_torch.storage.remote_files import list_own_files, upload_files
+from trainer_torch.storage.uploader import Uploader
 
 EVERY_STEP: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}
 
@@ -28,9 +28,9 @@ EVERY_STEP: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "max_st
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give each test an empty cache and an empty store."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine"))
-    monkeypatch.setattr("trainer_torch.remote._PAUSE", 0.0)
-    monkeypatch.setattr("trainer_torch.uploader._FIRST_PAUSE", 0.0)
-    monkeypatch.setattr("trainer_torch.uploader._PAUSE_AT_END", 0.0)
+    monkeypatch.setattr("trainer_torch.storage.remote._PAUSE", 0.0)
+    monkeypatch.setattr("trainer_torch.storage.uploader._FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("trainer_torch.storage.uploader._PAUSE_AT_END", 0.0)
     empty_store()
     return tmp_path / "machine"
 

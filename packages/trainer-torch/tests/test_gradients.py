@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from trainer_torch.gradients import drop_gradients
+from trainer_torch.optimizers.gradients import drop_gradients
 
 
 def with_gradient(parameter: nn.Parameter) -> nn.Parameter:

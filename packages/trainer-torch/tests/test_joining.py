@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer_torch.joining import PADDING, join, to_cpu, to_numpy
+from trainer_torch.data.joining import PADDING, join, to_cpu, to_numpy
 
 Pair = namedtuple("Pair", ["first", "second"])
 

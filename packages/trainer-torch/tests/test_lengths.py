@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
-from trainer_torch.checkpoint import list_checkpoints
-from trainer_torch.plan import DataLength, Plan
+from trainer_torch.run.plan import DataLength, Plan
+from trainer_torch.storage.checkpoint import list_checkpoints
 
 
 class Promises(IterableDataset[Any]):
@@ -43,7 +43,7 @@ def warnings_of_length(caplog: pytest.LogCaptureFixture) -> list[Any]:
     return [
         record.args[:3]  # type: ignore[index]
         for record in caplog.records
-        if record.name == "trainer_torch.plan"
+        if record.name == "trainer_torch.run.plan"
     ]
 
 

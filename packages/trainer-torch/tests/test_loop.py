@@ -242,9 +242,9 @@ def test_data_that_comes_to_its_end_stops_the_training_and_says_so(
 ) -> None:
     trained = trainer(tmp_path, given={"train_dataset": Stream(passes=1)}, max_steps=12)
     assert trained.train().global_step == 5
-    assert [record.args for record in caplog.records if record.name == "trainer_torch.plan"] == [
-        (1,)
-    ]
+    assert [
+        record.args for record in caplog.records if record.name == "trainer_torch.run.plan"
+    ] == [(1,)]
     assert trained.control.requests[0].flag == "should_training_stop"
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from trainer_torch.meeting import meet
+from trainer_torch.ranks.meeting import meet
 
 LONG, SHORT = timedelta(seconds=300), timedelta(seconds=1)
 

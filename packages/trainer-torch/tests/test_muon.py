@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from trainer_torch import Trainer, TrainingArguments
-from trainer_torch.muon import MuonWithAdamW, hidden_matrices
+from trainer_torch.optimizers.muon import MuonWithAdamW, hidden_matrices
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has no Muon")
 

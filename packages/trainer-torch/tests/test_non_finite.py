@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
-from trainer_torch.checkpoint import has_finite_weights, list_checkpoints
-from trainer_torch.divergence import DivergenceGuard
+from trainer_torch.ranks.world import SINGLE_PROCESS
+from trainer_torch.run.divergence import DivergenceGuard
+from trainer_torch.storage.checkpoint import has_finite_weights, list_checkpoints
 from trainer_torch.testing import At
-from trainer_torch.world import SINGLE_PROCESS
 
 NAN = float("nan")
 

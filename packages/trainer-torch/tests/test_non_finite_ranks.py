@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
-from trainer_torch.checkpoint import list_checkpoints
-from trainer_torch.checkpoint_saving import finish_save
+from trainer_torch.checkpoints.checkpoint_saving import finish_save
+from trainer_torch.storage.checkpoint import list_checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def spoilt(out: Path, with_gradient: bool = True, **changed: Any) -> dict[str, A
     told: list[str] = []
     handler = logging.Handler(logging.DEBUG)
     handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("trainer_torch.non_finite")
+    logger = logging.getLogger("trainer_torch.loop.non_finite")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     args = arguments(out, **{"logging_steps": 2, "max_steps": 6, **EVERY_STEP, **changed})
@@ -95,7 +95,7 @@ def asked_in_a_rollback(out: Path) -> dict[str, Any]:
     args = arguments(out, **saving, **others)
     parts: dict[str, Any] = {"eval_dataset": data(9), "callbacks": [Held(released), asks]}
     made = SpoilsOneRank(Plain(), args, None, data(), compute_loss=compute_loss, **parts)
-    with mock.patch("trainer_torch.non_finite.finish_save", release):
+    with mock.patch("trainer_torch.loop.non_finite.finish_save", release):
         made.train()
     return {"evaluations": asks.evaluations, "rolled back": released.exists()}
 

@@ -16,10 +16,10 @@ from torch import nn
 
 from callback_core import TrainerCallback
 from trainer_torch import WeightAveragingCallback
-from trainer_torch.averaging import AVERAGE
-from trainer_torch.divergence import DivergenceGuard
+from trainer_torch.callbacks.averaging import AVERAGE
+from trainer_torch.model.weights import MODEL
+from trainer_torch.run.divergence import DivergenceGuard
 from trainer_torch.testing import At
-from trainer_torch.weights import MODEL
 
 
 @pytest.mark.parametrize("how", ["gradient", "loss"])

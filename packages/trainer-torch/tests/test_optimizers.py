@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, SGD
 
 from trainer_torch import Trainer, TrainingArguments
-from trainer_torch.optimizer_names import OPTIMIZERS
+from trainer_torch.optimizers.optimizer_names import OPTIMIZERS
 
 NAMES = [name for name in OPTIMIZERS if name != "muon" or hasattr(torch.optim, "Muon")]
 OPTIONS = {

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer_torch.outputs import ignored_outputs, split_output
+from trainer_torch.data.outputs import ignored_outputs, split_output
 
 LOSS, SCORES, HIDDEN = torch.tensor(0.5), torch.zeros(4, 3), torch.ones(4, 5)
 Named = namedtuple("Named", ["logits", "loss"])

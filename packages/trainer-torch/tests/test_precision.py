@@ -227,7 +227,7 @@ def test_a_scale_below_one_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_a_device_that_cannot_compute_in_half_precision_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("trainer_torch.precision.can_compute_in", lambda dtype, device: False)
+    monkeypatch.setattr("trainer_torch.model.precision.can_compute_in", lambda dtype, device: False)
     with pytest.raises(ValueError, match=rf"^{name} "):
         trainer(tmp_path, **{name: True})
 

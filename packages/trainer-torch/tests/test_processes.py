@@ -15,7 +15,7 @@ from launching import launch, reports
 from small import arguments, net, trainer
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer_torch.distributed import DistributedWorld, find_world
+from trainer_torch.ranks.distributed import DistributedWorld, find_world
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainer_torch.rank_notes import RankNote, explanation, late_ranks
+from trainer_torch.ranks.rank_notes import RankNote, explanation, late_ranks
 
 
 def note(rank: int, turns: int, events: int = 0, **changed: Any) -> RankNote:

@@ -17,9 +17,9 @@ from small import arguments, logged, trainer, warned
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
 from trainer_torch.addresses import check_address, shown
-from trainer_torch.checkpoint import find_fault, list_checkpoints
-from trainer_torch.remote import RemoteDirectory
-from trainer_torch.uploader import Uploader
+from trainer_torch.storage.checkpoint import find_fault, list_checkpoints
+from trainer_torch.storage.remote import RemoteDirectory
+from trainer_torch.storage.uploader import Uploader
 
 EVERY_STEP: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}
 

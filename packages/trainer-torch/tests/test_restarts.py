@@ -14,7 +14,7 @@ from small import trainer
 
 from callback_core import TrainerCallback, get_last_checkpoint
 from trainer_torch import Trainer, restarts
-from trainer_torch.checkpoint import list_checkpoints
+from trainer_torch.storage.checkpoint import list_checkpoints
 
 Attempt = Callable[..., None]
 

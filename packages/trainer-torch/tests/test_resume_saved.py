@@ -16,9 +16,9 @@ from torch.optim import SGD, SparseAdam
 from torch.optim.lr_scheduler import LambdaLR
 
 from callback_core import TrainerCallback
-from trainer_torch.checkpoint import list_checkpoints
-from trainer_torch.gradients import clip_gradients
-from trainer_torch.weights import MODEL, load_model, save_model
+from trainer_torch.model.weights import MODEL, load_model, save_model
+from trainer_torch.optimizers.gradients import clip_gradients
+from trainer_torch.storage.checkpoint import list_checkpoints
 
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "max_steps": 4}
 

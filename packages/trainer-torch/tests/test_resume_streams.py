@@ -15,9 +15,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer
-from trainer_torch.data import train_dataloader
-from trainer_torch.resumed_position import find_position
-from trainer_torch.world import World
+from trainer_torch.checkpoints.resumed_position import find_position
+from trainer_torch.data.data_loaders import train_dataloader
+from trainer_torch.ranks.world import World
 
 
 class Counts:

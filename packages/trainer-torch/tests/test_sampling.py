@@ -11,9 +11,9 @@ from small import arguments, net
 from torch.utils.data import IterableDataset
 
 from trainer_torch import Trainer
-from trainer_torch.data import train_dataloader
-from trainer_torch.samplers import EpochSampler, grouped_by_length, sequential
-from trainer_torch.world import World
+from trainer_torch.data.data_loaders import train_dataloader
+from trainer_torch.data.samplers import EpochSampler, grouped_by_length, sequential
+from trainer_torch.ranks.world import World
 
 LENGTHS = [(7 * index) % 40 + 1 for index in range(400)]
 

@@ -18,7 +18,7 @@ from training_to_kill import digest
 
 from callback_core import TrainerCallback
 from trainer_torch import LoopCallback, SafeTensors, WeightAveragingCallback
-from trainer_torch.checkpoint import find_fault, list_checkpoints, read_json
+from trainer_torch.storage.checkpoint import find_fault, list_checkpoints, read_json
 from trainer_torch.testing import At
 
 MEASURED = ("trainer_state.json", "manifest.json", "progress.json")

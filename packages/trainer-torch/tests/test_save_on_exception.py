@@ -12,8 +12,8 @@ from torch import nn
 from training_to_kill import Augmented, Draws, Stream
 
 from callback_core import TrainerCallback
-from trainer_torch.checkpoint import list_checkpoints
-from trainer_torch.hang_error import HangError
+from trainer_torch.ranks.hang_error import HangError
+from trainer_torch.storage.checkpoint import list_checkpoints
 from trainer_torch.testing import At
 
 

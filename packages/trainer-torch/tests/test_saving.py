@@ -14,9 +14,9 @@ from torch import nn
 
 from callback_core import TrainerCallback
 from trainer_torch import LoopCallback, SafeTensors, Trainer
-from trainer_torch.checkpoint import list_checkpoints, read_json
+from trainer_torch.model.weights import MODEL
+from trainer_torch.storage.checkpoint import list_checkpoints, read_json
 from trainer_torch.testing import At
-from trainer_torch.weights import MODEL
 
 BEST: dict[str, Any] = {
     "save_strategy": "best",

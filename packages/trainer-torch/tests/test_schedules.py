@@ -15,8 +15,8 @@ from torch.optim import SGD
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer, TrainingArguments
-from trainer_torch.greedy import GreedyLR
-from trainer_torch.schedules import SCHEDULES
+from trainer_torch.optimizers.greedy import GreedyLR
+from trainer_torch.optimizers.schedules import SCHEDULES
 
 # transformers 5.23.0: get_scheduler(name, SGD(lr=1), num_warmup_steps=2, num_training_steps=6).
 # tests/peers compares 1,000 steps of each.

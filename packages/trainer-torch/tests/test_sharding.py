@@ -21,8 +21,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from trainer_torch import Trainer, WeightAveragingCallback
-from trainer_torch.checkpoint import find_fault, has_only_model, list_checkpoints
-from trainer_torch.selection import find_checkpoint
+from trainer_torch.checkpoints.selection import find_checkpoint
+from trainer_torch.storage.checkpoint import find_fault, has_only_model, list_checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from small import data, logged, trainer, warned
 from torch.utils.data import DataLoader
 
 from callback_core import TrainerCallback
-from trainer_torch.checkpoint import find_fault, list_checkpoints
-from trainer_torch.signals import Signals
+from trainer_torch.ranks.signals import Signals
+from trainer_torch.storage.checkpoint import find_fault, list_checkpoints
 
 
 @pytest.fixture(autouse=True)
@@ -328,7 +328,9 @@ class SendsToWorker(TrainerCallback):
             os.kill(self.worker, self.number)
             if self.number == signal.SIGKILL:  # torch hears of its end, or of a lost connection
                 os.waitid(os.P_PID, self.worker, os.WEXITED | os.WNOWAIT)
-        told = [one.args for one in self.caplog.records if one.name == "trainer_torch.signals"]
+        told = [
+            one.args for one in self.caplog.records if one.name == "trainer_torch.ranks.signals"
+        ]
         control.should_training_stop |= bool(told)
 
 
@@ -339,7 +341,7 @@ def test_a_signal_to_a_worker_only_is_told_and_the_training_goes_on(
     workers: dict[str, Any] = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
     trained = trainer(tmp_path, sends, max_steps=10**6, logging_strategy="no", **workers).train()
     assert 2 < trained.global_step < 10**6
-    [told] = [one.args for one in caplog.records if one.name == "trainer_torch.signals"]
+    [told] = [one.args for one in caplog.records if one.name == "trainer_torch.ranks.signals"]
     assert told == (sends.worker, "SIGTERM", os.getpid())
 
 

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from trainer_torch.saves import Save
-from trainer_torch.sharded_writing import make_temporary_folder, write_own_part
-from trainer_torch.shards import Shards
-from trainer_torch.staging import Staged, Staging
-from trainer_torch.world import SINGLE_PROCESS
+from trainer_torch.model.shards import Shards
+from trainer_torch.model.staging import Staged, Staging
+from trainer_torch.ranks.world import SINGLE_PROCESS
+from trainer_torch.storage.saves import Save
+from trainer_torch.storage.sharded_writing import make_temporary_folder, write_own_part
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer_torch import Interval, LoopCallback, ThroughputCallback
-from trainer_torch.throughput import peak_of
+from trainer_torch.callbacks.throughput import peak_of
 
 
 def interval(**changed: Any) -> Interval:

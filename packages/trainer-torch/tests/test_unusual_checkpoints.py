@@ -17,8 +17,8 @@ from resuming import EVERY_STEP, StopAt, weights
 from small import trainer, warned
 
 from callback_core import TrainerCallback
-from trainer_torch.checkpoint import find_fault, list_checkpoints
-from trainer_torch.weights import MODEL
+from trainer_torch.model.weights import MODEL
+from trainer_torch.storage.checkpoint import find_fault, list_checkpoints
 
 BEST: dict[str, Any] = {
     **EVERY_STEP,

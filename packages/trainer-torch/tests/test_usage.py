@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 
 from callback_core import TrainerCallback, TrainerState
 from trainer_torch import Trainer, TrainingArguments
-from trainer_torch.operations import MOST_SHAPES, OperationCounter
-from trainer_torch.usage import Usage
-from trainer_torch.world import SINGLE_PROCESS
+from trainer_torch.model.operations import MOST_SHAPES, OperationCounter
+from trainer_torch.ranks.world import SINGLE_PROCESS
+from trainer_torch.run.usage import Usage
 
 
 class Tokens(Dataset[Any]):
@@ -166,7 +166,7 @@ class LevelSeen(TrainerCallback):
         self.levels: list[int] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        names = ("trainer_torch.loop", "callback_core.handler")
+        names = ("trainer_torch.loop.training_loop", "callback_core.handler")
         self.levels = [logging.getLogger(name).getEffectiveLevel() for name in names]
 
 

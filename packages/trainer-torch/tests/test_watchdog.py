@@ -16,9 +16,9 @@ from launching import Launch
 from small import trainer
 
 from callback_core import TrainerCallback
-from trainer_torch.rank_notes import Progress, RankNote
-from trainer_torch.rank_watch import RankWatch
-from trainer_torch.watchdog import Watchdog, interval_of, with_margin
+from trainer_torch.ranks.rank_notes import Progress, RankNote
+from trainer_torch.ranks.rank_watch import RankWatch
+from trainer_torch.ranks.watchdog import Watchdog, interval_of, with_margin
 
 named = pytest.mark.skipif(
     not hasattr(dist.ProcessGroup, "get_group_store"), reason="this torch has no watchdog"

@@ -12,7 +12,7 @@ from resuming import EVERY_STEP
 from small import Net, trainer
 from torch import Tensor
 
-from trainer_torch.weights import load_model, save_model
+from trainer_torch.model.weights import load_model, save_model
 
 
 def conjugate() -> Tensor:

@@ -18,7 +18,7 @@ from torch._dynamo import register_backend
 from torch.nn.parallel import DistributedDataParallel
 
 from callback_core import TrainerCallback
-from trainer_torch.distributed import DistributedWorld
+from trainer_torch.ranks.distributed import DistributedWorld
 from trainer_torch.wrapping import distributed_part, unwrap
 
 

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from callback_core import TrainerCallback
 from trainer_torch import Trainer, WeightAveragingCallback
-from trainer_torch.checkpoint import list_checkpoints
-from trainer_torch.remote import RemoteDirectory
-from trainer_torch.shards import METADATA, read_shards, shapes_of_shards
+from trainer_torch.model.shards import METADATA, read_shards, shapes_of_shards
+from trainer_torch.storage.checkpoint import list_checkpoints
+from trainer_torch.storage.remote import RemoteDirectory
 
 SAMPLES = 26
 

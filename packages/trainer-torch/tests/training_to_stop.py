@@ -21,7 +21,7 @@ from torch.utils.data import IterableDataset
 from training_to_kill import SAMPLES, Augmented
 
 from trainer_torch import LoopCallback, Trainer
-from trainer_torch.checkpoint import list_checkpoints
+from trainer_torch.storage.checkpoint import list_checkpoints
 
 STEPS: Final = 8
 """The update steps: two epochs of four, with two batches each, in one process."""

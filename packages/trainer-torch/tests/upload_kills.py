@@ -31,7 +31,7 @@ from forks import serve
 from kills import Child
 from stores import Directory, Store, begun, s3_bucket, whole
 
-from trainer_torch.checkpoint import list_checkpoints
+from trainer_torch.storage.checkpoint import list_checkpoints
 
 KIND = "plain"
 

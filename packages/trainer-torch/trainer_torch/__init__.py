@@ -11,19 +11,19 @@ from callback_core import (
     TrainerControl,
     TrainerState,
 )
-from trainer_torch.arguments import TrainingArguments
-from trainer_torch.averaging import WeightAveragingCallback
-from trainer_torch.evaluation import EvalLoopOutput, PredictionOutput
-from trainer_torch.loop import TrainOutput
-from trainer_torch.loop_callback import Interval, LoopCallback
-from trainer_torch.metrics import EvalPrediction
-from trainer_torch.processes import ParallelMode
-from trainer_torch.profiling import ProfilerCallback
-from trainer_torch.search import BestRun
-from trainer_torch.seeding import set_seed
-from trainer_torch.throughput import ThroughputCallback
+from trainer_torch.arguments.training_arguments import TrainingArguments
+from trainer_torch.callbacks.averaging import WeightAveragingCallback
+from trainer_torch.callbacks.loop_callback import Interval, LoopCallback
+from trainer_torch.callbacks.profiling import ProfilerCallback
+from trainer_torch.callbacks.throughput import ThroughputCallback
+from trainer_torch.data.metrics import EvalPrediction
+from trainer_torch.evaluation.evaluation_loop import EvalLoopOutput, PredictionOutput
+from trainer_torch.hardware.seeding import set_seed
+from trainer_torch.loop.training_loop import TrainOutput
+from trainer_torch.methods.search import BestRun
+from trainer_torch.model.weights import SafeTensors
+from trainer_torch.ranks.processes import ParallelMode
 from trainer_torch.trainer import Trainer
-from trainer_torch.weights import SafeTensors
 
 __all__ = [
     "BestRun",

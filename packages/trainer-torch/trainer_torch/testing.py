@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from callback_core import TrainerCallback
-from trainer_torch.arguments import TrainingArguments
+from trainer_torch.arguments.training_arguments import TrainingArguments
 from trainer_torch.trainer import Trainer
 
 CONFIG = {"hidden_size": 8, "rope": {"theta": 10.5}}

@@ -11,43 +11,44 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from callback_core import CallbackHandler, TrainerControl, TrainerState, json_value
-from trainer_torch import checkpoint_saving, outputs
-from trainer_torch.absent_names import TransformersNames, refuse_ignored_overrides
-from trainer_torch.accumulation import accepts_loss_kwargs
 from trainer_torch.addresses import is_address
-from trainer_torch.announcement import announce, tell_arguments
-from trainer_torch.arguments import TrainingArguments
-from trainer_torch.batch_finding import adopt_batch_size, check_batch_finding
-from trainer_torch.data import EvalLoaders, check_loader, train_dataloader
-from trainer_torch.distributed import find_world
-from trainer_torch.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
-from trainer_torch.evaluating import EvaluationMethods
-from trainer_torch.loop import TrainOutput, run_training
-from trainer_torch.metrics import ComputeMetrics
-from trainer_torch.numerics import prepare_numerics
-from trainer_torch.optimization import OptimizerMethods
-from trainer_torch.overrides import check_overrides
-from trainer_torch.parts import check_optimizer_class, check_parts, make_model
-from trainer_torch.position import LoopPosition
-from trainer_torch.precision import check_precision
-from trainer_torch.preflight import check_metric, check_model, check_training
-from trainer_torch.results import ResultMethods
-from trainer_torch.resume import resume
-from trainer_torch.resumed_position import find_position
-from trainer_torch.run import RunAttribute, TrainingRun, create_handler
-from trainer_torch.search import SearchMethods
-from trainer_torch.selection import choose_checkpoint
-from trainer_torch.sharding import (
+from trainer_torch.arguments.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
+from trainer_torch.arguments.training_arguments import TrainingArguments
+from trainer_torch.arguments.verbosity import at_log_level
+from trainer_torch.checkpoints import checkpoint_saving
+from trainer_torch.checkpoints.resume import resume
+from trainer_torch.checkpoints.resumed_position import find_position
+from trainer_torch.checkpoints.selection import choose_checkpoint
+from trainer_torch.checkpoints.uploads import save_at, submit_files, uploading
+from trainer_torch.data import outputs
+from trainer_torch.data.accumulation import accepts_loss_kwargs
+from trainer_torch.data.data_loaders import EvalLoaders, check_loader, train_dataloader
+from trainer_torch.data.metrics import ComputeMetrics
+from trainer_torch.data.position import LoopPosition
+from trainer_torch.hardware.numerics import prepare_numerics
+from trainer_torch.loop.announcement import announce, tell_arguments
+from trainer_torch.loop.batch_finding import adopt_batch_size, check_batch_finding
+from trainer_torch.loop.preflight import check_metric, check_model, check_training
+from trainer_torch.loop.training_loop import TrainOutput, run_training
+from trainer_torch.methods.absent_names import TransformersNames, refuse_ignored_overrides
+from trainer_torch.methods.evaluating import EvaluationMethods
+from trainer_torch.methods.optimization import OptimizerMethods
+from trainer_torch.methods.results import ResultMethods
+from trainer_torch.methods.search import SearchMethods
+from trainer_torch.model.precision import check_precision
+from trainer_torch.model.sharding import (
     check_shards,
     is_sharding_requested,
     reshard,
     shard,
     tell_of_sharding,
 )
-from trainer_torch.uploads import save_at, submit_files, uploading
-from trainer_torch.verbosity import at_log_level
-from trainer_torch.weights import save_model
-from trainer_torch.world import World, watched
+from trainer_torch.model.weights import save_model
+from trainer_torch.overrides import check_overrides
+from trainer_torch.ranks.distributed import find_world
+from trainer_torch.ranks.world import World, watched
+from trainer_torch.run.parts import check_optimizer_class, check_parts, make_model
+from trainer_torch.run.training_run import RunAttribute, TrainingRun, create_handler
 from trainer_torch.wrapping import compile_in_place, is_sharded, unwrap
 
 _CALLED_WITH: Final = {

@@ -1,0 +1,1 @@
+"""The callbacks of this package, and `LoopCallback`, which they extend."""

@@ -1,0 +1,1 @@
+"""What a training saves in its checkpoints, and what it resumes from."""

@@ -1,0 +1,1 @@
+"""From datasets to batches, and from the outputs for batches to metrics."""

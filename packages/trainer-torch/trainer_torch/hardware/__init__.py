@@ -1,0 +1,1 @@
+"""The machine: its devices, memory, disk, numerics and random number generators."""

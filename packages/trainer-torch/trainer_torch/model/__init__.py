@@ -1,0 +1,1 @@
+"""A model: its weights, structure, precision and shards."""

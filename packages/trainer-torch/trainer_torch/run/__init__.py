@@ -1,0 +1,1 @@
+"""`TrainingRun`, and the parts that it holds while a training runs."""
