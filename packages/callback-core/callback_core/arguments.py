@@ -87,6 +87,11 @@ def best_metric_key(metric_for_best_model: str) -> str:
     )
 
 
+def is_greater_better(metric_for_best_model: str) -> bool:
+    """Return whether a greater metric is better if the arguments do not say so, as transformers."""
+    return not metric_for_best_model.endswith("loss")
+
+
 def evaluation_strategy(args: CallbackArguments) -> str:
     """Return `args.eval_strategy`, which transformers before 4.41 calls `evaluation_strategy`."""
     older: Any = args

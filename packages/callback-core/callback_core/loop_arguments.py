@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
 from callback_core._json import json_value
-from callback_core.arguments import IntervalStrategy, is_number
+from callback_core.arguments import IntervalStrategy, is_greater_better, is_number
 from callback_core.spelling import meant_by
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class LoopArguments:
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "loss"
         if self.greater_is_better is None and self.metric_for_best_model is not None:
-            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+            self.greater_is_better = is_greater_better(self.metric_for_best_model)
         if self.eval_steps is None:
             self.eval_steps = self.logging_steps
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from callback_core.tracking.limits import distinct_name
@@ -19,24 +19,25 @@ class LogRecords:
     """Makes the records of a session's logs.
 
     Args:
+        members: The trackers that get the records, by name. More of them may join.
         redaction: Removes secrets.
         objects: Keeps the values that only this process has.
         epoch_step: The step whose epoch is recorded already, if there is one.
     """
 
-    def __init__(self, redaction: Redaction, objects: Objects, epoch_step: int | None) -> None:
-        self._redaction, self._objects = redaction, objects
+    def __init__(
+        self,
+        members: Mapping[str, Member],
+        redaction: Redaction,
+        objects: Objects,
+        epoch_step: int | None,
+    ) -> None:
+        self._members, self._redaction, self._objects = members, redaction, objects
         self._epoch_step = epoch_step
         self._names: dict[Any, str] = {}  # of logs -> without what looks like a secret
 
     def of(
-        self,
-        logs: Mapping[str, Any],
-        step: int,
-        epoch: float | None,
-        *,
-        summary: bool,
-        members: Iterable[Member],
+        self, logs: Mapping[str, Any], step: int, epoch: float | None, *, summary: bool = False
     ) -> dict[str, Any]:
         """Return the record of `logs`, without secrets.
 
@@ -45,7 +46,6 @@ class LogRecords:
             step: The update step.
             epoch: The epochs that are done by then, if known.
             summary: Whether a training logs each value only once, so that it needs no curve.
-            members: The trackers that get the record.
         """
         values: dict[str, Any] = {}
         left_out: dict[str, str] = {}
@@ -65,7 +65,7 @@ class LogRecords:
             elif made_plain is None:
                 large = isinstance(value, int)
                 what = "too large" if large else f"a {type(value).__name__}, not a number"
-                if takers := [one.name for one in members if one.takes(value)]:
+                if takers := [who for who, one in self._members.items() if one.takes(value)]:
                     number = self._objects.keep(value, takers)
                     objects[name] = {"number": number, "for": takers, "what": what}
                 else:

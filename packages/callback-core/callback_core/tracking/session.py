@@ -90,7 +90,7 @@ class Session:
         self._has_begun = False
         has_logs = any(entry["step"] == state.global_step for entry in state.log_history[-1:])
         epoch_step = state.global_step if resumed and has_logs else None
-        self._log_records = LogRecords(self._redaction, self._objects, epoch_step)
+        self._log_records = LogRecords(self.members, self._redaction, self._objects, epoch_step)
 
     def is_of(self, state: TrainerState) -> bool:
         """Return whether this records the training with this state."""
@@ -204,7 +204,8 @@ class Session:
             epoch: The epochs that are done by then, if known.
             summary: Whether a training logs each value only once, so that it needs no curve.
         """
-        self._write_logs(values, self.step if step is None else step, epoch, summary)
+        step = self.step if step is None else step
+        self._write(self._log_records.of(values, step, epoch, summary=summary))
         for member in self.members.values():
             self.deliver(member)
 
@@ -213,7 +214,7 @@ class Session:
     ) -> None:
         """Write what a log event told `member`, unless another member wrote it."""
         if self._is_first_to_see(member, "logs", step):
-            self._write_logs(logs, step, epoch)
+            self._write(self._log_records.of(logs, step, epoch))
 
     def record_save(self, member: Member, step: int) -> None:
         """Write that a checkpoint was saved, unless another member wrote it."""
@@ -386,12 +387,6 @@ class Session:
             return False
         self._events["", kind] += 1
         return True
-
-    def _write_logs(
-        self, logs: Mapping[str, Any], step: int, epoch: float | None, summary: bool = False
-    ) -> None:
-        members = self.members.values()
-        self._write(self._log_records.of(logs, step, epoch, summary=summary, members=members))
 
     def _write(self, record: dict[str, Any]) -> None:
         self.begin()

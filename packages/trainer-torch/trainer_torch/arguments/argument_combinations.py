@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from callback_core import IntervalStrategy
+from callback_core import IntervalStrategy, is_greater_better
 from trainer_torch.arguments.argument_values import BEST
 from trainer_torch.optimizers.schedules import needs_metric
 
@@ -40,7 +40,7 @@ def settle_combinations(args: Any) -> None:
     if args.load_best_model_at_end or needs_metric(args.lr_scheduler_type):
         args.metric_for_best_model = args.metric_for_best_model or "loss"
     if args.greater_is_better is None and args.metric_for_best_model is not None:
-        args.greater_is_better = not args.metric_for_best_model.endswith("loss")
+        args.greater_is_better = is_greater_better(args.metric_for_best_model)
 
 
 def _check_schedule(args: Any) -> None:
