@@ -29,7 +29,9 @@ from tests_by_line import CORE, KILLED, SURVIVED, TIMED_OUT, TOOLS, CoreTests
 PACKAGE: Final = CORE / "callback_core"
 
 MODULES: Final = (
-    *("control", "default_flow", "early_stopping", "handler", "printer", "progress_bar", "state"),
+    *("control", "handler", "state"),
+    *("callbacks/default_flow", "callbacks/early_stopping"),
+    *("callbacks/printer", "callbacks/progress_bar"),
     *("tracking/*", "tracking/delivery/*"),
 )
 

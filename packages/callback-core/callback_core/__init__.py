@@ -15,11 +15,18 @@ from callback_core.arguments import (
 )
 from callback_core.best_metric import deciding_metric, is_best_checkpoint, update_best_metric
 from callback_core.callback import TrainerCallback
+from callback_core.callbacks.default_flow import DefaultFlowCallback
+from callback_core.callbacks.early_stopping import EarlyStoppingCallback
+from callback_core.callbacks.printer import PrinterCallback
+from callback_core.callbacks.progress_bar import ProgressCallback, open_bar
+from callback_core.callbacks.standard_callbacks import with_standard_callbacks
+from callback_core.callbacks.time_limit import TimeLimit
 from callback_core.checkpoint_paths import saved_checkpoint
 from callback_core.control import FLAGS, Request, TrainerControl, request_stop
 from callback_core.data_length import number_of_batches
-from callback_core.default_flow import DefaultFlowCallback
-from callback_core.early_stopping import EarlyStoppingCallback
+from callback_core.driver.loop import Loop
+from callback_core.driver.loop_arguments import LoopArguments
+from callback_core.driver.loop_checkpoint import get_last_checkpoint
 from callback_core.events import COMMON_KEYWORDS, EVENTS, Event
 from callback_core.handler import CallbackHandler
 from callback_core.integrations import (
@@ -28,11 +35,7 @@ from callback_core.integrations import (
     get_reporting_integration_callbacks,
     make_reporting_integration_callbacks,
 )
-from callback_core.loop import Loop
-from callback_core.loop_arguments import LoopArguments
-from callback_core.loop_checkpoint import get_last_checkpoint
 from callback_core.persistence import ExportableState, export_states, restore_states
-from callback_core.printer import PrinterCallback
 from callback_core.processes import (
     FLAG_BITS,
     Processes,
@@ -40,11 +43,8 @@ from callback_core.processes import (
     flag_bits,
     flags_differ,
 )
-from callback_core.progress_bar import ProgressCallback, open_bar
 from callback_core.spelling import nearest_name
-from callback_core.standard_callbacks import with_standard_callbacks
 from callback_core.state import TrainerState
-from callback_core.time_limit import TimeLimit
 from callback_core.validation import list_callbacks
 from callback_core.value_logging import log_values
 

@@ -24,7 +24,7 @@ from callback_core import (
     TrainerControl,
     TrainerState,
 )
-from callback_core.printer import why_stopped
+from callback_core.callbacks.printer import why_stopped
 
 Printed = pytest.CaptureFixture[str]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
+from callback_core.callbacks.output_above_bars import OutputAboveBars
+from callback_core.callbacks.printer import printable, readable_logs, where_resumed, why_stopped
 from callback_core.control import TrainerControl
 from callback_core.data_length import number_of_batches
-from callback_core.output_above_bars import OutputAboveBars
-from callback_core.printer import printable, readable_logs, where_resumed, why_stopped
 from callback_core.state import TrainerState
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from callback_core.arguments import (
     missing_metric,
 )
 from callback_core.callback import TrainerCallback
+from callback_core.callbacks.printer import readable_number
 from callback_core.control import TrainerControl, request_stop
 from callback_core.persistence import ExportableState
-from callback_core.printer import readable_number
 from callback_core.state import TrainerState
 
 logger = logging.getLogger(__name__)

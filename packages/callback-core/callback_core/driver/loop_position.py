@@ -7,7 +7,7 @@ import sys
 from typing import Any, NamedTuple
 
 from callback_core.data_length import number_of_batches
-from callback_core.loop_arguments import LoopArguments
+from callback_core.driver.loop_arguments import LoopArguments
 
 
 class Position:

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from callback_core.best_metric import is_best_checkpoint
-from callback_core.event_order import Stage
-from callback_core.handler import CallbackHandler
-from callback_core.loop_arguments import LoopArguments
-from callback_core.loop_checkpoint import (
+from callback_core.driver.event_order import Stage
+from callback_core.driver.loop_arguments import LoopArguments
+from callback_core.driver.loop_checkpoint import (
     STATE,
     checkpoint_path,
     find_checkpoint,
     write_checkpoint,
 )
-from callback_core.loop_events import LoopEvents
-from callback_core.loop_position import Position
+from callback_core.driver.loop_events import LoopEvents
+from callback_core.driver.loop_position import Position
+from callback_core.handler import CallbackHandler
 from callback_core.persistence import export_states, restore_states
 from callback_core.state import TrainerState
 from callback_core.state_file import snapshot

@@ -13,14 +13,14 @@ from typing import Any
 from callback_core._json import json_value, scalar
 from callback_core.best_metric import deciding_metric, update_best_metric
 from callback_core.control import TrainerControl
-from callback_core.event_order import FIRED_BY, Stage, check_stage
+from callback_core.driver.event_order import FIRED_BY, Stage, check_stage
+from callback_core.driver.loop_arguments import LoopArguments
+from callback_core.driver.loop_position import LoopLength, Position
+from callback_core.driver.optimizer_events import OptimizerEvents
+from callback_core.driver.reported_values import ReportedValues, without_graph
 from callback_core.events import EVENTS
 from callback_core.handler import CallbackHandler
-from callback_core.loop_arguments import LoopArguments
-from callback_core.loop_position import LoopLength, Position
-from callback_core.optimizer_events import OptimizerEvents
 from callback_core.processes import Processes
-from callback_core.reported_values import ReportedValues, without_graph
 from callback_core.state import TrainerState
 
 logger = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from callback_core.event_order import Stage
+from callback_core.callbacks.standard_callbacks import with_standard_callbacks
+from callback_core.driver.event_order import Stage
+from callback_core.driver.loop_arguments import LoopArguments, warn_of_what_a_loop_does_not_do
+from callback_core.driver.resumable_loop import ResumableLoop
 from callback_core.handler import CallbackHandler
-from callback_core.loop_arguments import LoopArguments, warn_of_what_a_loop_does_not_do
-from callback_core.resumable_loop import ResumableLoop
-from callback_core.standard_callbacks import with_standard_callbacks
 
 logger = logging.getLogger(__name__)
 

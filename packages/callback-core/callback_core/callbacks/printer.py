@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from callback_core.arguments import CallbackArguments
 from callback_core.callback import TrainerCallback
+from callback_core.callbacks.default_flow import DefaultFlowCallback
 from callback_core.control import TrainerControl
-from callback_core.default_flow import DefaultFlowCallback
 from callback_core.state import TrainerState
 
 _MOST_ELEMENTS: Final = 100  # of an array or tensor that is written out

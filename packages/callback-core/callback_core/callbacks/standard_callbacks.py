@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from callback_core.default_flow import DefaultFlowCallback
-from callback_core.printer import PrinterCallback
-from callback_core.progress_bar import ProgressCallback
+from callback_core.callbacks.default_flow import DefaultFlowCallback
+from callback_core.callbacks.printer import PrinterCallback
+from callback_core.callbacks.progress_bar import ProgressCallback
 from callback_core.validation import list_callbacks
 
 
