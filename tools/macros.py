@@ -52,13 +52,16 @@ PUBLIC = (
 THIRD_PARTY = ("//3rdparty/**",)
 
 
-def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=(), tests_need=()):
+def package(
+    dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=(), tests_need=(), waiting=()
+):
     """Define the targets of packages/<dist>: its sources, metadata, wheel, sdist and tests.
 
     resolves: The resolves in which its sources can be used. Its tests run in the first.
     may_import: What its sources may import besides each other, as rules of Pants' visibility backend.
     data: Globs of modules below tests/ that tests read as data.
     tests_need: Further dependencies of its tests, such as `:project`, the README and the like.
+    waiting: Its test files, by name, that wait for an SDK most of the time.
     """
     module = dist.replace("-", "_")
     home = resolves[0]
@@ -96,7 +99,7 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=(),
 
     # More than a test imports: some tests run the package, or the core's replay, in a separate process.
     core = f"packages/callback-core:lib@resolve={home}"
-    tests("tests", resolve=home, dependencies=[lib, core, *tests_need], data=data)
+    tests("tests", resolve=home, dependencies=[lib, core, *tests_need], data=data, waiting=waiting)
 
     own = f"//packages/{dist}"
     __dependencies_rules__(
@@ -106,16 +109,27 @@ def package(dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=(),
     )
 
 
-def tests(folder="", *, resolve, dependencies=(), data=()):
+def tests(folder="", *, resolve, dependencies=(), data=(), waiting=()):
     """Define the tests in a folder: test_*.py, the modules that they import, and the files that they read.
 
     folder: A folder below the BUILD file, including its subfolders. By default, only the BUILD file's own folder.
     data: Globs of modules that tests read as data.
+    waiting: Test files, by name, that wait for an SDK most of the time. Four processes share each of them.
     """
     at = f"{folder}/**/" if folder else ""
     needed = [":test_data", *([":modules_as_data"] if data else [])]
     shared = dict(resolve=resolve, dependencies=[*needed, *everything_in(resolve), *dependencies])
-    python_tests(name="tests", sources=[f"{at}test_*.py"], **shared)
+    python_tests(
+        name="tests",
+        sources=[f"{at}test_*.py"],
+        # pants.toml sets how many files share a process. Starting one, with torch, takes three seconds.
+        batch_compatibility_tag=str(build_file_dir()),
+        overrides={
+            f"{folder}/{name}": dict(batch_compatibility_tag=name, extra_env_vars=["PYTEST_ADDOPTS=-n 4"])
+            for name in waiting
+        },
+        **shared,
+    )
     others = [f"!{glob}" for glob in (f"{at}test_*.py", *data)]
     python_test_utils(name="test_utils", sources=[f"{at}*.py", *others], **shared)
     files(name="test_data", sources=[f"{at}*", f"!{at}*.py", f"!{at}BUILD"])

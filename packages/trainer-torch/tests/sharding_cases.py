@@ -26,8 +26,9 @@ from torch.distributed.tensor.parallel import (
 from torch.utils.data import DataLoader, TensorDataset
 
 from callback_core import TrainerCallback
-from trainer_torch import Trainer, WeightAveragingCallback, checkpoint_writing
+from trainer_torch import Trainer, WeightAveragingCallback
 from trainer_torch.model.finite import tensors_in
+from trainer_torch.storage import checkpoint_writing
 
 
 class Block(nn.Module):

@@ -13,7 +13,8 @@ from resuming import EVERY_STEP, StopAt, same, weights
 from small import trainer
 
 from callback_core import TrainerCallback, get_last_checkpoint
-from trainer_torch import Trainer, restarts
+from trainer_torch import Trainer
+from trainer_torch.storage import restarts
 from trainer_torch.storage.checkpoint import list_checkpoints
 
 Attempt = Callable[..., None]
