@@ -102,28 +102,24 @@ def install(environment: Environment, package: str, torch: str, with_uv: bool) -
     subprocess.run([*command, "--constraint", str(constraints)], cwd=ROOT, check=True)
 
 
-def run_pytest(environment: Environment, package: str, arguments: Sequence[str]) -> Any:
+def run_pytest(
+    environment: Environment, package: str, arguments: Sequence[str], one_per_file: bool
+) -> Any:
     """Run pytest in the folder of a package, and return its exit code and its output."""
+    variables = {"CI": "true", "OMP_NUM_THREADS": "1"}
+    if one_per_file:
+        arguments = [*arguments, "-p", "first_of_each_file"]
+        variables["PYTHONPATH"] = str(ROOT / "tools" / "pytest_plugins")
     return environment.run(
         str(environment.folder / "bin" / "pytest"),
         *arguments,
-        variables={"CI": "true", "OMP_NUM_THREADS": "1"},
+        variables=variables,
         cwd=ROOT / "packages" / package,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
     )
-
-
-def run_one_per_file(environment: Environment, package: str, arguments: Sequence[str]) -> Any:
-    """Collect all tests, and run the first of each file."""
-    collected = run_pytest(environment, package, [*arguments, "--collect-only"])
-    if collected.returncode:
-        return collected
-    listed = [line for line in collected.stdout.splitlines() if "::" in line]
-    first = {test.partition("::")[0]: test for test in reversed(listed)}
-    return run_pytest(environment, package, ["-q", *first.values()])
 
 
 def try_package(
@@ -143,8 +139,7 @@ def try_package(
         except subprocess.CalledProcessError:
             return Outcome("not installed", False)
         installed = time.monotonic()
-        run = run_one_per_file if one_per_file else run_pytest
-        done = run(environment, package, pytest)
+        done = run_pytest(environment, package, pytest, one_per_file)
     tested = time.monotonic()
     took = f"{installed - begun:.0f} s to install, {tested - installed:.0f} s to test"
     print(f"try_editable: {package}, {versions}: {took}", flush=True)
