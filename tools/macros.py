@@ -119,17 +119,13 @@ def tests(folder="", *, resolve, dependencies=(), data=(), waiting=()):
     at = f"{folder}/**/" if folder else ""
     needed = [":test_data", *([":modules_as_data"] if data else [])]
     shared = dict(resolve=resolve, dependencies=[*needed, *everything_in(resolve), *dependencies])
-    python_tests(
-        name="tests",
-        sources=[f"{at}test_*.py"],
-        # pants.toml sets how many files share a process. Starting one, with torch, takes three seconds.
-        batch_compatibility_tag=str(build_file_dir()),
-        overrides={
-            f"{folder}/{name}": dict(batch_compatibility_tag=name, extra_env_vars=["PYTEST_ADDOPTS=-n 4"])
-            for name in waiting
-        },
-        **shared,
-    )
+    alone = [f"{folder}/{name}" for name in waiting]
+    # pants.toml sets how many files share a process. Starting one, with torch, takes three seconds.
+    together = str(build_file_dir())
+    sources = [f"{at}test_*.py", *[f"!{name}" for name in alone]]
+    python_tests(name="tests", sources=sources, batch_compatibility_tag=together, **shared)
+    if alone:
+        python_tests(name="waiting_tests", sources=alone, extra_env_vars=["PYTEST_ADDOPTS=-n 4"], **shared)
     others = [f"!{glob}" for glob in (f"{at}test_*.py", *data)]
     python_test_utils(name="test_utils", sources=[f"{at}*.py", *others], **shared)
     files(name="test_data", sources=[f"{at}*", f"!{at}*.py", f"!{at}BUILD"])
