@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.forkserver
 import os
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from callback_contract.testing import unused_port
 
 
 def start(call: Callable[..., Any], *args: Any, spawns: bool = False) -> Any:
@@ -59,8 +60,9 @@ def environments(size: int) -> list[dict[str, str]]:
     """Return the environment of each of `size` processes that train together on this machine."""
     if size == 1:
         return [{}]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": f"{size}", "MASTER_ADDR": "localhost", "MASTER_PORT": f"{port}"}
+    shared = {
+        "WORLD_SIZE": f"{size}",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": f"{unused_port()}",
+    }
     return [{**shared, "RANK": f"{one}", "LOCAL_RANK": f"{one}"} for one in range(size)]
