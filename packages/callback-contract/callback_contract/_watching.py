@@ -144,7 +144,7 @@ def deviations(found: Behaviour, expected: Behaviour) -> dict[str, str]:
 
 def _abbreviated(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"
+    return text if len(text) <= 150 else f"{text[:70]} … {text[-70:]}"
 
 
 class Observation:
