@@ -96,7 +96,7 @@ class Stored:
                 f"{name!r} is stored as {others[0]!r}, but the rule looked for {title!r}: {hint}",
                 hint,
             )
-        names = sorted({name for run in self.runs for name in run.points})
+        names = sorted({name[:80] for run in self.runs for name in run.points})
         cause = None if names else "its store holds no points"
         if any(at == step and _is_rounded(value, number) for at, number in found):
             cause = "its store keeps numbers less exactly than `precision` claims"
@@ -117,6 +117,15 @@ class Stored:
             for name, value in log.items():
                 if name not in ("epoch", "step") and not self.in_summary(name, value):
                     self.require(name, log["step"], value)
+
+    def require_arguments_of(self, before: Stored) -> None:
+        """Require that the store still has the arguments that it had before."""
+        lost = sorted(before.parameters.keys() - self.parameters.keys())
+        require(
+            not lost,
+            f"the store had {len(before.parameters)} arguments and lost {lost[:4]}",
+            "when a run is opened again, its arguments are lost",
+        )
 
     def require_once(self, *names: str) -> None:
         """Require that each run has at most one point per step under each of these names."""
