@@ -163,7 +163,8 @@ def stores_the_arguments(case: Case) -> None:
     for rate in (2e-5, 0.3):
         args = case.arguments(learning_rate=rate, seed=4711, more=dict(FALSE_ARGUMENTS))
         train(case, {"loss": 0.5}, args=args)
-    for run, rate in zip(case.runs(), (2e-5, 0.3), strict=False):
+    require_runs(case, 2, "two trainings")
+    for run, rate in zip(case.runs(), (2e-5, 0.3), strict=True):
         for name, value in {"learning_rate": rate, "seed": 4711, **FALSE_ARGUMENTS}.items():
             found = parameter_of(run.parameters, name)
             how = "is not stored" if found is None else f"is stored as {found!r}"
@@ -237,6 +238,7 @@ def simultaneous_trainings_do_not_mix(case: Case) -> None:
             log_steps(training, {"loss": LOSSES[step] + number})
     for training in trainings:
         training.end()
+    require_runs(case, 2, "two trainings that alternate")
     require_curves(case, [[loss + number for loss in LOSSES[:3]] for number in range(2)])
 
 
@@ -281,7 +283,8 @@ def logs_before_a_checkpoint_survive_a_kill(case: Case) -> None:
     "DEL-013",
     needs=["files"],
     why="An upload races with the loop that deletes the checkpoint: axolotl-ai-cloud/axolotl#2630.",
-    fix="In on_save, copy the checkpoint or create hard links to its files.",
+    fix="In on_save, copy the checkpoint or create hard links to its files, also to those in its "
+    "directories and whatever their names are.",
 )
 def stores_checkpoints_that_are_deleted(case: Case) -> None:
     """Each checkpoint is stored completely, even if the loop deletes it right after `on_save`."""

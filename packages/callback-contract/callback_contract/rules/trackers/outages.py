@@ -91,7 +91,9 @@ def warns_of_an_outage(case: Case) -> None:
     "AWY-003",
     needs=["unreachable"],
     why="Everything that was logged without a connection is lost: comet-ml/issue-tracking#463.",
-    fix="Write logs to a file first, and deliver from the file, now or later.",
+    fix="If points are missing, write logs to a file first, and deliver from the file, now or "
+    "later. If the run is another one or incomplete, open it with the id that `open` gets, and "
+    "deliver its arguments and its status, too.",
 )
 def delivers_after_an_outage(case: Case) -> None:
     """After an outage, everything that is missing is delivered once and in order.
@@ -139,6 +141,7 @@ def a_failed_call_can_be_repeated(case: Case) -> None:
                 raise ContractViolation(
                     f"call {number} of {method} {failed} and was repeated; {violation}",
                     violation.cause,
+                    violation.fix,
                 ) from None
 
 

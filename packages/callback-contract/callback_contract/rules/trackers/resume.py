@@ -322,4 +322,5 @@ def other_runs_do_not_change(case: Case) -> None:
     """When a training resumes, earlier runs in the store keep all their points."""
     train(case, *losses(*LOSSES[:5]))
     _resume(case, _interrupt(case, SUPERSEDED), LOSSES[2], LOSSES[4])
+    require_runs(case, 2, "a training and one that was resumed")
     require_curves(case, [list(LOSSES[:5])])
