@@ -361,9 +361,16 @@ def model_state(training: Training) -> dict[str, Any]:
         {name: value for name, value in group.items() if name != "params"} for group in groups
     ]
     found["the optimizer's parameters"] = [[id(p) for p in group["params"]] for group in groups]
-    found["the optimizer's state"] = repr(optimizer.state_dict()["state"])
+    found["the optimizer's state"] = _listed(optimizer.state_dict()["state"])
     found["the schedule"] = repr(schedule.state_dict())
     return found
+
+
+def _listed(state: Any) -> Any:
+    """Return a state with a list for each tensor, whose text would take long to make."""
+    if isinstance(state, dict):
+        return {name: _listed(value) for name, value in state.items()}
+    return state.tolist() if hasattr(state, "tolist") else repr(state)
 
 
 def weights_of(training: Training) -> dict[str, Any]:
