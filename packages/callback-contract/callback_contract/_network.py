@@ -14,21 +14,23 @@ from unittest import mock
 
 
 class Network:
-    """The use of the network in a block.
+    """The use of the network in a block by this thread, and perhaps by new ones.
 
     Args:
-        thread: The thread that is watched; by default all threads.
+        with_new_threads: Whether threads that do not exist yet are watched, too. Older ones may
+            still deliver what an earlier rule logged.
 
     Attributes:
         is_down: Whether connections are refused.
         tried: Whether a connection was tried, whether or not it was refused.
         refused: The addresses of the connections that were refused.
         endless: Those among them that have no timeout.
-        paused: The seconds that the thread slept.
+        paused: The seconds that this thread slept.
     """
 
-    def __init__(self, thread: threading.Thread | None = None) -> None:
-        self._thread = thread
+    def __init__(self, *, with_new_threads: bool) -> None:
+        self._main = threading.current_thread()
+        self._others = {*threading.enumerate()} if with_new_threads else None
         self.is_down = False
         self.tried = False
         self.refused: set[str] = set()
@@ -37,7 +39,8 @@ class Network:
 
     def watches(self) -> bool:
         """Return whether the current thread is watched."""
-        return self._thread in (None, threading.current_thread())
+        thread = threading.current_thread()
+        return thread is self._main or (self._others is not None and thread not in self._others)
 
     def connect(self, connection: Any, address: Any) -> None:
         """Refuse a connection if the network is down."""
@@ -76,7 +79,7 @@ def no_network() -> Iterator[Network]:
 
     All host names resolve to this machine, so that each connection is tried.
     """
-    network = Network(threading.current_thread())
+    network = Network(with_new_threads=False)
     network.is_down = True
     resolve, sleep = socket.getaddrinfo, time.sleep
 

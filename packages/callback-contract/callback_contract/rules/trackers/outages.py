@@ -175,14 +175,15 @@ def an_outage_within_a_training_loses_nothing(case: Case) -> None:
     """
     callback = case.make_tracker()
     make_faulty(callback, {})  # no call fails, but delivery is in this process and soon
-    with watched_network(Network()) as network, collected_warnings():
+    network = Network(with_new_threads=True)
+    with watched_network(network), collected_warnings():
         training = case.begin(callback)
         log_steps(training, *losses(*LOGGED[:5]))
         wait_until_stored(case, ("loss", 5, LOGGED[4]))
         if network.tried:  # a store without a network needs no outage
             network.is_down = True
             log_steps(training, *losses(*LOGGED[5:10]))
-            wait_for(lambda: network.refused, 3.0)
+            wait_for(lambda: network.refused, 5.0)
             network.is_down = False
             log_steps(training, *losses(*LOGGED[10:15]))
         training.end()
