@@ -18,6 +18,21 @@ from callback_contract._violation import ContractViolation, require
 tracker_rule = partial(rule, of_trackers=True)
 """`rule`, for rules that apply to trackers only."""
 
+_SHARED: Final = (
+    "the store has fewer runs than trainings",
+    "Open a run for each training in on_train_begin, with a random id or one that the store "
+    "generates.",
+)
+_ROUNDED: Final = (
+    "its store keeps numbers less exactly than `precision` claims",
+    "Store numbers unrounded, or declare the `precision` that the store has.",
+)
+_EMPTY: Final = (
+    "its store holds no points",
+    "Check that `read` finds the store, and that settings() of a tracker returns what locates it.",
+)
+"""Causes of failures in several rules, each with a fix."""
+
 LOSSES: Final = (0.1 + 1 / 3, 2e-5, 123456.789, -1e-12, 7 / 9, 0.05)
 """The losses of a training, in order. Rounding changes each of them."""
 
@@ -96,14 +111,12 @@ class Stored:
                 f"{name!r} is stored as {others[0]!r}, but the rule looked for {title!r}: {hint}",
                 hint,
             )
-        names = sorted({name for run in self.runs for name in run.points})
-        cause = None if names else "its store holds no points"
-        if any(at == step and _is_rounded(value, number) for at, number in found):
-            cause = "its store keeps numbers less exactly than `precision` claims"
+        names = sorted({name[:80] for run in self.runs for name in run.points})
+        is_rounded = any(at == step and _is_rounded(value, number) for at, number in found)
         raise ContractViolation(
             f"{name}={value!r} was logged at step {step}. The store of {len(self.runs)} runs has "
             f"{found[:12] or 'nothing'} as {title!r}, and the names {names[:12]}",
-            cause,
+            *(_ROUNDED if is_rounded else () if names else _EMPTY),
         )
 
     def require_losses(self, *losses: float, first: int = 1) -> None:
@@ -117,6 +130,15 @@ class Stored:
             for name, value in log.items():
                 if name not in ("epoch", "step") and not self.in_summary(name, value):
                     self.require(name, log["step"], value)
+
+    def require_arguments_of(self, before: Stored) -> None:
+        """Require that the store still has the arguments that it had before."""
+        lost = sorted(before.parameters.keys() - self.parameters.keys())
+        require(
+            not lost,
+            f"the store had {len(before.parameters)} arguments and lost {lost[:4]}",
+            "when a run is opened again, its arguments are lost",
+        )
 
     def require_once(self, *names: str) -> None:
         """Require that each run has at most one point per step under each of these names."""
@@ -212,8 +234,9 @@ def require_eventually(case: Case, name: str, step: int, value: float) -> None:
 
 def require_runs(case: Case, count: int, of: str) -> None:
     """Raise `ContractViolation` unless the store has `count` runs."""
-    runs = case.runs()
-    require(len(runs) == count, f"the store has {len(runs)} runs of {of}, not {count}")
+    found = len(case.runs())
+    cause = _SHARED if 0 < found < count else ()
+    require(found == count, f"the store has {found} runs of {of}, not {count}", *cause)
 
 
 def require_curves(case: Case, expected: list[list[float]]) -> None:
@@ -221,16 +244,20 @@ def require_curves(case: Case, expected: list[list[float]]) -> None:
     stored = Stored(case)
     curves = {run.id: [value for _, value in stored.points_of(run, "loss")] for run in stored.runs}
     for curve in expected:
+        is_rounded = any(_have_same_values(curve, found, _is_rounded) for found in curves.values())
         require(
             any(_have_same_values(curve, found) for found in curves.values()),
             f"a training logged the losses {curve}, but no run has exactly these: "
             + ("; ".join(f"{run!r} has {c[:8]}" for run, c in curves.items()) or "there is no run"),
+            *(_ROUNDED if is_rounded else ()),
         )
 
 
-def _have_same_values(expected: list[float], found: list[float]) -> bool:
-    return all(any(matches(e, f) for f in found) for e in expected) and all(
-        any(matches(e, f) for e in expected) for f in found
+def _have_same_values(
+    expected: list[float], found: list[float], equal: Callable[[float, Any], bool] = matches
+) -> bool:
+    return all(any(equal(e, f) for f in found) for e in expected) and all(
+        any(equal(e, f) for e in expected) for f in found
     )
 
 

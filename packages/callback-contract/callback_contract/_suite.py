@@ -237,18 +237,25 @@ def _explained(
         call = case.trainings[-1].history[-1][0] if case.summary() else "a hook"
         seen = f"{call} did not return within {case.subject.time_limit:g} s"
         cause: str | None = f"{call} hangs"
+        fix = rule.fix
     else:
-        seen, cause = str(error), error.cause
+        seen, cause, fix = str(error), error.cause, error.fix or rule.fix
     first = (causes or {}).get(cause or "")
     if first is not None and first != rule.id:
         message = f"[{rule.id}] fails for the same reason as {first}: {cause}"
-        return ContractViolation(message, cause, seen)
+        return ContractViolation(message, cause, fix, seen)
     if cause is not None and causes is not None:
         causes[cause] = rule.id
     lines = [f"[{rule.id}] {rule.demands}", f"  seen: {seen}"]
+    if cause is not None and cause not in seen:
+        lines.append(f"  cause: {cause}")
     if done := case.summary():
         lines.append(f"  done: {done}")
-    return ContractViolation("\n".join([*lines, f"  to fix it: {rule.fix}"]), cause, seen)
+    if cause is not None and " raised " in cause:
+        fix = "Mend this error, or handle it."
+        if "no error" in rule.demands:
+            fix += f" If no other rule fails: {rule.fix}"
+    return ContractViolation("\n".join([*lines, f"  to fix it: {fix}"]), cause, fix, seen)
 
 
 def check(

@@ -138,11 +138,9 @@ class Training:
         try:
             answer = self._invoke(callback, event, keywords)
         except Exception as error:
-            name = f"{type(callback).__name__}.{event}"
-            raise ContractViolation(
-                f"{name} raised {error!r} at step {self.state.global_step}",
-                cause=f"{name} raised {place_of(error, callback)}",
-            ) from error
+            cause = f"{type(callback).__name__}.{event} raised {place_of(error, callback)}"
+            seen = f"{cause}, at step {self.state.global_step}: {error!r}"
+            raise ContractViolation(seen, cause) from error
         if isinstance(answer, TrainerControl):
             self.control = answer
         return answer

@@ -12,12 +12,19 @@ class ContractViolation(AssertionError):
 
     Attributes:
         cause: The same text for all rules that fail for the same reason; `None` if it is unknown.
+        fix: How to fix this cause; `None` if the rule's own `fix` applies.
         seen: What was observed; by default the message.
     """
 
-    def __init__(self, message: str, cause: str | None = None, seen: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        cause: str | None = None,
+        fix: str | None = None,
+        seen: str | None = None,
+    ) -> None:
         super().__init__(message)
-        self.cause = cause
+        self.cause, self.fix = cause, fix
         self.seen = message if seen is None else seen
 
 
@@ -25,10 +32,10 @@ class DoesNotApply(Exception):
     """A rule does not apply to this callback. The message gives the reason."""
 
 
-def require(condition: object, seen: str, cause: str | None = None) -> None:
+def require(condition: object, seen: str, cause: str | None = None, fix: str | None = None) -> None:
     """Raise `ContractViolation` with `seen`, the observed behaviour, unless `condition` holds."""
     if not condition:
-        raise ContractViolation(seen, cause)
+        raise ContractViolation(seen, cause, fix)
 
 
 def place_of(error: BaseException, owner: object) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Final
 
 from callback_contract._case import Case
 from callback_contract._isolation import collected_warnings
-from callback_contract._process import captured_output, difference, files_below
+from callback_contract._process import captured_output, difference, files_below, threads
 from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import ContractViolation, require
 from callback_core import CallbackHandler, TrainerState
@@ -125,7 +128,7 @@ def flags(control: Any) -> set[str]:
 
 
 Behaviour = dict[str, Any]
-"""What a callback does in a training: its requests, output, files, attributes and state."""
+"""What a callback does in a training: requests, output, threads, files, attributes and state."""
 
 
 def stable_parts(first: Behaviour, second: Behaviour) -> Behaviour:
@@ -136,7 +139,7 @@ def stable_parts(first: Behaviour, second: Behaviour) -> Behaviour:
 def deviations(found: Behaviour, expected: Behaviour) -> dict[str, str]:
     """Return a description of each part of `expected` that `found` lacks or has otherwise."""
     return {
-        part: f"{part} is {_abbreviated(found.get(part))}, not {_abbreviated(value)}"
+        part: f"{part}: {_abbreviated(found.get(part))}, not {_abbreviated(value)}"
         for part, value in expected.items()
         if part not in found or found[part] != value
     }
@@ -144,7 +147,7 @@ def deviations(found: Behaviour, expected: Behaviour) -> dict[str, str]:
 
 def _abbreviated(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"
+    return text if len(text) <= 150 else f"{text[:70]} … {text[-70:]}"
 
 
 class Observation:
@@ -161,6 +164,8 @@ class Observation:
         self.case, self.callback, self.pause = case, callback, pause
         self.folder = case.folder / folder
         self.folder.mkdir()
+        self.before = _versions(case.output_dir)
+        self.threads: list[str] = []
         args = case.arguments(output_dir=str(self.folder))
         self.training = case.training(callback, kind=ObservedTraining, args=args, max_steps=8)
 
@@ -174,6 +179,8 @@ class Observation:
         while not over:
             if self.training.state.global_step == 1:
                 sleep(self.pause)
+            if self.training.state.global_step == 4:
+                self.threads = sorted({re.sub(r"\d+", "#", thread.name) for thread in threads()})
             with captured_output() as (output, _):
                 over = next(steps, None) is None
                 if over:
@@ -188,15 +195,50 @@ class Observation:
         parts["what it printed"] = output.replace(folder, "<folder>")
         if self.case.subject_is_a_tracker:
             return parts  # the rest depends on the store, which other rules read
+        parts["its threads at step 4"] = self.threads
         files = files_outside_checkpoints(self.folder)
         parts["the names of its files"] = sorted(files)
         for name, content in files.items():
             parts[f"the file {name}"] = content.replace(folder.encode(), b"<folder>")
+        for name, (content, time) in _versions(self.case.output_dir).items():
+            before, time_before = self.before.get(name, (b"", 0))
+            if time != time_before:
+                parts[f"the file {name} {IN_OUTPUT_DIR}"] = _Written(before, content)
         for name, value in public_attributes(self.callback).items():
             parts[f"its attribute {name}"] = value
         for name, value in flattened(self.case.states_of(self.callback)).items():
             parts[f"its state {name!r}"] = value
         return parts
+
+
+IN_OUTPUT_DIR: Final = "in the output_dir of make"
+"""The end of the name of a part: a file that a training wrote there."""
+
+
+class _Written:
+    """What a training wrote to a file. It may have begun the file anew, or added to it."""
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        self.after, self.added = after, after.removeprefix(before) or after
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Written) and (
+            self.after == other.after or self.added == other.added
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self.added)
+
+
+def _versions(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return for each file outside checkpoints its content and when that was written."""
+    found = {}
+    for name, content in files_outside_checkpoints(folder).items():
+        with suppress(FileNotFoundError):  # another thread may delete it meanwhile
+            found[name] = content, (folder / name).stat().st_mtime_ns
+    return found
 
 
 def observe(case: Case, folder: str, callback: Any, pause: float = 0.0) -> Behaviour:
@@ -259,6 +301,32 @@ def _is_plain(value: Any) -> bool:
     return type(value) in _PLAIN
 
 
+@contextmanager
+def restored_classes(kind: type) -> Iterator[None]:
+    """Restore what the author's classes and their modules keep, at the end of the block.
+
+    This covers numbers, strings and containers of them. Flags stay as they are, because one may
+    guard what a process has only once, such as a server.
+    """
+    package = kind.__module__.partition(".")[0]
+    classes = [one for one in kind.__mro__ if one.__module__.partition(".")[0] == package]
+    modules = {sys.modules.get(one.__module__) for one in classes}
+    kept = [
+        (owner, name, value, deepcopy(value))
+        for owner in (*classes, *filter(None, modules))
+        for name, value in vars(owner).items()
+        if not name.startswith("__") and _is_plain(value) and not isinstance(value, bool)
+    ]
+    yield
+    for owner, name, value, before in kept:
+        now = vars(owner).get(name)
+        if now != before and _is_plain(now) and not isinstance(now, bool):
+            if hasattr(value, "clear"):
+                value.clear()
+                (value.extend if hasattr(value, "extend") else value.update)(before)
+            setattr(owner, name, value)
+
+
 def flattened(states: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the entries of a state as strings, with nested dicts under joined names."""
     flat: dict[str, Any] = {}
@@ -293,9 +361,16 @@ def model_state(training: Training) -> dict[str, Any]:
         {name: value for name, value in group.items() if name != "params"} for group in groups
     ]
     found["the optimizer's parameters"] = [[id(p) for p in group["params"]] for group in groups]
-    found["the optimizer's state"] = repr(optimizer.state_dict()["state"])
+    found["the optimizer's state"] = _listed(optimizer.state_dict()["state"])
     found["the schedule"] = repr(schedule.state_dict())
     return found
+
+
+def _listed(state: Any) -> Any:
+    """Return a state with a list for each tensor, whose text would take long to make."""
+    if isinstance(state, dict):
+        return {name: _listed(value) for name, value in state.items()}
+    return state.tolist() if hasattr(state, "tolist") else repr(state)
 
 
 def weights_of(training: Training) -> dict[str, Any]:

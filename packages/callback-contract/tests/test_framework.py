@@ -213,6 +213,47 @@ def test_rules_that_fail_for_the_same_reason_name_the_first(tmp_path: Path) -> N
     assert all(result.rule.id in line for result in broken)
 
 
+def test_the_fix_of_an_unrelated_rule_is_not_advised_for_an_error(tmp_path: Path) -> None:
+    class Raising(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise ValueError("at the first log")
+
+    suite = type("Raises", (Plain,), {"make": lambda self, output_dir: Raising()})
+    for rule, advised in (("CTL-001", False), ("EVT-005", True)):
+        [result] = check(suite, tmp_path, [rule])
+        assert (RULES[rule].fix in result.message) is advised
+        assert all(part in result.message for part in ("on_log", Path(__file__).name, "line"))
+
+
+class Rounds(FileTracker):
+    def log_metrics(self, points: Sequence[Point]) -> None:
+        super().log_metrics([p._replace(value=round(p.value, 6)) for p in points])
+
+
+class OneRun(FileTracker):
+    def open(self, opening: Opening) -> str:
+        if not opening.run_id and self.file_of("run-001").exists():
+            opening = replace(opening, run_id="run-001")
+        return super().open(opening)
+
+
+@pytest.mark.parametrize(
+    ("tracker", "rules"),
+    [
+        (Rounds, ["AWY-003", "AWY-004", "DEL-001", "DEL-009", "RES-001", "RES-012"]),
+        (OneRun, ["DEL-004", "DEL-007", "DEL-010", "RES-012", "RUN-004", "STS-002", "STS-003"]),
+    ],
+)
+def test_rules_about_a_store_share_a_cause_with_its_own_fix(
+    tracker: type[FileTracker], rules: list[str], tmp_path: Path
+) -> None:
+    results = check(type("Shares", (Reference,), {"tracker": tracker}), tmp_path, rules)
+    assert {result.outcome for result in results} == {"broken"}
+    [cause] = {result.cause for result in results}
+    assert str(cause) in results[0].message
+    assert RULES[rules[0]].fix not in results[0].message
+
+
 class Archives(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         Path(args.output_dir, f"archived-{state.global_step}").mkdir()

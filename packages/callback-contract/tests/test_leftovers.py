@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -161,3 +162,17 @@ def test_a_program_that_ends_after_a_prediction_is_not_left_by_the_training(
 ) -> None:
     monkeypatch.setattr(_left_behind, "END_TIMEOUT", 2.0)
     assert outcome(StartsAProgramAtAPrediction, "LEF-002", tmp_path) == "kept"
+
+
+def test_a_variable_that_make_sets_for_its_server_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PORT_OF_THE_SERVER", raising=False)
+
+    def make(self: Any, output_dir: Path) -> Any:
+        os.environ.setdefault("PORT_OF_THE_SERVER", "4711")
+        return TrainerCallback()
+
+    members = {"__test__": False, "contract": (2, 0), "make": make}
+    [result] = check(type("Suite", (CallbackContract,), members), tmp_path, ["LEF-003"])
+    assert result.outcome == "kept", result.message

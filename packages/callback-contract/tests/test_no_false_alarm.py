@@ -149,3 +149,71 @@ class LosesItsSettingInACopy(TrainerCallback):
 
 def test_a_copy_with_another_setting_is_noticed(tmp_path: Path) -> None:
     assert outcome(LosesItsSettingInACopy, "LIF-010", tmp_path) == "broken"
+
+
+class AveragesWeights(TrainerCallback):
+    """Has a state that depends on the weights."""
+
+    def __init__(self) -> None:
+        self._mean: float | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        weight = next(kwargs["model"].parameters()).sum().item()
+        self._mean = weight if self._mean is None else (self._mean + weight) / 2
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self._mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._mean = state["mean"]
+
+
+class RestoresNoAverage(AveragesWeights):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("callback", "expected"), [(AveragesWeights, "kept"), (RestoresNoAverage, "broken")]
+)
+def test_a_resumed_training_continues_with_the_weights_of_its_checkpoint(
+    callback: type[TrainerCallback], expected: str, tmp_path: Path
+) -> None:
+    assert outcome(callback, "STA-009", tmp_path, capabilities={"state"}) == expected
+
+
+class ServesOnce(TrainerCallback):
+    """Starts what a process can have only once, and remembers that in its class."""
+
+    serves = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not ServesOnce.serves:
+            assert "a server" not in STARTED
+            STARTED["a server"] = object()
+            ServesOnce.serves = True
+
+
+STARTED: dict[str, object] = {}
+
+
+class AddsLines(TrainerCallback):
+    """Adds lines to a file that all trainings share."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        with Path(self._path).open("a") as file:
+            file.write(f"{state.global_step}\n")
+
+
+@pytest.mark.parametrize("rule", ["LIF-003", "LIF-007", "LIF-008", "LIF-010"])
+@pytest.mark.parametrize("callback", [ServesOnce, AddsLines])
+def test_a_process_may_have_one_server_and_one_file_for_all_trainings(
+    callback: type[TrainerCallback], rule: str, tmp_path: Path
+) -> None:
+    def make(self: Any, output_dir: Path) -> Any:
+        return AddsLines(str(output_dir / "steps")) if callback is AddsLines else callback()
+
+    assert outcome(callback, rule, tmp_path, make=make) == "kept"

@@ -53,6 +53,37 @@ class HeartbeatOfTheDead(Suite):
     callback = HeartbeatCallback
 
 
+class StoppedHeartbeatCallback(TrainerCallback):
+    """Touches a file twice a second, and stops when the training ends."""
+
+    def __init__(self, output_dir):
+        self.path = Path(output_dir) / "alive"
+        self.stops = self.thread = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.stops = self.stops or threading.Event()
+            self.thread = threading.Thread(target=self.beat, daemon=True)
+            self.thread.start()
+
+    def beat(self):
+        while not self.stops.is_set():
+            self.path.touch()
+            self.stops.wait(0.5)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.thread is not None:
+            self.stops.set()
+            self.thread.join()
+            self.thread = None
+
+
+@faulty("The event that stops the thread stays set, so a second training has no heartbeat.")
+class OneHeartbeat(Suite):
+    __test__ = False
+    callback = StoppedHeartbeatCallback
+
+
 class FailedMemoryCallback(TrainerCallback):
     """Watches the memory of the process from a thread; says after an error what it was."""
 

@@ -1,6 +1,7 @@
 """Callbacks that are wrong with what they keep: in the object, in its class, in checkpoints."""
 
 import csv
+import json
 from collections import deque
 from pathlib import Path
 
@@ -48,6 +49,33 @@ class ClassHistoryCallback(TrainerCallback):
 class HistoryOfTheClass(StateSuite):
     __test__ = False
     callback = ClassHistoryCallback
+
+
+class ClassCurveCallback(TrainerCallback):
+    """Writes the losses of a training when it ends."""
+
+    losses = []  # noqa: RUF012
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        loss = (logs or {}).get("loss")
+        if isinstance(loss, (int, float)):
+            self.losses.append(loss)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            Path(self.path).write_text(json.dumps(self.losses))
+
+
+@faulty("The losses are on the class, so that a second training writes those of the first, too.")
+class CurveOfTheClass(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+
+    def make(self, output_dir):
+        return ClassCurveCallback(output_dir / "curve.json")
 
 
 class SecondHistoryCallback(TrainerCallback):

@@ -83,6 +83,17 @@ class CountIsNotReset(PatienceSuite):
     callback = NeverResetsCallback
 
 
+class TruthyBestCallback(PatienceCallback):
+    def improves(self, value):
+        return not self.best or super().improves(value)
+
+
+@faulty("A best value of 0 counts as none, so that whatever follows is an improvement.")
+class ZeroIsNoBest(PatienceSuite):
+    __test__ = False
+    callback = TruthyBestCallback
+
+
 class OneMoreCallback(PatienceCallback):
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         value = (metrics or {}).get("eval_loss")

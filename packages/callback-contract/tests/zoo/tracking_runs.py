@@ -67,6 +67,19 @@ class RunIdIsTheSecond(TablesSuite):
     tracker = TimeNamedTracker
 
 
+class FreshDescriptionTracker(TablesTracker):
+    def open(self, opening):
+        if opening.run_id is not None:
+            Path(self.directory, opening.run_id, "run.json").unlink(missing_ok=True)
+        return super().open(opening)
+
+
+@faulty("A run that is opened again is described anew, without the arguments that it had.")
+class ReopenedWithoutArguments(TablesSuite):
+    __test__ = False
+    tracker = FreshDescriptionTracker
+
+
 class OptimistTracker(LinesTracker):
     def close(self, status):
         super().close(None if status is None else "finished")

@@ -199,6 +199,17 @@ class NamesCutInSilence(DatabaseSuite):
     tracker = ShortNamesTracker
 
 
+class ColumnTracker(LinesTracker):
+    def log_metrics(self, points):
+        super().log_metrics([point._replace(name=point.name[:250]) for point in points])
+
+
+@faulty("Names are cut to 250 characters in silence, so that two long ones share a curve.")
+class LongNamesCutInSilence(LinesSuite):
+    __test__ = False
+    tracker = ColumnTracker
+
+
 class WordNamesTracker(TablesTracker):
     def log_metrics(self, points):
         words = [point._replace(name=re.sub(r"[\W_]+", "_", point.name)) for point in points]

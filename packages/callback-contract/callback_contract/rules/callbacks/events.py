@@ -21,7 +21,7 @@ from callback_core import TrainerState
     fix="End the signature of every event with **kwargs, and ignore unknown keywords.",
 )
 def accepts_unknown_keywords(case: Case) -> None:
-    """Every event accepts unknown keywords."""
+    """Unknown keywords raise no error in any event."""
     case.training(extra={"of_a_newer_loop": object()}).live()
 
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import socket
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from callback_contract._case import Case
+from callback_contract._network import no_network
 from callback_contract._registry import rule
 from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import require
@@ -93,14 +87,16 @@ def an_unreachable_service_costs_nothing(case: Case) -> None:
     The rule watches only the training's thread, because other threads do not delay it.
     """
     callback = case.make()
-    with _no_network() as network:
+    with no_network() as network:
         case.training(callback, kind=HandledTraining).live()
         case.begin(callback, kind=HandledTraining).end(OUT_OF_MEMORY)
     endless, paused = sorted(network.endless), network.paused
     require(not endless, f"it connects without a timeout to {', '.join(endless)}")
     allowed = 1.0 + case.subject.flush_limit if case.subject_is_a_tracker else 1.0
-    tried = network.tried
-    require(not tried or paused <= allowed, f"it paused the training for {paused:g} s in total")
+    require(
+        not network.refused or paused <= allowed,
+        f"it paused the training for {paused:g} s in total",
+    )
 
 
 @rule(
@@ -184,67 +180,3 @@ def _raised(error: Exception) -> Exception:
 def _content(error: BaseException) -> tuple[Any, ...]:
     parts = (type(error), error.args, error.__traceback__, error.__cause__, error.__context__)
     return (*parts, {**vars(error)})
-
-
-class _Network:
-    """The use of an unreachable network by the training's thread.
-
-    Attributes:
-        tried: Whether it tried to connect.
-        endless: The addresses to which it tried to connect without a timeout.
-        paused: The seconds that it slept.
-    """
-
-    def __init__(self) -> None:
-        self.tried = False
-        self.endless: set[str] = set()
-        self.paused = 0.0
-
-
-_CURRENT: Final = threading.local()
-_HOOKED: Final[list[bool]] = []
-
-
-@contextmanager
-def _no_network() -> Iterator[_Network]:
-    """Refuse this thread's connections, and skip its pauses.
-
-    An audit hook sees each connection. It cannot be removed, so it is added once and does nothing
-    outside these blocks. All host names resolve to this machine, so that each connection is tried.
-    """
-    if not _HOOKED:
-        _HOOKED.append(True)
-        sys.addaudithook(_refuse)
-    resolve, sleep = socket.getaddrinfo, time.sleep
-
-    def resolve_here(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        if not hasattr(_CURRENT, "network"):
-            return resolve(host, port, *args, **kwargs)
-        number = port if isinstance(port, int) else 80
-        kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
-        return [(*kind, ("127.0.0.1", number))]
-
-    def pause(seconds: Any) -> None:
-        if hasattr(_CURRENT, "network"):
-            _CURRENT.network.paused += seconds
-        else:
-            sleep(seconds)
-
-    _CURRENT.network = _Network()
-    socket.getaddrinfo, time.sleep = resolve_here, pause
-    try:
-        yield _CURRENT.network
-    finally:
-        socket.getaddrinfo, time.sleep = resolve, sleep
-        del _CURRENT.network
-
-
-def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "socket.connect" or not hasattr(_CURRENT, "network"):
-        return
-    connection, address = arguments
-    if getattr(connection, "family", None) in (socket.AF_INET, socket.AF_INET6):
-        _CURRENT.network.tried = True
-        if connection.gettimeout() is None:
-            _CURRENT.network.endless.add(str(address))
-        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")

@@ -69,8 +69,12 @@ def stops_when_patience_is_exhausted(case: Case) -> None:
     fix=_FIX,
 )
 def an_improvement_resets_the_count(case: Case) -> None:
-    """An evaluation that is better than all earlier ones resets the count."""
-    _require_stop(case, [1.0, 1.1, 0.9, 1.0, 0.8, 0.85, 0.81, 0.82], 7)
+    """An evaluation that is better than all earlier ones resets the count.
+
+    The best value may be 0 or negative.
+    """
+    _require_stop(case, [1.0, 1.1, 0.9, 1.0, 0.0, 0.5, 0.25, 0.2], 7)
+    _require_stop(case, [-1.0, -0.5, -2.0, -1.5, -1.9, -1.8], 5)
 
 
 @_patience_rule(

@@ -116,17 +116,22 @@ def a_second_training_is_another_run(case: Case) -> None:
     "DEL-005",
     why="After the end of a training, nothing could be logged (clearml/clearml#1119), or a stray "
     "run was opened for it (comet-ml/issue-tracking#536).",
-    fix="Keep the id of the last closed run, and reopen this run in on_log.",
+    fix="Keep the id of the last closed run, and reopen this run in on_log. Keep what it has.",
 )
 def stores_an_evaluation_after_the_end(case: Case) -> None:
-    """Logs after `on_train_end`, such as a final evaluation, are stored in the same run."""
+    """Logs after `on_train_end`, such as a final evaluation, are stored in the same run.
+
+    The run keeps its arguments.
+    """
     training = train(case, {"loss": LOSSES[0]})
+    before = Stored(case)
     for value in LOSSES[1:3]:
         training.state.global_step += 1
         training.evaluate({"eval_late": value})
     for step, value in enumerate(LOSSES[1:3], 2):
         require_eventually(case, "eval_late", step, value)
     require_runs(case, 1, "a training and the evaluations after it")
+    Stored(case).require_arguments_of(before)
 
 
 @tracker_rule(
@@ -158,7 +163,8 @@ def stores_the_arguments(case: Case) -> None:
     for rate in (2e-5, 0.3):
         args = case.arguments(learning_rate=rate, seed=4711, more=dict(FALSE_ARGUMENTS))
         train(case, {"loss": 0.5}, args=args)
-    for run, rate in zip(case.runs(), (2e-5, 0.3), strict=False):
+    require_runs(case, 2, "two trainings")
+    for run, rate in zip(case.runs(), (2e-5, 0.3), strict=True):
         for name, value in {"learning_rate": rate, "seed": 4711, **FALSE_ARGUMENTS}.items():
             found = parameter_of(run.parameters, name)
             how = "is not stored" if found is None else f"is stored as {found!r}"
@@ -190,9 +196,12 @@ def stores_more_than_a_batch(case: Case) -> None:
 def different_names_share_no_curve(case: Case) -> None:
     """Values with different names in several logs of one step are in different curves.
 
-    Long names may differ only at their ends. A value may be left out if a warning names it.
+    Long names may differ only at their ends. A value may be left out if a warning names it, or if
+    its name has more than 1,000 characters.
     """
-    names = ["loss", "eval_loss", "eval_a_loss", "eval_b_loss", "test_loss", "a_loss", "b/loss"]
+    long = "accuracy_of_" * 166
+    names = [f"{long}en", "loss", f"{long}fr", "eval_loss"]  # a log that fails is between others
+    names += ["eval_a_loss", "eval_b_loss", "test_loss", "a_loss", "b/loss"]
     names += ["c.loss", "loss_1", "loss_10", "c_loss", "b loss"]
     names += [f"grad_norm_of_layers_0_self_attention_{part}_proj" for part in "qkv"]
     names += [f"{'accuracy_of_' * 10}{language}" for language in ("en", "fr")]
@@ -209,12 +218,11 @@ def different_names_share_no_curve(case: Case) -> None:
             shared = curves[name] & curves[other]
             require(
                 not shared or repr(name) in warnings or other in warnings,
-                f"{name!r} and {other!r} were logged at one step; both are in the curve {shared}",
+                f"{_shown(name)} and {_shown(other)} were logged at one step; both are in the "
+                f"curve {', '.join(map(_shown, shared))}",
             )
-        require(
-            curves[name] or name in warnings,
-            f"{name}={values[name]!r} is not stored, and no warning names it",
-        )
+        if not curves[name] and name not in warnings and len(name) < 1000:
+            stored.require(name, 0, values[name])
 
 
 @tracker_rule(
@@ -230,6 +238,7 @@ def simultaneous_trainings_do_not_mix(case: Case) -> None:
             log_steps(training, {"loss": LOSSES[step] + number})
     for training in trainings:
         training.end()
+    require_runs(case, 2, "two trainings that alternate")
     require_curves(case, [[loss + number for loss in LOSSES[:3]] for number in range(2)])
 
 
@@ -274,7 +283,8 @@ def logs_before_a_checkpoint_survive_a_kill(case: Case) -> None:
     "DEL-013",
     needs=["files"],
     why="An upload races with the loop that deletes the checkpoint: axolotl-ai-cloud/axolotl#2630.",
-    fix="In on_save, copy the checkpoint or create hard links to its files.",
+    fix="In on_save, copy the checkpoint or create hard links to its files, also to those in its "
+    "directories and whatever their names are.",
 )
 def stores_checkpoints_that_are_deleted(case: Case) -> None:
     """Each checkpoint is stored completely, even if the loop deletes it right after `on_save`."""
@@ -329,6 +339,11 @@ def stores_the_checkpoints_of_trials(case: Case) -> None:
     require_runs(case, 2, "two trials of a search")
     for run in case.runs():
         _require_files([run], "checkpoint-1", FILES)
+
+
+def _shown(name: str) -> str:
+    """Return a name, or only the ends of a long one."""
+    return repr(name if len(name) < 200 else f"{name[:40]}…{name[-40:]}")
 
 
 def _is_stored_as(value: Any, found: str | None) -> bool:

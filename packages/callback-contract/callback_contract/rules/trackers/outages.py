@@ -8,16 +8,19 @@ from typing import Any, Final
 from callback_contract._case import Case
 from callback_contract._faulty_tracker import make_faulty
 from callback_contract._isolation import collected_warnings
+from callback_contract._killed_training import wait_until_stored
+from callback_contract._network import Network, watched_network
 from callback_contract._stored import (
     Stored,
     log_steps,
     losses,
     require_runs,
     tracker_rule,
+    wait_for,
     wait_for_store,
 )
 from callback_contract._training import OUT_OF_MEMORY
-from callback_contract._violation import ContractViolation, require
+from callback_contract._violation import ContractViolation, DoesNotApply, require
 from callback_contract._watching import HandledTraining
 
 LONGEST_EVENT: Final = 5.0
@@ -88,7 +91,9 @@ def warns_of_an_outage(case: Case) -> None:
     "AWY-003",
     needs=["unreachable"],
     why="Everything that was logged without a connection is lost: comet-ml/issue-tracking#463.",
-    fix="Write logs to a file first, and deliver from the file, now or later.",
+    fix="If points are missing, write logs to a file first, and deliver from the file, now or "
+    "later. If the run is another one or incomplete, open it with the id that `open` gets, and "
+    "deliver its arguments and its status, too.",
 )
 def delivers_after_an_outage(case: Case) -> None:
     """After an outage, everything that is missing is delivered once and in order.
@@ -136,6 +141,7 @@ def a_failed_call_can_be_repeated(case: Case) -> None:
                 raise ContractViolation(
                     f"call {number} of {method} {failed} and was repeated; {violation}",
                     violation.cause,
+                    violation.fix,
                 ) from None
 
 
@@ -152,6 +158,40 @@ def an_unwritable_output_directory_costs_nothing(case: Case) -> None:
     file.write_text("a file in place of the parent directory")
     training, _ = _train(case, case.make(), args=case.arguments(output_dir=str(file / "output")))
     require(training.state.global_step == len(LOGGED), "the training did not complete")
+
+
+@tracker_rule(
+    "AWY-006",
+    needs=["unreachable"],
+    why="If a tracker logs the errors of its service and continues, everything that was logged in "
+    "an outage counts as delivered, and is lost (comet-ml/issue-tracking#463).",
+    fix="Let the errors of the service leave `log_metrics` and the other methods. The points are "
+    "then delivered again.",
+)
+def an_outage_within_a_training_loses_nothing(case: Case) -> None:
+    """If connections are refused for a while within a training, each point is stored once.
+
+    The rule applies to trackers of a `TrackerCallback` that connect meanwhile.
+    """
+    callback = case.make_tracker()
+    make_faulty(callback, {})  # no call fails, but delivery is in this process and soon
+    network = Network(with_new_threads=True)
+    with watched_network(network), collected_warnings():
+        training = case.begin(callback)
+        log_steps(training, *losses(*LOGGED[:5]))
+        wait_until_stored(case, ("loss", 5, LOGGED[4]))
+        if network.tried:  # a store without a network needs no outage
+            network.is_down = True
+            log_steps(training, *losses(*LOGGED[5:10]))
+            wait_for(lambda: network.refused, 5.0)
+            network.is_down = False
+            log_steps(training, *losses(*LOGGED[10:15]))
+        training.end()
+    if not network.refused:
+        raise DoesNotApply("it opens no connection within a training")
+    stored = Stored(case)
+    stored.require_losses(*LOGGED[:15])
+    stored.require_once("loss")
 
 
 def _train_with_a_failing_call(

@@ -113,10 +113,13 @@ def _require_finished(case: Case, stored: Stored) -> None:
 def continues_its_run(case: Case) -> None:
     """A training that resumes with the callback's state continues its run and loses nothing.
 
-    At the end, the run is `finished` if the store keeps a status.
+    It keeps its points and its arguments. At the end, it is `finished` if the store keeps a status.
     """
-    _resume(case, _interrupt(case, LOSSES[2]), *LOSSES[2:4])
+    interrupted = _interrupt(case, LOSSES[2])
+    before = Stored(case)
+    _resume(case, interrupted, *LOSSES[2:4])
     stored = _require_one_run(case, LOSSES[:4])
+    stored.require_arguments_of(before)
     stored.require("eval_loss", 2, EVALUATED)
     _require_finished(case, stored)
 
@@ -319,4 +322,5 @@ def other_runs_do_not_change(case: Case) -> None:
     """When a training resumes, earlier runs in the store keep all their points."""
     train(case, *losses(*LOSSES[:5]))
     _resume(case, _interrupt(case, SUPERSEDED), LOSSES[2], LOSSES[4])
+    require_runs(case, 2, "a training and one that was resumed")
     require_curves(case, [list(LOSSES[:5])])

@@ -16,6 +16,7 @@ from callback_contract._stored import (
     log_steps,
     losses,
     require_eventually,
+    require_runs,
     tracker_rule,
     train,
     wait_for_store,
@@ -27,6 +28,7 @@ _status_rule = partial(tracker_rule, needs=["status"])
 
 
 def _require_statuses(case: Case, *expected: str, after: str) -> None:
+    require_runs(case, len(expected), after)
     statuses = [run.status for run in case.runs()]
     require(
         sorted(map(str, statuses)) == sorted(expected),
