@@ -23,15 +23,17 @@ class Case:
     Args:
         subject: The callback under test.
         folder: An empty directory.
+        is_known_deviation: Whether the author declares that the callback breaks the rule.
 
     Attributes:
         output_dir: The directory that the trainings write to.
         trainings: The trainings so far.
     """
 
-    def __init__(self, subject: Subject, folder: Path) -> None:
+    def __init__(self, subject: Subject, folder: Path, is_known_deviation: bool = False) -> None:
         self.subject = subject
         self.folder = folder
+        self.is_known_deviation = is_known_deviation
         self.output_dir = folder / "output"
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self.trainings: list[Training] = []

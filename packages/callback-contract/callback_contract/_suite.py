@@ -214,7 +214,7 @@ def check_rule(
     if subject.sdk is not None:
         with suppress(ImportError):  # keeps the time of the import out of the rule's time limit
             import_module(subject.sdk)
-    case = Case(subject, folder)
+    case = Case(subject, folder, rule.id in getattr(subject, "deviations", ()))
     with restored_process():
         try:
             with time_limit(subject.time_limit):

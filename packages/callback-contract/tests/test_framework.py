@@ -30,6 +30,7 @@ from callback_contract import (
     check,
 )
 from callback_contract._case import Case
+from callback_contract._suite import check_rule
 from callback_contract._watching import FLAGS
 from callback_contract.report import as_data, table
 from callback_core import TrainerCallback
@@ -465,6 +466,21 @@ def test_a_reader_of_the_wrong_type_raises_a_type_error(found: Any, tmp_path: Pa
     case = Case(reads(found)(), tmp_path)
     with pytest.raises(TypeError, match="RecordedRun"):
         case.runs()
+
+
+def test_a_check_knows_that_its_rule_is_a_declared_deviation(tmp_path: Path) -> None:
+    class Deviates(Plain):
+        __test__ = False
+        deviations = {"LEF-007": Deviation("it keeps its connections")}  # noqa: RUF012
+
+    found: dict[str, bool] = {}
+    for name in ("LEF-001", "LEF-007"):
+
+        def note(case: Case, name: str = name) -> None:
+            found[name] = case.is_known_deviation
+
+        check_rule(replace(RULES[name], check=note), Deviates(), tmp_path)
+    assert found == {"LEF-001": False, "LEF-007": True}
 
 
 def test_a_tracker_without_state_and_resume_causes_one_warning(tmp_path: Path) -> None:
