@@ -195,7 +195,8 @@ class Observation:
         parts["what it printed"] = output.replace(folder, "<folder>")
         if self.case.subject_is_a_tracker:
             return parts  # the rest depends on the store, which other rules read
-        parts["its threads at step 4"] = self.threads
+        # One part each: a thread that an SDK has for a moment may be there by chance.
+        parts.update({f"its thread {name} at step 4": "running" for name in self.threads})
         files = files_outside_checkpoints(self.folder)
         parts["the names of its files"] = sorted(files)
         for name, content in files.items():

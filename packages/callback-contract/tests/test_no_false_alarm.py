@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import warnings
@@ -217,3 +218,22 @@ def test_a_process_may_have_one_server_and_one_file_for_all_trainings(
         return AddsLines(str(output_dir / "steps")) if callback is AddsLines else callback()
 
     assert outcome(callback, rule, tmp_path, make=make) == "kept"
+
+
+class HasAThreadInEachThirdTraining(TrainerCallback):
+    """Runs a thread in the training of the copy, which follows those of two new callbacks."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._done = threading.Event()
+        if next(TRAININGS) % 3 == 2:
+            threading.Thread(target=self._done.wait).start()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._done.set()
+
+
+TRAININGS = itertools.count()
+
+
+def test_a_thread_that_new_callbacks_lack_may_run_by_chance(tmp_path: Path) -> None:
+    assert outcome(HasAThreadInEachThirdTraining, "LIF-010", tmp_path) == "kept"
