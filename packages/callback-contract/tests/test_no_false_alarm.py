@@ -152,37 +152,6 @@ def test_a_copy_with_another_setting_is_noticed(tmp_path: Path) -> None:
     assert outcome(LosesItsSettingInACopy, "LIF-010", tmp_path) == "broken"
 
 
-class AveragesWeights(TrainerCallback):
-    """Has a state that depends on the weights."""
-
-    def __init__(self) -> None:
-        self._mean: float | None = None
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        weight = next(kwargs["model"].parameters()).sum().item()
-        self._mean = weight if self._mean is None else (self._mean + weight) / 2
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"mean": self._mean}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._mean = state["mean"]
-
-
-class RestoresNoAverage(AveragesWeights):
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
-
-
-@pytest.mark.parametrize(
-    ("callback", "expected"), [(AveragesWeights, "kept"), (RestoresNoAverage, "broken")]
-)
-def test_a_resumed_training_continues_with_the_weights_of_its_checkpoint(
-    callback: type[TrainerCallback], expected: str, tmp_path: Path
-) -> None:
-    assert outcome(callback, "STA-009", tmp_path, capabilities={"state"}) == expected
-
-
 class ServesOnce(TrainerCallback):
     """Starts what a process can have only once, and remembers that in its class."""
 

@@ -12,9 +12,9 @@ from callback_contract import CallbackContract, check
 from callback_core import TrainerCallback
 
 
-def outcome(callback: type[TrainerCallback], rule: str, folder: Path) -> str:
-    """Check one rule for a callback that alters the model, and return the outcome."""
-    own: dict[str, Any] = {"contract": (2, 0), "capabilities": frozenset({"alters", "state"})}
+def outcome(callback: type[TrainerCallback], rule: str, folder: Path, *capabilities: str) -> str:
+    """Check one rule for a callback with capabilities and a state, and return the outcome."""
+    own: dict[str, Any] = {"contract": (2, 0), "capabilities": {"state", *capabilities}}
     own["make"] = lambda self, output_dir: callback()
     [result] = check(type("Suite", (CallbackContract,), own), folder, [rule])
     return result.outcome
@@ -76,5 +76,36 @@ class PutsTheTrainedBackTooLate(AveragesForEvaluations):
 
 @pytest.mark.parametrize("rule", ["ROY-012", "STA-010"])
 def test_an_average_is_in_the_model_while_the_loop_evaluates(rule: str, tmp_path: Path) -> None:
-    assert outcome(AveragesForEvaluations, rule, tmp_path / "right") == "kept"
-    assert outcome(PutsTheTrainedBackTooLate, rule, tmp_path / "late") == "broken"
+    assert outcome(AveragesForEvaluations, rule, tmp_path / "right", "alters") == "kept"
+    assert outcome(PutsTheTrainedBackTooLate, rule, tmp_path / "late", "alters") == "broken"
+
+
+class AveragesWeights(TrainerCallback):
+    """Has a state that depends on the weights."""
+
+    def __init__(self) -> None:
+        self._mean: float | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        weight = next(kwargs["model"].parameters()).sum().item()
+        self._mean = weight if self._mean is None else (self._mean + weight) / 2
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self._mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._mean = state["mean"]
+
+
+class RestoresNoAverage(AveragesWeights):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("callback", "expected"), [(AveragesWeights, "kept"), (RestoresNoAverage, "broken")]
+)
+def test_a_resumed_training_continues_with_the_weights_of_its_checkpoint(
+    callback: type[TrainerCallback], expected: str, tmp_path: Path
+) -> None:
+    assert outcome(callback, "STA-009", tmp_path) == expected
