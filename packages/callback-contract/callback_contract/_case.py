@@ -12,7 +12,7 @@ from typing import Any
 from callback_contract._isolation import end_trainings
 from callback_contract._subject import MissingHook, RecordedRun, Subject
 from callback_contract._training import Arguments, Training
-from callback_contract._violation import ContractViolation, DoesNotApply, place_of
+from callback_contract._violation import FIX_OF_AN_ERROR, ContractViolation, DoesNotApply, place_of
 from callback_core import TrainerState, export_states, restore_states
 from callback_core.tracking import Tracker, TrackerCallback, close_open_runs
 
@@ -194,7 +194,8 @@ class Case:
             raise
         except Exception as error:
             cause = f"{read} raised {place_of(error, self.subject)}"
-            raise ContractViolation(f"{read} raised {error!r}", cause) from error
+            seen = f"{read} raised {error!r}"
+            raise ContractViolation(seen, cause, FIX_OF_AN_ERROR) from error
         if not isinstance(runs, (list, tuple)) or not all(isinstance(r, RecordedRun) for r in runs):
             raise TypeError(f"{read} must return a list of RecordedRun, but it returned {runs!r}")
         return list(runs)

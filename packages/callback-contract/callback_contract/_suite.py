@@ -22,7 +22,7 @@ from callback_contract._subject import (
     Deviation,
     Subject,
 )
-from callback_contract._violation import ContractViolation, DoesNotApply, place_of
+from callback_contract._violation import FIX_OF_AN_ERROR, ContractViolation, DoesNotApply, place_of
 
 if TYPE_CHECKING:
     import pytest
@@ -251,10 +251,8 @@ def _explained(
         lines.append(f"  cause: {cause}")
     if done := case.summary():
         lines.append(f"  done: {done}")
-    if cause is not None and " raised " in cause:
-        fix = "Mend this error, or handle it."
-        if "no error" in rule.demands:
-            fix += f" If no other rule fails: {rule.fix}"
+    if fix == FIX_OF_AN_ERROR and "no error" in rule.demands:
+        fix += f" If no other rule fails: {rule.fix}"
     return ContractViolation("\n".join([*lines, f"  to fix it: {fix}"]), cause, fix, seen)
 
 

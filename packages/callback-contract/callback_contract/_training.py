@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from callback_contract._models import make_learner
-from callback_contract._violation import ContractViolation, place_of
+from callback_contract._violation import FIX_OF_AN_ERROR, ContractViolation, place_of
 from callback_core import EVENTS, TrainerControl, TrainerState
 
 OUT_OF_MEMORY: Final = RuntimeError("CUDA out of memory")
@@ -140,7 +140,7 @@ class Training:
         except Exception as error:
             cause = f"{type(callback).__name__}.{event} raised {place_of(error, callback)}"
             seen = f"{cause}, at step {self.state.global_step}: {error!r}"
-            raise ContractViolation(seen, cause) from error
+            raise ContractViolation(seen, cause, FIX_OF_AN_ERROR) from error
         if isinstance(answer, TrainerControl):
             self.control = answer
         return answer

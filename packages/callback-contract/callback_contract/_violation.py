@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from traceback import extract_tb
+from typing import Final
 
 
 class ContractViolation(AssertionError):
@@ -36,6 +37,10 @@ def require(condition: object, seen: str, cause: str | None = None, fix: str | N
     """Raise `ContractViolation` with `seen`, the observed behaviour, unless `condition` holds."""
     if not condition:
         raise ContractViolation(seen, cause, fix)
+
+
+FIX_OF_AN_ERROR: Final = "Mend this error, or handle it."
+"""The fix of a violation whose cause is an error of the author's code."""
 
 
 def place_of(error: BaseException, owner: object) -> str:

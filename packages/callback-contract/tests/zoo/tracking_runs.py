@@ -74,7 +74,7 @@ class FreshDescriptionTracker(TablesTracker):
         return super().open(opening)
 
 
-@faulty("A run that is opened again is described anew, without the arguments that it had.")
+@faulty("A run that is opened again loses the arguments that it had.")
 class ReopenedWithoutArguments(TablesSuite):
     __test__ = False
     tracker = FreshDescriptionTracker

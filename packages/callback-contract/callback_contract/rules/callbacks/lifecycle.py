@@ -8,11 +8,7 @@ from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
-from callback_contract._case import Case
-from callback_contract._process import children, files_below, threads
-from callback_contract._registry import rule
-from callback_contract._violation import ContractViolation, require
-from callback_contract._watching import (
+from callback_contract._behaviour import (
     IN_OUTPUT_DIR,
     Behaviour,
     deviations,
@@ -22,6 +18,10 @@ from callback_contract._watching import (
     restored_classes,
     stable_parts,
 )
+from callback_contract._case import Case
+from callback_contract._process import children, files_below, threads
+from callback_contract._registry import rule
+from callback_contract._violation import ContractViolation, require
 
 
 @rule(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from callback_contract._behaviour import files_outside_checkpoints
 from callback_contract._case import Case
 from callback_contract._process import children, difference, files_below, threads
 from callback_contract._registry import rule
 from callback_contract._violation import require
-from callback_contract._watching import (
-    ObservedTraining,
-    another_rank,
-    files_outside_checkpoints,
-    watch,
-)
+from callback_contract._watching import ObservedTraining, another_rank, watch
 
 _FIX = (
     "Begin every event that writes or starts something with "

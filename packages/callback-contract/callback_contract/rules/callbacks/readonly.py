@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from callback_contract._case import Case
+from callback_contract._model_state import model_hooks, model_state, modes, weights_of
 from callback_contract._process import (
     difference,
     files_below,
@@ -18,7 +19,7 @@ from callback_contract._process import (
 from callback_contract._registry import rule
 from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_contract._violation import require
-from callback_contract._watching import model_hooks, model_state, modes, watch, weights_of
+from callback_contract._watching import watch
 from callback_core import TrainerControl
 
 

@@ -8,20 +8,20 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
-from callback_contract._case import Case
-from callback_contract._process import difference, restored_process, seed_generators
-from callback_contract._registry import rule
-from callback_contract._training import OUT_OF_MEMORY, Training
-from callback_contract._violation import ContractViolation, require
-from callback_contract._watching import (
-    ObservedTraining,
+from callback_contract._behaviour import (
     deviations,
     files_outside_checkpoints,
     flattened,
     public_attributes,
     stable_parts,
-    weights_of,
 )
+from callback_contract._case import Case
+from callback_contract._model_state import weights_of
+from callback_contract._process import difference, restored_process, seed_generators
+from callback_contract._registry import rule
+from callback_contract._training import OUT_OF_MEMORY, Training
+from callback_contract._violation import ContractViolation, require
+from callback_contract._watching import ObservedTraining
 
 _state_rule = partial(rule, needs=("state",))
 
