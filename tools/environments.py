@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from renew_pins import canonical
-from torch_index import torch_index
+from torch_index import torch_index, torch_index_of_uv
 from trackers import ROOT
 
 
@@ -20,6 +20,7 @@ class Environment:
     def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self.folder = folder
         self.python = folder / "bin" / "python"
+        self.has_uv = False
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
         self.install("--upgrade", "pip")  # an older pip takes minutes to resolve all trackers
 
@@ -29,6 +30,15 @@ class Environment:
         command += ["--disable-pip-version-check", "--no-compile"]  # Python compiles modules on use
         if constraints is not None:
             command += ["--constraint", str(constraints)]
+        subprocess.run([*command, *what], check=True)
+
+    def install_with_uv(self, *what: str, constraints: Path) -> None:
+        """Install with uv, which links files from its cache. pip takes a minute to copy torch."""
+        if not self.has_uv:
+            self.install("uv")
+            self.has_uv = True
+        command = [str(self.python), "-m", "uv", "pip", "install", "--quiet", *torch_index_of_uv()]
+        command += ["--python", str(self.python), "--constraint", str(constraints)]
         subprocess.run([*command, *what], check=True)
 
     def install_ours(self, packages: Iterable[str], constraints: Path | None = None) -> None:

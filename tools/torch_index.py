@@ -10,3 +10,10 @@ def torch_index() -> list[str]:
     if sys.platform == "linux" and not named:
         return ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
     return []
+
+
+def torch_index_of_uv() -> list[str]:
+    """Return the options with which uv finds torch for the CPU. uv does not read pip's settings."""
+    if links := os.environ.get("PIP_FIND_LINKS"):
+        return ["--find-links", links]
+    return ["--torch-backend", "cpu"]

@@ -8,18 +8,17 @@ packages of this repository that it or its tests need, are all installed in edit
 With `--one-per-file`, pytest imports all test files, but runs only the first test of each. This
 shows that the extra `test` names all that the tests need.
 
-With `--uv`, uv installs the package. uv finds the other packages of the repository by itself, and
-is much faster than pip. `--python` and `--torch` select other versions, and print a table:
+uv installs the package. It finds the other packages of the repository by itself, and is much faster
+than pip. With `--pip`, pip then installs them too, as it would without uv. `--python` and `--torch`
+select other versions, and print a table:
 
-    python3.11 tools/try_editable.py --uv --python 3.11 3.12 3.13 --torch oldest newest
+    python3.11 tools/try_editable.py --python 3.11 3.12 3.13 --torch oldest newest
 
-`oldest` is the oldest torch that trainer-torch admits. On Linux, any torch but the pinned one
-brings gigabytes of CUDA packages, unless UV_TORCH_BACKEND=cpu is set and PyTorch's index is
-reachable.
+`oldest` is the oldest torch that trainer-torch admits. If `PIP_FIND_LINKS` is set, as for a folder
+with torch for the CPU, any other torch brings gigabytes of CUDA packages.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -76,30 +75,22 @@ def requirement_of_torch(package: str) -> str | None:
     return next((one for one in [*own, *ours] if parse(one)[0] == "torch"), None)
 
 
-def install(environment: Environment, package: str, torch: str, with_uv: bool) -> None:
+def install(environment: Environment, package: str, torch: str, with_pip: bool) -> None:
     """Install a package and everything that its tests need, with its pins."""
-    if not with_uv:
-        paths = [f"{ROOT}/packages/{name}" for name in needed_by(package)]
-        paths[-1] += "[test]"
-        editable = [part for path in paths for part in ("-e", path)]
-        environment.install(*editable, constraints=lock_of(package))
-        return
-    environment.install("uv")
     pins = lock_of(package).read_text(encoding="utf-8").splitlines()
-    command = [str(environment.python), "-m", "uv", "pip", "install", "--quiet"]
-    command += ["--python", str(environment.python), "-e", f"packages/{package}[test]"]
+    what = ["-e", f"{ROOT}/packages/{package}[test]"]
     required = requirement_of_torch(package)
     if required is not None and torch != "pinned":
         pins = [pin for pin in pins if parse(pin)[0] not in OF_TORCH]
         oldest = required.replace(">=", "==")
-        command.append({"oldest": oldest, "newest": "torch"}.get(torch, f"torch=={torch}"))
-    elif links := os.environ.get("PIP_FIND_LINKS"):
-        command += ["--find-links", links]
-    else:
-        command += ["--torch-backend", "cpu"]
+        what.append({"oldest": oldest, "newest": "torch"}.get(torch, f"torch=={torch}"))
     constraints = environment.folder / "constraints.txt"
     constraints.write_text("\n".join(pins), encoding="utf-8")
-    subprocess.run([*command, "--constraint", str(constraints)], cwd=ROOT, check=True)
+    environment.install_with_uv(*what, constraints=constraints)
+    if with_pip:
+        folders = [f"{ROOT}/packages/{name}" for name in needed_by(package)[:-1]]
+        others = [part for folder in folders for part in ("-e", folder)]
+        environment.install(*others, *what, constraints=constraints)
 
 
 def run_pytest(
@@ -123,7 +114,7 @@ def run_pytest(
 
 
 def try_package(
-    package: str, versions: Versions, with_uv: bool, one_per_file: bool, pytest: list[str]
+    package: str, versions: Versions, with_pip: bool, one_per_file: bool, pytest: list[str]
 ) -> Outcome:
     """Install a package and run its tests. If a test fails, print pytest's output."""
     if versions.python not in pythons(project_of(package)["requires-python"]):
@@ -135,7 +126,7 @@ def try_package(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         environment = Environment(Path(folder) / "environment", python)
         try:
-            install(environment, package, versions.torch, with_uv)
+            install(environment, package, versions.torch, with_pip)
         except subprocess.CalledProcessError:
             return Outcome("not installed", False)
         installed = time.monotonic()
@@ -179,7 +170,7 @@ def main() -> None:
     parser.add_argument(
         "--one-per-file", action="store_true", help="run only the first test of each file"
     )
-    parser.add_argument("--uv", action="store_true", help="install with uv instead of pip")
+    parser.add_argument("--pip", action="store_true", help="install with pip, too")
     parser.add_argument("--python", nargs="+", default=[THIS_PYTHON], help="for example 3.12")
     parser.add_argument(
         "--torch", nargs="+", default=["pinned"], help="pinned, oldest, newest, or a version"
@@ -189,14 +180,12 @@ def main() -> None:
     options, for_pytest = parser.parse_args(words[:end]), words[end + 1 :]
     if unknown := sorted(set(options.packages) - set(PACKAGES)):
         parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(PACKAGES)}")
-    if options.torch != ["pinned"] and not options.uv:
-        parser.error("--torch needs --uv, which shares torch's large files between environments")
     packages = options.packages or PACKAGES
     columns = [Versions(one, torch) for one in options.python for torch in options.torch]
     with ThreadPoolExecutor(options.jobs) as pool:
         tried = {
             (package, column): pool.submit(
-                try_package, package, column, options.uv, options.one_per_file, for_pytest
+                try_package, package, column, options.pip, options.one_per_file, for_pytest
             )
             for column in columns
             for package in packages

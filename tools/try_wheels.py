@@ -28,7 +28,7 @@ def try_alone(tracker: TrackerPackage, folder: Path) -> list[str]:
     """Install a tracker's package alone, train, and return the problems."""
     packages = ["trainer-torch", *with_what_it_needs(tracker.package)]
     environment = Environment(folder / "environment")
-    environment.install(*EXAMPLE, constraints=tracker.lock)
+    environment.install_with_uv(*EXAMPLE, constraints=tracker.lock)
     environment.install_ours(packages, tracker.lock)
     own = {one.sdk[0] for one in TRACKERS.values() if one.package in packages}
     others = {one.sdk[0] for one in TRACKERS.values()} - own
@@ -44,7 +44,9 @@ def try_together(trackers: Sequence[TrackerPackage], folder: Path) -> list[str]:
     packages = [name for one in trackers for name in with_what_it_needs(one.package)]
     environment = Environment(folder / "environment")
     wheels = wheels_of(["trainer-torch", *packages, *SERVERS])
-    environment.install(pin("torch"), *EXAMPLE[1:], *BESIDE, *wheels, constraints=CONSTRAINTS)
+    example = (pin("torch"), *EXAMPLE[1:])
+    environment.install_with_uv(*example, constraints=CONSTRAINTS)
+    environment.install(*example, *BESIDE, *wheels, constraints=CONSTRAINTS)
     subprocess.run([environment.python, "-m", "pip", "check"], check=True)
     return train(environment, trackers, folder / "work")
 
