@@ -16,7 +16,7 @@ OF_PACKAGES = (
 )
 
 # The resolves that tests run in. callback-core can be used in each. `core` comes first: all others include it.
-RESOLVES = ("core", "torch", "peers", "loops", "integrations", "remote", *OF_PACKAGES)
+RESOLVES = ("core", "torch", "peers", "integrations", "remote", *OF_PACKAGES)
 
 
 def requirements_of(resolve):

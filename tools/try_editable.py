@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="default: all")
     parser.add_argument(
-        "--jobs", type=int, default=2, help="packages at once (default: %(default)s)"
+        "--jobs", type=int, default=3, help="packages at once (default: %(default)s)"
     )
     parser.add_argument(
         "--one-per-file", action="store_true", help="run only the first test of each file"

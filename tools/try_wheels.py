@@ -1,9 +1,9 @@
 """Install the wheels in dist/ as users do, and train with them: `try_wheels.py [TRACKER ...]`.
 
-By default, each tracker's package is installed alone into a new environment, with its pins. The
-script checks that no other tracker's SDK is present, and that the digits example can log to the
-tracker. With `--together`, all packages are installed into one environment with transformers and
-datasets, with the pins in locks/together.txt, and one run logs to all trackers.
+Each tracker's package is installed alone into a new environment, with its pins. The script checks
+that no other tracker's SDK is present, and that the digits example can log to the tracker. Then all
+packages are installed into one environment with transformers and datasets, with the pins in
+locks/together.txt, and one run logs to all trackers. `--only alone` or `--only together` does one.
 """
 
 import argparse
@@ -81,13 +81,14 @@ def pin(name: str) -> str:
     return next(one for one in pins if one.startswith(f"{name}=="))
 
 
-def try_group(trackers: Sequence[TrackerPackage], together: bool) -> list[str]:
+def try_group(group: Sequence[TrackerPackage], together: bool) -> list[str]:
     """Try these trackers, and print and return the problems."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        problems = try_together(trackers, folder) if together else try_alone(trackers[0], folder)
-    names = " ".join(tracker.name for tracker in trackers)
-    print(f"try_wheels: {names}: {'; '.join(problems) or 'no problems'}", flush=True)
+        problems = try_together(group, folder) if together else try_alone(group[0], folder)
+    what = "together: " if together else ""
+    what += " ".join(tracker.name for tracker in group)
+    print(f"try_wheels: {what}: {'; '.join(problems) or 'no problems'}", flush=True)
     return problems
 
 
@@ -95,15 +96,18 @@ def main() -> None:
     """Try the trackers that the command line names. Exit with 1 if there is a problem."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trackers", nargs="*", metavar="TRACKER", help=", ".join(TRACKERS))
-    parser.add_argument("--together", action="store_true", help="all in one environment")
+    parser.add_argument("--only", choices=("alone", "together"), help="default: both")
     options = parser.parse_args()
     if unknown := sorted(set(options.trackers) - TRACKERS.keys()):
         parser.error(f"no tracker {', '.join(unknown)}; there are {', '.join(TRACKERS)}")
     chosen = [TRACKERS[name] for name in options.trackers or TRACKERS]
-    groups = [chosen] if options.together else [[tracker] for tracker in chosen]
-    with ThreadPoolExecutor(2) as pool:
-        tried = list(pool.map(lambda group: try_group(group, options.together), groups))
-    sys.exit(any(tried))
+    with ThreadPoolExecutor(3) as pool:  # SDKs mostly wait
+        tried = []
+        if options.only != "alone":  # first, because it takes the longest
+            tried.append(pool.submit(try_group, chosen, True))
+        if options.only != "together":
+            tried += [pool.submit(try_group, [tracker], False) for tracker in chosen]
+    sys.exit(any(one.result() for one in tried))
 
 
 if __name__ == "__main__":
