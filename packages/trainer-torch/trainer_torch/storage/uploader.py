@@ -101,7 +101,7 @@ class Uploader:
     def tell_if_stuck(self, patience: float) -> None:
         """Warn once if something waits for its upload, and nothing was uploaded for long.
 
-        Failures of the store are told of anyway.
+        Failures of the store have warnings of their own.
 
         Args:
             patience: The seconds that the end of a training waits without any progress.
@@ -213,7 +213,8 @@ class Uploader:
             self._warnings.is_gone(checkpoint)
             return
         local = RemoteCheckpoint(self.remote, name, content, {})
-        is_there = any((one.name, one.content) == (name, content) for one in self._stored.whole())
+        stored = self._stored.complete()
+        is_there = any((one.name, one.content) == (name, content) for one in stored)
         if is_there or self._stored.is_surplus(local, request, list(self._pending)):
             return
         sizes = self._upload_parts(local)
