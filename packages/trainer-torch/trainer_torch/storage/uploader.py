@@ -28,7 +28,7 @@ _TELL_EVERY: Final = 30.0
 """The seconds between two messages while the end of a training waits."""
 
 _STUCK_AFTER: Final = 600.0
-"""The seconds without progress after which a training is told if its end does not wait at all."""
+"""The seconds without progress after which a warning comes if the end does not wait at all."""
 
 
 class Uploader:
@@ -85,7 +85,7 @@ class Uploader:
     def may_delete(self, checkpoint: Path) -> bool:
         """Return whether a surplus checkpoint may be deleted from the local directory.
 
-        It may be if it, or a newer one, is whole in the store; if a newer one is, this one is no
+        It may be if it, or a newer one, is complete in the store; if a newer one is, this one is no
         longer uploaded. A checkpoint that is not complete may be deleted too.
         """
         name, manifest = checkpoint.name, read_manifest(checkpoint)
