@@ -208,8 +208,8 @@ page comes from the code: `python3.11 tools/arguments_page.py --write`.
 | refused | {refused} | accepted at its default; the table says what to do instead |
 
 `TrainingArguments.from_args()` reads the arguments from a command line and from files.
-`args.changed()` returns those that differ from their defaults. A name that transformers has
-dropped, such as `evaluation_strategy`, is refused with what to write now.
+`args.changed()` returns those that differ from their defaults. For a name that transformers
+has dropped, such as `evaluation_strategy`, the error says what to write now.
 
 | argument | default of transformers | default here | status | |
 |---|---|---|---|---|

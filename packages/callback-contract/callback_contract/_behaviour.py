@@ -207,14 +207,16 @@ def restored_classes(kind: type) -> Iterator[None]:
         for name, value in vars(owner).items()
         if not name.startswith("__") and _is_plain(value) and not isinstance(value, bool)
     ]
-    yield
-    for owner, name, value, before in kept:
-        now = vars(owner).get(name)
-        if now != before and _is_plain(now) and not isinstance(now, bool):
-            if hasattr(value, "clear"):
-                value.clear()
-                (value.extend if hasattr(value, "extend") else value.update)(before)
-            setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value, before in kept:
+            now = vars(owner).get(name)
+            if now != before and _is_plain(now) and not isinstance(now, bool):
+                if hasattr(value, "clear"):
+                    value.clear()
+                    (value.extend if hasattr(value, "extend") else value.update)(before)
+                setattr(owner, name, value)
 
 
 def flattened(states: dict[str, Any], prefix: str = "") -> dict[str, Any]:

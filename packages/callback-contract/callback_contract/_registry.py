@@ -25,6 +25,8 @@ class Rule:
         unless: The rule applies only to callbacks that do not claim this capability.
         of_trackers: Whether the rule applies only to trackers with a readable store.
         check: Raises `ContractViolation` if a callback breaks the rule.
+        forbids_errors: Whether the rule only demands that nothing raises an error. Its `fix` then
+            helps against any error of the callback.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Rule:
     unless: str | None
     of_trackers: bool
     check: Callable[[Case], None]
+    forbids_errors: bool = False
 
     @property
     def group(self) -> str:
@@ -81,6 +84,7 @@ def rule(
     needs: Iterable[str] = (),
     unless: str | None = None,
     of_trackers: bool = False,
+    forbids_errors: bool = False,
 ) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
     """Register the decorated function as the check of a rule. Its docstring is `Rule.demands`."""
 
@@ -89,7 +93,16 @@ def rule(
             raise ValueError(f"The id {rule_id!r} is taken, or its group is unknown.")
         demands = " ".join((check.__doc__ or "").split())
         RULES[rule_id] = Rule(
-            rule_id, demands, why, fix, since, frozenset(needs), unless, of_trackers, check
+            rule_id,
+            demands,
+            why,
+            fix,
+            since,
+            frozenset(needs),
+            unless,
+            of_trackers,
+            check,
+            forbids_errors,
         )
         return check
 

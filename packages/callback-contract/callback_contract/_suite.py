@@ -251,7 +251,7 @@ def _explained(
         lines.append(f"  cause: {cause}")
     if done := case.summary():
         lines.append(f"  done: {done}")
-    if fix == FIX_OF_AN_ERROR and "no error" in rule.demands:
+    if fix == FIX_OF_AN_ERROR and rule.forbids_errors:
         fix += f" If no other rule fails: {rule.fix}"
     return ContractViolation("\n".join([*lines, f"  to fix it: {fix}"]), cause, fix, seen)
 

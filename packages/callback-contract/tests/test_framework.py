@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from reference_tracker import FileTracker, Reference
@@ -191,6 +191,20 @@ def test_values_that_depend_on_the_duration_are_not_compared(tmp_path: Path) -> 
     suite = type("Measures", (Plain,), {"make": lambda self, output_dir: Measures()})
     [result] = check(suite, tmp_path, ["LIF-008"])
     assert result.outcome == "kept", result.message
+
+
+def test_a_class_is_as_before_after_a_training_that_raises(tmp_path: Path) -> None:
+    class Raising(TrainerCallback):
+        logged: ClassVar[list[int]] = []
+
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.logged.append(state.global_step)
+            raise ValueError
+
+    suite = type("Raises", (Plain,), {"make": lambda self, output_dir: Raising()})
+    [result] = check(suite, tmp_path, ["LIF-003"])
+    assert result.outcome == "broken"
+    assert Raising.logged == []
 
 
 def test_a_failure_names_the_demand_the_event_the_error_and_the_fix(tmp_path: Path) -> None:

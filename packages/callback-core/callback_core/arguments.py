@@ -88,7 +88,7 @@ def best_metric_key(metric_for_best_model: str) -> str:
 
 
 def is_greater_better(metric_for_best_model: str) -> bool:
-    """Return whether a greater metric is better if the arguments do not say so, as transformers."""
+    """Return whether a greater metric is better by default. The rule is that of transformers."""
     return not metric_for_best_model.endswith("loss")
 
 

@@ -72,7 +72,7 @@ def is_best_checkpoint(
     checkpoint is the best of those at which the model was evaluated.
 
     Args:
-        args: Name the metric.
+        args: Provides the name of the metric.
         state: The state of the training.
         best_step: The step of the best checkpoint so far; by default, the one in its name.
     """

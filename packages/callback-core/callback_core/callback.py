@@ -46,8 +46,8 @@ class TrainerCallback:
     ) -> TrainerControl | None:
         """The trainer has been built.
 
-        This is empty for our loops. In transformers' Trainer, it makes sure that the callbacks are
-        told of errors.
+        This is empty for our loops. In transformers' Trainer, it makes sure that the callbacks
+        learn of errors.
 
         Raises:
             ValueError: transformers' own callback of this name is among the Trainer's callbacks.

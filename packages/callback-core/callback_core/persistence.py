@@ -22,9 +22,10 @@ logger = logging.getLogger(__name__)
 class ExportableState:
     """An object whose state a checkpoint keeps, like transformers' class of this name.
 
-    Override `state`. A resumed training sets the attributes on the existing object, whose arguments
-    are those of today. If `state` has no attributes, or if `from_state` is overridden, the state is
-    in the arguments: the object then becomes what `from_state` makes of them.
+    Override `state`. A resumed training sets the attributes on the existing object, which keeps the
+    arguments that the program passes now. If `state` has no attributes, or if `from_state` is
+    overridden, the state is in the arguments: the object then becomes what `from_state` makes of
+    them.
     """
 
     def state(self) -> dict[str, Any]:

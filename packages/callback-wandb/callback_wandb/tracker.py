@@ -128,7 +128,7 @@ class WandbTracker(Tracker):
     def parameters_of(
         self, arguments: Mapping[str, Any], model_config: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return facts, model configuration and arguments. On a name conflict the latter wins."""
+        """Return facts, model configuration and arguments. Of two equal names, the last counts."""
         return {**self.facts, **model_config, **arguments}
 
     def open(self, opening: Opening) -> str:

@@ -5,8 +5,8 @@
 A small training saves two checkpoints. Of a copy of the newer one, one file is damaged: a byte is
 flipped, the file is cut, missing, empty or longer by a byte, or that of the older checkpoint takes
 its place. Damage is recognized if `find_checkpoint`, by which a training resumes, returns the
-older checkpoint, which is whole. The result is a table by kinds of files. The exit status is 1 if
-damage is not recognized.
+older checkpoint, which is complete. The result is a table by kinds of files. The exit status is 1
+if damage is not recognized.
 """
 
 from __future__ import annotations

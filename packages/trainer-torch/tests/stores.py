@@ -70,7 +70,7 @@ def _is_torn(file: Path) -> bool:
     return file.name == "manifest.json" and not file.read_text("utf-8").endswith("}\n")
 
 
-def whole(store: Store, prefix: str) -> set[str]:
+def complete(store: Store, prefix: str) -> set[str]:
     """Return the names of the checkpoints below `prefix` that have a manifest."""
     keys = store.keys(prefix)
     return {key.split("/")[-2] for key in keys if key.endswith("/manifest.json")}

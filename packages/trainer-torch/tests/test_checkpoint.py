@@ -269,7 +269,7 @@ def test_weights_of_another_shape_are_refused_with_both_shapes(tmp_path: Path) -
         trainer(tmp_path, given={"model": other}).train(resume_from_checkpoint=True)
 
 
-def test_callbacks_are_told_where_the_checkpoint_is_when_it_is_whole(tmp_path: Path) -> None:
+def test_callbacks_are_told_where_the_checkpoint_is_when_it_is_complete(tmp_path: Path) -> None:
     class Sees(TrainerCallback):
         def on_save(
             self, args: Any, state: Any, control: Any, checkpoint_dir: str = "", **kwargs: Any

@@ -42,7 +42,7 @@ PATIENCE = 1.0
 
 
 def names(address: str) -> list[str]:
-    """Return the names of the checkpoints that are whole at `address`, the oldest first."""
+    """Return the names of the checkpoints that are complete at `address`, the oldest first."""
     found = RemoteDirectory(address).list_checkpoints()
     return [one.name for one in found if one.find_fault() is None]
 
@@ -364,7 +364,7 @@ def test_a_manifest_that_cannot_be_read_hinders_no_other_checkpoint(
     assert resumed.run.resumed_from.name == "checkpoint-3"
     assert any("checkpoint-2" in text for text in warned(caplog))
     FailingStore.before = staticmethod(lambda call, path: None)
-    assert "checkpoint-2" in names(ADDRESS)  # it may be whole, so it is not deleted
+    assert "checkpoint-2" in names(ADDRESS)  # it may be complete, so it is not deleted
     assert names(ADDRESS)[-1] == "checkpoint-6"
 
 

@@ -119,7 +119,7 @@ def test_everything_is_uploaded_and_resumed_on_an_empty_machine(
     assert same_end(resumed, whole)
 
 
-def test_a_checkpoint_without_a_manifest_or_of_another_size_is_not_whole(
+def test_a_checkpoint_without_a_manifest_or_of_another_size_is_not_complete(
     tmp_path: Path, address: str
 ) -> None:
     trainer(address, **EVERY_STEP).train()

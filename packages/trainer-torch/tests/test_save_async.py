@@ -177,7 +177,7 @@ def test_a_request_after_the_save_began_is_not_lost(tmp_path: Path) -> None:
     assert names == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
 
 
-def test_the_best_checkpoint_is_known_once_it_is_whole(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_known_once_it_is_complete(tmp_path: Path) -> None:
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1}
     seen: list[str | None] = []
 

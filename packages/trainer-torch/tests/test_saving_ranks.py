@@ -19,7 +19,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return reports(directory)
 
 
-def test_both_see_each_checkpoint_at_the_same_step_and_whole(ranks: Any) -> None:
+def test_both_see_each_checkpoint_at_the_same_step_and_complete(ranks: Any) -> None:
     assert ranks[0]["seen"] == ranks[1]["seen"]
     assert [name for _, name, _ in ranks[0]["seen"]] == [f"checkpoint-{n}" for n in range(1, 6)]
     assert all(is_whole for *_, is_whole in ranks[0]["seen"])

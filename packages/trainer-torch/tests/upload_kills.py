@@ -5,8 +5,8 @@
 The trainings are those of `training_to_kill.py`. They upload each checkpoint to an S3 server on
 this machine, or to another directory with `--store file`. SIGKILL ends a training up to six times;
 then its directory is deleted, and it is resumed from the store alone. A kill counts if a checkpoint
-was on its way: whole in the directory, but not in the store. Of some, the store then has a part. A
-resumption is correct if it begins at the newest checkpoint that is complete in the store. A
+was on its way: complete in the directory, but not in the store. Of some, the store then has a part.
+A resumption is correct if it begins at the newest checkpoint that is complete in the store. A
 training is exact if it ends with the weights, the log history, the states of callbacks and the last
 checkpoint of an undisturbed one, to the bit. The result is a table. The exit status is 1 if
 something is not correct or not exact.
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from forks import serve
 from kills import Child
-from stores import Directory, Store, begun, s3_bucket, whole
+from stores import Directory, Store, begun, complete, s3_bucket
 
 from trainer_torch.storage.checkpoint import list_checkpoints
 
@@ -81,7 +81,7 @@ def kill_and_resume(
     counts, status, machine = Counts(trainings=1), -signal.SIGKILL, folder / "machine"
     while status == -signal.SIGKILL:
         shutil.rmtree(machine, ignore_errors=True)
-        steps = {int(one.rpartition("-")[2]) for one in whole(store, f"{name}/")}
+        steps = {int(one.rpartition("-")[2]) for one in complete(store, f"{name}/")}
         child = Child(KIND, machine, False, f"{store.address}/{name}")
         if counts.kills:
             is_correct = child.step == max(steps, default=0)
@@ -91,7 +91,7 @@ def kill_and_resume(
         left = delays[counts.kills :]
         status = child.kill_after(left[0]) if left else child.wait()
         if status == -signal.SIGKILL:
-            there = whole(store, f"{name}/")
+            there = complete(store, f"{name}/")
             on_its_way = [one for one in list_checkpoints(machine)[-1:] if one.name not in there]
             partial = bool(on_its_way) and bool(begun(store, f"{name}/") - there)
             counts += Counts(kills=1, kills_in_uploads=bool(on_its_way), partial=partial)

@@ -39,8 +39,8 @@ def shown(address: str) -> str:
 def local_copy(address: str) -> Path:
     """Return the directory in the user's cache whose files belong to `address`.
 
-    Its name consists of the address as it is shown, and a digest of all of it, so that each address
-    has its own directory. But a password may change.
+    Its name consists of the address as it is shown, and a digest of the address without the
+    password. So each address has its own directory, which stays the same if the password changes.
     """
     address = address.rstrip("/")
     name = re.sub(r"[^\w.-]+", "_", shown(address))[-80:]

@@ -39,7 +39,7 @@ class TimeLimit(TrainerCallback):
     """Stops training in time before a limit, and asks for a checkpoint.
 
     It measures how long steps, evaluations and saves take. A save takes from the request until it
-    is written, which may be beside later steps. It asks for the end as soon as another step, the
+    is written, which may be during later steps. It asks for the end as soon as another step, the
     evaluation that is due after it and a checkpoint may no longer fit. The longest one of each so
     far counts, and half as much again, because the next may take longer. The first step does not
     count, because it may compile the model. A stop within an epoch does not evaluate as at the end
@@ -145,7 +145,7 @@ class TimeLimit(TrainerCallback):
     def on_save(
         self, args: CallbackArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure the save, which may have been written beside later steps."""
+        """Measure the save, which may have been written during later steps."""
         step = state.global_step
         began = self._asked.get(step, self._measured_at)
         self._lap()
@@ -185,7 +185,7 @@ class TimeLimit(TrainerCallback):
             self._asked = dict(list(self._asked.items())[-2:])
 
     def _saves_left(self) -> float:
-        """Return the seconds that the saves which were asked for may still take."""
+        """Return the seconds that the requested saves may still take."""
         now = self._clock()
         return sum(max(0.0, _MARGIN * self._save + asked - now) for asked in self._asked.values())
 

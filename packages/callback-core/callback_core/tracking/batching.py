@@ -101,7 +101,6 @@ class Batches:
                 self._left_out[name] = f"it was {value} at step {step}"
             else:
                 (self._summary if is_summary or name in once else self._metrics).append(point)
-
         self._add_objects(record)
 
     def _add_text(self, name: str, point: Point) -> None:

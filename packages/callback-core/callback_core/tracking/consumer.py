@@ -57,8 +57,7 @@ class Consumer:
     @property
     def stays_open(self) -> bool:
         """Whether the run is open, and stays open because further evaluations may follow."""
-        closes = self._must_close or self.run.calls.are_abandoned
-        return not closes and self._is_kept_open()
+        return self.is_open and self.will_stay_open
 
     @property
     def will_stay_open(self) -> bool:

@@ -1,4 +1,4 @@
-"""The forms of keys that services issue: what a key looks like whatever its name is.
+"""The forms of keys that services issue, by which a key is recognized under any name.
 
 The prefixes and alphabets are those of the rules of gitleaks
 (https://github.com/gitleaks/gitleaks, `config/gitleaks.toml`) and of the plugins of detect-secrets

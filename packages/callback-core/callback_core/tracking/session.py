@@ -8,7 +8,7 @@ import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +276,8 @@ class Session:
         """Write that the training, or what was logged after it, ended, unless that is done."""
         if self._journal is None:
             return
-        for call in self._calls_before_end():
+        while self._before_end:
+            call = self._before_end.pop(0)
             try:
                 call(status)
             except Exception:
@@ -369,10 +370,6 @@ class Session:
     def _served(self) -> list[Member]:
         """The members whose trackers still get something."""
         return [member for member in self.members.values() if member.is_served]
-
-    def _calls_before_end(self) -> Iterator[Callable[[Status], None]]:
-        while self._before_end:
-            yield self._before_end.pop(0)
 
     def _is_first_to_see(self, member: Member, kind: str, step: int) -> bool:
         """Return whether no other member has seen this event of a step.

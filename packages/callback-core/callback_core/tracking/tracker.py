@@ -279,8 +279,8 @@ class Tracker(TrainingSide):
         """Open a new run, or the one with `opening.run_id` again, and return its id.
 
         Raises:
-            NotConfigured: No setting says where to send the run, or as whom. The call is made
-                again, as after any error, but the end of training does not wait for it.
+            NotConfigured: No setting says where to send the run, or with which account. The call is
+                made again, as after any error, but the end of training does not wait for it.
             RunNotFound: The store says that the run to continue is not there.
             Rejected: The store refuses, and always will: it denies access, or a setting names a
                 run that is not there. The call is not made again.

@@ -173,7 +173,8 @@ class TrackerCallback(TrainerCallback):
         if (
             before is not None
             and session in (None, before)
-            and self._continues(before, args, state)
+            and not self.tracker.disabled
+            and before.can_continue_with(args, state)
         ):
             continue_session(before, args, state, model)
             self._rejoin(before)
@@ -290,10 +291,6 @@ class TrackerCallback(TrainerCallback):
         if not member.delivery.has_ended:
             session.end(session.status or self._status)
             session.finish(member)
-
-    def _continues(self, before: Session, args: CallbackArguments, state: TrainerState) -> bool:
-        """Return whether a training that begins continues the run of an evaluation before it."""
-        return not self.tracker.disabled and before.can_continue_with(args, state)
 
     def _rejoin(self, session: Session) -> None:
         assert self.member is not None

@@ -22,10 +22,10 @@ class ArgumentForms(KeptArguments, UnsupportedArguments, ProcessRole):
 
             TrainingArguments.from_args(["--config", "run.yaml", "--learning-rate", "1e-3"])
 
-        The command line wins over the files, and later files win over earlier ones. A file is YAML
-        or JSON. Names may have dashes or underscores. Lists and mappings are JSON. `--use-cpu`
-        means true, `--no-use-cpu` false. `--help` shows all arguments. It needs the extra `cli`:
-        `pip install 'trainer-torch[cli]'`.
+        The command line takes precedence over the files, and later files over earlier ones. A file
+        is YAML or JSON. Names may have dashes or underscores. Lists and mappings are JSON.
+        `--use-cpu` means true, `--no-use-cpu` false. `--help` shows all arguments. This needs the
+        extra `cli`: `pip install 'trainer-torch[cli]'`.
 
         Args:
             args: The command line, without the name of the program; by default that of this one.

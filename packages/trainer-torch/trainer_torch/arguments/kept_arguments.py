@@ -54,7 +54,8 @@ WITHOUT_EFFECT: Final = {
     "do_eval": f"{_BY_SCRIPTS} It becomes true if eval_strategy is not no.",
     "do_predict": _BY_SCRIPTS,
     "restore_callback_states_from_checkpoint": "The states of callbacks are always restored. The "
-    "arguments of their constructors, such as the patience of early stopping, are those of today.",
+    "arguments of their constructors, such as the patience of early stopping, are those that the "
+    "program passes now.",
     "local_rank": "The environment says which process this is. Another number is refused.",
     "eval_accumulation_steps": "Predictions leave the device after each batch.",
     "eval_use_gather_object": "Predictions are always gathered as objects.",

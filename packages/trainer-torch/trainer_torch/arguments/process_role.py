@@ -109,7 +109,7 @@ class ProcessRole:
 
         Args:
             local: The main process of each machine goes first, not only that of the training.
-            desc: What is done. It is there for transformers' sake.
+            desc: What is done. Nothing reads it: transformers has this parameter.
         """
         processes.connect(self.device, self.ddp_timeout_delta, self.ddp_backend)
         with processes.one_goes_first(self._is_main(on_each_node=local), self.ddp_timeout_delta):

@@ -111,7 +111,7 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
             machines without a common disk.
         save_async: Training waits only until the checkpoint is copied to memory of the CPU, which
             must have room for one copy of the checkpoint. A thread writes it while training
-            continues. `on_save` is fired at a later step, once the checkpoint is whole. The next
+            continues. `on_save` is fired at a later step, once the checkpoint is complete. The next
             save waits for it, and so does the end of training. transformers does not have this
             argument.
         save_on_exception: Save a checkpoint when an error ends the training, unless the error comes
@@ -137,8 +137,8 @@ class TrainingArguments(ArgumentForms, ArgumentSetters):
             unless the optimizer is a fused Adam or AdamW. transformers does not have this argument.
         debug: `underflow_overflow` looks at each step, which waits for the device, and names the
             module in which a step stops being finite. On the CPU this is done anyway. As in
-            transformers, a text with words in it, or a list. Unlike there, training continues or
-            stops as `on_non_finite` says.
+            transformers, this is a text of words, or a list of them. Unlike there, training
+            continues or stops as `on_non_finite` says.
         label_names: The names of the labels in a batch that is a mapping, for `compute_metrics`.
             By default `labels`. For several names, the labels are a tuple.
         seed: The seed of the random number generators and of the order of the data.

@@ -26,8 +26,8 @@ class ProfilerCallback(TrainerCallback):
     Each cycle waits, warms up the profiler and records. Its trace is a file
     `profile/steps-FIRST-LAST-rankRANK.json` in `output_dir`, in Chrome's format. Each tracker that
     keeps files gets it. A training that ends within a cycle leaves the trace of the steps recorded
-    until then. One that fails leaves the traces of whole cycles only. Outside of a cycle, nothing
-    is measured. While the program runs a profiler itself, no cycle begins.
+    until then. One that fails leaves only the traces of complete cycles. Outside of a cycle,
+    nothing is measured. While the program runs a profiler itself, no cycle begins.
 
     Open a trace at https://ui.perfetto.dev, which does not upload it.
 

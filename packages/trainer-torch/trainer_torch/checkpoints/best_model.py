@@ -43,39 +43,38 @@ def finish_model(run: TrainingRun) -> None:
     From then on, `save_total_limit` treats the newest checkpoint like any other. Callbacks may
     change the weights last.
     """
-    best = run.state.best_model_checkpoint if run.args.load_best_model_at_end else None
-    if run.args.load_best_model_at_end:
-        best = _load_best_model(run, best)
+    best = _load_best_model(run) if run.args.load_best_model_at_end else None
     for callback in run.loop_callbacks:
-        callback.finish(run.model, None if best is None else Path(best))
+        callback.finish(run.model, best)
 
 
-def _load_best_model(run: TrainingRun, best: str | None) -> str | None:
+def _load_best_model(run: TrainingRun) -> Path | None:
     """Load the best model, and return its checkpoint; `None` if there is none to load."""
-    if best is None:
+    if run.state.best_model_checkpoint is None:
         logger.warning(
             "load_best_model_at_end has no checkpoint to load: none was saved at an evaluation "
             "that reported %r as a number. The model keeps its last weights.",
             run.args.metric_for_best_model,
         )
-    else:
-        failed = [one.step for one in run.saves.failed]
-        if run.state.best_global_step in failed and run.world.is_main:
+        return None
+    best = Path(run.state.best_model_checkpoint)
+    failed = [one.step for one in run.saves.failed]
+    if run.state.best_global_step in failed and run.world.is_main:
+        logger.warning(
+            "The best model, of step %d, could not be saved. load_best_model_at_end loads the "
+            "best saved one instead, which is worse.",
+            run.state.best_global_step,
+        )
+    if fault := find_fault_together(run.world, best):
+        if run.world.is_main:
             logger.warning(
-                "The best model, of step %d, could not be saved. load_best_model_at_end loads the "
-                "best saved one instead, which is worse.",
-                run.state.best_global_step,
+                "load_best_model_at_end cannot load the best model from %s: %s. The model keeps "
+                "its last weights.",
+                best,
+                fault,
             )
-        if fault := find_fault_together(run.world, Path(best)):
-            if run.world.is_main:
-                logger.warning(
-                    "load_best_model_at_end cannot load the best model from %s: %s. The model "
-                    "keeps its last weights.",
-                    best,
-                    fault,
-                )
-            return None
-        logger.info("Loading the best model from %s.", best)
-        load_model(run.model, Path(best))
-        rotate_checkpoints(run)
+        return None
+    logger.info("Loading the best model from %s.", best)
+    load_model(run.model, best)
+    rotate_checkpoints(run)
     return best

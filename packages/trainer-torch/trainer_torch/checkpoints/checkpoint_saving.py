@@ -98,7 +98,7 @@ def begin_save(run: TrainingRun, states: dict[str, Any] | None = None) -> None:
         write = _write_parts if is_sharded(run.model) else _write
         save.work = write(run, save, contents)
 
-    state.best_model_checkpoint = best  # for the checkpoint; restored below until it is whole
+    state.best_model_checkpoint = best  # for the checkpoint; restored below until it is complete
     try:
         if is_sharded(run.model):
             # Buffers are not sharded, and only the main process writes them.
@@ -116,8 +116,8 @@ def begin_save(run: TrainingRun, states: dict[str, Any] | None = None) -> None:
 def finish_save(run: TrainingRun) -> None:
     """Wait for the checkpoint that is being saved, if there is one, and finish the save.
 
-    If the checkpoint is whole, older ones are rotated and `on_save` is fired. If the disk has
-    failed, a warning says so, and the last whole checkpoint remains the newest.
+    If the checkpoint is complete, older ones are rotated and `on_save` is fired. If the disk has
+    failed, a warning says so, and the last complete checkpoint remains the newest.
 
     Every process must call this at the same step.
 
@@ -144,7 +144,7 @@ def finish_save(run: TrainingRun) -> None:
 
 
 def note_complete(run: TrainingRun, save: Save) -> None:
-    """Note in this process that the checkpoint of `save` is whole, and begin to upload it."""
+    """Note in this process that the checkpoint of `save` is complete, and begin to upload it."""
     run.saves.done += 1
     run.saved_step = save.step
     run.state.best_model_checkpoint = save.best
@@ -251,9 +251,9 @@ def _write(run: TrainingRun, save: Save, contents: dict[str, Any]) -> Work:
     """Begin to write `contents`. With several writers, publishing is left to `finish_save`."""
     publishes = not run.args.save_on_each_node
     if not run.saves_in_thread:
-        return Work(lambda: _write_whole(save, Staged(contents, {}), publishes), in_thread=False)
+        return Work(lambda: _write_all(save, Staged(contents, {}), publishes), in_thread=False)
     staged = _staged(run, contents)
-    return _in_thread(run, lambda: _write_whole(save, staged, publishes))
+    return _in_thread(run, lambda: _write_all(save, staged, publishes))
 
 
 def _staged(run: TrainingRun, contents: dict[str, Any]) -> Staged:
@@ -275,7 +275,7 @@ def _in_thread(run: TrainingRun, write: Callable[[], Any]) -> Work:
     return Work(write_later, in_thread=True)
 
 
-def _write_whole(save: Save, staged: Staged, publishes: bool) -> bool:
+def _write_all(save: Save, staged: Staged, publishes: bool) -> bool:
     """Write the checkpoint, publish it if this process `publishes`, and return whether it does."""
     with staged.written_as_before():
         write_unpublished(save.path, staged.values, save.finite, save.written)

@@ -47,7 +47,7 @@ def _restore_position(run: TrainingRun, plan: Plan, checkpoint: Path) -> Plan:
     is_at_end = position.batches == progress["length"]
     if args.ignore_data_skip and position.is_within_epoch and not is_at_end:
         logger.info("ignore_data_skip: epoch %d starts at its first batch again.", position.epoch)
-        position.begin_anew()
+        position.restart_epoch()
     is_changed = ranks != run.world.size or progress["batch_size"] != position.batch_size
     _warn_of_other_workers(run, progress["arguments"])
     position.data_state = _usable_state(run, checkpoint, is_changed)

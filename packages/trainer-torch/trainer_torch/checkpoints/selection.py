@@ -32,8 +32,8 @@ AUTO: Final = "auto"
 def choose_checkpoint(run: TrainingRun, resume_from: str | Path | bool | None) -> Path | None:
     """Return the checkpoint to resume from, or `None` to start from the beginning.
 
-    If `torchrun` has started the processes again, this is the newest whole checkpoint that earlier
-    attempts have saved, if there is one. Only a `resume_from` of `False` prevents that.
+    If `torchrun` has started the processes again, this is the newest complete checkpoint that
+    earlier attempts have saved, if there is one. Only a `resume_from` of `False` prevents that.
 
     Args:
         run: The training.
@@ -71,7 +71,7 @@ def choose_checkpoint(run: TrainingRun, resume_from: str | Path | bool | None) -
 
 
 def _saved_before_restart(run: TrainingRun) -> Path | None:
-    """Return the newest whole checkpoint of earlier attempts of `torchrun`, if there is one."""
+    """Return the newest complete checkpoint of earlier attempts of `torchrun`, if there is one."""
     if not may_restart():
         return None
     output_dir, restarts = run.args.output_dir, max(run.world.gather(restart_count()))
@@ -207,7 +207,7 @@ def rotate_checkpoints(run: TrainingRun, *keep: Path) -> None:
 def make_room(run: TrainingRun) -> None:
     """Delete the oldest checkpoint that the next save would delete, because the disk is full.
 
-    The newest whole one stays, and so do those that `rotate_checkpoints` keeps.
+    The newest complete one stays, and so do those that `rotate_checkpoints` keeps.
     """
     limit, best = run.args.save_total_limit, run.state.best_model_checkpoint
     if limit is not None and limit > 1:
@@ -237,7 +237,7 @@ def _tell_failures(run: TrainingRun, failures: list[str]) -> None:
 def delete_oldest(
     run: TrainingRun, limit: int, kept: Collection[str], keeps_newest: bool
 ) -> list[str]:
-    """Delete the oldest whole checkpoints over `limit` in this process.
+    """Delete the oldest complete checkpoints over `limit` in this process.
 
     Damaged ones neither count nor are deleted. A checkpoint is renamed before it is deleted, so no
     damaged one is left under its name after a failure or a kill.
@@ -252,9 +252,9 @@ def delete_oldest(
         The errors since the last call, in words. If a thread deletes, its errors follow later.
     """
     directory = Path(run.args.output_dir)
-    whole = {one.name: one for one in list_checkpoints(directory) if has_all_files(one)}
-    names = [(name, has_finite_weights(one)) for name, one in whole.items()]
-    oldest = [whole[name] for name in surplus(names, limit, kept, keeps_newest)]
+    complete = {one.name: one for one in list_checkpoints(directory) if has_all_files(one)}
+    names = [(name, has_finite_weights(one)) for name, one in complete.items()]
+    oldest = [complete[name] for name in surplus(names, limit, kept, keeps_newest)]
     if run.uploader is not None:
         oldest = [one for one in oldest if run.uploader.may_delete(one)]
     failures = _finish_deletion(run)

@@ -22,11 +22,11 @@ Shape = tuple[int, ...]
 class LoadedSizes:
     """How many samples a data loader puts into each of its batches.
 
-    That cannot be known of an iterable dataset, of a batch sampler of one's own, or of another
-    loader than torch's.
+    That is unknown for an iterable dataset, for a batch sampler of the user, and for a loader that
+    is not torch's.
 
     Args:
-        loader: The loader, at the begin of an epoch.
+        loader: The loader, at the beginning of an epoch.
     """
 
     def __init__(self, loader: Iterable[Any]) -> None:
@@ -107,7 +107,8 @@ class _Found:
     """The shapes in a batch. A number alone has none.
 
     Attributes:
-        shapes: Those of tensors and arrays, and the lengths of lists that have an item a sample.
+        shapes: Those of tensors and arrays, and the lengths of lists with an item for each
+            sample.
         lists: Tuples and lists of items that are alike: an item for each sample, or for each part
             of all samples. Each is given as its length and the shapes in it.
     """

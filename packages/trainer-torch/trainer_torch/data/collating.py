@@ -42,7 +42,7 @@ class Collator:
             has none of them, the batch has all.
         renames: Whether the items `label` and `label_ids` are called `labels` in a batch, if these
             are missing.
-        told: The names that are left out of batches, once a warning has told so.
+        told: The names that are left out of batches and that a warning has named.
     """
 
     taken: frozenset[str] | None = None
@@ -60,7 +60,7 @@ class Collator:
         return default_collator([{new: one[old] for old, new in names.items()} for one in samples])
 
     def _names(self, sample: Mapping[str, Any]) -> list[str]:
-        """Return the names in `sample` that the batch has, and tell those that it does not have."""
+        """Return the names in `sample` that the batch has, and warn of those that it leaves out."""
         if self.taken is None:
             return list(sample)
         kept = [name for name in sample if self._name_in_batch(name, sample) in self.taken]

@@ -61,9 +61,9 @@ class LoopPosition:
         """Start `epoch`, unless resuming inside it."""
         if epoch != self.epoch or self.epoch_ended:
             self.epoch, self.epoch_ended = epoch, False
-            self.begin_anew()
+            self.restart_epoch()
 
-    def begin_anew(self) -> None:
+    def restart_epoch(self) -> None:
         """Go back to the beginning of the epoch."""
         self.batches = self.samples = 0
         self.read_size = None

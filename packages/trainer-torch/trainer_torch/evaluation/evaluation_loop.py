@@ -156,7 +156,7 @@ def run_evaluation(
 
     Raises:
         RuntimeError: The metrics could not be computed in the main process, which raises why.
-        TypeError: `compute_metrics` returns no mapping, or one of what is not a single number.
+        TypeError: `compute_metrics` returns no mapping, or a value in it is not a single number.
         ValueError: There is no batch on any rank; the number of samples in the batches, by which
             losses are weighted, is unknown; or the predictions cannot be joined.
     """

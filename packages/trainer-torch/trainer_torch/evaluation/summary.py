@@ -64,7 +64,7 @@ class Seen:
         return seen, max(len(rank.sizes) for rank in ranks)
 
     def mean_loss(self) -> dict[str, float]:
-        """Return the mean over all samples of the losses by its name, `loss`, if there are any.
+        """Return the mean loss over all samples as `loss`; nothing if there are no losses.
 
         Raises:
             ValueError: Some batches have no loss, or an unknown number of samples.

@@ -6,9 +6,7 @@ import copy
 import logging
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import Any
 
 from callback_core import number_of_batches
 from trainer_torch.arguments.training_arguments import TrainingArguments
@@ -21,19 +19,14 @@ from trainer_torch.data.reading import (
 )
 from trainer_torch.hardware.devices import free_memory, is_out_of_memory
 from trainer_torch.hardware.seeding import rng_state, set_rng_state
+from trainer_torch.loop.hooks import LoopHooks
 from trainer_torch.model.sharding import forget_call
 from trainer_torch.optimizers.gradients import drop_gradients
+from trainer_torch.run.divergence import copy_buffers, restore_buffers
 from trainer_torch.run.plan import Plan
 from trainer_torch.run.training_run import TrainingRun
 
 logger = logging.getLogger(__name__)
-
-
-class MakesLoader(Protocol):
-    """What makes the loader of training batches: the Trainer."""
-
-    def get_train_dataloader(self) -> Any:
-        """Return a loader with the batch size of the arguments."""
 
 
 def check_batch_finding(run: TrainingRun) -> None:
@@ -79,7 +72,7 @@ class StepStart:
         self._data_state = run.position.data_state_dict()
         self._samples = run.samples
         self._rng_state = rng_state()
-        self._buffers = [(buffer, buffer.clone()) for buffer in run.model.buffers()]
+        self._buffers = copy_buffers(run.model)
 
     def can_shrink(self, run: TrainingRun, error: Exception) -> bool:
         """Return whether smaller batches may avoid `error`. If not, a note in it says why."""
@@ -96,7 +89,7 @@ class StepStart:
             error.add_note("auto_find_batch_size cannot make batches of fewer than one sample.")
         return size == of_loader and size > 1
 
-    def shrink(self, run: TrainingRun, plan: Plan, trainer: MakesLoader) -> list[Any]:
+    def shrink(self, run: TrainingRun, plan: Plan, hooks: LoopHooks) -> list[Any]:
         """Go back to the start of the step, and return its samples in smaller batches.
 
         The batches of the epoch that follow, `run.batches`, are as small, and so are those of later
@@ -116,7 +109,7 @@ class StepStart:
         run.args = _with_batches(args, size, accumulation)
         run.state.train_batch_size = size
         run.batches = iter(())  # ends the workers of the loader
-        loader = run.train_dataloader = trainer.get_train_dataloader()
+        loader = run.train_dataloader = hooks.get_train_dataloader()
         run.callback_handler.train_dataloader = loader
         run.signals.protect_workers(loader)
         samples = position.samples
@@ -145,9 +138,7 @@ class StepStart:
         drop_gradients(run.model, run.optimizer)
         run.position.batches, run.position.samples = self._position
         run.samples = self._samples
-        with torch.no_grad():
-            for buffer, value in self._buffers:
-                buffer.copy_(value)
+        restore_buffers(run.model, self._buffers)
         free_memory(run.args.device)
 
 

@@ -24,7 +24,7 @@ class LoopHooks(Protocol):
         """Return over how many items of a batch its mean loss is taken, or `None` if unknown."""
 
     def get_train_dataloader(self) -> Any:
-        """Return a loader of training batches."""
+        """Return a loader of training batches, with the batch size of the arguments."""
 
     def floating_point_ops(self, inputs: Any) -> float:
         """Return the operations of the training step on a batch; 0 if they are unknown."""

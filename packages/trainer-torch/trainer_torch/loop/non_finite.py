@@ -110,8 +110,9 @@ def _roll_back(run: TrainingRun, told: str) -> None:
     else:
         fault = find_fault_together(run.world, checkpoint)
     if checkpoint is None or fault is not None:
-        run.control.request_stop(f"{told} It cannot go back, because {fault}.")
-        _tell(run, f"Training stops: {told} It cannot go back, because {fault}.")
+        why = f"{told} It cannot go back, because {fault}."
+        run.control.request_stop(why)
+        _tell(run, f"Training stops: {why}")
         return
     load_model(run.model, checkpoint)
     run.precision.load_state_dict(load_precision(checkpoint))

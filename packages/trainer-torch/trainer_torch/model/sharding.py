@@ -236,7 +236,7 @@ def forget_call(model: nn.Module) -> None:
 def _drop_pending_gradients(state: Any) -> None:
     """Drop the gradients of a unit that are not averaged yet.
 
-    `reset_iter_state` of torch 2.13 does not drop them, whatever its documentation says, and only
+    `reset_iter_state` of torch 2.13 does not drop them, contrary to its documentation, and only
     private attributes have them: those of all processes, while the parameters are shards. A version
     of torch without these attributes keeps what it has.
     """

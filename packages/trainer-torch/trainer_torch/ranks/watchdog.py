@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
-from types import FrameType, TracebackType
+from types import FrameType
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
@@ -80,12 +80,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop watching, and wait for the thread, but not for long if the store is lost.
 
         If the interpreter exits while a thread calls into torch, the process is aborted.

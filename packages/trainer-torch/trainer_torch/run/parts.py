@@ -59,7 +59,7 @@ def check_parts(
 def make_model(
     model_init: Callable[..., nn.Module], model: object, args: TrainingArguments, trial: Any = None
 ) -> nn.Module:
-    """Return a new model of `model_init`, made with the generators as `args.seed` sets them.
+    """Seed the generators with `args.seed`, and return a new model of `model_init`.
 
     Raises:
         TypeError: `model_init` is no function, or does not return a model.

@@ -181,7 +181,7 @@ class TrainingRun:
 
     @property
     def last_save_step(self) -> int | None:
-        """The step of the last checkpoint, which is whole or still being saved."""
+        """The step of the last checkpoint, which is complete or still being saved."""
         current = self.saves.current
         return self.saved_step if current is None else current.step
 

@@ -92,7 +92,7 @@ class Usage:
         self._operations += operations
         if self._included == "no" and not self.measures:
             return
-        tokens = self._count_tokens(batch, self._included)
+        tokens = self._count_tokens(batch)
         if tokens is not None and self._included != "no":
             self._tokens = self._tokens + tokens
         if self.measures:
@@ -150,7 +150,7 @@ class Usage:
         metrics: dict[str, float] = {}
         if state.total_flos:
             metrics["total_flos"] = state.total_flos
-        if self._args.include_num_input_tokens_seen != "no":
+        if self._included != "no":
             tokens = state.num_input_tokens_seen - (self._tokens_at_begin or 0)
             metrics["train_tokens_per_second"] = round(tokens / seconds, 3)
         if self._memory is not None:
@@ -164,18 +164,18 @@ class Usage:
         self._interval_tokens: list[Any] = []
         self._interval_operations = 0.0
 
-    def _count_tokens(self, batch: Any, included: str) -> Any:
+    def _count_tokens(self, batch: Any) -> Any:
         """Return the tokens in `batch`: a number, or a tensor on its device; `None` if none."""
         tokens = batch.get(self._main_input) if isinstance(batch, Mapping) else None
         if not isinstance(tokens, Tensor):
-            if included != "no":
+            if self._included != "no":
                 self._warn(
-                    f"include_num_input_tokens_seen is {included!r}, but tokens are not counted, "
-                    f"because a batch has no tensor {self._main_input!r}. Give the model an "
-                    "attribute main_input_name with the name of its input."
+                    f"include_num_input_tokens_seen is {self._included!r}, but tokens are not "
+                    f"counted, because a batch has no tensor {self._main_input!r}. Give the model "
+                    "an attribute main_input_name with the name of its input."
                 )
             return None
-        if included != "non_padding":
+        if self._included != "non_padding":
             return tokens.numel()
         mask = batch.get("attention_mask")
         if isinstance(mask, Tensor):

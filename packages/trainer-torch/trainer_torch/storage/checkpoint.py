@@ -140,7 +140,7 @@ def best_named_in(state: Mapping[str, Any]) -> str | None:
 
 
 def surplus(
-    whole: Sequence[tuple[str, bool]],
+    complete: Sequence[tuple[str, bool]],
     limit: int,
     kept: Collection[str | None],
     keeps_newest: bool = True,
@@ -148,16 +148,16 @@ def surplus(
     """Return the names of the checkpoints that may be deleted because they are over `limit`.
 
     Args:
-        whole: The name of each checkpoint, and whether its weights are finite; the oldest first.
+        complete: The name of each checkpoint, and whether its weights are finite; the oldest first.
         limit: The number of checkpoints to keep.
         kept: The names of checkpoints to keep anyway.
         keeps_newest: Whether to keep the newest one, and the newest one with finite weights, too.
     """
     kept = set(kept)
     if keeps_newest:
-        kept |= {name for name, _ in whole[-1:]}
-        kept |= set([name for name, is_finite in whole if is_finite][-1:])
-    return [name for name, _ in whole if name not in kept][: max(0, len(whole) - limit)]
+        kept |= {name for name, _ in complete[-1:]}
+        kept |= set([name for name, is_finite in complete if is_finite][-1:])
+    return [name for name, _ in complete if name not in kept][: max(0, len(complete) - limit)]
 
 
 def is_of_transformers(checkpoint: Path) -> bool:

@@ -22,7 +22,7 @@ _BLOCK: Final = 1 << 20
 def write_unpublished(
     final: Path, contents: Mapping[str, Any], finite: bool, written: float
 ) -> None:
-    """Write a whole checkpoint with its manifest, under a temporary name beside `final`.
+    """Write a complete checkpoint with its manifest, under a temporary name beside `final`.
 
     If this fails, it removes what it has written.
 

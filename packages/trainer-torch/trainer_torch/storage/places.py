@@ -136,8 +136,8 @@ class Place:
         if best is None:
             if not local and self.name is not None:
                 raise FileNotFoundError(
-                    f"Cannot resume: {self} has no whole checkpoint {self.name}. Name another one, "
-                    "or the directory, for its newest one."
+                    f"Cannot resume: {self} has no complete checkpoint {self.name}. Name another "
+                    "one, or the directory, for its newest one."
                 )
             return local[-1].name if local else None
         finite = [one for one in local if has_finite_weights(one) or not best.is_finite]
@@ -224,9 +224,9 @@ class Place:
             return []
 
 
-def _newest(whole: list[RemoteCheckpoint]) -> RemoteCheckpoint | None:
+def _newest(complete: list[RemoteCheckpoint]) -> RemoteCheckpoint | None:
     """Return the newest checkpoint that can be resumed from, if possible with finite weights."""
-    usable = [one for one in whole if not one.has_only_model] or whole
+    usable = [one for one in complete if not one.has_only_model] or complete
     finite = [one for one in usable if one.is_finite]
     return next(reversed(finite or usable), None)
 

@@ -225,7 +225,7 @@ class RemoteCheckpoint:
         return manifest_has_only_model(self.manifest)
 
     def find_fault(self) -> str | None:
-        """Return why the checkpoint is not whole, or `None` if all files have the right sizes."""
+        """Return why the checkpoint is incomplete, or `None` if all files have the right sizes."""
         if not self.sizes:
             return "there is no such checkpoint"
         if self.failure:
@@ -240,7 +240,7 @@ class RemoteCheckpoint:
         return size_fault(listed, self.sizes)
 
     def download(self, to: Path) -> None:
-        """Download the checkpoint to the local path `to`, where it appears whole or not at all.
+        """Download the checkpoint to the local path `to`, where it appears complete or not at all.
 
         Raises:
             OSError: It differs from its manifest, even after it was downloaded again.

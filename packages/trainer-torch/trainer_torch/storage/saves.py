@@ -17,10 +17,10 @@ class Save:
     Attributes:
         step: Its step.
         epoch: The epoch at that step.
-        path: Its path once it is whole.
+        path: Its path once it is complete.
         finite: Whether its weights are finite.
         written: When the main process began to save it, in seconds since 1970.
-        best: The best checkpoint of the training once this one is whole.
+        best: The best checkpoint of the training once this one is complete.
         work: The work of this process for it, if any.
     """
 

@@ -36,14 +36,14 @@ class StoredCheckpoints:
         if self._found is None:
             self._found = {one.name: one for one in self._remote.list_checkpoints()}
 
-    def whole(self) -> list[RemoteCheckpoint]:
-        """Return the checkpoints that are whole in the store, the oldest first."""
+    def complete(self) -> list[RemoteCheckpoint]:
+        """Return the checkpoints that are complete in the store, the oldest first."""
         with self._lock:
             found = list((self._found or {}).values())
         return sorted((one for one in found if one.find_fault() is None), key=self._age)
 
     def covers(self, name: str, written: float, number: int) -> bool:
-        """Return whether a checkpoint, or a newer one, is whole in the store.
+        """Return whether a checkpoint, or a newer one, is complete in the store.
 
         Args:
             name: Its name.
@@ -52,7 +52,7 @@ class StoredCheckpoints:
         """
         return any(
             (one.name, one.written) == (name, written) or self._age(one) > (number, written)
-            for one in self.whole()
+            for one in self.complete()
         )
 
     def begin(self, name: str) -> None:
@@ -64,7 +64,7 @@ class StoredCheckpoints:
         self._set(RemoteCheckpoint(self._remote, name, b"", {}))
 
     def add(self, checkpoint: RemoteCheckpoint, number: int) -> None:
-        """Note that a checkpoint with this number is whole in the store."""
+        """Note that a checkpoint with this number is complete in the store."""
         self._set(checkpoint, number)
 
     def remove(self, name: str) -> None:
@@ -84,7 +84,7 @@ class StoredCheckpoints:
             number: Its number.
             pending: The names of the checkpoints that are not yet uploaded.
         """
-        older = [one for one in self.whole() if one.name != local.name]
+        older = [one for one in self.complete() if one.name != local.name]
         newer = [one for one in older if self._age(one) > (number, local.written)]
         older = older[: len(older) - len(newer)]
         return bool(newer) and local.name in self._surplus([*older, local, *newer], pending)
@@ -125,27 +125,27 @@ class StoredCheckpoints:
     def _to_remove(self, pending: Collection[str]) -> list[str]:
         if self._limit is None:
             return []
-        whole = self.whole()
+        complete = self.complete()
         partial = [
             name
             for name, one in (self._found or {}).items()
             if one.find_fault() and not one.failure and name not in pending
         ]
-        return [*partial, *self._surplus(whole, pending)]
+        return [*partial, *self._surplus(complete, pending)]
 
-    def _surplus(self, whole: Sequence[RemoteCheckpoint], pending: Collection[str]) -> list[str]:
+    def _surplus(self, complete: Sequence[RemoteCheckpoint], pending: Collection[str]) -> list[str]:
         """Return which of the checkpoints, the oldest first, are over the limit.
 
         The newest one is never among them, nor is the best one according to it or to one that is
         not yet uploaded.
         """
-        if self._limit is None or len(whole) <= self._limit:
+        if self._limit is None or len(complete) <= self._limit:
             return []
-        newest = whole[-1].name
+        newest = complete[-1].name
         kept = {self.best_of(name) for name in (newest, *pending)}
         if not (self._output_dir / newest).exists():
             kept.add(best_named_in(json.loads(self._remote.read(f"{newest}/{STATE}"))))
-        return surplus([(one.name, one.is_finite) for one in whole], self._limit, kept)
+        return surplus([(one.name, one.is_finite) for one in complete], self._limit, kept)
 
     def _set(self, checkpoint: RemoteCheckpoint, number: int = 0) -> None:
         assert self._found is not None

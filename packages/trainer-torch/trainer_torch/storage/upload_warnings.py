@@ -29,7 +29,7 @@ class UploadWarnings:
         self._told: set[str] = set()
 
     def failed(self, failures: int, error: str) -> None:
-        """Warn, at one of several failures in a row, that uploading fails."""
+        """Warn that uploading fails, at one of several failures in a row."""
         if failures == TOLD_AFTER:
             logger.warning(
                 "Uploading to %s has failed %d times: %s. Training continues, and the upload is "
@@ -42,7 +42,7 @@ class UploadWarnings:
             )
 
     def works_again(self, failures: int) -> None:
-        """Say that uploading works again after a number of failures, if they were told of."""
+        """Say that uploading works again after a number of failures, if a warning named them."""
         if failures >= TOLD_AFTER:
             logger.warning("Uploading to %s works again.", self._place)
 

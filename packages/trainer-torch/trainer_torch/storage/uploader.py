@@ -28,7 +28,7 @@ _TELL_EVERY: Final = 30.0
 """The seconds between two messages while the end of a training waits."""
 
 _STUCK_AFTER: Final = 600.0
-"""The seconds without progress after which a training is told if its end does not wait at all."""
+"""The seconds without progress after which a warning comes if the end does not wait at all."""
 
 
 class Uploader:
@@ -85,7 +85,7 @@ class Uploader:
     def may_delete(self, checkpoint: Path) -> bool:
         """Return whether a surplus checkpoint may be deleted from the local directory.
 
-        It may be if it, or a newer one, is whole in the store; if a newer one is, this one is no
+        It may be if it, or a newer one, is complete in the store; if a newer one is, this one is no
         longer uploaded. A checkpoint that is not complete may be deleted too.
         """
         name, manifest = checkpoint.name, read_manifest(checkpoint)
@@ -101,7 +101,7 @@ class Uploader:
     def tell_if_stuck(self, patience: float) -> None:
         """Warn once if something waits for its upload, and nothing was uploaded for long.
 
-        Failures of the store are told of anyway.
+        Failures of the store have warnings of their own.
 
         Args:
             patience: The seconds that the end of a training waits without any progress.
@@ -213,7 +213,8 @@ class Uploader:
             self._warnings.is_gone(checkpoint)
             return
         local = RemoteCheckpoint(self.remote, name, content, {})
-        is_there = any((one.name, one.content) == (name, content) for one in self._stored.whole())
+        stored = self._stored.complete()
+        is_there = any((one.name, one.content) == (name, content) for one in stored)
         if is_there or self._stored.is_surplus(local, request, list(self._pending)):
             return
         sizes = self._upload_parts(local)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -13,8 +14,10 @@ from callback_contract._registry import rule
 from callback_contract._training import OUT_OF_MEMORY, Training
 from callback_core import TrainerState
 
+_event_rule = partial(rule, forbids_errors=True)
 
-@rule(
+
+@_event_rule(
     "EVT-001",
     why="Newer loops pass more keywords (huggingface/transformers#32385, "
     "huggingface/transformers#33444). A callback without **kwargs then ends the training.",
@@ -25,7 +28,7 @@ def accepts_unknown_keywords(case: Case) -> None:
     case.training(extra={"of_a_newer_loop": object()}).live()
 
 
-@rule(
+@_event_rule(
     "EVT-002",
     why="A data loader that yields nothing makes an epoch without a step. transformers then "
     "warns and ends the training as usual (transformers 5.23.0, trainer.py).",
@@ -40,7 +43,7 @@ def an_epoch_may_have_no_step(case: Case) -> None:
     case.begin().end()
 
 
-@rule(
+@_event_rule(
     "EVT-003",
     why="eval_on_start evaluates before the first step, when all counters are still 0 "
     "(transformers 4.42).",
@@ -53,7 +56,7 @@ def an_evaluation_may_come_first(case: Case) -> None:
     training.complete()
 
 
-@rule(
+@_event_rule(
     "EVT-004",
     why="An interrupt may come at any time, even in the first batch. A callback that then fails "
     "hides the cause and leaves its run open (Lightning-AI/pytorch-lightning#12291).",
@@ -78,7 +81,7 @@ def a_training_may_die_anywhere(case: Case) -> None:
         training.end(OUT_OF_MEMORY)
 
 
-@rule(
+@_event_rule(
     "EVT-005",
     why="Strategies and callbacks decide independently whether a step logs, evaluates or saves. "
     "A step may be evaluated as the best and never saved (transformers 5.23.0).",
@@ -99,7 +102,7 @@ def a_step_may_be_followed_by_any_combination(case: Case) -> None:
         training.end()
 
 
-@rule(
+@_event_rule(
     "EVT-006",
     why="transformers added on_optimizer_step, on_pre_optimizer_step and on_push_begin in later "
     "versions (huggingface/transformers#31095, huggingface/transformers#33444, "
@@ -114,7 +117,7 @@ def ignores_unknown_events(case: Case) -> None:
     training.fire("on_something_of_a_newer_loop")
 
 
-@rule(
+@_event_rule(
     "EVT-007",
     why="Not every log has a loss: evaluations, the end of training and other callbacks also log. "
     "They may log a count, a text or NaN (huggingface/transformers#4883). The log at the end of an "
@@ -144,7 +147,7 @@ def a_log_may_hold_anything(case: Case) -> None:
     training.finish()
 
 
-@rule(
+@_event_rule(
     "EVT-008",
     why="A dictionary of evaluation sets is evaluated set by set, as eval_a_loss and eval_b_loss. "
     "Users evaluate more sets with metric_key_prefix (Lightning-AI/pytorch-lightning#524).",
@@ -163,7 +166,7 @@ def evaluations_may_have_other_names(case: Case) -> None:
     training.finish()
 
 
-@rule(
+@_event_rule(
     "EVT-009",
     why="A stream has no length, and a training with max_steps has no number of epochs: "
     "transformers then sets it to sys.maxsize (transformers 5.23.0, trainer.py). Without an "
@@ -178,7 +181,7 @@ def data_may_have_no_length(case: Case) -> None:
     training.complete(save=True)
 
 
-@rule(
+@_event_rule(
     "EVT-010",
     why="A plain PyTorch model has no config, and a wrapped model has another class "
     "(unslothai/unsloth-zoo#873).",
@@ -192,7 +195,7 @@ def a_model_may_have_no_configuration(case: Case) -> None:
     training.live()
 
 
-@rule(
+@_event_rule(
     "EVT-011",
     why="A trial of a search saves below output_dir/run-0. A callback that builds the path itself "
     "looks for a checkpoint that does not exist (ultralytics/yolov5#4672).",
@@ -208,7 +211,7 @@ def a_trial_saves_in_its_own_directory(case: Case) -> None:
     training.finish()
 
 
-@rule(
+@_event_rule(
     "EVT-012",
     why="Users' directories have spaces and non-ASCII letters in their names. Callbacks build "
     "shell commands, URLs and files from them.",
@@ -221,7 +224,7 @@ def a_directory_may_have_any_name(case: Case) -> None:
     case.training(args=case.arguments(output_dir=str(folder))).live()
 
 
-@rule(
+@_event_rule(
     "EVT-013",
     why="A resumed training begins at the step of its checkpoint. A callback that counts steps "
     "from 0, or waits for a first epoch, fails there (huggingface/transformers#28544).",

@@ -29,6 +29,7 @@ from callback_contract._violation import ContractViolation, require
     why="A loop that fails before its first step still ends its callbacks "
     "(Lightning-AI/pytorch-lightning#10397).",
     fix="In on_train_end, do nothing if on_train_begin has opened nothing.",
+    forbids_errors=True,
 )
 def ends_without_a_begin(case: Case) -> None:
     """`on_train_end` raises no error if the training never began."""
@@ -40,6 +41,7 @@ def ends_without_a_begin(case: Case) -> None:
     why="The trainer ends a pruned trial, and the search around it ends it again. Users also end "
     "a training themselves to close its run (huggingface/transformers#48874).",
     fix="In on_train_end, close only what is open, and mark it as closed.",
+    forbids_errors=True,
 )
 def ends_twice(case: Case) -> None:
     """A second `on_train_end` raises no error."""
@@ -76,6 +78,7 @@ def a_second_training_equals_the_first(case: Case) -> None:
     "then writes to ./runs, because no training has begun (transformers 5.23.0).",
     fix="Open what an evaluation needs when it comes, or do nothing outside a training. "
     "state.epoch is None there, and state.max_steps is 0.",
+    forbids_errors=True,
 )
 def evaluates_before_training(case: Case) -> None:
     """An evaluation and a prediction before any training raise no error."""
@@ -92,6 +95,7 @@ def evaluates_before_training(case: Case) -> None:
     why="Trackio's callback logged to a run that on_train_end had finished "
     "(huggingface/transformers#46935).",
     fix="In on_train_end, reset every attribute that marks something as open.",
+    forbids_errors=True,
 )
 def evaluates_after_training(case: Case) -> None:
     """An evaluation and a prediction after a training raise no error."""
@@ -106,6 +110,7 @@ def evaluates_after_training(case: Case) -> None:
     why="add_callback accepts callbacks at any time, so any event may be the first one.",
     fix="Read what you need from args and state at each event, or do nothing until the next "
     "on_train_begin.",
+    forbids_errors=True,
 )
 def joins_during_a_training(case: Case) -> None:
     """A callback that is added between two steps raises no error at later events."""

@@ -68,6 +68,7 @@ def prints_nothing_unless_it_prints(case: Case) -> None:
     "mark or a bar. The training then ends with a UnicodeEncodeError (theislab/scarches#25, "
     "AnswerDotAI/fastprogress#21).",
     fix="Print ASCII, or encode with the stream's encoding and errors='backslashreplace'.",
+    forbids_errors=True,
 )
 def prints_to_any_encoding(case: Case) -> None:
     """A training raises no error if standard output supports only ASCII."""
