@@ -51,11 +51,12 @@ def finish_model(run: TrainingRun) -> None:
 def _load_best_model(run: TrainingRun) -> Path | None:
     """Load the best model, and return its checkpoint; `None` if there is none to load."""
     if run.state.best_model_checkpoint is None:
-        logger.warning(
-            "load_best_model_at_end has no checkpoint to load: none was saved at an evaluation "
-            "that reported %r as a number. The model keeps its last weights.",
-            run.args.metric_for_best_model,
-        )
+        if run.world.is_main:
+            logger.warning(
+                "load_best_model_at_end has no checkpoint to load: none was saved at an evaluation "
+                "that reported %r as a number. The model keeps its last weights.",
+                run.args.metric_for_best_model,
+            )
         return None
     best = Path(run.state.best_model_checkpoint)
     failed = [one.step for one in run.saves.failed]
