@@ -24,6 +24,7 @@ class Network:
         is_down: Whether connections are refused.
         tried: Whether a connection was tried, whether or not it was refused.
         refused: The addresses of the connections that were refused.
+        refusals: How many were refused.
         endless: Those among them that have no timeout.
         paused: The seconds that this thread slept.
     """
@@ -34,6 +35,7 @@ class Network:
         self.is_down = False
         self.tried = False
         self.refused: set[str] = set()
+        self.refusals = 0
         self.endless: set[str] = set()
         self.paused = 0.0
 
@@ -47,6 +49,7 @@ class Network:
         self.tried = True
         if self.is_down:
             self.refused.add(str(address))
+            self.refusals += 1
             if connection.gettimeout() is None:
                 self.endless.add(str(address))
             raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")

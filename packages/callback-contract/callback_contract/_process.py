@@ -105,6 +105,10 @@ HOOKS: Final = {
 """The hooks for uncaught errors."""
 
 
+OF_THE_LOOP: Final = ("torch.set_grad_enabled", "torch.set_default_dtype", "numpy.seterr")
+"""Settings that change what the loop computes. A callback may change others for a training."""
+
+
 def library_switches() -> dict[str, Switch]:
     """Return the settings of torch and numpy, if they are loaded."""
     found: dict[str, Switch] = {}

@@ -40,7 +40,7 @@ TRACKER_CAPABILITIES: Final = {
 """What a tracker may do, besides `CAPABILITIES`."""
 
 
-PRECISIONS: Final = {"single": 1e-6, "double": 1e-12, "exact": 0.0}
+PRECISIONS: Final = {"single": 2**-24, "double": 1e-12, "exact": 0.0}
 """The largest relative error of a stored number, for each `Subject.precision`."""
 
 

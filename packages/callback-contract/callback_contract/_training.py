@@ -129,6 +129,16 @@ class Training:
         for callback in self.callbacks:
             given = {n: dict(v) if n in ("logs", "metrics") else v for n, v in keywords.items()}
             self.call(callback, event, given)
+        try:
+            self.control.pass_logs(self.log_for_callback)
+        except RuntimeError as error:  # a callback logs at every on_log
+            raise ContractViolation(str(error)) from error
+
+    def log_for_callback(self, logs: Mapping[str, Any]) -> None:
+        """Log what a callback logs. As in a loop, arrays and tensors become numbers."""
+        is_due = self.control.should_log  # on_log resets it
+        self.log({name: v.item() if hasattr(v, "item") else v for name, v in logs.items()})
+        self.control.should_log = is_due
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
         """Call `event` of a callback, and return its answer; `None` if it lacks the method.

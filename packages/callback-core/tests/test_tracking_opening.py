@@ -410,3 +410,14 @@ def test_a_process_of_its_own_makes_all_calls_and_its_run_is_known_here(
     [process] = {call["pid"] for call in calls(out)}
     assert process != os.getpid()
     assert {tracker.state_dict()["run_id"]} == runs(out)
+
+
+class WithoutParameters(FileTracker):
+    log_parameters = Tracker.log_parameters
+    close = Tracker.close
+
+
+def test_a_tracker_that_lacks_a_method_is_refused_by_name(out: Path) -> None:
+    with pytest.raises(TypeError) as refused:
+        TrackerCallback(WithoutParameters(out / "store"))
+    assert all(name in str(refused.value) for name in ("WithoutParameters", "log_parameters"))

@@ -547,3 +547,21 @@ class AverageInTheCheckpoint(CallbackContract):
 
     def make(self, output_dir):
         return AnnouncedAverageCallback()
+
+
+class WeightNormCallback(TrainerCallback):
+    """Logs the norm of all weights beside the loss."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        norms = [weight.norm() for weight in weights_of(model).values()]
+        if control.should_log and norms:
+            control.log({"weights": torch.stack(norms).norm()})
+
+
+@faulty("A logged norm holds the graph of its step, and with it the weights.")
+class LogsAGraph(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+
+    def make(self, output_dir):
+        return WeightNormCallback()

@@ -336,3 +336,36 @@ class SaysNothingToInstall(CallbackContract):
         from zoo.loads_sdk import LateArraysCallback
 
         return LateArraysCallback(output_dir / "losses.npy")
+
+
+class KeptMessageCallback(TrainerCallback):
+    """Tells a webhook of each evaluation. What cannot be sent is kept for later."""
+
+    def __init__(self, url):
+        self.url = url
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        message = {"step": state.global_step, "metrics": metrics}
+        try:
+            post(self.url, message)
+        except OSError:
+            folder = Path(args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "unsent.jsonl").open("a") as file:
+                file.write(json.dumps({"to": self.url, "message": message}, default=str) + "\n")
+
+
+@faulty("While the webhook is away, its address with the key is written beside the checkpoints.")
+class KeyInAnUnsentMessage(Suite):
+    __test__ = False
+    callback = KeptMessageCallback
+    secrets = [TOKEN]
+
+    def make(self, output_dir):
+        return self.callback(f"{service.url(output_dir)}?key={TOKEN}")
+
+    def make_unreachable(self, output_dir):
+        with service.Service() as gone:
+            return self.callback(f"{gone.url}/?key={TOKEN}")

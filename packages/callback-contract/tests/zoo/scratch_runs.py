@@ -397,3 +397,38 @@ class RunOfEachProcess(JournalSuite):
     __test__ = False
     capabilities = {"status", "parameters", "redacts", "non_finite"}
     log = EachProcessLog
+
+
+class OpenedRunLog(JournalLog):
+    """Knows which run it has opened."""
+
+    opened = None
+
+    def begin(self):
+        super().begin()
+        self.opened = self.run
+
+    def state_dict(self):
+        return {**super().state_dict(), "run": self.opened}
+
+
+@faulty("A resumed training saves no run, so that the next one that resumes opens another.")
+class ResumesOnlyOnce(JournalSuite):
+    __test__ = False
+    log = OpenedRunLog
+
+
+class LastStepLog(JournalLog):
+    """Draws a log that has no step where the training was last."""
+
+    last = 0
+
+    def log(self, logs, step):
+        self.last = step or self.last
+        super().log(logs, self.last)
+
+
+@faulty("A log before the first step of a second training is drawn at the end of the first.")
+class StepZeroIsNone(JournalSuite):
+    __test__ = False
+    log = LastStepLog

@@ -320,6 +320,21 @@ class Tracker(TrainingSide):
         raise NotImplementedError
 
 
+def check_methods(tracker: Tracker) -> None:
+    """Check that a tracker has the methods that each tracker needs.
+
+    Raises:
+        TypeError: It lacks some.
+    """
+    needed = ("open", "log_parameters", "log_metrics", "close")
+    missing = [name for name in needed if getattr(type(tracker), name) is getattr(Tracker, name)]
+    if missing:
+        raise TypeError(
+            f"{type(tracker).__name__} does not define {', '.join(missing)}. Each tracker needs "
+            f"{', '.join(needed)}. One that keeps no parameters does nothing in log_parameters."
+        )
+
+
 class AbsentTracker(Tracker):
     """Stands in a copy for a tracker that only the original can have. Nothing is recorded for it.
 

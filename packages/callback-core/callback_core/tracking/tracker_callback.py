@@ -21,7 +21,7 @@ from callback_core.tracking.run_folder import NO_CHECKPOINT, RunOfCheckpoint
 from callback_core.tracking.sdk import check_sdk
 from callback_core.tracking.session import Session
 from callback_core.tracking.sessions import continue_session, session_of, start_session
-from callback_core.tracking.tracker import AbsentTracker, Status, Tracker
+from callback_core.tracking.tracker import AbsentTracker, Status, Tracker, check_methods
 from callback_core.transformers_trainer import recorded_twice_by, tell_of_errors
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ class TrackerCallback(TrainerCallback):
     Raises:
         ModuleNotFoundError: The tracker's SDK is not installed. A tracker that is switched off
             needs none.
+        TypeError: The tracker lacks a method that each tracker needs.
         ValueError: A limit is negative, `delivery` is none of the three, or another process cannot
             make the tracker.
     """
@@ -99,6 +100,7 @@ class TrackerCallback(TrainerCallback):
         except ValueError as error:
             raise ValueError(f"{type(self).__name__}: {error}") from None
         if not tracker.disabled:
+            check_methods(tracker)
             for module, install in tracker.requires.items():
                 check_sdk(module, install=install, needed_by=type(self).__name__)
         if delivery == "process":

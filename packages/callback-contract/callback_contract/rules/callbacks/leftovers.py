@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 from callback_contract import _process
@@ -13,6 +14,7 @@ from callback_contract._case import Case
 from callback_contract._left_behind import require_no_leftovers, require_restored
 from callback_contract._process import captured_output, files_below
 from callback_contract._registry import rule
+from callback_contract._training import Training
 from callback_contract._violation import DoesNotApply, require
 from callback_contract._watching import watch
 
@@ -183,13 +185,14 @@ def restores_the_interpreter(case: Case) -> None:
     fix="Use `with torch.no_grad():`, `numpy.errstate()` and the like instead of bare switches.",
 )
 def restores_torch_and_numpy(case: Case) -> None:
-    """No event changes the global settings of torch and numpy permanently.
+    """Neither a training nor an evaluation changes the global settings of torch and numpy.
 
-    These include gradients, anomaly detection, default types, threads and determinism.
+    These include gradients, anomaly detection, default types, threads and determinism. No event
+    leaves gradients disabled, or another default type, for what follows it.
     """
     switches = _process.library_switches()
-    between_events = {name: s for name, s in switches.items() if "profiler" not in name}
-    watch(case, "settings of libraries", lambda *_: _process.values_of(between_events))
+    of_the_loop = {name: one for name, one in switches.items() if name in _process.OF_THE_LOOP}
+    watch(case, "settings of libraries", lambda *_: _process.values_of(of_the_loop))
     require_restored(case, lambda: _process.values_of(switches))
 
 
@@ -233,6 +236,24 @@ def is_referenced_by_nothing(case: Case) -> None:
     del callback
     gc.collect()
     require(reference() is None, "something still references it: a thread, atexit, or a module")
+
+
+@rule(
+    "LEF-014",
+    why="A logged tensor keeps the graph of its step, and with it the activations, as long as a "
+    "history or a queue has the log. Memory grows with every log.",
+    fix="Log numbers: `tensor.item()`, or at least `tensor.detach()`.",
+)
+def logs_no_graph(case: Case) -> None:
+    """No value that a callback logs requires a gradient."""
+    case.exercise(kind=_LogsWithoutGraph)
+
+
+class _LogsWithoutGraph(Training):
+    def log_for_callback(self, logs: Mapping[str, Any]) -> None:
+        attached = [name for name, value in logs.items() if getattr(value, "requires_grad", False)]
+        require(not attached, f"a value that it logs requires a gradient: {', '.join(attached)}")
+        super().log_for_callback(logs)
 
 
 def _trained_and_forgotten(case: Case, callback: Any, dies: bool) -> list[weakref.ref[Any]]:

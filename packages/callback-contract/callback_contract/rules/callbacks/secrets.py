@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from callback_contract._case import Case
 from callback_contract._process import captured_output, files_below, log_messages
 from callback_contract._registry import rule
 from callback_contract._training import OUT_OF_MEMORY
 from callback_contract._violation import DoesNotApply, require
+from callback_contract._watching import HandledTraining
 
 
 @rule(
@@ -16,21 +21,30 @@ from callback_contract._violation import DoesNotApply, require
     fix="Keep secrets in memory and in the environment. Write where they come from instead.",
 )
 def writes_no_secret(case: Case) -> None:
-    """No declared secret is in a file below `output_dir`, in a log message or in the output."""
+    """No declared secret is in a file below `output_dir`, in a log message or in the output.
+
+    This includes what a callback writes when a training fails, and when its service is unreachable.
+    """
     if not case.subject.secrets:
         raise DoesNotApply("`secrets` is empty")
     with log_messages() as logged, captured_output() as (output, error):
-        training = case.training()
-        training.live()
-        training.end()
-        failing = case.begin()
-        failing.step({"loss": 0.5})
-        failing.end(OUT_OF_MEMORY)
+        _train_and_fail(case, case.make)
+        if case.claims("unreachable"):
+            _train_and_fail(case, partial(case.subject.make_unreachable, case.output_dir))
     _require_no_secret(case, "its logs", "\n".join(logged))
     _require_no_secret(case, "its output", output.getvalue())
     _require_no_secret(case, "standard error", error.getvalue())
     for name, content in files_below(case.output_dir).items():
         _require_no_secret(case, f"the file {name}", content.decode("utf-8", "replace"))
+
+
+def _train_and_fail(case: Case, make: Callable[[], Any]) -> None:
+    training = case.training(make(), kind=HandledTraining)
+    training.live()
+    training.end()
+    failing = case.begin(make(), kind=HandledTraining)
+    failing.step({"loss": 0.5})
+    failing.end(OUT_OF_MEMORY)
 
 
 @rule(

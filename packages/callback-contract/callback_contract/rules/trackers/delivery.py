@@ -104,12 +104,22 @@ def stores_each_point_once_and_in_order(case: Case) -> None:
     fix="Reset the run in on_train_end, and open another one in on_train_begin.",
 )
 def a_second_training_is_another_run(case: Case) -> None:
-    """A second training with the same callback is stored as another run."""
+    """A second training with the same callback is stored as another run, from step 0 on."""
     callback = case.make()
     for loss in LOSSES[:2]:
-        train(case, {"loss": loss}, callback=callback)
+        training = case.begin(callback)
+        training.log({"start": loss})
+        log_steps(training, {"loss": loss})
+        training.end()
     require_runs(case, 2, "two trainings with one callback")
     require_curves(case, [[loss] for loss in LOSSES[:2]])
+    runs = [Stored(case, [run]) for run in case.runs()]
+    for loss in LOSSES[:2]:
+        require(
+            any(run.has("start", 0, loss) for run in runs),
+            f"a training logged start={loss:g} at step 0, but the runs have "
+            f"{[run.points('start') for run in runs]}",
+        )
 
 
 @tracker_rule(
@@ -196,13 +206,13 @@ def stores_more_than_a_batch(case: Case) -> None:
 def different_names_share_no_curve(case: Case) -> None:
     """Values with different names in several logs of one step are in different curves.
 
-    Long names may differ only at their ends. A value may be left out if a warning names it, or if
-    its name has more than 1,000 characters.
+    Long names may differ only at their ends, and short ones only in case. A value may be left out
+    if a warning names it, or if its name has more than 1,000 characters.
     """
     long = "accuracy_of_" * 166
     names = [f"{long}en", "loss", f"{long}fr", "eval_loss"]  # a log that fails is between others
     names += ["eval_a_loss", "eval_b_loss", "test_loss", "a_loss", "b/loss"]
-    names += ["c.loss", "loss_1", "loss_10", "c_loss", "b loss"]
+    names += ["c.loss", "loss_1", "loss_10", "c_loss", "b loss", "f1", "F1"]
     names += [f"grad_norm_of_layers_0_self_attention_{part}_proj" for part in "qkv"]
     names += [f"{'accuracy_of_' * 10}{language}" for language in ("en", "fr")]
     values = {name: 0.1 + number / 7 for number, name in enumerate(names)}
@@ -231,8 +241,11 @@ def different_names_share_no_curve(case: Case) -> None:
     fix="Name the run in each call, and do not use the current run of the process.",
 )
 def simultaneous_trainings_do_not_mix(case: Case) -> None:
-    """Two trainings that alternate in one process are two runs, each with its own points."""
-    trainings = [case.begin() for _ in range(2)]
+    """Two trainings that alternate in one process are two runs, each with its own points.
+
+    If the store keeps parameters, each run has those of its training.
+    """
+    trainings = [case.begin(args=case.arguments(seed=number)) for number in range(2)]
     for step in range(3):
         for number, training in enumerate(trainings):
             log_steps(training, {"loss": LOSSES[step] + number})
@@ -240,6 +253,11 @@ def simultaneous_trainings_do_not_mix(case: Case) -> None:
         training.end()
     require_runs(case, 2, "two trainings that alternate")
     require_curves(case, [[loss + number for loss in LOSSES[:3]] for number in range(2)])
+    if case.claims("parameters"):
+        for run in (Stored(case, [run]) for run in case.runs()):
+            number = int(run.has("loss", 1, LOSSES[0] + 1))
+            found = run.parameter("seed")
+            require(found == str(number), f"seed={number} of one training is stored as {found}")
 
 
 @tracker_rule(

@@ -40,6 +40,7 @@ EVALUATED = 0.4 + 1 / 7
 class _Interrupted(NamedTuple):
     training: Training
     states: dict[str, Any]
+    step: int = 2
 
 
 def _interrupt(
@@ -71,14 +72,29 @@ def _resume(
     interrupted: _Interrupted,
     *values: float,
     error: BaseException | None = None,
+    saves: bool = False,
     **more: Any,
-) -> None:
-    """Resume at step 2 with a new callback, train a step for each loss, and end with `error`."""
-    training, states = interrupted
-    resumed = case.resume(case.make(), states, 2, interrupted=training, **more)
+) -> _Interrupted:
+    """Resume with a new callback, train a step for each loss, and end with `error`.
+
+    Args:
+        case: The case.
+        interrupted: The training that saved the checkpoint.
+        values: The losses.
+        error: The error that ends the training.
+        saves: Whether to save a checkpoint after the last step.
+        more: Further arguments of `Case.resume`.
+    """
+    training, states, step = interrupted
+    callback = case.make()
+    resumed = case.resume(callback, states, step, interrupted=training, **more)
     resumed.begin()
-    log_steps(resumed, *losses(*values))
+    log_steps(resumed, *losses(*values), saves=saves)
+    if saves:
+        resumed.save()
+        states = case.states_of(callback)
     resumed.end(error)
+    return _Interrupted(resumed, states, resumed.state.global_step)
 
 
 def _require_one_run(case: Case, values: Sequence[float]) -> Stored:
@@ -201,7 +217,7 @@ def changed_arguments_cost_nothing(case: Case) -> None:
 )
 def a_resume_without_a_state_is_stored(case: Case) -> None:
     """A training that resumes without the callback's state is stored, in any run."""
-    training, _ = _interrupt(case, LOSSES[2])
+    training = _interrupt(case, LOSSES[2]).training
     resumed = case.resume(case.make(), None, 2, interrupted=training)
     resumed.begin()
     log_steps(resumed, *losses(*LOSSES[3:5]))
@@ -324,3 +340,18 @@ def other_runs_do_not_change(case: Case) -> None:
     _resume(case, _interrupt(case, SUPERSEDED), LOSSES[2], LOSSES[4])
     require_runs(case, 2, "a training and one that was resumed")
     require_curves(case, [list(LOSSES[:5])])
+
+
+@_resume_rule(
+    "RES-013",
+    why="A resumed training saved a state without the id of its run, so the next one that resumed "
+    "opened another run. Long trainings are interrupted more than once.",
+    fix="Return the same state from state_dict, whether the training opened the run or reopened "
+    "it.",
+)
+def continues_a_resumed_training(case: Case) -> None:
+    """A training that resumes from a checkpoint of a resumed training continues the same run."""
+    first = _interrupt(case)
+    second = _resume(case, first, *LOSSES[2:4], error=OUT_OF_MEMORY, saves=True)
+    _resume(case, second, LOSSES[4])
+    _require_one_run(case, LOSSES[:5]).require_once("loss")
