@@ -53,7 +53,7 @@ THIRD_PARTY = ("//3rdparty/**",)
 
 
 def package(
-    dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=(), tests_need=(), waiting=()
+    dist, *, resolves, may_import=(*PUBLIC_CORE, *THIRD_PARTY), data=(), tests_need=(), waiting={}
 ):
     """Define the targets of packages/<dist>: its sources, metadata, wheel, sdist and tests.
 
@@ -61,7 +61,7 @@ def package(
     may_import: What its sources may import besides each other, as rules of Pants' visibility backend.
     data: Globs of modules below tests/ that tests read as data.
     tests_need: Further dependencies of its tests, such as `:project`, the README and the like.
-    waiting: Its test files, by name, that wait for an SDK most of the time.
+    waiting: Its test files that wait for an SDK most of the time, each with the number of processes that share it.
     """
     module = dist.replace("-", "_")
     home = resolves[0]
@@ -109,23 +109,23 @@ def package(
     )
 
 
-def tests(folder="", *, resolve, dependencies=(), data=(), waiting=()):
+def tests(folder="", *, resolve, dependencies=(), data=(), waiting={}):
     """Define the tests in a folder: test_*.py, the modules that they import, and the files that they read.
 
     folder: A folder below the BUILD file, including its subfolders. By default, only the BUILD file's own folder.
     data: Globs of modules that tests read as data.
-    waiting: Test files, by name, that wait for an SDK most of the time. Four processes share each of them.
+    waiting: Test files that wait for an SDK most of the time, each with the number of processes that share it.
     """
     at = f"{folder}/**/" if folder else ""
     needed = [":test_data", *([":modules_as_data"] if data else [])]
     shared = dict(resolve=resolve, dependencies=[*needed, *everything_in(resolve), *dependencies])
-    alone = [f"{folder}/{name}" for name in waiting]
     # pants.toml sets how many files share a process. Starting one, with torch, takes three seconds.
     together = str(build_file_dir())
-    sources = [f"{at}test_*.py", *[f"!{name}" for name in alone]]
+    sources = [f"{at}test_*.py", *[f"!{folder}/{name}" for name in waiting]]
     python_tests(name="tests", sources=sources, batch_compatibility_tag=together, **shared)
-    if alone:
-        python_tests(name="waiting_tests", sources=alone, extra_env_vars=["PYTEST_ADDOPTS=-n 4"], **shared)
+    for name, processes in waiting.items():
+        variables = [f"PYTEST_ADDOPTS=-n {processes}"]
+        python_tests(name=name[:-3], sources=[f"{folder}/{name}"], extra_env_vars=variables, **shared)
     others = [f"!{glob}" for glob in (f"{at}test_*.py", *data)]
     python_test_utils(name="test_utils", sources=[f"{at}*.py", *others], **shared)
     files(name="test_data", sources=[f"{at}*", f"!{at}*.py", f"!{at}BUILD"])
