@@ -78,8 +78,13 @@ def _replace_random_in(module: ModuleType) -> None:
             setattr(module, name, getattr(_other_random(), value.__name__))
 
 
-def _is_part(module: str, packages: Sequence[str]) -> bool:
-    return any(f"{module}.".startswith(f"{package}.") for package in packages)
+def _is_part(module: str, packages: tuple[str, ...]) -> bool:
+    return f"{module}.".startswith(_prefixes_of(packages))
+
+
+@cache
+def _prefixes_of(packages: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{package}." for package in packages)
 
 
 def _watch_imports(package: str) -> None:
