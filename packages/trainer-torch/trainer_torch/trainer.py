@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from callback_core import CallbackHandler, TrainerControl, TrainerState, json_value
-from trainer_torch.addresses import is_address
 from trainer_torch.arguments.dropped_arguments import DROPPED_OF_TRAINER, refuse_unknown
 from trainer_torch.arguments.training_arguments import TrainingArguments
 from trainer_torch.arguments.verbosity import at_log_level
@@ -19,7 +18,7 @@ from trainer_torch.checkpoints import checkpoint_saving
 from trainer_torch.checkpoints.resume import resume
 from trainer_torch.checkpoints.resumed_position import find_position
 from trainer_torch.checkpoints.selection import choose_checkpoint
-from trainer_torch.checkpoints.uploads import save_at, submit_files, uploading
+from trainer_torch.checkpoints.uploads import uploading
 from trainer_torch.data import outputs
 from trainer_torch.data.accumulation import accepts_loss_kwargs
 from trainer_torch.data.data_loaders import EvalLoaders, check_loader, train_dataloader
@@ -33,48 +32,33 @@ from trainer_torch.loop.training_loop import TrainOutput, run_training
 from trainer_torch.methods.absent_names import TransformersNames, refuse_ignored_overrides
 from trainer_torch.methods.evaluating import EvaluationMethods
 from trainer_torch.methods.optimization import OptimizerMethods
+from trainer_torch.methods.overridable import check_overridden
 from trainer_torch.methods.results import ResultMethods
+from trainer_torch.methods.saving import SavingMethods
 from trainer_torch.methods.search import SearchMethods
+from trainer_torch.model.placement import place_model
 from trainer_torch.model.precision import check_precision
 from trainer_torch.model.sharding import (
     check_shards,
     is_sharding_requested,
-    reshard,
     shard,
     tell_of_sharding,
 )
-from trainer_torch.model.weights import save_model
-from trainer_torch.overrides import check_overrides
 from trainer_torch.ranks.distributed import find_world
-from trainer_torch.ranks.world import World, watched
+from trainer_torch.ranks.world import watched
 from trainer_torch.run.parts import check_optimizer_class, check_parts, make_model
 from trainer_torch.run.training_run import RunAttribute, TrainingRun, create_handler
-from trainer_torch.wrapping import compile_in_place, is_sharded, unwrap
-
-_CALLED_WITH: Final = {
-    "compute_loss": 2,
-    "training_step": 2,
-    "prediction_step": 3,
-    "evaluate": 0,
-    "evaluation_loop": 2,
-    "get_batch_size": 2,
-    "get_eval_dataloader": 1,
-    "get_test_dataloader": 1,
-    "get_train_dataloader": 0,
-    "get_decay_parameter_names": 1,
-    "create_optimizer": 0,
-    "save_checkpoint": 0,
-    "floating_point_ops": 1,
-    "count_items": 2,
-    "log": 1,
-}
-"""The methods that a subclass may override, with the number of their arguments by position."""
-
-_CALLED_WITH_STEPS: Final = {"create_scheduler": 0, "create_optimizer_and_scheduler": 0}
-"""Likewise, those that are also called with `num_training_steps` by keyword."""
+from trainer_torch.wrapping import unwrap
 
 
-class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods, TransformersNames):
+class Trainer(
+    EvaluationMethods,
+    OptimizerMethods,
+    SearchMethods,
+    SavingMethods,
+    ResultMethods,
+    TransformersNames,
+):
     """Trains, evaluates and predicts with a PyTorch model, and fires events for callbacks.
 
     To change what it does, subclass it and override `compute_loss`, `training_step`,
@@ -159,10 +143,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
     ) -> None:
         args = TrainingArguments() if args is None else args
         refuse_ignored_overrides(type(self))
-        check_overrides(self, Trainer, _CALLED_WITH)
-        check_overrides(self, Trainer, _CALLED_WITH_STEPS, ["num_training_steps"])
-        if isinstance(eval_dataset, Mapping):
-            check_overrides(self, Trainer, {"evaluate": 1}, ["metric_key_prefix"])
+        check_overridden(self, Trainer, evaluates_several=isinstance(eval_dataset, Mapping))
         if model_init is not None:
             if any(part is not None for part in optimizers):
                 raise ValueError("optimizers cannot be those of the models that model_init makes.")
@@ -186,7 +167,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self._eval_loaders = EvalLoaders()
         self._columns_told: set[str] = set()
-        self._given_model = _placed(model, args, world, optimizers[0])
+        self._given_model = place_model(model, args, world, optimizers[0])
         bare = unwrap(self._given_model)
         self.model_accepts_loss_kwargs = accepts_loss_kwargs(bare)
         handler = create_handler(args, callbacks, bare, processing_class, optimizers)
@@ -250,7 +231,7 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         run.ignore_keys = ignore_keys_for_eval
         if self.model_init is not None:
             model = make_model(self.model_init, None, run.args, trial)
-            self._given_model = _placed(model, run.args, run.world)
+            self._given_model = place_model(model, run.args, run.world)
             run.model = run.model_wrapped = unwrap(self._given_model)
             run.optimizer = run.lr_scheduler = None  # of the model before it
         elif is_sharding_requested(run.args, run.world):
@@ -274,48 +255,6 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         announce(run, plan)
         with uploading(run, checkpoint), run.training():
             return run_training(run, plan, self, wrapped, resumption)
-
-    def save_model(self, output_dir: str | Path | None = None) -> None:
-        """Write the weights as `model.safetensors` to `output_dir`, by default that of `args`.
-
-        To an address of fsspec, they are uploaded before this returns.
-
-        The main process writes; with `save_on_each_node`, the first one of each machine. Other
-        processes may call this too; they do not wait. If the model is sharded, every process must
-        call this: the main one gathers the weights of all in its memory, which must be enough.
-
-        Raises:
-            ConnectionError: The address cannot be written to.
-            ModuleNotFoundError: The address needs a package that is not installed.
-            ValueError: The address has an unknown protocol.
-        """
-        world = self.run.world
-        reshard(self.model)
-        if is_address(output_dir):
-            if world.is_main or is_sharded(self.model):
-                main = world.is_main
-                save_at(str(output_dir), main, lambda to: save_model(self.model, to, main))
-            return
-        writes = world.is_main or (self.args.save_on_each_node and world.local_rank == 0)
-        if writes or is_sharded(self.model):
-            save_model(self.model, Path(output_dir or self.args.output_dir).expanduser(), writes)
-            submit_files(self.run)
-
-    def save_checkpoint(self) -> None:
-        """Save a checkpoint, delete those over `save_total_limit`, and fire `on_save`.
-
-        Every process must call this. The main process writes. With `save_async`, this returns
-        during a training once all has been copied, and the rest follows at a later step.
-
-        Raises:
-            RuntimeError: There has been no training, so there is nothing to resume.
-        """
-        run = self.run
-        if run.optimizer is None or run.lr_scheduler is None:
-            raise RuntimeError(
-                "There is no training to save before train(). save_model saves the weights."
-            )
-        checkpoint_saving.save_checkpoint(run)
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add `logs` to the history of the state and fire `on_log`.
@@ -346,18 +285,3 @@ class Trainer(EvaluationMethods, OptimizerMethods, SearchMethods, ResultMethods,
         names = getattr(self.callback_handler.processing_class, "model_input_names", ["input_ids"])
         parts = self.train_dataset, self._collator(), self.args, self.run.world
         return train_dataloader(*parts, input_name=names[0])
-
-
-def _placed(
-    model: nn.Module, args: TrainingArguments, world: World, optimizer: Any = None
-) -> nn.Module:
-    """Return `model` on the device, unless the arguments leave it where it is; and compile it.
-
-    If the arguments ask for it, the model is sharded. Then each process has its part only.
-    """
-    if is_sharding_requested(args, world):
-        shard(model, args, world, optimizer)
-    elif args.place_model_on_device is not False and not is_sharded(model):
-        model = model.to(args.device)
-    compile_in_place(model, args)
-    return model
