@@ -42,8 +42,8 @@ NO_TORCH_INDEX = (
 
 FIRST_CALLS = (
     "The first call of each goal also installs what the goal needs. That takes about a minute, and "
-    "longer for torch and the trackers. The first `test ::` takes about twenty minutes on two "
-    "cores. Later ones run only what has changed"
+    "longer for torch and the trackers. The first `test ::` takes about half an hour on two cores. "
+    "Later ones run only what has changed"
 )
 
 
