@@ -273,7 +273,7 @@ class Training:
 
     def _update_best_metric(self, loss: Any) -> None:
         best = self.state.best_metric
-        if isinstance(loss, float) and (best is None or loss < best):
+        if isinstance(loss, float) and (loss < best if best is not None else loss == loss):
             self.state.best_metric, self.state.best_global_step = loss, self.state.global_step
 
     def end(self, error: BaseException | None = None) -> None:

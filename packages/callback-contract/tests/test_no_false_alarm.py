@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from callback_contract import CallbackContract, check
-from callback_core import TrainerCallback
+from callback_core import TrainerCallback, saved_checkpoint
 
 
 def outcome(callback: Any, rule: str, folder: Path, **members: Any) -> str:
@@ -67,6 +67,43 @@ class RemembersOnItsClass(TrainerCallback):
 
 def test_other_ranks_do_not_see_what_the_main_process_sets_on_the_class(tmp_path: Path) -> None:
     assert outcome(RemembersOnItsClass, "RNK-003", tmp_path) == "kept"
+
+
+class WritesToTheCheckpoint(TrainerCallback):
+    """Writes a file to each new checkpoint."""
+
+    name = "average.txt"
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        folder = saved_checkpoint(args, state, kwargs.get("checkpoint_dir"))
+        if folder is not None and folder.is_dir():
+            (folder / self.name).write_text(str(state.global_step))
+
+
+class ReplacesTheWeights(WritesToTheCheckpoint):
+    name = "model.safetensors"
+
+
+class WritesToTheCheckpointLater(WritesToTheCheckpoint):
+    """Writes to it after it may have been uploaded."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for folder in Path(args.output_dir).glob("checkpoint-*"):
+            (folder / self.name).write_text("later")
+
+
+@pytest.mark.parametrize(
+    ("callback", "expected"),
+    [
+        (WritesToTheCheckpoint, "kept"),
+        (ReplacesTheWeights, "broken"),
+        (WritesToTheCheckpointLater, "broken"),
+    ],
+)
+def test_only_on_save_may_add_files_to_a_checkpoint_and_change_none(
+    callback: type[TrainerCallback], expected: str, tmp_path: Path
+) -> None:
+    assert outcome(callback, "ROY-008", tmp_path) == expected
 
 
 class ReadsTheOptimizer(TrainerCallback):

@@ -119,6 +119,36 @@ def test_everything_is_uploaded_and_resumed_on_an_empty_machine(
     assert same_end(resumed, whole)
 
 
+class AddsToCheckpoints(TrainerCallback):
+    """Writes a file to each new checkpoint, and reads that of the checkpoint to resume from."""
+
+    read: str | None = None
+
+    def on_save(
+        self, args: Any, state: Any, control: Any, checkpoint_dir: str = "", **kwargs: Any
+    ) -> None:
+        (Path(checkpoint_dir) / "added").mkdir()
+        (Path(checkpoint_dir) / "added" / "step.txt").write_text(str(state.global_step))
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, checkpoint_dir: str | None = None, **kwargs: Any
+    ) -> None:
+        if checkpoint_dir is not None:
+            self.read = (Path(checkpoint_dir) / "added" / "step.txt").read_text()
+
+
+@pytest.mark.parametrize("save_async", [False, True])
+def test_what_a_callback_adds_to_a_checkpoint_in_on_save_is_uploaded_and_downloaded(
+    tmp_path: Path, address: str, save_async: bool
+) -> None:
+    settings = {**EVERY_STEP, "save_steps": 3, "save_async": save_async}
+    trainer(address, AddsToCheckpoints(), **settings).train()
+    shutil.rmtree(machine(tmp_path))
+    reads = AddsToCheckpoints()
+    trainer(address, reads, **{**settings, "max_steps": 7}).train("auto")
+    assert reads.read == "6"
+
+
 def test_a_checkpoint_without_a_manifest_or_of_another_size_is_not_complete(
     tmp_path: Path, address: str
 ) -> None:

@@ -367,3 +367,43 @@ class RequiredKeyCallback(TrainerCallback):
 class FirstStateIsIncomplete(StateSuite):
     __test__ = False
     callback = RequiredKeyCallback
+
+
+class PlateauCallback(TrainerCallback):
+    """Halves the learning rate after two evaluations in a row without a better loss."""
+
+    def __init__(self):
+        self.best, self.bad, self.cuts = None, 0, 0
+
+    def state_dict(self):
+        return {"best": self.best, "cuts": self.cuts}
+
+    def load_state_dict(self, state):
+        self.best, self.cuts = state["best"], state["cuts"]
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bad = 0
+        if state.global_step == 0:
+            self.best, self.cuts = None, 0
+
+    def on_step_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
+        for group, rate in zip(optimizer.param_groups, lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate * 0.5**self.cuts
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        loss = (metrics or {}).get("eval_loss")
+        if loss is None:
+            return
+        if self.best is None or loss < self.best:
+            self.best, self.bad = loss, 0
+        else:
+            self.bad += 1
+            if self.bad == 2:
+                self.cuts, self.bad = self.cuts + 1, 0
+
+
+@faulty("The checkpoint lacks the number of evaluations in a row without a better loss.")
+class PlateauCountIsNotSaved(StateSuite):
+    __test__ = False
+    capabilities = {"alters", "state"}
+    callback = PlateauCallback

@@ -152,6 +152,17 @@ class NaNIsAnImprovement(PatienceSuite):
     callback = NaNIsBestCallback
 
 
+class FirstIsBestCallback(PatienceCallback):
+    def improves(self, value):
+        return self.best is None or self.best - value > self.min_delta
+
+
+@faulty("A first evaluation of NaN stays the best value, so a training that improves stops.")
+class FirstNaNIsTheBest(PatienceSuite):
+    __test__ = False
+    callback = FirstIsBestCallback
+
+
 class SlidingCallback(PatienceCallback):
     def count(self, value):
         super().count(value)

@@ -140,17 +140,19 @@ def finish_save(run: TrainingRun) -> None:
     if not save.finite and run.guard.steps == 0:  # otherwise, there was a warning
         _tell_what_is_not_finite(run, save.path)
     rotate_checkpoints(run, save.path)
-    _fire(run, save)
+    try:
+        _fire(run, save)
+    finally:
+        upload_checkpoint(run, save.path)  # with the files that callbacks have added
 
 
 def note_complete(run: TrainingRun, save: Save) -> None:
-    """Note in this process that the checkpoint of `save` is complete, and begin to upload it."""
+    """Note in this process that the checkpoint of `save` is complete."""
     run.saves.done += 1
     run.saved_step = save.step
     run.state.best_model_checkpoint = save.best
     if save.finite:
         run.guard.checkpoint = save.path
-    upload_checkpoint(run, save.path)
 
 
 def note_best(run: TrainingRun) -> None:
@@ -182,6 +184,7 @@ def finish_interrupted_save(run: TrainingRun) -> None:
                 raise save.work.error
             if save.work.result:
                 note_complete(run, save)
+                upload_checkpoint(run, save.path)
             elif _publishes_after_all_wrote(run):
                 discard_unpublished(save.path)
                 logger.warning(

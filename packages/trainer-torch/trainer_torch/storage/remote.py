@@ -234,8 +234,7 @@ class RemoteCheckpoint:
         if not isinstance(listed, dict):
             return f"it has no valid {MANIFEST}, so it was not uploaded completely"
         for name in listed:
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts:
+            if _leads_outside(name):
                 return f"its {MANIFEST} names {name!r}, which is not in the checkpoint"
         return size_fault(listed, self.sizes)
 
@@ -251,7 +250,7 @@ class RemoteCheckpoint:
         try:
             part.mkdir(parents=True)
             for attempt in range(1, _TRIES + 1):
-                for name in self.manifest["files"]:
+                for name in self._files():
                     self._download(name, part / name)
                 (part / MANIFEST).write_bytes(self.content)
                 if (fault := find_fault(part)) is None:
@@ -266,6 +265,12 @@ class RemoteCheckpoint:
             publish(to, part)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+    def _files(self) -> list[str]:
+        """Return the files in the manifest, and those that callbacks added to the checkpoint."""
+        listed = self.manifest["files"]
+        others = self.sizes.keys() - listed.keys() - {MANIFEST}
+        return [*listed, *sorted(name for name in others if not _leads_outside(name))]
 
     def _download(self, name: str, to: Path) -> None:
         retried(lambda: self.directory.download(f"{self.name}/{name}", to))
@@ -290,6 +295,11 @@ def size_fault(listed: Mapping[str, Any], sizes: Mapping[str, int]) -> str | Non
         if sizes[name] != entry["size"]:
             return f"{name} has {sizes[name]} bytes instead of {entry['size']}"
     return None
+
+
+def _leads_outside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
 
 
 def _make_directory(fs: Any, path: str) -> None:

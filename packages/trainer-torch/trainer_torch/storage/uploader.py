@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from callback_core.tracking import backoff
-from trainer_torch.storage.checkpoint import MANIFEST, read_manifest, written_at
+from trainer_torch.storage.checkpoint import MANIFEST, added_files, read_manifest, written_at
 from trainer_torch.storage.remote import RemoteCheckpoint, RemoteDirectory, size_fault
 from trainer_torch.storage.remote_files import Stamp, upload_files
 from trainer_torch.storage.stored_checkpoints import StoredCheckpoints
@@ -233,17 +233,19 @@ class Uploader:
     def _upload_parts(self, local: RemoteCheckpoint) -> Mapping[str, int]:
         """Upload the files of a checkpoint but its manifest, and return the sizes in the store.
 
-        Those that an earlier attempt has uploaded are not uploaded again.
+        This includes files that callbacks have added, which the manifest does not list. Those that
+        an earlier attempt has uploaded are not uploaded again.
         """
         name, files = local.name, local.manifest["files"]
         if self._partly != (name, local.content):
             self._stored.begin(name)
             self._partly, self._parts = (name, local.content), set()
-        for file in files:
+        folder = self._output_dir / name
+        for file in (*files, *added_files(folder, files)):
             if file not in self._parts:
                 self._check()
-                self.remote.upload(self._output_dir / name / file, f"{name}/{file}")
-                self._note_progress(f"{name}/{file}", files[file]["size"])
+                self.remote.upload(folder / file, f"{name}/{file}")
+                self._note_progress(f"{name}/{file}", (folder / file).stat().st_size)
                 self._parts.add(file)
         sizes = self.remote.checkpoint(name).sizes
         if fault := size_fault(files, sizes):

@@ -92,12 +92,14 @@ def an_improvement_exceeds_the_threshold(case: Case) -> None:
 @_patience_rule(
     "PAT-004",
     why="All comparisons with NaN are false. NaN counted as an improvement, so the training never "
-    "stopped (Bjarten/early-stopping-pytorch#28, ultralytics/ultralytics#19357).",
-    fix="Test `value < best`, not `not value >= best`.",
+    "stopped (Bjarten/early-stopping-pytorch#28, ultralytics/ultralytics#19357). No value improves "
+    "on a best one of NaN, so a training that improves stops.",
+    fix="Test `value < best`, not `not value >= best`, and never keep NaN as the best value.",
 )
 def nan_is_no_improvement(case: Case) -> None:
-    """NaN is no improvement."""
+    """NaN is no improvement, and any number after it may be one."""
     _require_stop(case, [1.0, math.nan, math.nan, math.nan], 3)
+    _require_stop(case, [math.nan, 1.0, 0.9, 0.8, 0.7], None)
 
 
 @_patience_rule(

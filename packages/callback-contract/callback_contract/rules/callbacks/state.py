@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from callback_contract._behaviour import (
     deviations,
@@ -25,8 +25,11 @@ from callback_contract._watching import ObservedTraining
 
 _state_rule = partial(rule, needs=("state",))
 
-_STEPS = 12
+_STEPS: Final = 12
 """The length of a training that is interrupted and resumed."""
+
+_CHECKPOINTS: Final = (2, 6, 8)
+"""The steps at which trainings are resumed. At 6, one evaluation in a row was not the best."""
 
 
 @_state_rule(
@@ -307,7 +310,7 @@ class _FullTraining:
             seed_generators()
             training = case.begin(self.callback, kind=ObservedTraining, max_steps=_STEPS)
             for step in training.steps(save=True):
-                if step in (2, 4, 8):
+                if step in _CHECKPOINTS:
                     self.states[step] = case.states_of(self.callback)
                     self.models[step] = [deepcopy(p.state_dict()) for p in _saved_parts(training)]
                 seed_generators()
