@@ -69,8 +69,9 @@ def another_process_delivers_to_the_same_store(case: Case) -> None:
     callback.options.flush_limit = 0.05
     with collected_warnings():
         train(case, *losses(*LOSSES[:3]), callback=callback)
-    patience = str(case.subject.stored_within)
-    done = run_python("-c", _REPLAY, module, name, str(case.output_dir), patience, timeout=100.0)
+    subject = case.subject
+    arguments = (module, name, subject.sdk or "", str(case.output_dir), str(subject.stored_within))
+    done = run_python("-c", _REPLAY, *arguments, timeout=100.0)
     if done.returncode == _NOT_IMPORTED:
         raise DoesNotApply(f"another process cannot find {module}.{name}")
     require(
@@ -86,15 +87,18 @@ _NOT_IMPORTED: Final = 77
 
 _REPLAY: Final = f"""
 import sys
+from contextlib import suppress
 from importlib import import_module
 
-module, name, output_dir, patience = sys.argv[1:]
+module, name, sdk, output_dir, patience = sys.argv[1:]
 try:
     found = import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
 except (ImportError, AttributeError):
     sys.exit({_NOT_IMPORTED})
+with suppress(ImportError, ValueError):  # keeps the time of the import out of the replay's patience
+    import_module(sdk)
 from callback_core.tracking import replay
 
 sys.exit(replay.main([output_dir, "--patience", patience]))
