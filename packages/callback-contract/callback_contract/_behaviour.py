@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
-from copy import deepcopy
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from time import sleep
 from typing import Any, Final
 
 from callback_contract._case import Case
+from callback_contract._class_state import is_plain
 from callback_contract._process import captured_output, files_below, threads
 from callback_contract._training import OUT_OF_MEMORY
 from callback_contract._watching import ObservedTraining
 
 Behaviour = dict[str, Any]
-"""What a callback does in a training: requests, output, threads, files, attributes and state."""
+"""What a callback does in a training: requests, output, logs, threads, files, attributes, state."""
 
 
 def stable_parts(first: Behaviour, second: Behaviour) -> Behaviour:
@@ -82,6 +81,7 @@ class Observation:
         folder = str(self.folder)
         parts: Behaviour = {"what it requested": self.training.requests}
         parts["what it printed"] = output.replace(folder, "<folder>")
+        parts |= {f"its log {name!r}": values for name, values in self.training.logged.items()}
         if self.case.subject_is_a_tracker:
             return parts  # the rest depends on the store, which other rules read
         # One part each: a thread that an SDK has for a moment may be there by chance.
@@ -170,53 +170,14 @@ def die_in_third_step(case: Case, folder: str, callback: Any, *, notified: bool)
             observation.training.end(OUT_OF_MEMORY)
 
 
-_PLAIN = (bool, int, float, str, type(None))
-
-
 def public_attributes(callback: Any) -> dict[str, Any]:
     """Return a callback's public attributes of plain types, and of containers of them."""
     found = getattr(callback, "__dict__", {})
     return {
         name: repr(value)
         for name, value in found.items()
-        if not name.startswith("_") and _is_plain(value)
+        if not name.startswith("_") and is_plain(value)
     }
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_plain, [*value, *value.values()]))
-    if type(value).__name__ in ("list", "tuple", "set", "frozenset", "deque"):
-        return all(map(_is_plain, value))
-    return type(value) in _PLAIN
-
-
-@contextmanager
-def restored_classes(kind: type) -> Iterator[None]:
-    """Restore what the author's classes and their modules keep, at the end of the block.
-
-    This covers numbers, strings and containers of them. Flags stay as they are, because one may
-    guard what a process has only once, such as a server.
-    """
-    package = kind.__module__.partition(".")[0]
-    classes = [one for one in kind.__mro__ if one.__module__.partition(".")[0] == package]
-    modules = {sys.modules.get(one.__module__) for one in classes}
-    kept = [
-        (owner, name, value, deepcopy(value))
-        for owner in (*classes, *filter(None, modules))
-        for name, value in vars(owner).items()
-        if not name.startswith("__") and _is_plain(value) and not isinstance(value, bool)
-    ]
-    try:
-        yield
-    finally:
-        for owner, name, value, before in kept:
-            now = vars(owner).get(name)
-            if now != before and _is_plain(now) and not isinstance(now, bool):
-                if hasattr(value, "clear"):
-                    value.clear()
-                    (value.extend if hasattr(value, "extend") else value.update)(before)
-                setattr(owner, name, value)
 
 
 def flattened(states: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from callback_contract._class_state import restored_classes
 from callback_contract._isolation import end_trainings
 from callback_contract._subject import MissingHook, RecordedRun, Subject
 from callback_contract._training import Arguments, Training
@@ -37,10 +38,16 @@ class Case:
         self.output_dir = folder / "output"
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self.trainings: list[Training] = []
+        self._kinds: set[type] = set()
+        self._restores = ExitStack()
 
     def make(self) -> Any:
-        """Return a new callback."""
-        return self.subject.make(self.output_dir)
+        """Return a new callback. `close` restores what its class keeps."""
+        callback = self.subject.make(self.output_dir)
+        if type(callback) not in self._kinds:
+            self._kinds.add(type(callback))
+            self._restores.enter_context(restored_classes(type(callback)))
+        return callback
 
     def make_tracker(self) -> TrackerCallback:
         """Return a new callback that has a `Tracker`.
@@ -173,6 +180,11 @@ class Case:
     def end_trainings(self) -> None:
         """End the trainings of trackers, and wait for their deliveries."""
         end_trainings(callback for training in self.trainings for callback in training.callbacks)
+
+    def close(self) -> None:
+        """End the trainings, and restore what the classes of the callbacks kept before the rule."""
+        with self._restores:
+            self.end_trainings()
 
     def forget_trainings(self) -> None:
         """Drop all references to the trainings so far."""

@@ -223,7 +223,7 @@ def check_rule(
             raise _explained(rule, case, error, causes) from error.__cause__
         finally:
             with time_limit(subject.time_limit), suppress(RuleTookTooLong):
-                case.end_trainings()
+                case.close()
 
 
 def _explained(

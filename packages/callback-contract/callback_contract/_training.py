@@ -135,9 +135,9 @@ class Training:
             raise ContractViolation(str(error)) from error
 
     def log_for_callback(self, logs: Mapping[str, Any]) -> None:
-        """Log what a callback logs. As in a loop, arrays and tensors become numbers."""
+        """Log what a callback logs."""
         is_due = self.control.should_log  # on_log resets it
-        self.log({name: v.item() if hasattr(v, "item") else v for name, v in logs.items()})
+        self.log(plain_logs(logs))
         self.control.should_log = is_due
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
@@ -349,6 +349,11 @@ _WITHIN_A_STEP: Final = (
 
 def _logs_of(step: int) -> dict[str, Any]:
     return {"loss": 1 / step, "grad_norm": 1.5, "learning_rate": 0.125 / step}
+
+
+def plain_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the logs of a callback as a loop logs them: arrays and tensors become numbers."""
+    return {name: v.item() if hasattr(v, "item") else v for name, v in logs.items()}
 
 
 def _mode(model: Any) -> bool:

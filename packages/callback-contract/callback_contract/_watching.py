@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from time import monotonic
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from callback_contract._case import Case
 from callback_contract._isolation import collected_warnings
 from callback_contract._process import difference
-from callback_contract._training import Training
+from callback_contract._training import Training, plain_logs
 from callback_contract._violation import ContractViolation, require
 from callback_core import CallbackHandler, TrainerState
 
@@ -68,16 +68,24 @@ def another_rank(*, main_of_its_node: bool = False) -> TrainerState:
 
 
 class ObservedTraining(Training):
-    """A training that records the requests of callbacks.
+    """A training that records the requests of callbacks, and what they log.
 
     Attributes:
         requests: The flags that callbacks set, each with the event and the step. A flag may have
             been on before, because the loop itself had requested the same.
+        logged: By name, the values that callbacks logged, each with the step.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.requests: list[str] = []
+        self.logged: dict[str, list[tuple[int, Any]]] = {}
+
+    def log_for_callback(self, logs: Mapping[str, Any]) -> None:
+        """Log what a callback logs, and record it."""
+        for name, value in plain_logs(logs).items():
+            self.logged.setdefault(name, []).append((self.state.global_step, value))
+        super().log_for_callback(logs)
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:
         """Call the callback, and record the flags that it set."""

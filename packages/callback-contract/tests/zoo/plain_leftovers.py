@@ -329,3 +329,25 @@ class JitterCallback(TrainerCallback):
 class ThreadDrawsRandomNumbers(Suite):
     __test__ = False
     callback = JitterCallback
+
+
+class WeightNormCallback(TrainerCallback):
+    """Logs the norm of the weights. It looks for them once."""
+
+    weights = None
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        kind = type(self)
+        if kind.weights is None:
+            kind.weights = list(model.parameters())
+        norm = sum(float(weight.detach().pow(2).sum()) for weight in kind.weights) ** 0.5
+        control.log({"weight_norm": norm})
+
+
+@faulty("Its class keeps the weights of the first training, whose norm it logs in all others.")
+class WeightsOfTheFirstTraining(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+
+    def make(self, output_dir):
+        return WeightNormCallback()

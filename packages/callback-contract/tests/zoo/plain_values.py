@@ -268,3 +268,25 @@ class EachProcessPrints(CallbackContract):
 
     def make(self, output_dir):
         return EveryRankPrintsCallback()
+
+
+class MeanLossCallback(TrainerCallback):
+    """Keeps the mean loss of each interval of logs."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.means, self.losses = [], []
+
+    def on_step_end(self, args, state, control, loss=None, **kwargs):
+        self.losses.append(float(loss))
+        if state.global_step % int(args.logging_steps) == 0:
+            self.means.append(sum(self.losses) / len(self.losses))
+            self.losses = []
+
+
+@faulty("It divides by an interval in the arguments, which may be a share and then becomes 0.")
+class DividesByAShare(CallbackContract):
+    __test__ = False
+    contract = (2, 0)
+
+    def make(self, output_dir):
+        return MeanLossCallback()

@@ -367,6 +367,18 @@ class TextIsDropped(DatabaseSuite):
     tracker = TextAsNumbersTracker
 
 
+class ShortParametersTracker(DatabaseTracker):
+    def log_parameters(self, parameters):
+        numbers = {name: f"{v:g}" for name, v in parameters.items() if isinstance(v, float)}
+        super().log_parameters({**parameters, **numbers})
+
+
+@faulty("Arguments are stored with six digits.")
+class ArgumentsAreRounded(DatabaseSuite):
+    __test__ = False
+    tracker = ShortParametersTracker
+
+
 class OnlyTrueParametersTracker(DatabaseTracker):
     def log_parameters(self, parameters):
         super().log_parameters({name: value for name, value in parameters.items() if value})

@@ -235,6 +235,19 @@ def a_training_may_resume_without_a_state(case: Case) -> None:
     case.resume(case.make(), None, 2).run(save=True)
 
 
+@_event_rule(
+    "EVT-014",
+    why="With logging_steps=0.1, users log ten times in a training. As a whole number, 0.1 is 0, "
+    "and dividing by it ends the training.",
+    fix="Read state.logging_steps, state.eval_steps and state.save_steps, which are numbers of "
+    "steps, instead of the arguments.",
+)
+def intervals_may_be_shares(case: Case) -> None:
+    """Intervals in the arguments that are shares of the training raise no error."""
+    shares = dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), 0.25)
+    case.training(args=case.arguments(**shares)).live()
+
+
 class _Stream:
     """Data without a length."""
 

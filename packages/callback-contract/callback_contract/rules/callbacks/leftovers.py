@@ -204,13 +204,16 @@ def restores_torch_and_numpy(case: Case) -> None:
     fix="Drop the model in on_train_end. Keep numbers and texts, not tensors or exceptions.",
 )
 def releases_the_training(case: Case) -> None:
-    """After a training, a callback references neither the model nor the optimizer."""
+    """After a training, a callback references neither the model, its weights nor the optimizer.
+
+    Nor does its class.
+    """
     for dies in (False, True):
         callback = case.make()
         references = _trained_and_forgotten(case, callback, dies)
         case.forget_trainings()
         gc.collect()
-        alive = [type(ref()).__name__ for ref in references if ref() is not None]
+        alive = dict.fromkeys(type(ref()).__name__ for ref in references if ref() is not None)
         how = "a training that died" if dies else "a training"
         require(not alive, f"after {how}, the callback still references the {', '.join(alive)}")
 
@@ -266,4 +269,5 @@ def _trained_and_forgotten(case: Case, callback: Any, dies: bool) -> list[weakre
             training.end(error)
     else:
         training.finish()
-    return [weakref.ref(training.model), weakref.ref(training.learner.optimizer)]
+    weights = getattr(training.model, "parameters", list)()
+    return [*map(weakref.ref, (training.model, training.learner.optimizer, *weights))]

@@ -15,10 +15,10 @@ from callback_contract._behaviour import (
     die_in_third_step,
     observe,
     observe_interleaved,
-    restored_classes,
     stable_parts,
 )
 from callback_contract._case import Case
+from callback_contract._class_state import restored_classes
 from callback_contract._process import children, files_below, threads
 from callback_contract._registry import rule
 from callback_contract._violation import ContractViolation, require
@@ -60,8 +60,8 @@ def ends_twice(case: Case) -> None:
 def a_second_training_equals_the_first(case: Case) -> None:
     """In a second training, a callback behaves like a new one.
 
-    It makes the same requests and prints the same. Its files, its public attributes and its state
-    are also those of a new callback.
+    It makes the same requests, and prints and logs the same. Its files, its public attributes and
+    its state are also those of a new callback.
     """
 
     def used(name: str) -> Any:
@@ -160,7 +160,7 @@ def two_callbacks_do_not_interfere(case: Case) -> None:
         first, second = observe_interleaved(case, f"turn-{number}", case.make(), case.make())
         return deviations(first, alone) | deviations(second, alone)
 
-    _require_no_difference(trial)
+    _require_no_difference(case, trial)
 
 
 @rule(
@@ -218,13 +218,16 @@ TRIALS = 3
 """Values that a thread measures differ by chance. A fault shows in each trial."""
 
 
-def _require_no_difference(trial: Callable[[int], dict[str, str]]) -> None:
-    found = trial(1)
-    for number in range(2, TRIALS + 1):
-        if found:
+def _require_no_difference(case: Case, trial: Callable[[int], dict[str, str]]) -> None:
+    kind = type(case.make())
+    found: dict[str, str] = {}
+    for number in range(1, TRIALS + 1):
+        with restored_classes(kind):
             again = trial(number)
-            found = {part: seen for part, seen in found.items() if part in again}
-    require(not found, "; ".join(list(found.values())[:4]))
+        found = again if number == 1 else {part: found[part] for part in found if part in again}
+        if not found:
+            return
+    raise ContractViolation("; ".join(list(found.values())[:4]))
 
 
 def _require_as_new(case: Case, make: Callable[[str], Any], prefix: str = "") -> None:
@@ -238,7 +241,7 @@ def _require_as_new(case: Case, make: Callable[[str], Any], prefix: str = "") ->
         expected = _stable_behaviour(case, f"new-{name}")
         return deviations(observe(case, f"again-{name}", make(name)), expected)
 
-    _require_no_difference(trial)
+    _require_no_difference(case, trial)
 
 
 def _stable_behaviour(case: Case, name: str) -> Behaviour:

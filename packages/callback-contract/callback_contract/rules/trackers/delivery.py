@@ -170,11 +170,12 @@ def stores_the_arguments(case: Case) -> None:
 
     They may be stored as strings. An argument that is `None` may be left out.
     """
-    for rate in (2e-5, 0.3):
+    rates = (2e-5, 0.123456789)
+    for rate in rates:
         args = case.arguments(learning_rate=rate, seed=4711, more=dict(FALSE_ARGUMENTS))
         train(case, {"loss": 0.5}, args=args)
     require_runs(case, 2, "two trainings")
-    for run, rate in zip(case.runs(), (2e-5, 0.3), strict=True):
+    for run, rate in zip(case.runs(), rates, strict=True):
         for name, value in {"learning_rate": rate, "seed": 4711, **FALSE_ARGUMENTS}.items():
             found = parameter_of(run.parameters, name)
             how = "is not stored" if found is None else f"is stored as {found!r}"
