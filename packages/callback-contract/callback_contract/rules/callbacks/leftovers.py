@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from callback_contract import _process
@@ -269,5 +269,5 @@ def _trained_and_forgotten(case: Case, callback: Any, dies: bool) -> list[weakre
             training.end(error)
     else:
         training.finish()
-    weights = getattr(training.model, "parameters", list)()
+    weights: Iterable[Any] = getattr(training.model, "parameters", list)()
     return [*map(weakref.ref, (training.model, training.learner.optimizer, *weights))]
