@@ -105,11 +105,13 @@ def by_hand() -> float:
 
 def compare_kinds(targets: Targets) -> None:
     """Compare the kinds of precision, compilation and activation checkpointing."""
+    # On the CPU, the default backend would need a C++ compiler.
+    compiled = {} if ON_DEVICE else {"torch_compile_backend": "aot_eager"}
     kinds: dict[str, dict[str, Any]] = {
         "float32": {},
         "bf16": {"bf16": True},
         "fp16": {"fp16": True},
-        "bf16, compiled": {"bf16": True, "torch_compile": True},
+        "bf16, compiled": {"bf16": True, "torch_compile": True, **compiled},
         "bf16, checkpointed": {"bf16": True, "activation_checkpointing": True},
         "bf16, offloaded": {
             "bf16": True,
