@@ -9,7 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from callback_contract._class_state import restored_classes
+from callback_contract._class_state import dropped_tensors
 from callback_contract._isolation import end_trainings
 from callback_contract._subject import MissingHook, RecordedRun, Subject
 from callback_contract._training import Arguments, Training
@@ -39,14 +39,14 @@ class Case:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self.trainings: list[Training] = []
         self._kinds: set[type] = set()
-        self._restores = ExitStack()
+        self._classes = ExitStack()
 
     def make(self) -> Any:
-        """Return a new callback. `close` restores what its class keeps."""
+        """Return a new callback. `close` drops the tensors that its class keeps."""
         callback = self.subject.make(self.output_dir)
         if type(callback) not in self._kinds:
             self._kinds.add(type(callback))
-            self._restores.enter_context(restored_classes(type(callback)))
+            self._classes.enter_context(dropped_tensors(type(callback)))
         return callback
 
     def make_tracker(self) -> TrackerCallback:
@@ -182,8 +182,8 @@ class Case:
         end_trainings(callback for training in self.trainings for callback in training.callbacks)
 
     def close(self) -> None:
-        """End the trainings, and restore what the classes of the callbacks kept before the rule."""
-        with self._restores:
+        """End the trainings, and drop the tensors that the classes of the callbacks keep."""
+        with self._classes:
             self.end_trainings()
 
     def forget_trainings(self) -> None:

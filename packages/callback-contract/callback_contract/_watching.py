@@ -73,18 +73,19 @@ class ObservedTraining(Training):
     Attributes:
         requests: The flags that callbacks set, each with the event and the step. A flag may have
             been on before, because the loop itself had requested the same.
-        logged: By name, the values that callbacks logged, each with the step.
+        logged: By name, the values that callbacks logged as text, each with the step.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.requests: list[str] = []
-        self.logged: dict[str, list[tuple[int, Any]]] = {}
+        self.logged: dict[str, list[tuple[int, str]]] = {}
 
     def log_for_callback(self, logs: Mapping[str, Any]) -> None:
         """Log what a callback logs, and record it."""
-        for name, value in plain_logs(logs).items():
-            self.logged.setdefault(name, []).append((self.state.global_step, value))
+        logs = plain_logs(logs)
+        for name, value in logs.items():
+            self.logged.setdefault(name, []).append((self.state.global_step, repr(value)))
         super().log_for_callback(logs)
 
     def call(self, callback: Any, event: str, keywords: dict[str, Any]) -> Any:

@@ -149,6 +149,52 @@ def test_what_a_callback_adds_to_a_checkpoint_in_on_save_is_uploaded_and_downloa
     assert reads.read == "6"
 
 
+def test_a_file_that_a_callback_adds_and_the_store_refuses_holds_up_no_checkpoint(
+    address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = RemoteDirectory.upload
+
+    def refuse(remote: RemoteDirectory, file: Path, path: str) -> None:
+        if "added" in path:
+            raise PermissionError(path)
+        upload(remote, file, path)
+
+    monkeypatch.setattr(RemoteDirectory, "upload", refuse)
+    trainer(address, AddsToCheckpoints(), **{**EVERY_STEP, "save_steps": 3}).train()
+    assert names(address) == ["checkpoint-3", "checkpoint-6"]
+    assert len([message for message in warned(caplog) if "added" in message]) == 1
+
+
+def test_what_a_callback_added_and_the_store_lost_holds_up_no_training(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer(address, AddsToCheckpoints(), **{**EVERY_STEP, "save_steps": 3}).train()
+    shutil.rmtree(machine(tmp_path))
+    download = RemoteDirectory.download
+
+    def refuse(remote: RemoteDirectory, path: str, to: Path) -> None:
+        if "added" in path:
+            raise PermissionError(path)
+        download(remote, path, to)
+
+    monkeypatch.setattr(RemoteDirectory, "download", refuse)
+    monkeypatch.setattr("trainer_torch.storage.remote._PAUSE", 0.0)
+    resumed = trainer(address, **{**EVERY_STEP, "max_steps": 7})
+    resumed.train("auto")
+    assert resumed.state.global_step == 7
+    assert [message for message in warned(caplog) if "added" in message]
+
+
+def test_an_upload_begins_although_on_save_raises(address: str) -> None:
+    class Raises(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise ValueError("on_save")
+
+    with pytest.raises(ValueError, match="on_save"):
+        trainer(address, Raises(), **{**EVERY_STEP, "save_steps": 3}).train()
+    assert names(address) == ["checkpoint-3"]
+
+
 def test_a_checkpoint_without_a_manifest_or_of_another_size_is_not_complete(
     tmp_path: Path, address: str
 ) -> None:

@@ -18,7 +18,7 @@ from trainer_torch.checkpoints.best_model import best_checkpoint
 from trainer_torch.checkpoints.checkpoint_contents import progress_of, take_contents
 from trainer_torch.checkpoints.save_failures import failure_of, note_failure, wait_for_writing
 from trainer_torch.checkpoints.selection import rotate_checkpoints
-from trainer_torch.checkpoints.uploads import upload_checkpoint
+from trainer_torch.checkpoints.uploads import find_uploader, upload_checkpoint
 from trainer_torch.hardware.seeding import generators_file, rng_state
 from trainer_torch.messages import listed
 from trainer_torch.model.finite import is_finite, parts_not_finite
@@ -137,10 +137,11 @@ def finish_save(run: TrainingRun) -> None:
         note_failure(run, failed)
         return
     note_complete(run, save)
-    if not save.finite and run.guard.steps == 0:  # otherwise, there was a warning
-        _tell_what_is_not_finite(run, save.path)
-    rotate_checkpoints(run, save.path)
+    find_uploader(run)  # which rotation asks
     try:
+        if not save.finite and run.guard.steps == 0:  # otherwise, there was a warning
+            _tell_what_is_not_finite(run, save.path)
+        rotate_checkpoints(run, save.path)
         _fire(run, save)
     finally:
         upload_checkpoint(run, save.path)  # with the files that callbacks have added

@@ -30,7 +30,7 @@ def uploading(run: TrainingRun, checkpoint: Path | None) -> Iterator[None]:
         run: The training.
         checkpoint: The checkpoint that it resumes from, which may not be uploaded yet.
     """
-    uploader = _uploader(run)
+    uploader = find_uploader(run)
     if uploader is None:
         yield
         return
@@ -53,7 +53,7 @@ def uploading(run: TrainingRun, checkpoint: Path | None) -> Iterator[None]:
 
 def upload_checkpoint(run: TrainingRun, checkpoint: Path) -> None:
     """Upload `checkpoint` in the background; after the training, wait for it."""
-    if (uploader := _uploader(run)) is not None:
+    if (uploader := find_uploader(run)) is not None:
         uploader.tell_if_stuck(run.args.upload_timeout)
         uploader.submit(checkpoint)
         _wait_after_training(run, uploader)
@@ -61,7 +61,7 @@ def upload_checkpoint(run: TrainingRun, checkpoint: Path) -> None:
 
 def submit_files(run: TrainingRun) -> None:
     """Upload the files in `output_dir` in the background; after the training, wait for them."""
-    if (uploader := _uploader(run)) is not None:
+    if (uploader := find_uploader(run)) is not None:
         uploader.submit_files()
         _wait_after_training(run, uploader)
 
@@ -113,7 +113,7 @@ def _wait_after_training(run: TrainingRun, uploader: Uploader) -> None:
         uploader.wait(run.args.upload_timeout)
 
 
-def _uploader(run: TrainingRun) -> Uploader | None:
+def find_uploader(run: TrainingRun) -> Uploader | None:
     """Return the uploader of `run`, or `None` without an address or outside of the main process.
 
     With `save_on_each_node`, the other machines save the same checkpoints, so they upload none.

@@ -30,7 +30,7 @@ _CALLED_WITH_STEPS: Final = {"create_scheduler": 0, "create_optimizer_and_schedu
 
 
 def check_overridden(trainer: object, base: type, *, evaluates_several: bool) -> None:
-    """Check that the methods that the class of `trainer` overrides can be called.
+    """Check that the Trainer can call each method that the class of `trainer` overrides.
 
     Args:
         trainer: The Trainer.

@@ -15,9 +15,10 @@ from trainer_torch.wrapping import compile_in_place, is_sharded
 def place_model(
     model: nn.Module, args: TrainingArguments, world: World, optimizer: Any = None
 ) -> nn.Module:
-    """Return `model` on the device, unless the arguments leave it where it is; and compile it.
+    """Return `model` on the device, compiled if the arguments ask for that.
 
-    If the arguments ask for it, the model is sharded. Then each process has its part only.
+    It stays where it is if `place_model_on_device` is false. If the arguments ask for it, the
+    model is sharded. Then each process has its part only.
     """
     if is_sharding_requested(args, world):
         shard(model, args, world, optimizer)

@@ -95,13 +95,6 @@ def has_all_files(checkpoint: Path) -> bool:
         return False
 
 
-def added_files(checkpoint: Path, listed: Collection[str]) -> list[str]:
-    """Return the files in `checkpoint` that its manifest does not list: those of callbacks."""
-    paths = (path for path in checkpoint.rglob("*") if path.is_file())
-    found = sorted(path.relative_to(checkpoint).as_posix() for path in paths)
-    return [name for name in found if name not in listed and name != MANIFEST]
-
-
 def is_sharded_checkpoint(checkpoint: Path) -> bool:
     """Return whether each process has written its part of the weights in `checkpoint`."""
     return (checkpoint / SHARDS).is_dir()

@@ -250,7 +250,7 @@ class RemoteCheckpoint:
         try:
             part.mkdir(parents=True)
             for attempt in range(1, _TRIES + 1):
-                for name in self._files():
+                for name in self.manifest["files"]:
                     self._download(name, part / name)
                 (part / MANIFEST).write_bytes(self.content)
                 if (fault := find_fault(part)) is None:
@@ -262,15 +262,26 @@ class RemoteCheckpoint:
                     )
             if read_manifest(to) == self.manifest and find_fault(to) is None:
                 return  # another process was faster
+            self._download_added(part)
             publish(to, part)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
-    def _files(self) -> list[str]:
-        """Return the files in the manifest, and those that callbacks added to the checkpoint."""
-        listed = self.manifest["files"]
-        others = self.sizes.keys() - listed.keys() - {MANIFEST}
-        return [*listed, *sorted(name for name in others if not _leads_outside(name))]
+    def _download_added(self, to: Path) -> None:
+        """Download what callbacks added to the checkpoint, as far as that is possible."""
+        for name in sorted(self.sizes.keys() - self.manifest["files"].keys() - {MANIFEST}):
+            if _leads_outside(name) or name.endswith("/"):  # some stores list directories
+                continue
+            try:
+                self._download(name, to / name)
+            except Exception as error:  # each store has errors of its own
+                logger.warning(
+                    "%s of %s cannot be downloaded: %s. A callback added this file, and may miss "
+                    "it. The checkpoint is complete without it.",
+                    name,
+                    self,
+                    Redaction().of(f"{type(error).__name__}: {error}"),
+                )
 
     def _download(self, name: str, to: Path) -> None:
         retried(lambda: self.directory.download(f"{self.name}/{name}", to))

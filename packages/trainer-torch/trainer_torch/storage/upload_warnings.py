@@ -70,6 +70,16 @@ class UploadWarnings:
                 len(errors) - 1,
             )
 
+    def added_failed(self, path: str, error: str) -> None:
+        """Warn once that a file that a callback added to a checkpoint could not be uploaded."""
+        self._once(
+            "%s could not be uploaded to %s: %s. A callback added this file, so the checkpoint is "
+            "uploaded without it. The same may hold for later checkpoints.",
+            path,
+            self._place,
+            error,
+        )
+
     def not_deleted(self, error: str) -> None:
         """Warn once that a checkpoint in the store could not be deleted."""
         self._once(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
 from callback_core.tracking import backoff
-from trainer_torch.storage.checkpoint import MANIFEST, added_files, read_manifest, written_at
+from trainer_torch.storage.checkpoint import MANIFEST, read_manifest, written_at
 from trainer_torch.storage.remote import RemoteCheckpoint, RemoteDirectory, size_fault
-from trainer_torch.storage.remote_files import Stamp, upload_files
+from trainer_torch.storage.remote_files import Stamp, list_own_files, upload_files
 from trainer_torch.storage.stored_checkpoints import StoredCheckpoints
 from trainer_torch.storage.upload_progress import UploadProgress
 from trainer_torch.storage.upload_warnings import TOLD_AFTER, UploadWarnings, described
@@ -233,25 +233,45 @@ class Uploader:
     def _upload_parts(self, local: RemoteCheckpoint) -> Mapping[str, int]:
         """Upload the files of a checkpoint but its manifest, and return the sizes in the store.
 
-        This includes files that callbacks have added, which the manifest does not list. Those that
-        an earlier attempt has uploaded are not uploaded again.
+        Those that an earlier attempt has uploaded are not uploaded again.
         """
         name, files = local.name, local.manifest["files"]
         if self._partly != (name, local.content):
             self._stored.begin(name)
             self._partly, self._parts = (name, local.content), set()
-        folder = self._output_dir / name
-        for file in (*files, *added_files(folder, files)):
+        for file in files:
             if file not in self._parts:
                 self._check()
-                self.remote.upload(folder / file, f"{name}/{file}")
-                self._note_progress(f"{name}/{file}", (folder / file).stat().st_size)
+                self.remote.upload(self._output_dir / name / file, f"{name}/{file}")
+                self._note_progress(f"{name}/{file}", files[file]["size"])
                 self._parts.add(file)
+        self._upload_added(name, files)
         sizes = self.remote.checkpoint(name).sizes
         if fault := size_fault(files, sizes):
             self._parts.clear()
             raise OSError(f"{fault} after the upload of {name}")
         return sizes
+
+    def _upload_added(self, name: str, files: Collection[str]) -> None:
+        """Upload what callbacks have added to a checkpoint, which is complete without that.
+
+        Args:
+            name: The name of the checkpoint.
+            files: The files that its manifest lists.
+        """
+        folder = self._output_dir / name
+        for file, (size, _) in list_own_files(folder).items():
+            if file in files or file == MANIFEST or file in self._parts:
+                continue
+            self._check()
+            try:
+                self.remote.upload(folder / file, f"{name}/{file}")
+            except Exception as error:  # each store has errors of its own
+                if (folder / file).exists():  # it was not removed since it was listed
+                    self._warnings.added_failed(f"{name}/{file}", described(error))
+            else:
+                self._note_progress(f"{name}/{file}", size)
+                self._parts.add(file)
 
     def _note_progress(self, path: str, sent: int) -> None:
         with self._condition:

@@ -6,12 +6,13 @@ import gc
 import os
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from callback_contract import _process
 from callback_contract._case import Case
 from callback_contract._left_behind import require_no_leftovers, require_restored
+from callback_contract._models import make_learner
 from callback_contract._process import captured_output, files_below
 from callback_contract._registry import rule
 from callback_contract._training import Training
@@ -204,9 +205,9 @@ def restores_torch_and_numpy(case: Case) -> None:
     fix="Drop the model in on_train_end. Keep numbers and texts, not tensors or exceptions.",
 )
 def releases_the_training(case: Case) -> None:
-    """After a training, a callback references neither the model, its weights nor the optimizer.
+    """After a training, neither a callback nor its class references the model or the optimizer.
 
-    Nor does its class.
+    The same holds for the model's weights.
     """
     for dies in (False, True):
         callback = case.make()
@@ -269,5 +270,10 @@ def _trained_and_forgotten(case: Case, callback: Any, dies: bool) -> list[weakre
             training.end(error)
     else:
         training.finish()
-    weights: Iterable[Any] = getattr(training.model, "parameters", list)()
+    shared = {id(weight) for weight in _weights(make_learner(case.subject.make_model).model)}
+    weights = (weight for weight in _weights(training.model) if id(weight) not in shared)
     return [*map(weakref.ref, (training.model, training.learner.optimizer, *weights))]
+
+
+def _weights(model: Any) -> list[Any]:
+    return [*model.parameters()] if hasattr(model, "parameters") else []

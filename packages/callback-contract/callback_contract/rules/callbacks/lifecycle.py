@@ -18,7 +18,7 @@ from callback_contract._behaviour import (
     stable_parts,
 )
 from callback_contract._case import Case
-from callback_contract._class_state import restored_classes
+from callback_contract._class_state import dropped_tensors, restored_classes
 from callback_contract._process import children, files_below, threads
 from callback_contract._registry import rule
 from callback_contract._violation import ContractViolation, require
@@ -222,7 +222,7 @@ def _require_no_difference(case: Case, trial: Callable[[int], dict[str, str]]) -
     kind = type(case.make())
     found: dict[str, str] = {}
     for number in range(1, TRIALS + 1):
-        with restored_classes(kind):
+        with dropped_tensors(kind):
             again = trial(number)
         found = again if number == 1 else {part: found[part] for part in found if part in again}
         if not found:
@@ -253,7 +253,8 @@ def _stable_behaviour(case: Case, name: str) -> Behaviour:
 
     def behaviour(speed: str, pause: float) -> Behaviour:
         callback = case.make()
-        with restored_classes(type(callback)):
+        kind = type(callback)
+        with dropped_tensors(kind), restored_classes(kind):
             return observe(case, f"{name}-{speed}", callback, pause)
 
     return stable_parts(behaviour("quick", 0.0), behaviour("slow", 0.05))

@@ -92,8 +92,8 @@ def an_improvement_exceeds_the_threshold(case: Case) -> None:
 @_patience_rule(
     "PAT-004",
     why="All comparisons with NaN are false. NaN counted as an improvement, so the training never "
-    "stopped (Bjarten/early-stopping-pytorch#28, ultralytics/ultralytics#19357). No value improves "
-    "on a best one of NaN, so a training that improves stops.",
+    "stopped (Bjarten/early-stopping-pytorch#28, ultralytics/ultralytics#19357). If NaN is "
+    "kept as the best value, no later value is better, and a training that improves stops.",
     fix="Test `value < best`, not `not value >= best`, and never keep NaN as the best value.",
 )
 def nan_is_no_improvement(case: Case) -> None:

@@ -29,7 +29,7 @@ _STEPS: Final = 12
 """The length of a training that is interrupted and resumed."""
 
 _CHECKPOINTS: Final = (2, 6, 8)
-"""The steps at which trainings are resumed. At 6, one evaluation in a row was not the best."""
+"""The steps at which trainings are resumed. At 6, the last evaluation was not the best."""
 
 
 @_state_rule(
