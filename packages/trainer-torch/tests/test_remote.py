@@ -149,17 +149,22 @@ def test_what_a_callback_adds_to_a_checkpoint_in_on_save_is_uploaded_and_downloa
     assert reads.read == "6"
 
 
+def refuse_added_files(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Let a method of the store refuse what `AddsToCheckpoints` adds."""
+    permitted = getattr(RemoteDirectory, method)
+
+    def refuse(remote: RemoteDirectory, *paths: Path | str) -> None:
+        if any("/added/" in str(path) for path in paths):
+            raise PermissionError(method)
+        permitted(remote, *paths)
+
+    monkeypatch.setattr(RemoteDirectory, method, refuse)
+
+
 def test_a_file_that_a_callback_adds_and_the_store_refuses_holds_up_no_checkpoint(
     address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upload = RemoteDirectory.upload
-
-    def refuse(remote: RemoteDirectory, file: Path, path: str) -> None:
-        if "added" in path:
-            raise PermissionError(path)
-        upload(remote, file, path)
-
-    monkeypatch.setattr(RemoteDirectory, "upload", refuse)
+    refuse_added_files(monkeypatch, "upload")
     trainer(address, AddsToCheckpoints(), **{**EVERY_STEP, "save_steps": 3}).train()
     assert names(address) == ["checkpoint-3", "checkpoint-6"]
     assert len([message for message in warned(caplog) if "added" in message]) == 1
@@ -170,14 +175,7 @@ def test_what_a_callback_added_and_the_store_lost_holds_up_no_training(
 ) -> None:
     trainer(address, AddsToCheckpoints(), **{**EVERY_STEP, "save_steps": 3}).train()
     shutil.rmtree(machine(tmp_path))
-    download = RemoteDirectory.download
-
-    def refuse(remote: RemoteDirectory, path: str, to: Path) -> None:
-        if "added" in path:
-            raise PermissionError(path)
-        download(remote, path, to)
-
-    monkeypatch.setattr(RemoteDirectory, "download", refuse)
+    refuse_added_files(monkeypatch, "download")
     monkeypatch.setattr("trainer_torch.storage.remote._PAUSE", 0.0)
     resumed = trainer(address, **{**EVERY_STEP, "max_steps": 7})
     resumed.train("auto")
